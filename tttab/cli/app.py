@@ -1,0 +1,38 @@
+"""The command tree: each command lives in a file of its own and registers itself here.
+
+Nothing heavy is imported on the way to `--help`: commands import torch, tabpfn, pandas, sklearn
+and openml inside their bodies.
+"""
+
+from __future__ import annotations
+
+import typer
+
+import tttab
+
+app = typer.Typer(
+    name="tttab",
+    help="Test-time training for tabular foundation models: adapt TabPFN to a table with a few gradient "
+    "steps, then predict from a short context.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+theory = typer.Typer(
+    name="theory",
+    help="The papers' mathematics: limit, exact finite-size law and measurement side by side.",
+    no_args_is_help=True,
+)
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+) -> None:
+    if version:
+        typer.echo(f"tttab {tttab.__version__}")
+        raise typer.Exit()
+
+
+app.add_typer(theory, rich_help_panel="Research")

@@ -1,0 +1,79 @@
+"""Every error tttab raises on purpose, in one tree.
+
+What belongs here: exception classes. How they are printed is `tttab.cli`'s business.
+
+TttabError                  a message for the user and a hint with the next command; exit code 2
+├── RequestError            the arguments do not fit (n < 1, no such device, unknown option value)
+├── DataError               a table cannot be read or cannot be used
+│   └── UnknownDataset      no data set of that name or id
+├── SplitError              the table cannot give the split that was asked for
+├── ModelError              a model file is missing, damaged, foreign or does not fit the table
+├── RuleError               a rule selects no parameters, or does not exist
+├── MemoryPlanError         no plan fits the memory budget
+├── BundleError             a bundle is damaged, incomplete or was tampered with
+├── StoreError              a result store cannot be read or written
+├── MissingExtra            an optional dependency is not installed
+└── BadAnswer               the command ran, but its answer is bad; exit code 1
+"""
+
+from __future__ import annotations
+
+
+class TttabError(Exception):
+    """One line for the user (`message`) and the next thing to type (`hint`)."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class RequestError(TttabError):
+    """The arguments do not fit."""
+
+
+class DataError(TttabError):
+    """A table cannot be read or cannot be used."""
+
+
+class UnknownDataset(DataError):
+    """No data set of that name or id."""
+
+
+class SplitError(TttabError):
+    """The table cannot give the split that was asked for."""
+
+
+class ModelError(TttabError):
+    """A model file is missing, damaged, foreign or does not fit the table."""
+
+
+class RuleError(TttabError):
+    """A rule selects no parameters, or does not exist."""
+
+
+class MemoryPlanError(TttabError):
+    """No plan fits the memory budget."""
+
+
+class BundleError(TttabError):
+    """A bundle is damaged, incomplete or was tampered with."""
+
+
+class StoreError(TttabError):
+    """A result store cannot be read or written."""
+
+
+class MissingExtra(TttabError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"this needs the package {package}", f"pip install 'tttab[{extra}]'")
+
+
+class BadAnswer(TttabError):
+    """The command ran, but its answer is bad."""
+
+    exit_code = 1
