@@ -13,6 +13,7 @@ TttabError                  a message for the user and a hint with the next comm
 ├── BundleError             a bundle is damaged, incomplete or was tampered with
 ├── StoreError              a result store cannot be read or written
 ├── MissingExtra            an optional dependency is not installed
+├── Interrupted             Ctrl-C in long work; the hint says how to go on; exit code 130
 └── BadAnswer               the command ran, but its answer is bad; exit code 1
 """
 
@@ -71,6 +72,12 @@ class MissingExtra(TttabError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package {package}", f"pip install 'tttab[{extra}]'")
+
+
+class Interrupted(TttabError):
+    """Ctrl-C in long work; the hint says how to go on."""
+
+    exit_code = 130
 
 
 class BadAnswer(TttabError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 ISSUES = "please report it, with the output of TTTAB_DEBUG=1 in front of the same command"
 
@@ -24,15 +25,17 @@ def run(argv: list[str]) -> int:
     try:
         answer = app(argv, prog_name="tttab", standalone_mode=False)
         sys.stdout.flush()
+        if answer == 130:  # typer has turned Ctrl-C into this number
+            raise KeyboardInterrupt
         return answer if isinstance(answer, int) else 0
     except BaseException as error:
         if os.environ.get("TTTAB_DEBUG") == "1" and not isinstance(error, SystemExit | KeyboardInterrupt):
-            raise
+            traceback.print_exc()
         return _explain(error)
 
 
 def _explain(error: BaseException) -> int:
-    from typer._click.exceptions import Abort, ClickException
+    from typer import Abort, TyperException
 
     from tttab.errors import TttabError
 
@@ -41,10 +44,12 @@ def _explain(error: BaseException) -> int:
             return error.code if isinstance(error.code, int) else 1
         case TttabError():
             return _say(error.message, error.hint, error.exit_code)
-        case ClickException():
+        case TyperException() if type(error).__name__ == "NoArgsIsHelpError":
+            return 0  # the help has been printed: a command group alone is a question, not a mistake
+        case TyperException():
             return _say(error.format_message(), _usage_hint(error), 2)
         case KeyboardInterrupt() | Abort():
-            return _say("interrupted", getattr(error, "hint", ""), 130)
+            return _say("interrupted", "", 130)
         case BrokenPipeError():
             # The reader of our pipe went away (`tttab … | head`): point stdout at nothing and stop quietly.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
