@@ -1,0 +1,185 @@
+"""Which rows are test, context and queries: pure functions of labels, sizes and a seed.
+
+Test rows are drawn first and depend on the seed and the test size alone. Contexts are nested: with
+one seed the context of n = 200 is a prefix of the context of n = 400, and every class stands in the
+smallest. What does not belong here: the rows themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tttab.errors import RequestError, SplitError
+from tttab.seeding import numpy_stream
+
+Budget = Literal["paper", "equal"]
+LABELS_OF_EQUAL_BUDGET = 1000
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of one split; the three parts are disjoint."""
+
+    context: np.ndarray
+    """Shape (n,): rows the model reads; the first `classes` rows hold each class once."""
+    queries: np.ndarray
+    """Shape (k,): labelled rows to train on."""
+    test: np.ndarray
+    """Shape (test,)."""
+    seed: int
+    notes: tuple[str, ...] = ()
+    """Where the table could not give what was asked, a sentence each."""
+
+    @property
+    def n(self) -> int:
+        """Number of context rows."""
+        return len(self.context)
+
+    @property
+    def k(self) -> int:
+        """Number of query rows."""
+        return len(self.queries)
+
+
+@dataclass(frozen=True)
+class SplitRequest:
+    """The sizes a user asks for."""
+
+    n: int = 200
+    k: int = 1000
+    test_size: int | None = None
+    """Test rows; None: a quarter of the table, at most 2,000 and at least one per class."""
+    budget: Budget = "paper"
+    """`paper`: k as given. `equal`: 1,000 labels in all, k = 1000 − n."""
+    strict: bool = False
+    """Raise instead of shrinking k."""
+
+
+def split_rows(
+    y: np.ndarray,
+    request: SplitRequest,
+    seed: int,
+    *,
+    classes: int = 0,
+    prescribed: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Split:
+    """Divide rows into context, queries and test.
+
+    Args:
+        y: labels, shape (rows,): codes 0..classes-1, or values when `classes` is 0.
+        request: the sizes.
+        seed: names the split.
+        classes: number of classes; 0 means regression, nothing is stratified.
+        prescribed: (train, test) rows fixed from outside, an OpenML task's for example.
+
+    Raises:
+        RequestError: n or k is not positive.
+        SplitError: the table is too small, or a class has too few rows.
+    """
+    k_asked = request.k if request.budget == "paper" else LABELS_OF_EQUAL_BUDGET - request.n
+    _check_request(request.n, k_asked, request.test_size)
+    pool, test = prescribed or _draw_test(y, request, k_asked, seed, classes)
+    _check_classes(y, pool, classes, request.n)
+    order = _nested_order(y, pool, classes, seed)
+    room = len(order) - request.n
+    if room < 1:
+        raise SplitError(
+            f"{len(y):,} rows cannot give n = {request.n:,} context rows and {len(test):,} test rows",
+            f"--n {max(classes, 1, len(order) // 2)} --test-size {len(test)}",
+        )
+    k = min(k_asked, room)
+    notes = _shrink_notes(y, request, k_asked, k, len(test))
+    queries = _draw_queries(order, request.n, k, seed)
+    return Split(order[: request.n], queries, test, seed, notes)
+
+
+def hold_out(y: np.ndarray, share: float, seed: int, *, classes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Divide positions 0..k-1 of the query rows into (train, held out), stratified by class.
+
+    The held-out part chooses the step; it has `share` of the rows, at least one.
+
+    Raises:
+        SplitError: fewer than two query rows.
+    """
+    if len(y) < 2:
+        raise SplitError("one query row cannot be divided into a training and a held-out part", "--k 10")
+    held = max(1, min(len(y) - 1, round(share * len(y))))
+    order = _stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "hold-out"))
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _check_request(n: int, k: int, test_size: int | None) -> None:
+    if n < 1:
+        raise RequestError(f"n must be at least 1, got {n}", "--n 200")
+    if k < 1:
+        raise RequestError(f"k must be at least 1, got {k}", "--k 1000")
+    if test_size is not None and test_size < 1:
+        raise RequestError(f"the test size must be at least 1, got {test_size}", "--test-size 250")
+
+
+def _draw_test(
+    y: np.ndarray, request: SplitRequest, k_asked: int, seed: int, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    size = request.test_size or max(classes, 1, min(2000, len(y) // 4))
+    if size >= len(y):
+        raise SplitError(
+            f"{size:,} test rows leave nothing of the table's {len(y):,} rows",
+            f"--test-size {max(1, len(y) // 4)}",
+        )
+    order = _stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "test"))
+    return np.sort(order[size:]), np.sort(order[:size])
+
+
+def _check_classes(y: np.ndarray, pool: np.ndarray, classes: int, n: int) -> None:
+    if not classes:
+        return
+    counts = np.bincount(y[pool], minlength=classes)
+    if counts.min() < 1:
+        raise SplitError(
+            f"class number {int(counts.argmin())} has no row left for the context after the test rows",
+            "--test-size 1, or leave out classes with fewer than 2 rows",
+        )
+    if n < classes:
+        raise SplitError(f"n = {n} context rows cannot hold all {classes} classes", f"--n {classes}")
+
+
+def _nested_order(y: np.ndarray, pool: np.ndarray, classes: int, seed: int) -> np.ndarray:
+    """Order the pool so that every prefix of at least `classes` rows holds every class, in proportion."""
+    return _stratified_order(y, pool, classes, numpy_stream(seed, "context"))
+
+
+def _draw_queries(order: np.ndarray, n: int, k: int, seed: int) -> np.ndarray:
+    rest = np.sort(order[n:])
+    return numpy_stream(seed, "queries").permutation(rest)[:k]
+
+
+def _stratified_order(y: np.ndarray, rows: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """Return `rows` shuffled so that each prefix keeps the class shares, every class first once.
+
+    Row j of a class with m rows gets the position (j + 1/2) / m, its first row a negative one.
+    """
+    shuffled = rng.permutation(rows)
+    if not classes:
+        return shuffled
+    labels = y[shuffled]
+    position = np.empty(len(shuffled))
+    for label in range(classes):
+        members = np.flatnonzero(labels == label)
+        position[members] = (np.arange(len(members)) + 0.5) / max(1, len(members))
+        position[members[:1]] -= 2.0
+    return shuffled[np.argsort(position, kind="stable")]
+
+
+def _shrink_notes(y: np.ndarray, request: SplitRequest, asked: int, k: int, test: int) -> tuple[str, ...]:
+    if k == asked:
+        return ()
+    note = (
+        f"k shrank from {asked:,} to {k:,}: {len(y):,} rows less {test:,} test rows and "
+        f"{request.n:,} context rows leave {k:,}"
+    )
+    if request.strict:
+        raise SplitError(note.replace("shrank", "would shrink"), f"--k {k}, or leave out --strict")
+    return (note,)
