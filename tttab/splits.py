@@ -53,7 +53,7 @@ class SplitRequest:
     test_size: int | None = None
     """Test rows; None: a quarter of the table, at most 2,000 and at least one per class."""
     budget: Budget = "paper"
-    """`paper`: k as given. `equal`: 1,000 labels in all, k = 1000 − n."""
+    """`paper`: k as given. `equal`: 1,000 labels in all, k = 1000 - n."""
     strict: bool = False
     """Raise instead of shrinking k."""
 
@@ -92,7 +92,9 @@ def split_rows(
         )
     k = min(k_asked, room)
     notes = _shrink_notes(y, request, k_asked, k, len(test))
-    queries = _draw_queries(order, request.n, k, seed)
+    # Under the equal budget the 1,000 labels are the same rows whatever n is.
+    labelled = order[: request.n + k] if request.budget == "equal" else order
+    queries = _draw_queries(labelled, request.n, k, seed)
     return Split(order[: request.n], queries, test, seed, notes)
 
 
