@@ -1,0 +1,31 @@
+"""The rule `temperature`: one scalar, the softmax temperature; the control for calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tttab.errors import RuleError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tttab.core import Session
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """The logarithm of the softmax temperature."""
+
+    name: str = "temperature"
+
+    def parameters(self, session: Session) -> list[torch.nn.Parameter]:
+        """Return the logarithm of the temperature.
+
+        Raises:
+            RuleError: the model has no softmax temperature.
+        """
+        scalar = getattr(session, "log_temperature", None)
+        if scalar is None:
+            raise RuleError(f"{session.info.name} has no temperature to fit", "--rule head")
+        return [scalar]
