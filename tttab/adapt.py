@@ -185,7 +185,7 @@ class Adaptation:
         return optimizer
 
     def _measure_untouched(self) -> None:
-        self.result.before = self.result.after = self._held_out_loss()
+        self.result.before = self.result.after = self._last_held = self._held_out_loss()
         self._best = self._session.state()
 
     def _advance(self, number: int, start: float) -> Step | None:
@@ -199,8 +199,8 @@ class Adaptation:
         last = number == self._schedule.steps
         if last or number % self._schedule.evaluate_every == 0:
             self._evaluate(number)
-        held = self._last_held if hasattr(self, "_last_held") else self.result.before
-        return Step(number, self._schedule.steps, loss, held, self.result.after, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return Step(number, self._schedule.steps, loss, self._last_held, self.result.after, seconds)
 
     def _gradient(self) -> float:
         """Accumulate the gradient of the mean loss over a batch, chunk by chunk; return the mean loss."""

@@ -7,6 +7,7 @@ smallest. What does not belong here: the rows themselves.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,6 +33,13 @@ class Split:
     seed: int
     notes: tuple[str, ...] = ()
     """Where the table could not give what was asked, a sentence each."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the row numbers: equal digests mean the same rows in the same parts."""
+        parts = (self.context, self.queries, self.test)
+        text = "|".join(",".join(map(str, part.tolist())) for part in parts)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def n(self) -> int:

@@ -57,6 +57,8 @@ class PreparedContext:
     classes: int
     estimator: Any
     """The fitted tabpfn estimator that holds the preprocessing."""
+    module: torch.nn.Module
+    """The network inside that estimator: its inputs are recorded, its weights are never read."""
     calls: list[Call] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
 
@@ -174,7 +176,7 @@ class TabPFNSession:
             raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
         x = _drop_unused_categories(x)
         estimator = self._estimator("fit_preprocessors", self.module).fit(x, y)
-        prepared = PreparedContext(x, y, classes, estimator)
+        prepared = PreparedContext(x, y, classes, estimator, self.module)
         # One row is enough to record how the context enters the network.
         calls, prepared.members = self._record(prepared, x.iloc[:1])
         prepared.calls = [Call(call.context[: len(y)], call.y, call.kwargs) for call in calls]
@@ -281,7 +283,7 @@ class TabPFNSession:
         The recorder answers logit c of batch entry b in call i with the number i·2^16 + b·2^8 + c;
         what comes out of `predict_raw_logits` then tells each member's place and class order.
         """
-        with _recorder(self.module) as calls:
+        with _recorder(context.module) as calls:
             answer = context.estimator.predict_raw_logits(match_categories(x, context.x))
         codes = torch.as_tensor(answer[:, 0, : context.classes]).long()
         members = [
