@@ -65,6 +65,20 @@ class SplitRequest:
     strict: bool = False
     """Raise instead of shrinking k."""
 
+    @property
+    def labels(self) -> int:
+        """The k that is asked for."""
+        return self.k if self.budget == "paper" else LABELS_OF_EQUAL_BUDGET - self.n
+
+    def check(self) -> None:
+        """Raise RequestError where a size is not positive."""
+        if self.n < 1:
+            raise RequestError(f"n must be at least 1, got {self.n}", "--n 200")
+        if self.labels < 1:
+            raise RequestError(f"k must be at least 1, got {self.labels}", "--k 1000")
+        if self.test_size is not None and self.test_size < 1:
+            raise RequestError(f"the test size must be at least 1, got {self.test_size}", "--test-size 250")
+
 
 def split_rows(
     y: np.ndarray,
@@ -87,9 +101,9 @@ def split_rows(
         RequestError: n or k is not positive.
         SplitError: the table is too small, or a class has too few rows.
     """
-    k_asked = request.k if request.budget == "paper" else LABELS_OF_EQUAL_BUDGET - request.n
-    _check_request(request.n, k_asked, request.test_size)
-    pool, test = prescribed or _draw_test(y, request, k_asked, seed, classes)
+    request.check()
+    k_asked = request.labels
+    pool, test = prescribed or _draw_test(y, request, seed, classes)
     _check_classes(y, pool, classes, request.n)
     order = _nested_order(y, pool, classes, seed)
     room = len(order) - request.n
@@ -121,17 +135,8 @@ def hold_out(y: np.ndarray, share: float, seed: int, *, classes: int = 0) -> tup
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def _check_request(n: int, k: int, test_size: int | None) -> None:
-    if n < 1:
-        raise RequestError(f"n must be at least 1, got {n}", "--n 200")
-    if k < 1:
-        raise RequestError(f"k must be at least 1, got {k}", "--k 1000")
-    if test_size is not None and test_size < 1:
-        raise RequestError(f"the test size must be at least 1, got {test_size}", "--test-size 250")
-
-
 def _draw_test(
-    y: np.ndarray, request: SplitRequest, k_asked: int, seed: int, classes: int
+    y: np.ndarray, request: SplitRequest, seed: int, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
     size = request.test_size or max(classes, 1, min(2000, len(y) // 4))
     if size >= len(y):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 import tttab
+from tttab.cli import run
 
 app = typer.Typer(
     name="tttab",
@@ -41,4 +42,5 @@ def _root(
     """Hold the options that stand before any command."""
 
 
+run.register(app)
 app.add_typer(theory, rich_help_panel="Research")

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -54,9 +55,11 @@ def print_table(
     lines = [[_cell(value) for value in row] for row in rows]
     if not stdout().is_terminal:
         for line in [list(columns), *lines]:
-            sys.stdout.write("\t".join(cell.replace("\t", " ").replace("\n", " ") for cell in line) + "\n")
+            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in line) + "\n")
         return
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(
+        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for name in columns:
         table.add_column(name, justify="left" if name in left else "right", no_wrap=name not in left)
     for line in lines:

@@ -1,0 +1,294 @@
+"""`tttab run`: test-time training on one table, compared with its rivals.
+
+What does not belong here: any number's making; this file asks the library and prints.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    from tttab.arms import Outcome, Unit
+
+ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
+METRICS = {
+    "accuracy": "accuracy",
+    "roc_auc": "ROC AUC",
+    "log_loss": "log loss",
+    "brier": "Brier",
+    "ece": "ECE",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("run", rich_help_panel="Adapt")(run)
+
+
+def run(
+    dataset: Annotated[
+        str, typer.Option(help="An OpenML id, a name in datasets.yaml, or a CSV, Parquet or ARFF file.")
+    ] = "31",
+    target: Annotated[str | None, typer.Option(help="Target column of a file [default: the last].")] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
+    ] = 200,
+    k: Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")] = 1000,
+    test_size: Annotated[
+        int | None, typer.Option(help="Test rows [default: a quarter of the table, at most 2,000].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Names the split and the training streams.")] = 0,
+    model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
+    rule: Annotated[
+        str, typer.Option(help="Which weights move; `none` is plain in-context learning.")
+    ] = "full",
+    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    max_memory: Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")] = "4G",
+    out: Annotated[Path | None, typer.Option(help="Keep the adapted model and the results here.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Adapt a model to one table and compare it with its rivals.
+
+    Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
+    """
+    request = {
+        "dataset": dataset, "target": target, "n": n, "k": k, "test_size": test_size, "seed": seed,
+        "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
+        "strict": strict,
+    }  # fmt: skip
+    quiet = quiet or as_json
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        unit = _open(request, quiet)
+        outcomes = _run_arms(unit, quiet)
+    remarks = list(dict.fromkeys([*_cautions(unit), *map(_first_line, caught)]))
+    document = _document(request, unit, outcomes, remarks)
+    if out is not None:
+        _keep(out, document, unit, outcomes)
+    _print(document, as_json, remarks)
+    if out is not None and not as_json:
+        console.note(f"kept in {out}: tttab predict {out} NEW.csv", quiet=quiet)
+
+
+def _open(request: dict[str, Any], quiet: bool) -> Unit:
+    """Load the table, draw the split and open the model, saying what was decided."""
+    from tttab.adapt import Schedule
+    from tttab.memory import parse_bytes
+    from tttab.rules import get_rule
+    from tttab.splits import SplitRequest, split_rows
+
+    budget = parse_bytes(request["max_memory"])
+    schedule = Schedule(steps=request["steps"], lr=request["lr"])
+    schedule.check()
+    get_rule(request["rule"])
+    sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
+    sizes.check()
+
+    from tttab.arms import Unit
+    from tttab.data import load_table
+    from tttab.models import open_model
+
+    with console.stderr().status("loading the table", spinner="dots") if not quiet else _nothing():
+        table = load_table(request["dataset"], target=request["target"])
+    console.note(_describe(table), quiet=quiet)
+    for note in table.notes:
+        console.note(f"note: {note}", quiet=quiet)
+    split = split_rows(table.y, sizes, request["seed"], classes=len(table.classes))
+    for note in split.notes:
+        console.note(f"note: {note}", quiet=quiet)
+    start = time.perf_counter()
+    with console.stderr().status("opening the model", spinner="dots") if not quiet else _nothing():
+        session = open_model(request["model"], table.task, device=request["device"])
+    opened = time.perf_counter() - start
+    session.check_fits(len(table.classes), table.x.shape[1])
+    info = session.info
+    console.note(
+        f"model: {info.file} ({info.provenance}; sha256 {info.sha256[:12]}…) on {session.device}", quiet=quiet
+    )
+    return Unit(table, split, session, request["rule"], schedule, request["seed"], budget, opened)
+
+
+def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
+    from tttab.arms import Progress
+
+    outcomes = []
+    with console.progress(quiet=quiet) as bar:
+        for arm in ARMS:
+            task = bar.add_task(f"{arm:8}", total=unit.schedule.steps if arm == "ttt@n+k" else 1, info="")
+            for event in unit.run(arm):
+                if isinstance(event, Progress):
+                    step = event.step
+                    info = f"loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"
+                    bar.update(task, completed=step.number, info=info)
+                else:
+                    outcomes.append(event)
+            bar.update(task, visible=False)
+    return outcomes
+
+
+def _document(
+    request: dict[str, Any], unit: Unit, outcomes: list[Outcome], remarks: list[str]
+) -> dict[str, Any]:
+    """Return everything there is to know of the run as plain data."""
+    from tttab.memory import peak_resident_bytes
+
+    table, split, info = unit.table, unit.split, unit.session.info
+    return {
+        "dataset": {
+            "name": table.name,
+            "source": table.source,
+            "openml_id": table.openml_id,
+            "fingerprint": table.fingerprint,
+            "target": table.target,
+            "rows": len(table),
+            "features": table.x.shape[1],
+            "classes": list(table.classes),
+            "notes": list(table.notes),
+        },
+        "request": request,
+        "split": {"n": split.n, "k": split.k, "test": len(split.test), "notes": list(split.notes)},
+        "model": {
+            "name": info.name,
+            "file": info.file,
+            "sha256": info.sha256,
+            "provenance": info.provenance,
+            "parameters": info.parameters,
+            "device": str(unit.session.device),
+        },
+        "arms": [_arm(outcome) for outcome in outcomes],
+        "peak_rss_mb": round(peak_resident_bytes() / 1024**2, 1),
+        "versions": _versions(),
+        "warnings": remarks,
+    }
+
+
+def _arm(outcome: Outcome) -> dict[str, Any]:
+    row = outcome.row.to_dict()
+    names = (
+        "arm",
+        "n_context",
+        "k",
+        "metrics",
+        "seconds",
+        "ms_per_1000_rows",
+        "cache_bytes",
+        "steps",
+        "accepted",
+    )
+    extra = {}
+    if outcome.adapted is not None:
+        adapted = outcome.adapted
+        extra = {
+            "held_out": {"before": adapted.before, "after": adapted.after},
+            "chunk": adapted.plan.chunk if adapted.plan else None,
+            "stopped": adapted.stopped,
+        }
+    return {name: row[name] for name in names} | extra
+
+
+def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
+    if as_json:
+        console.print_json(document)
+        return
+    for remark in remarks:
+        console.warn(remark)
+    arms = document["arms"]
+    base = arms[0]["metrics"]
+    rows = [_cells(arm, None if arm is arms[0] else base) for arm in arms]
+    columns = ["arm", "rows\nread", *METRICS.values(), "adapt\ns", "ms per\n1,000", "KV\ncache"]
+    data = document["dataset"]
+    title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
+    console.print_table(columns, rows, title=title, left=("arm",))
+    console.say(_verdict(document))
+
+
+def _cells(arm: dict[str, Any], base: dict[str, float] | None) -> list[str]:
+    from tttab.memory import format_bytes
+
+    figures = []
+    for name in METRICS:
+        value = arm["metrics"][name]
+        figures.append(f"{value:.4f}" + (f"\n{value - base[name]:+.4f}" if base else ""))
+    cache = format_bytes(arm["cache_bytes"]) if arm["cache_bytes"] is not None else "-"
+    adapt = f"{arm['seconds']['adapt']:.1f}" if arm["seconds"]["adapt"] else "-"
+    read = str(arm["n_context"]) if arm["n_context"] else "-"
+    return [arm["arm"], read, *figures, adapt, f"{arm['ms_per_1000_rows']:.0f}", cache]
+
+
+def _verdict(document: dict[str, Any]) -> str:
+    """Say in one sentence what test-time training gained, what it cost and when it has paid for itself."""
+    icl, ttt, full = document["arms"][:3]
+    n, k = document["split"]["n"], document["split"]["k"]
+    if ttt["accepted"] is None:
+        return f"The rule `none` trains nothing: both arms are plain in-context learning with {n} rows."
+    if not ttt["accepted"]:
+        return (
+            f"TTT kept the pretrained weights: no step beat them on the held-out part of the {k} rows "
+            f"(log loss {ttt['held_out']['before']:.4f}), and looking cost {ttt['seconds']['adapt']:.1f} s."
+        )
+    change = {name: ttt["metrics"][name] - icl["metrics"][name] for name in ("log_loss", "accuracy")}
+    return (
+        f"With the same {n} context rows TTT {'lowered' if change['log_loss'] < 0 else 'RAISED'} the log loss "
+        f"from {icl['metrics']['log_loss']:.4f} to {ttt['metrics']['log_loss']:.4f} and moved accuracy by "
+        f"{100 * change['accuracy']:+.1f} points; it cost {ttt['seconds']['adapt']:.1f} s, and "
+        f"{_break_even(ttt, full, n + k)}."
+    )
+
+
+def _break_even(ttt: dict[str, Any], full: dict[str, Any], rows: int) -> str:
+    saved = full["ms_per_1000_rows"] - ttt["ms_per_1000_rows"]
+    if saved <= 0:
+        return f"a prediction is no cheaper here than with all {rows} rows as context"
+    count = ttt["seconds"]["adapt"] * 1e6 / saved
+    return f"against icl@n+k ({rows} rows as context) it has paid for itself after {count:,.0f} predictions"
+
+
+def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcome]) -> None:
+    raise NotImplementedError
+
+
+def _describe(table: Any) -> str:
+    kinds = f"{len(table.classes)} classes" if table.classes else "a regression target"
+    where = f"OpenML {table.openml_id}, " if table.openml_id else ""
+    return (
+        f"table: {table.name} ({where}source: {table.source}), {len(table):,} rows, "
+        f"{table.x.shape[1]} features, target {table.target!r} with {kinds}"
+    )
+
+
+def _cautions(unit: Unit) -> list[str]:
+    """Return what a careful user should know before believing the figures."""
+    return []
+
+
+def _first_line(caught: warnings.WarningMessage) -> str:
+    return " ".join(str(caught.message).split())[:200]
+
+
+def _versions() -> dict[str, str]:
+    import platform
+    from importlib.metadata import version
+
+    import tttab
+
+    packages = ("tabpfn", "torch", "scikit-learn", "openml", "pandas", "numpy")
+    return {"tttab": tttab.__version__, "python": platform.python_version()} | {
+        p: version(p) for p in packages
+    }
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
