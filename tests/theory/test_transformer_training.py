@@ -1,0 +1,156 @@
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from tttab.errors import ModelError, RequestError
+from tttab.theory.transformer_adapt import (
+    Adaptation,
+    LabelledRows,
+    adapt_looped,
+    adapt_prompt,
+    predict,
+    start_weights,
+)
+from tttab.theory.transformer_model import ModelSettings, build_model
+from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
+from tttab.theory.transformer_paper_b import ContextSettings, context_rows, shifted
+from tttab.theory.transformer_pretrain import (
+    Pretraining,
+    checkpoint_path,
+    load_checkpoint,
+    pretrain,
+    save_checkpoint,
+    within_minutes,
+)
+from tttab.theory.transformer_store import Pretrained, make, recipe
+from tttab.theory.transformer_tasks import Law, sample_prompts
+
+KINDS = ["pair", "gpt2"]
+
+
+def tiny(kind="pair", steps=12, **changes):
+    law = changes.pop("law", Law("linear", 3, 3))
+    model = ModelSettings(kind, law.d, width=16, layers=1, heads=2, rows=10)
+    rows = {"pair": 20, "gpt2": 11}[kind]
+    return replace(Pretraining(law, model, steps, batch=16, rows=rows, warmup=3, lr=3e-3), **changes)
+
+
+def weights_of(path):
+    return load_checkpoint(path)[0].state_dict()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, kind):
+    settings = tiny(kind, curriculum=6)
+    list(pretrain(settings, tmp_path / "whole", every=1))
+    killed = pretrain(settings, tmp_path / "killed", every=1)
+    assert [event.step for event in islice(killed, 5)] == [1, 2, 3, 4, 5]
+    killed.close()
+    assert not checkpoint_path(settings, tmp_path / "killed").exists()
+    again = [event.step for event in pretrain(settings, tmp_path / "killed", every=1)]
+    assert again == list(range(6, 13))
+    whole, resumed = (weights_of(checkpoint_path(settings, tmp_path / name)) for name in ("whole", "killed"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == [
+        checkpoint_path(settings, tmp_path).name
+    ]
+
+
+def test_a_finished_checkpoint_is_used_and_other_settings_have_another(tmp_path):
+    settings = tiny(steps=3)
+    first = list(make(settings, tmp_path))[-1]
+    assert isinstance(first, Pretrained)
+    assert len(list(make(settings, tmp_path))) == 1
+    assert checkpoint_path(settings, tmp_path) != checkpoint_path(replace(settings, lr=1e-4), tmp_path)
+    assert first.settings == settings
+
+
+def test_training_learns_and_a_time_limit_becomes_a_number_of_steps(tmp_path):
+    losses = [event.loss for event in pretrain(tiny(steps=400, batch=64), tmp_path, every=1)]
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+    short, long = (within_minutes(tiny(), minutes, "cpu").steps for minutes in (0.005, 0.5))
+    assert 20 <= short < long
+
+
+def test_half_precision_files_open_and_damaged_ones_are_refused(tmp_path):
+    settings = tiny()
+    model = build_model(settings.model, 0)
+    save_checkpoint(tmp_path / "half.safetensors", model, settings, half=True)
+    opened, found = load_checkpoint(tmp_path / "half.safetensors")
+    assert found == settings
+    torch.testing.assert_close(opened.head.weight, model.head.weight, rtol=1e-3, atol=1e-4)
+    (tmp_path / "bad.safetensors").write_bytes(b"not a checkpoint")
+    for name in ("bad", "absent"):
+        with pytest.raises(ModelError, match=name):
+            load_checkpoint(tmp_path / f"{name}.safetensors")
+
+
+@pytest.mark.parametrize("rule", ["full", "lora"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_adapted_together_equal_tasks_adapted_one_by_one(kind, rule):
+    settings = tiny(kind)
+    model = build_model(settings.model, 0)
+    drawn = sample_prompts(settings.law, 3, 14, torch.Generator().manual_seed(1))
+    prompt, how = LabelledRows(drawn.x[:, :10], drawn.y[:, :10]), Adaptation(rule, lr=3e-3, steps=6, check=2)
+    both = [adapt(model, prompt, how) for adapt in (adapt_prompt, adapt_looped)]
+    together, alone = (predict(model, one, prompt, drawn.x[:, 10:]) for one in both)
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    assert torch.equal(both[0].best_step, both[1].best_step)
+    plain = predict(model, None, prompt, drawn.x[:, 10:])
+    moved = both[0].best_step > 0
+    assert moved.any()
+    assert (together - plain).abs().amax(dim=1)[moved].min() > 1e-4
+
+
+def test_lora_starts_at_the_model_itself():
+    model = build_model(tiny().model, 0)
+    drawn = sample_prompts(Law("linear", 3, 3), 2, 8, torch.Generator().manual_seed(1))
+    prompt = LabelledRows(drawn.x, drawn.y)
+    untouched = adapt_prompt(model, prompt, Adaptation("lora", steps=0))
+    torch.testing.assert_close(
+        predict(model, untouched, prompt, drawn.x), predict(model, None, prompt, drawn.x), rtol=0, atol=1e-5
+    )
+    assert len(start_weights(model, 2, Adaptation("lora"))) < 2 * len(dict(model.named_parameters()))
+
+
+def test_warm_and_cold_rows_fall_with_k_and_say_what_they_are():
+    settings = tiny(steps=50)
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    how = Adaptation(steps=60, lr=1e-2)
+    rows = list(warm_cold_rows(pretrained, WarmColdSettings((20, 200), n=8, tasks=4, how=how)))
+    assert [(row["start"], row["k"]) for row in rows] == [
+        ("warm", 0),
+        ("warm", 20),
+        ("warm", 200),
+        ("cold", 20),
+        ("cold", 200),
+    ]
+    assert rows[2]["loss"] < 0.5 * rows[0]["loss"]
+    assert rows[4]["loss"] < rows[3]["loss"]
+    needed = {"seed", "device", "stderr", "stuck", "lr", "steps", "pretraining", "checkpoint_key", "tasks"}
+    assert needed <= rows[1].keys()
+
+
+def test_context_rows_cover_every_shift_and_method_and_equal_seeds_give_equal_rows():
+    settings = tiny(law=Law("index", 4, 4, noise=0.1))
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    grid = ContextSettings((6, 40), tasks=2, how=Adaptation(steps=4), search=True)
+    rows = list(context_rows(pretrained, grid))
+    assert len(rows) == 3 * 2 * 3
+    assert {row["method"] for row in rows} == {"icl", "ttt-full", "ttt-lora"}
+    assert rows[0]["noise"] == pytest.approx(0.01 / (1 + 1 / 12))
+    assert rows == list(context_rows(pretrained, grid))
+    with pytest.raises(RequestError, match="c=2"):
+        shifted(settings.law, "c=2")
+
+
+def test_recipes_name_the_papers_sizes():
+    assert recipe("A", "gpt2", "full").law == Law("linear", 60, 60)
+    full = recipe("B", "gpt2", "full").model
+    assert (full.width, full.layers) == (256, 2)
+    assert recipe("B", "pair", "small", 16).law.r == 4
+    with pytest.raises(RequestError, match="paper C"):
+        recipe("C", "pair")
