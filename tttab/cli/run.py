@@ -203,27 +203,45 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
         return
     for remark in remarks:
         console.warn(remark)
-    arms = document["arms"]
-    base = arms[0]["metrics"]
-    rows = [_cells(arm, None if arm is arms[0] else base) for arm in arms]
-    columns = ["arm", "rows\nread", *METRICS.values(), "adapt\ns", "ms per\n1,000", "KV\ncache"]
     data = document["dataset"]
     title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
+    columns, rows = _table(document["arms"], stacked=console.stdout().is_terminal)
     console.print_table(columns, rows, title=title, left=("arm",))
     console.say(_verdict(document))
 
 
-def _cells(arm: dict[str, Any], base: dict[str, float] | None) -> list[str]:
+def _table(arms: list[dict[str, Any]], *, stacked: bool) -> tuple[list[str], list[list[str]]]:
+    """Return columns and rows; differences stand below the figures, or in columns of their own."""
+    base = arms[0]["metrics"]
+    metrics = [[f"{arm['metrics'][name]:.4f}" for name in METRICS] for arm in arms]
+    deltas = [[f"{arm['metrics'][name] - base[name]:+.4f}" for name in METRICS] for arm in arms]
+    deltas[0] = [""] * len(METRICS)
+    rest = [_cost_cells(arm) for arm in arms]
+    lead = [[arm["arm"], str(arm["n_context"] or "-")] for arm in arms]
+    if stacked:
+        columns = ["arm", "rows\nread", *METRICS.values(), "adapt\ns", "ms per\n1,000", "KV\ncache"]
+        figures = [
+            [f"{m}\n{d}" for m, d in zip(*pair, strict=True)] for pair in zip(metrics, deltas, strict=True)
+        ]
+        return columns, [a + f + c for a, f, c in zip(lead, figures, rest, strict=True)]
+    columns = [
+        "arm",
+        "n_context",
+        *METRICS,
+        *(f"d_{name}" for name in METRICS),
+        "adapt_s",
+        "ms_per_1000",
+        "cache",
+    ]
+    return columns, [a + m + d + c for a, m, d, c in zip(lead, metrics, deltas, rest, strict=True)]
+
+
+def _cost_cells(arm: dict[str, Any]) -> list[str]:
     from tttab.memory import format_bytes
 
-    figures = []
-    for name in METRICS:
-        value = arm["metrics"][name]
-        figures.append(f"{value:.4f}" + (f"\n{value - base[name]:+.4f}" if base else ""))
     cache = format_bytes(arm["cache_bytes"]) if arm["cache_bytes"] is not None else "-"
     adapt = f"{arm['seconds']['adapt']:.1f}" if arm["seconds"]["adapt"] else "-"
-    read = str(arm["n_context"]) if arm["n_context"] else "-"
-    return [arm["arm"], read, *figures, adapt, f"{arm['ms_per_1000_rows']:.0f}", cache]
+    return [adapt, f"{arm['ms_per_1000_rows']:.0f}", cache]
 
 
 def _verdict(document: dict[str, Any]) -> str:
@@ -238,8 +256,9 @@ def _verdict(document: dict[str, Any]) -> str:
             f"(log loss {ttt['held_out']['before']:.4f}), and looking cost {ttt['seconds']['adapt']:.1f} s."
         )
     change = {name: ttt["metrics"][name] - icl["metrics"][name] for name in ("log_loss", "accuracy")}
+    verb = "lowered" if change["log_loss"] < 0 else "RAISED"
     return (
-        f"With the same {n} context rows TTT {'lowered' if change['log_loss'] < 0 else 'RAISED'} the log loss "
+        f"With the same {n} context rows TTT {verb} the log loss "
         f"from {icl['metrics']['log_loss']:.4f} to {ttt['metrics']['log_loss']:.4f} and moved accuracy by "
         f"{100 * change['accuracy']:+.1f} points; it cost {ttt['seconds']['adapt']:.1f} s, and "
         f"{_break_even(ttt, full, n + k)}."
