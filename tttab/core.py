@@ -44,6 +44,8 @@ class Table:
     """What the loader decided on its own (target guessed, columns dropped), a sentence each."""
     official_split: tuple[np.ndarray, np.ndarray] | None = None
     """(train rows, test rows) where an OpenML task prescribes them."""
+    dates: tuple[str, ...] = ()
+    """The columns of x that were dates: they hold days since 1970-01-01."""
 
     def __len__(self) -> int:
         """Return the number of rows."""

@@ -1,0 +1,203 @@
+"""Files into raw DataFrames: CSV, TSV, Parquet and ARFF.
+
+Every way a file can be unreadable ends as a `DataError` of one line. What does not belong here:
+deciding what a column means (`columns`) and which one is the target (`build`).
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import warnings
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tttab.errors import DataError, TttabError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arff")
+_DATE_ATTRIBUTE = re.compile(r"^(\s*@attribute\s+.*\s)date(\s+[\"'][^\"']*[\"'])?\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class RawFrame:
+    """A file's content as it stands."""
+
+    frame: pd.DataFrame
+    notes: tuple[str, ...] = ()
+    """What was guessed while reading, a sentence each."""
+
+
+def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = ()) -> RawFrame:
+    """Read a table file; its ending says the format.
+
+    Args:
+        path: a regular file ending in .csv, .tsv, .txt, .parquet, .pq or .arff.
+        text_columns: CSV columns whose cells stay text (a postcode keeps its leading zero).
+
+    Raises:
+        DataError: there is no such file, it is empty, damaged or of no known format, or two of its
+            columns have one name.
+    """
+    path = Path(path)
+    _check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", _parser_warning())
+            return _READERS[path.suffix.lower()](path, text_columns)
+    except TttabError:
+        raise
+    except Exception as error:  # pandas, pyarrow and liac-arff raise nearly everything on damaged files
+        first = (str(error).strip().splitlines() or [""])[0][:200]
+        raise DataError(
+            f"{path} cannot be read as {path.suffix[1:].upper()}: {first or type(error).__name__}",
+            f"look at the file's first lines: head -c 300 '{path}'",
+        ) from error
+
+
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        near = _nearest_file(path)
+        raise DataError(
+            f"there is no file {path}", f"did you mean {near}?" if near else f"ls '{path.parent}'"
+        )
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file", f"ls '{path}'")
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{path} has no known ending; known are {', '.join(SUFFIXES)}", f"mv '{path}' '{path}.csv'"
+        )
+    if path.stat().st_size == 0:
+        raise DataError(f"{path} is empty", "tttab data list")
+
+
+def _nearest_file(path: Path) -> Path | None:
+    from difflib import get_close_matches
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.suffix.lower() in SUFFIXES]
+    except OSError:
+        return None
+    near = get_close_matches(path.name, names, n=1)
+    return path.parent / near[0] if near else None
+
+
+def _read_csv(path: Path, text_columns: Collection[str]) -> RawFrame:
+    import pandas as pd
+
+    separator, names, notes = _csv_header(path)
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        header=0,
+        names=names,
+        index_col=False,
+        low_memory=False,
+        encoding="utf-8-sig",
+        dtype={name: "str" for name in names if name in text_columns},
+    )
+    return RawFrame(frame, notes)
+
+
+def _csv_header(path: Path) -> tuple[str, list[str], tuple[str, ...]]:
+    """Return (separator, column names, notes)."""
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        first = next((line for line in stream if line.strip()), "")
+        separator = _separator(first, path.suffix.lower())
+        stream.seek(0)
+        names = next((row for row in csv.reader(stream, delimiter=separator) if any(row)), [])
+    if not names:
+        raise DataError(f"{path} has no header line", "tttab data list")
+    notes = []
+    if separator != "," and path.suffix.lower() != ".tsv":
+        notes.append(f"columns are separated by {separator!r}")
+    unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
+    if unnamed:
+        notes.append(f"columns without a name are called column_N: {', '.join(map(str, unnamed))}")
+    names = [name if name.strip() else f"column_{number}" for number, name in enumerate(names, 1)]
+    check_names(names, str(path))
+    return separator, names, tuple(notes)
+
+
+def _separator(line: str, suffix: str) -> str:
+    if suffix == ".tsv":
+        return "\t"
+    if "," in line:
+        return ","
+    return next((mark for mark in (";", "\t") if mark in line), ",")
+
+
+def _read_parquet(path: Path, text_columns: Collection[str]) -> RawFrame:
+    import pandas as pd
+    import pyarrow.parquet as parquet
+
+    arrow = parquet.read_table(path)
+    check_names(arrow.schema.names, str(path))
+    frame = arrow.to_pandas()
+    if not isinstance(frame.index, pd.RangeIndex):
+        named = [name for name in frame.index.names if name is not None]
+        frame = frame.reset_index(level=named) if named else frame
+    return RawFrame(frame.reset_index(drop=True))
+
+
+def _read_arff(path: Path, text_columns: Collection[str]) -> RawFrame:
+    import arff
+    import pandas as pd
+
+    text = path.read_text(encoding="utf-8-sig")
+    lines = [_DATE_ATTRIBUTE.sub(r"\1STRING", line) for line in text.splitlines()]
+    try:
+        content = arff.loads("\n".join(lines))
+    except arff.BadLayout:
+        content = arff.loads("\n".join(lines), return_type=arff.LOD)
+    names = [name for name, _ in content["attributes"]]
+    check_names(names, str(path))
+    rows = [_dense(row, content["attributes"]) for row in content["data"]]
+    frame = pd.DataFrame(rows, columns=names, dtype=object)
+    for name, kind in content["attributes"]:
+        frame[name] = _arff_column(frame[name], kind)
+    return RawFrame(frame)
+
+
+def _dense(row: Any, attributes: list[tuple[str, Any]]) -> list[Any]:
+    """Return the row of a sparse file in full: what is not written is 0, or the first level."""
+    if not isinstance(row, dict):
+        return row
+    blank = [kind[0] if isinstance(kind, list) else 0.0 for _, kind in attributes]
+    return [row.get(number, value) for number, value in enumerate(blank)]
+
+
+def _arff_column(values: pd.Series, kind: Any) -> pd.Series:
+    if isinstance(kind, list):
+        return values.astype("category")
+    return values if kind.upper() == "STRING" else values.astype("float64")
+
+
+def check_names(names: Collection[Any], where: str) -> None:
+    """Raise DataError if two columns have one name."""
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise DataError(f"{where} has two columns named {name!r}", "rename one of them in its header")
+        seen.add(name)
+
+
+def _parser_warning() -> type[Warning]:
+    from pandas.errors import ParserWarning
+
+    return ParserWarning
+
+
+_READERS = {
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+    ".txt": _read_csv,
+    ".parquet": _read_parquet,
+    ".pq": _read_parquet,
+    ".arff": _read_arff,
+}

@@ -1,0 +1,307 @@
+"""OpenML through the `openml` package and its own cache, without its long waits.
+
+`openml` sets no timeout on its requests and `minio`, which it uses for Parquet, waits five minutes:
+`_impatient` gives both short ones while a call runs. Files are read by `reading`, never from the
+pickles `openml` can keep. What does not belong here: what the files' columns mean.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from tttab.core import Task
+from tttab.errors import DataError, UnknownDataset
+
+CONNECT_SECONDS = 3.0
+READ_SECONDS = 20.0
+"""Longest silence of the server; a long download that keeps sending is not cut."""
+TRIES = 3
+OFFLINE = "TTTAB_OFFLINE"
+"""Environment variable: `1` forbids the network; the cache and the bundled tables still serve."""
+_UNKNOWN_CODES = (110, 111, 113, 150, 151)
+
+
+class Unreachable(DataError):
+    """OpenML cannot be reached, is too slow, or the network is forbidden."""
+
+
+@dataclass(frozen=True)
+class RemoteTable:
+    """A data set as it lies in OpenML's cache."""
+
+    openml_id: int
+    name: str
+    file: Path
+    source: str
+    """`OpenML` or `OpenML cache`."""
+    target: str | None
+    """OpenML's default target; None where there is none."""
+    ignored: tuple[str, ...]
+    """The row id and the attributes to ignore."""
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RemoteTask:
+    """An OpenML task: a data set, its target and one of its prescribed splits."""
+
+    task_id: int
+    openml_id: int
+    target: str
+    task: Task
+    split: tuple[np.ndarray, np.ndarray]
+    """(train, test) row numbers."""
+
+
+def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
+    """Return a data set from OpenML's cache, filling it from the server where needed.
+
+    Args:
+        openml_id: OpenML's number of the data set.
+        refresh: throw the cached files away first.
+
+    Raises:
+        UnknownDataset: OpenML has no such data set.
+        Unreachable: it is not in the cache and the server cannot be reached.
+        DataError: the server's answer is damaged, or the cache cannot be written.
+    """
+    openml = _openml()
+    what = f"data set {openml_id}"
+    folder = Path(openml.config.get_cache_directory()) / "datasets" / str(openml_id)
+    if refresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    cached = is_cached(openml_id)
+    if not cached:
+        _check_reachable(openml.config.server, what)
+    with _errors(what), _impatient(openml):
+        found = openml.datasets.get_dataset(
+            openml_id,
+            download_data=True,
+            download_qualities=False,
+            download_features_meta_data=False,
+        )
+    file = found.parquet_file or found.data_file
+    return RemoteTable(
+        openml_id=openml_id,
+        name=found.name,
+        file=Path(file),
+        source="OpenML cache" if cached else "OpenML",
+        target=found.default_target_attribute,
+        ignored=_split_names(found.row_id_attribute, found.ignore_attribute),
+        notes=_status_notes(folder / "description.xml"),
+    )
+
+
+def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
+    """Return a task and its split number `fold` of repetition `repeat`.
+
+    Raises:
+        UnknownDataset: OpenML has no such task, or it prescribes no such fold.
+        Unreachable: it is not in the cache and the server cannot be reached.
+        DataError: it is neither classification nor regression, or the answer is damaged.
+    """
+    openml = _openml()
+    what = f"task {task_id}"
+    folder = Path(openml.config.get_cache_directory()) / "tasks" / str(task_id)
+    if not (folder / "datasplits.arff").exists():
+        _check_reachable(openml.config.server, what)
+    with _errors(what), _impatient(openml):
+        found = openml.tasks.get_task(task_id, download_splits=True, download_data=False)
+        kinds = {1: "classification", 2: "regression"}
+        if found.task_type_id.value not in kinds:
+            raise DataError(
+                f"OpenML {what} is neither classification nor regression",
+                f"--dataset {found.dataset_id} uses its data set alone",
+            )
+        repeats, folds, _ = found.get_split_dimensions()
+        if not (0 <= fold < folds and 0 <= repeat < repeats):
+            raise UnknownDataset(f"OpenML {what} has the folds 0 to {folds - 1}, not {fold}", "--fold 0")
+        train, test = found.get_train_test_split_indices(fold=fold, repeat=repeat)
+    return RemoteTask(
+        task_id,
+        int(found.dataset_id),
+        found.target_name,
+        kinds[found.task_type_id.value],  # type: ignore[arg-type]
+        (np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)),
+    )
+
+
+def is_cached(openml_id: int) -> bool:
+    """Say whether a data set can be had without the network."""
+    folder = Path(_openml().config.get_cache_directory()) / "datasets" / str(openml_id)
+    files = (folder / f"dataset_{openml_id}.pq", folder / "dataset.pq", folder / "dataset.arff")
+    return (folder / "description.xml").exists() and any(file.exists() for file in files)
+
+
+def cache_folder() -> Path:
+    """Return the folder `openml` keeps its files in."""
+    return Path(_openml().config.get_cache_directory())
+
+
+def server_error() -> str:
+    """Return why OpenML cannot be reached, or nothing if it can."""
+    try:
+        _check_reachable(_openml().config.server, "it")
+    except Unreachable as error:
+        return error.message
+    return ""
+
+
+def _openml() -> ModuleType:
+    try:
+        with _quiet():
+            import openml
+    except OSError as error:  # it makes its folders while it is imported
+        raise Unreachable(
+            f"the openml package cannot make its cache folder: {error}",
+            "OPENML_CACHE_DIR=/a/folder/you/can/write tttab data list",
+        ) from error
+    return openml
+
+
+def _check_reachable(server: str, what: str) -> None:
+    """Raise Unreachable unless the server, or the proxy before it, takes a connection in time."""
+    if os.environ.get(OFFLINE) == "1":
+        raise Unreachable(f"{what} is not in OpenML's cache and {OFFLINE}=1 forbids the network", _LOCAL)
+    host, port = _address(server)
+    outcome: list[str] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+            outcome.append("")
+        except OSError as error:
+            outcome.append(error.strerror or str(error))
+
+    # A thread, because no timeout ends a name look-up.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(CONNECT_SECONDS + 1)
+    reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} s"
+    if reason:
+        raise Unreachable(f"{what} is not in OpenML's cache and {host} cannot be reached: {reason}", _LOCAL)
+
+
+def _address(server: str) -> tuple[str, int]:
+    from requests.utils import get_environ_proxies, select_proxy
+
+    proxy = select_proxy(server, get_environ_proxies(server))
+    url = urlsplit(proxy or server)
+    return url.hostname or "www.openml.org", url.port or (443 if url.scheme == "https" else 80)
+
+
+@contextmanager
+def _impatient(openml: ModuleType) -> Iterator[None]:
+    """Give every request of `openml` and `minio` a timeout and few tries, and keep their logs quiet."""
+    import minio
+    import requests
+    import urllib3
+
+    class Session(requests.Session):
+        def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+            kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
+            return super().request(method, url, **kwargs)
+
+    pool = urllib3.PoolManager(
+        timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+        retries=urllib3.Retry(total=TRIES - 1, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504]),
+    )
+
+    def client(*args: Any, http_client: Any = None, **kwargs: Any) -> minio.Minio:
+        return _minio(*args, http_client=http_client or pool, **kwargs)
+
+    _minio = minio.Minio
+    with (
+        _quiet(),
+        patch.object(requests, "Session", Session),
+        patch.object(minio, "Minio", client),
+        patch.object(openml.config, "connection_n_retries", TRIES),
+        patch.object(openml.config, "retry_policy", "human"),
+    ):
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep openml's log lines and warnings off the terminal: what matters comes as an exception."""
+    root, handler = logging.getLogger(), logging.NullHandler()
+    root.addHandler(handler)  # else logging.warning would install one that prints
+    before = root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        root.removeHandler(handler)
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    """Turn whatever `openml` raises into one line."""
+    import requests
+    import urllib3
+    from openml.exceptions import OpenMLHashException, OpenMLServerException
+
+    again = "try again in a minute; tttab data list shows what needs no network"
+    try:
+        yield
+    except DataError:
+        raise
+    except OpenMLServerException as error:
+        if error.code in _UNKNOWN_CODES:
+            raise UnknownDataset(f"OpenML has no {what}", _LOCAL) from error
+        raise DataError(f"OpenML refused {what}: {_first(error)}", again) from error
+    except OpenMLHashException as error:
+        raise DataError(f"what OpenML sent for {what} does not match its checksum", again) from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+        raise Unreachable(f"OpenML did not deliver {what}: {_first(error)}", again) from error
+    except OSError as error:
+        raise DataError(
+            f"OpenML's cache cannot be used for {what}: {error}",
+            "OPENML_CACHE_DIR=/a/folder/you/can/write tttab data list",
+        ) from error
+    except Exception as error:  # a damaged answer surfaces as KeyError, ExpatError, BadDataFormat, …
+        raise DataError(f"OpenML's answer for {what} is damaged: {_first(error)}", again) from error
+
+
+def _split_names(*attributes: str | list[str] | None) -> tuple[str, ...]:
+    """Return the column names in OpenML's two ways of writing several: a list, or commas."""
+    texts: list[str] = []
+    for attribute in attributes:
+        texts += [attribute] if isinstance(attribute, str) else attribute or []
+    whole = [text.strip() for text in texts]
+    return tuple(dict.fromkeys(whole + [part.strip() for text in whole for part in text.split(",")]))
+
+
+def _status_notes(description: Path) -> tuple[str, ...]:
+    import xmltodict
+
+    found = xmltodict.parse(description.read_bytes())["oml:data_set_description"]
+    if found.get("oml:status") == "deactivated":
+        return ("OpenML has deactivated this data set: its maintainers found a fault in it",)
+    return ()
+
+
+def _first(error: Exception) -> str:
+    text = " ".join(str(error).split())[:160]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+_LOCAL = "tttab data list --local"
