@@ -1,0 +1,145 @@
+"""What all theory commands share: common options, and how rows become a table, JSON Lines and a plot.
+
+A row is a plain dict; `agrees: False` in one marks it and ends the command with exit code 1. What
+does not belong here: any experiment.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from tttab.cli.console import note, print_json_line, print_table, progress
+from tttab.errors import BadAnswer, RequestError
+
+Row = dict[str, Any]
+MARK = "DISAGREES"
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where rows go."""
+
+    json_lines: bool = False
+    plot: Path | None = None
+
+
+def spread(options: type, name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: the parameter `name`, a dataclass `options`, becomes one option per field.
+
+    A field's annotation is `Annotated[type, typer.Option(...)]`, its default the option's default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter.replace(annotation=get_type_hints(command, include_extras=True)[parameter.name])
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != name
+        ]
+        added = _parameters(options)
+
+        def run(**given: Any) -> None:
+            shared = {parameter.name: given.pop(parameter.name) for parameter in added}
+            command(**given, **{name: options(**shared)})
+
+        every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
+        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def numbers(text: str, option: str, *, above: float | None = None) -> list[float]:
+    """Return the comma-separated numbers of `text`.
+
+    Raises:
+        RequestError: one is not a number, or not greater than `above`.
+    """
+    try:
+        values = [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise RequestError(f"{option} takes numbers with commas, not {text}", f"{option} 0.5,1,2") from None
+    if not values or any(value != value or abs(value) == float("inf") for value in values):
+        raise RequestError(f"{option} takes at least one finite number", f"{option} 0.5,1,2")
+    if above is not None and min(values) <= above:
+        raise RequestError(
+            f"{option} must be greater than {above:g}, got {min(values):g}", f"{option} 0.5,1,2"
+        )
+    return values
+
+
+def gather(rows: Iterable[Row], output: Output, *, label: str, total: int | None = None) -> list[Row]:
+    """Run the generator `rows` under a progress bar; with `--json` each row is printed at once."""
+    gathered: list[Row] = []
+    with progress(quiet=output.json_lines) as bar:
+        task = bar.add_task(label, total=total, info="")
+        for row in rows:
+            gathered.append(row)
+            if output.json_lines:
+                print_json_line(row)
+            bar.update(task, advance=1, info=str(row.get("kind", "")))
+    return gathered
+
+
+def show(rows: Sequence[Row], columns: Sequence[str], output: Output, *, title: str = "") -> None:
+    """Print `rows` as a table, with a mark on those that disagree; with `--json` nothing: they are out."""
+    if output.json_lines or not rows:
+        return
+    lines = [[_cell(row, name) for name in columns] for row in rows]
+    text = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
+    marked = any(row.get("agrees") is False for row in rows)
+    if marked:
+        checks = [MARK if row.get("agrees") is False else "" for row in rows]
+        lines = [[*line, check] for line, check in zip(lines, checks, strict=True)]
+    print_table([*columns, "check"] if marked else columns, lines, title=title, left=text)
+
+
+def finish(rows: Sequence[Row], again: str) -> None:
+    """End the command.
+
+    Raises:
+        BadAnswer: a row says `agrees: False`; `again` is the command to type next.
+    """
+    bad = sum(row.get("agrees") is False for row in rows)
+    if bad:
+        raise BadAnswer(
+            f"{bad} of {len(rows)} rows disagree with the exact law by more than 4 standard errors", again
+        )
+
+
+def drawn(path: Path) -> None:
+    """Say where a figure went."""
+    note(f"figure: {path}")
+
+
+def _cell(row: Mapping[str, Any], name: str) -> Any:
+    value = row.get(name)
+    if isinstance(value, list | tuple):
+        return " .. ".join("-" if item is None else f"{item:.4g}" for item in value)
+    return value
+
+
+def _parameters(options: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(options, include_extras=True)
+    return [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if item.default is MISSING else item.default,
+            annotation=hints[item.name],
+        )
+        for item in fields(options)
+    ]
+
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines, one row a line.")]
+PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw the figure to this .svg or .png file.")]
+SeedOption = Annotated[int, typer.Option(help="Names the random streams: equal seeds, equal numbers.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]

@@ -1,0 +1,148 @@
+"""Figures of the theory commands: panels of curves and points, drawn to an SVG or PNG file.
+
+What does not belong here: what the curves mean, which each experiment knows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tttab.errors import MissingExtra, RequestError
+from tttab.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Style = Literal["line", "dashed", "dotted", "points"]
+SUFFIXES = (".svg", ".png")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+_FORMAT = {"line": "-", "dashed": "--", "dotted": ":", "points": "o"}
+_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve or one set of points. None and NaN in `y` leave a gap."""
+
+    label: str
+    """Text in the legend; empty: none."""
+    x: Sequence[float]
+    y: Sequence[float | None]
+    style: Style = "line"
+    colour: int = 0
+    """Number in `COLOURS`, taken modulo its length."""
+    error: Sequence[float | None] = ()
+    """Half lengths of the error bars of points; empty: none."""
+
+
+@dataclass(frozen=True)
+class Marker:
+    """A vertical line at `x`, with a band from `low` to `high` where they are given."""
+
+    label: str
+    x: float
+    style: Style = "dotted"
+    colour: int = 6
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One pair of axes."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    markers: Sequence[Marker] = field(default=())
+    log_x: bool = False
+    log_y: bool = False
+
+
+def check_plot_path(path: str | os.PathLike[str]) -> Path:
+    """Return `path`; call it before long work.
+
+    Raises:
+        RequestError: the suffix is neither .svg nor .png.
+        MissingExtra: matplotlib is not installed.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise RequestError(f"a plot is an .svg or a .png file, not {path.name}", f"--plot {path.stem}.svg")
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingExtra("matplotlib", "plot") from None
+    return path
+
+
+def draw(panels: Sequence[Panel], path: str | os.PathLike[str], title: str = "") -> None:
+    """Draw `panels` side by side, two in a line, to `path`; equal panels give equal files.
+
+    Raises:
+        RequestError: the suffix is neither .svg nor .png.
+        MissingExtra: matplotlib is not installed.
+    """
+    target = check_plot_path(path)
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "tttab", "font.size": 9, "axes.titlesize": 10}):
+        figure = _figure(panels, title)
+        suffix = target.suffix.lower().removeprefix(".")
+        no_date: dict[str, Any] = {"Date": None} if suffix == "svg" else {}
+        with atomic_path(target) as part:
+            figure.savefig(part, format=suffix, dpi=150, metadata=no_date)
+
+
+def _figure(panels: Sequence[Panel], title: str) -> Figure:
+    from matplotlib.figure import Figure
+
+    columns = min(_COLUMNS, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.7 * lines + 0.3), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False).ravel()
+    for place, panel in zip(axes, panels, strict=False):
+        _fill(place, panel)
+    for place in axes[len(panels) :]:
+        place.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def _fill(axes: Axes, panel: Panel) -> None:
+    for series in panel.series:
+        _plot(axes, series)
+    for marker in panel.markers:
+        colour = COLOURS[marker.colour % len(COLOURS)]
+        axes.axvline(marker.x, color=colour, linestyle=_FORMAT[marker.style], lw=1.2, label=marker.label)
+        if marker.low is not None and marker.high is not None:
+            axes.axvspan(marker.low, marker.high, color=colour, alpha=0.15, lw=0)
+    axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
+    axes.set_xscale("log" if panel.log_x else "linear")
+    axes.set_yscale("log" if panel.log_y else "linear")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7, frameon=False)
+
+
+def _plot(axes: Axes, series: Series) -> None:
+    colour, y = COLOURS[series.colour % len(COLOURS)], _numbers(series.y)
+    label = series.label or None
+    if series.style == "points":
+        bars = _numbers(series.error) if len(series.error) else None
+        axes.errorbar(series.x, y, yerr=bars, fmt="o", ms=3.5, lw=1, color=colour, label=label)
+    else:
+        axes.plot(series.x, y, _FORMAT[series.style], color=colour, lw=1.4, label=label)
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [float("nan") if value is None else float(value) for value in values]
