@@ -319,12 +319,16 @@ def match_categories(x: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Give `x` the categories of `reference`; values that it never saw become missing."""
     import pandas as pd
 
-    columns = {}
-    for name in reference.columns:
-        dtype = reference[name].dtype
-        column = x[name]
-        columns[name] = column.astype(dtype) if isinstance(dtype, pd.CategoricalDtype) else column
+    columns = {name: _as_category(x[name], reference[name].dtype) for name in reference.columns}
     return pd.DataFrame(columns, index=x.index)
+
+
+def _as_category(column: pd.Series, dtype: Any) -> Any:
+    import pandas as pd
+
+    if not isinstance(dtype, pd.CategoricalDtype):
+        return column
+    return pd.Categorical.from_codes(dtype.categories.get_indexer(column), dtype=dtype)
 
 
 def _drop_unused_categories(x: pd.DataFrame) -> pd.DataFrame:

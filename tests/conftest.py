@@ -1,0 +1,60 @@
+"""What every test shares: no network beyond loopback, a cache of its own, small tables, the bundled model."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+os.environ.update(HF_HUB_OFFLINE="1", TABPFN_NO_BROWSER="1", TABPFN_DISABLE_TELEMETRY="1", NO_COLOR="1")
+
+import numpy as np
+import pytest
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_connect = socket.socket.connect
+
+
+def _connect_to_loopback_only(self, address):
+    if isinstance(address, tuple) and address[0] not in LOOPBACK:
+        raise OSError(f"tests have no network: {address}")
+    return _connect(self, address)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_network():
+    """Refuse every connection that leaves the machine."""
+    socket.socket.connect = _connect_to_loopback_only
+    yield
+    socket.socket.connect = _connect
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep caches out of the user's home."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="session")
+def mixed_frame():
+    """120 rows with numbers, categories, missing values and a constant column; 3 classes to learn."""
+    import pandas as pd
+
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 3, 120)
+    frame = pd.DataFrame(
+        {
+            "size": y + rng.normal(0, 0.6, 120),
+            "weight": np.where(rng.random(120) < 0.1, np.nan, rng.normal(0, 1, 120)),
+            "colour": pd.Categorical(np.array(["red", "green", "blue"])[(y + (rng.random(120) < 0.3)) % 3]),
+            "constant": 1.0,
+        }
+    )
+    return frame, y.astype(np.int64)
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """The bundled classifier on the CPU. Tests never change it: they fork."""
+    from tttab.models import open_model
+
+    return open_model("tttab-tiny", device="cpu")

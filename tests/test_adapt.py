@@ -1,0 +1,90 @@
+"""The loop: it keeps the best step, never ends worse than it began, and repeats exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from tttab.adapt import Adaptation, Schedule
+from tttab.errors import MemoryPlanError, RequestError
+from tttab.rules import get_rule
+
+
+@pytest.fixture
+def adapt(tiny_model, mixed_frame):
+    x, y = mixed_frame
+    context = tiny_model.context(x[:40], y[:40], 3)
+
+    def start(rule="full", y_query=y[40:], budget=4 * 1024**3, seed=0, session=tiny_model, **schedule):
+        return Adaptation(
+            session, get_rule(rule), context, (x[40:], y_query), Schedule(**schedule), seed, budget
+        )
+
+    return start
+
+
+def weights(session):
+    return torch.cat([p.flatten() for p in session.module.parameters()])
+
+
+def test_the_best_held_out_step_is_kept(adapt):
+    run = adapt(steps=6, lr=2e-3, evaluate_every=1)
+    history = list(run)
+    losses = [run.result.before, *(step.held_out for step in history)]
+    assert run.result.step == int(np.argmin(losses))
+    assert run.result.after == min(losses) < run.result.before
+
+
+def test_the_pretrained_weights_win_when_training_only_hurts(adapt, tiny_model):
+    run = adapt(steps=3, lr=5.0, evaluate_every=1, clip=1e9)
+    list(run)
+    assert run.result.accepted is False
+    assert run.result.step == 0
+    assert torch.equal(weights(run.result.session), weights(tiny_model))
+
+
+def test_equal_seeds_repeat_exactly_and_other_seeds_do_not(adapt):
+    runs = [adapt(steps=2, seed=seed) for seed in (5, 5, 6)]
+    losses = [[step.loss for step in run] for run in runs]
+    assert losses[0] == losses[1] != losses[2]
+    assert torch.equal(weights(runs[0].result.session), weights(runs[1].result.session))
+
+
+def test_the_rule_none_trains_nothing(adapt, tiny_model):
+    run = adapt("none")
+    assert list(run) == []
+    assert run.result.session is tiny_model
+    assert run.result.accepted is None
+
+
+def test_a_non_finite_loss_stops_and_restores(adapt, tiny_model, monkeypatch):
+    run = adapt(steps=5, lr=1e-3, evaluate_every=1)
+    steps = iter(run)
+    next(steps)
+    monkeypatch.setattr(type(run._session), "loss", lambda *a: torch.tensor(float("nan"), requires_grad=True))
+    assert list(steps) == []
+    assert "not finite at step 2" in run.result.stopped
+    assert torch.isfinite(weights(run.result.session)).all()
+    assert run.result.step in (0, 1)
+
+
+def test_small_memory_means_small_chunks_and_the_same_result(adapt, monkeypatch):
+    monkeypatch.setattr("tttab.adapt.resident_bytes", lambda: 0)
+    free = adapt(steps=2, batch=64)
+    tight = adapt(steps=2, batch=64, budget=290 * 1024**2)
+    list(free), list(tight)
+    assert free.result.plan.chunk == 64 > tight.result.plan.chunk
+    assert (weights(free.result.session) - weights(tight.result.session)).abs().max() < 1e-4
+
+
+def test_a_budget_that_cannot_hold_one_row_names_one_that_can(adapt):
+    with pytest.raises(MemoryPlanError) as caught:
+        list(adapt(budget=1024**2))
+    assert caught.value.hint.startswith("--max-memory")
+
+
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}])
+def test_schedules_that_make_no_sense_are_refused(adapt, bad):
+    with pytest.raises(RequestError):
+        list(adapt(**bad))

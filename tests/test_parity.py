@@ -1,0 +1,148 @@
+"""What is trained is what is served: the adapter against tabpfn's own estimator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tabpfn import TabPFNClassifier
+
+from tttab.adapt import Adaptation, Schedule
+from tttab.errors import SplitError
+from tttab.models import open_model
+from tttab.models.catalog import WEIGHTS
+from tttab.rules import get_rule
+
+TINY = WEIGHTS / "tttab-tiny-classifier.safetensors"
+
+
+@pytest.fixture(scope="module")
+def parts(mixed_frame):
+    x, y = mixed_frame
+    return x[:40], y[:40], x[40:], y[40:]
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_model, parts):
+    x, y, x_query, y_query = parts
+    context = tiny_model.context(x, y, 3)
+    run = Adaptation(tiny_model, get_rule("full"), context, (x_query, y_query), Schedule(steps=4, lr=1e-3))
+    assert len(list(run)) == 4
+    assert run.result.accepted
+    return run.result
+
+
+def plain_estimator(path=TINY, **settings):
+    return TabPFNClassifier(
+        model_path=path, device="cpu", inference_precision=torch.float32, random_state=0, **settings
+    )
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_training_logits_equal_served_logits_member_by_member(parts, members, monkeypatch):
+    x, y, x_query, y_query = parts
+    session = open_model("tttab-tiny", device="cpu")
+    session._weights.inference_config.N_ESTIMATORS = members
+    context = session.context(x, y, 3)
+    queries = session.queries(context, x_query, y_query)
+    with torch.no_grad():
+        ours = session.logits(context, queries, np.arange(len(queries))).numpy()
+    theirs = plain_estimator(n_estimators=members).fit(x, y).predict_raw_logits(x_query)
+    assert ours.shape == theirs.shape == (members, 80, 3)
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_training_probabilities_equal_served_probabilities(tiny_model, parts):
+    x, y, x_query, y_query = parts
+    context = tiny_model.context(x, y, 3)
+    queries = tiny_model.queries(context, x_query, y_query)
+    with torch.no_grad():
+        trained = tiny_model.log_probabilities(context, queries, np.arange(80)).exp().numpy()
+    assert np.abs(trained - tiny_model.predict(context, x_query)).max() < 1e-5
+    assert np.abs(trained - plain_estimator().fit(x, y).predict_proba(x_query)).max() < 1e-5
+
+
+def test_a_column_constant_in_the_context_trains_as_it_is_served(tiny_model, parts):
+    x, y, x_query, y_query = (part.copy() for part in parts)
+    x_query["constant"] = np.linspace(-3, 3, len(x_query))
+    context = tiny_model.context(x, y, 3)
+    queries = tiny_model.queries(context, x_query, y_query)
+    with torch.no_grad():
+        trained = tiny_model.log_probabilities(context, queries, np.arange(80)).exp().numpy()
+    assert np.abs(trained - tiny_model.predict(context, x_query)).max() < 1e-5
+
+
+def test_unseen_categories_count_as_missing(tiny_model, parts):
+    x, y, x_query, _ = (part.copy() for part in parts)
+    context = tiny_model.context(x, y, 3)
+    strange, missing = x_query.copy(), x_query.copy()
+    strange["colour"] = "violet"
+    strange["colour"] = strange["colour"].astype("category")
+    missing["colour"] = np.nan
+    assert np.array_equal(tiny_model.predict(context, strange), tiny_model.predict(context, missing))
+
+
+def test_memory_cache_and_file_agree_after_adaptation(adapted, parts, tmp_path):
+    x, y, x_query, y_query = parts
+    session, context = adapted.session, adapted.context
+    queries = session.queries(context, x_query, y_query)
+    with torch.no_grad():
+        memory = session.log_probabilities(context, queries, np.arange(80)).exp().numpy()
+    file = tmp_path / "adapted.safetensors"
+    session.save(file)
+    served = session.predict(context, x_query)
+    loaded = plain_estimator(file).fit(x, y).predict_proba(x_query)
+    cached = plain_estimator(file, fit_mode="fit_with_cache").fit(x, y).predict_proba(x_query)
+    reopened = open_model(str(file), device="cpu")
+    again = reopened.predict(reopened.context(x, y, 3), x_query)
+    for other in (served, loaded, cached, again):
+        assert np.abs(memory - other).max() < 1e-5
+    assert np.abs(memory - plain_estimator().fit(x, y).predict_proba(x_query)).max() > 1e-3
+
+
+def test_adapting_leaves_the_pretrained_weights_untouched(adapted, parts):
+    x, y, x_query, _ = parts
+    fresh = open_model("tttab-tiny", device="cpu")
+    original = dict(fresh.module.named_parameters())
+    assert any(not torch.equal(original[name], p) for name, p in adapted.session.module.named_parameters())
+    context = fresh.context(x, y, 3)
+    assert (
+        np.abs(fresh.predict(context, x_query) - plain_estimator().fit(x, y).predict_proba(x_query)).max()
+        < 1e-6
+    )
+
+
+def test_a_server_keeps_the_weights_it_was_made_with(tiny_model, parts):
+    x, y, x_query, _ = parts
+    fork = tiny_model.fork()
+    context = fork.context(x, y, 3)
+    server = fork.serve(context)
+    before = server.predict(x_query)
+    with torch.no_grad():
+        for parameter in fork.module.parameters():
+            parameter.mul_(0.5)
+    assert np.array_equal(server.predict(x_query), before)
+    assert not np.array_equal(fork.predict(context, x_query), before)
+
+
+def test_chunks_of_queries_give_the_same_gradient(tiny_model, parts):
+    x, y, x_query, y_query = parts
+    context = tiny_model.context(x, y, 3)
+
+    def gradient(chunks):
+        fork = tiny_model.fork()
+        queries = fork.queries(context, x_query, y_query)
+        fork.module.requires_grad_(True)
+        for chunk in chunks:
+            fork.loss(context, queries, chunk).backward()
+        return torch.cat([p.grad.flatten() for p in fork.module.parameters() if p.grad is not None])
+
+    whole = gradient([np.arange(80)])
+    parts_ = gradient(np.array_split(np.arange(80), 7))
+    assert (whole - parts_).abs().max() < 1e-5 * whole.abs().max()
+
+
+def test_a_context_without_a_class_is_refused(tiny_model, parts):
+    x, y, _, _ = parts
+    with pytest.raises(SplitError, match="class number 2"):
+        tiny_model.context(x[y < 2], y[y < 2], 3)

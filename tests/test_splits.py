@@ -1,0 +1,111 @@
+"""Splits: disjoint parts, nested contexts, every class in the context, sizes as said."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tttab.errors import RequestError, SplitError
+from tttab.splits import SplitRequest, hold_out, split_rows
+
+
+@st.composite
+def labelled_tables(draw):
+    classes = draw(st.integers(2, 10))
+    rows = draw(st.integers(12 * classes, 400))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    shares = rng.dirichlet(np.full(classes, draw(st.sampled_from([0.3, 1.0, 10.0]))))
+    y = rng.choice(classes, rows, p=shares)
+    y[: 8 * classes] = np.repeat(np.arange(classes), 8)
+    return rng.permutation(y), classes
+
+
+@settings(max_examples=80, deadline=None)
+@given(labelled_tables(), st.integers(0, 1000), st.data())
+def test_parts_are_disjoint_nested_and_hold_every_class(table, seed, data):
+    y, classes = table
+    n = data.draw(st.integers(classes, max(classes, len(y) // 2)))
+    split = split_rows(y, SplitRequest(n=n, k=50), seed, classes=classes)
+    parts = [split.context, split.queries, split.test]
+    together = np.concatenate(parts)
+    assert len(set(together.tolist())) == len(together)
+    assert split.n == n
+    assert split.k == min(50, len(y) - len(split.test) - n)
+    assert len(split.test) == max(classes, len(y) // 4)
+    assert set(y[split.context]) == set(range(classes))
+    larger = split_rows(y, SplitRequest(n=n + 1, k=50), seed, classes=classes) if split.k > 1 else split
+    assert larger.context[:n].tolist() == split.context.tolist()
+    assert larger.test.tolist() == split.test.tolist()
+
+
+@settings(max_examples=50, deadline=None)
+@given(labelled_tables(), st.integers(0, 1000))
+def test_hold_out_divides_all_rows(table, seed):
+    y, classes = table
+    train, held = hold_out(y, 0.2, seed, classes=classes)
+    assert sorted([*train, *held]) == list(range(len(y)))
+    assert len(held) == round(0.2 * len(y))
+    assert set(y[held]) == set(range(classes))
+
+
+def test_contexts_keep_the_class_shares():
+    y = np.repeat([0, 1, 2], [800, 150, 50])
+    for n in (20, 100, 400):
+        context = split_rows(y, SplitRequest(n=n, k=10), 3, classes=3).context
+        shares = np.bincount(y[context], minlength=3) / n
+        assert np.abs(shares - [0.8, 0.15, 0.05]).max() <= 2 / n
+
+
+def test_equal_seeds_equal_splits_and_other_seeds_other_splits():
+    y = np.arange(300) % 2
+    one, same, other = (split_rows(y, SplitRequest(n=50), s, classes=2) for s in (1, 1, 2))
+    assert one.digest == same.digest != other.digest
+
+
+def test_equal_budget_uses_the_same_thousand_labels_at_every_n():
+    y = np.arange(2000) % 2
+    splits = [split_rows(y, SplitRequest(n=n, budget="equal"), 0, classes=2) for n in (50, 400, 800)]
+    pools = [set(s.context.tolist()) | set(s.queries.tolist()) for s in splits]
+    assert [s.n + s.k for s in splits] == [1000] * 3
+    assert pools[0] == pools[1] == pools[2]
+
+
+def test_k_shrinks_and_says_so_unless_strict():
+    y = np.arange(1000) % 2
+    split = split_rows(y, SplitRequest(n=200, k=1000), 0, classes=2)
+    assert (split.n, split.k, len(split.test)) == (200, 550, 250)
+    assert "k shrank from 1,000 to 550" in split.notes[0]
+    with pytest.raises(SplitError, match="would shrink") as caught:
+        split_rows(y, SplitRequest(n=200, k=1000, strict=True), 0, classes=2)
+    assert "--k 550" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (SplitRequest(n=0), RequestError),
+        (SplitRequest(k=0), RequestError),
+        (SplitRequest(test_size=0), RequestError),
+        (SplitRequest(n=1000, budget="equal"), RequestError),
+        (SplitRequest(n=80), SplitError),
+        (SplitRequest(n=1), SplitError),
+        (SplitRequest(n=10, test_size=100), SplitError),
+    ],
+)
+def test_impossible_requests_are_refused_with_a_way_on(request_, error):
+    with pytest.raises(error) as caught:
+        split_rows(np.arange(100) % 2, request_, 0, classes=2)
+    assert caught.value.hint.startswith("--")
+
+
+def test_a_class_with_one_row_is_refused():
+    y = np.array([0] * 50 + [1] * 50 + [2])
+    with pytest.raises(SplitError, match="no row left"):
+        split_rows(y, SplitRequest(n=20, k=10), 0, classes=3)
+
+
+def test_regression_targets_are_split_without_strata():
+    split = split_rows(np.linspace(0, 1, 500), SplitRequest(n=100, k=100), 0)
+    assert (split.n, split.k, len(split.test)) == (100, 100, 125)
