@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import run
+from tttab.cli import data, run
 
 app = typer.Typer(
     name="tttab",
@@ -43,4 +43,5 @@ def _root(
 
 
 run.register(app)
+data.register(app)
 app.add_typer(theory, rich_help_panel="Research")

@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tttab.data.build import Origin as Origin
     from tttab.data.build import table_from_frame as table_from_frame
+    from tttab.data.checks import Facts as Facts
+    from tttab.data.checks import Limits as Limits
+    from tttab.data.checks import duplicates_between as duplicates_between
+    from tttab.data.checks import facts_of as facts_of
+    from tttab.data.checks import thin_classes as thin_classes
+    from tttab.data.load import Delivery as Delivery
+    from tttab.data.load import get_tables as get_tables
     from tttab.data.load import load_table as load_table
     from tttab.data.load import load_task as load_task
     from tttab.data.reading import RawFrame as RawFrame
@@ -29,6 +36,13 @@ if TYPE_CHECKING:
 _HOME = {
     "Origin": "build",
     "table_from_frame": "build",
+    "Facts": "checks",
+    "Limits": "checks",
+    "duplicates_between": "checks",
+    "facts_of": "checks",
+    "thin_classes": "checks",
+    "Delivery": "load",
+    "get_tables": "load",
     "Catalog": "registry",
     "Entry": "registry",
     "catalog": "registry",

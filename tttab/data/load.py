@@ -5,6 +5,8 @@ What does not belong here: how a file is read, a server asked, a column converte
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tttab.core import Table, Task
@@ -56,6 +58,25 @@ def load_task(task_id: int, fold: int = 0, *, repeat: int = 0) -> Table:
     """
     prescribed = fetch_task(task_id, fold, repeat)
     return _read_remote(fetch_table(prescribed.openml_id), prescribed.target, prescribed.task, prescribed)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What became of one of several data sets to get."""
+
+    spec: str
+    table: Table | None
+    """None where it failed."""
+    error: str = ""
+
+
+def get_tables(specs: Iterable[str], *, refresh: bool = False) -> Iterator[Delivery]:
+    """Load one data set after the other, so that OpenML's cache holds them; failures do not stop it."""
+    for spec in specs:
+        try:
+            yield Delivery(spec, load_table(spec, refresh=refresh))
+        except DataError as error:
+            yield Delivery(spec, None, error.message)
 
 
 def bundled_table(entry: Entry, source: str = "bundled", target: str | None = None) -> Table:

@@ -1,0 +1,234 @@
+"""`tttab data`: which tables are known, what is in one, fetching, and checking `datasets.yaml`.
+
+What does not belong here: reading and converting tables, which `tttab.data` does.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from tttab.core import Table
+    from tttab.data import Entry, Facts
+
+data = typer.Typer(name="data", help="Tables: list, look into, fetch and check them.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    app.add_typer(data, rich_help_panel="Tables")
+
+
+def complete_table(incomplete: str) -> list[str]:
+    """Return the table names that begin with what was typed, for shell completion."""
+    from tttab.data import names
+
+    return [name for name in names() if name.lower().startswith(incomplete.lower())]
+
+
+def complete_suite(incomplete: str) -> list[str]:
+    """Return the suite names that begin with what was typed, for shell completion."""
+    from tttab.data import suite_names
+
+    return [name for name in suite_names() if name.startswith(incomplete)]
+
+
+Suite = Annotated[
+    str | None, typer.Option(help="Only the tables of this suite.", autocompletion=complete_suite)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+
+
+@data.command("list")
+def list_tables(
+    suite: Suite = None,
+    local: Annotated[bool, typer.Option("--local", help="Only what needs no network.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the known tables and where each would come from.
+
+    Example: [bold]tttab data list --suite offline[/]
+    """
+    from tttab.data import catalog
+
+    known = catalog()
+    entries = known.suite(suite) if suite else tuple(known.tables.values())
+    with _status("looking into OpenML's cache", quiet=as_json):
+        places = {entry.name: _place(entry) for entry in entries}
+    shown = [entry for entry in entries if not local or places[entry.name] != "OpenML"]
+    of_suites = {e.name: [s for s, members in known.suites.items() if e.name in members] for e in shown}
+    if as_json:
+        rows = [asdict(e) | {"place": places[e.name], "suites": of_suites[e.name]} for e in shown]
+        console.print_json({"tables": rows})
+        return
+    console.print_table(
+        ("name", "OpenML id", "place", "rows", "features", "classes", "suites"),
+        [
+            (e.name, e.openml, places[e.name], e.rows, e.features, e.classes, " ".join(of_suites[e.name]))
+            for e in shown
+        ],
+        left=("name", "place", "suites"),
+    )
+
+
+@data.command("show")
+def show_table(
+    dataset: Annotated[
+        str, typer.Argument(help="An OpenML id, a known name, or a file.", autocompletion=complete_table)
+    ],
+    target: Annotated[str | None, typer.Option(help="Target column.")] = None,
+    columns: Annotated[bool, typer.Option("--columns", help="One line per column instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what is in a table, and whether it fits the model.
+
+    Example: [bold]tttab data show spambase[/]
+    """
+    with _status("loading the table", quiet=as_json):
+        from tttab.data import facts_of, load_table
+
+        table = load_table(dataset, target=target)
+        facts = facts_of(table)
+    if as_json:
+        console.print_json(_document(table, facts))
+        return
+    for note in table.notes:
+        console.note(f"note: {note}")
+    if columns:
+        console.print_table(("column", "kind", "missing", "distinct", "examples"), _columns(table),
+                            left=("column", "kind", "examples"))  # fmt: skip
+        return
+    console.print_table(("", table.name), _lines(table, facts), left=("", table.name))
+
+
+@data.command("get")
+def get_data(
+    datasets: Annotated[
+        list[str] | None, typer.Argument(help="OpenML ids or known names.", autocompletion=complete_table)
+    ] = None,
+    suite: Suite = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew what is cached.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fill OpenML's cache, for machines without a network.
+
+    Example: [bold]tttab data get --suite core[/]
+    """
+    from tttab.errors import BadAnswer, RequestError
+
+    specs = [*(datasets or ()), *_members(suite)]
+    if not specs:
+        raise RequestError("nothing to get: name data sets or a suite", "tttab data get --suite core")
+    rows = _get(specs, refresh, quiet=as_json)
+    if as_json:
+        console.print_json({"tables": rows})
+    else:
+        head = ("dataset", "source", "rows", "features", "classes", "problem")
+        console.print_table(head, [list(row.values()) for row in rows], left=("dataset", "source", "problem"))
+    failed = [row["dataset"] for row in rows if row["problem"]]
+    if failed:
+        raise BadAnswer(f"{len(failed)} of {len(rows)} failed", f"tttab data get {' '.join(failed)}")
+
+
+@data.command("check")
+def check_catalog(
+    file: Annotated[Path | None, typer.Argument(help="A datasets.yaml [default: tttab's own].")] = None,
+) -> None:
+    """Check a datasets.yaml; a fault is named with its line.
+
+    Example: [bold]tttab data check datasets.yaml[/]
+    """
+    from tttab.data import catalog, read_catalog
+
+    found = read_catalog(file) if file else catalog()
+    console.say(f"{found.path}: {len(found.tables)} tables, {len(found.suites)} suites, no fault")
+
+
+def _members(suite: str | None) -> list[str]:
+    from tttab.data import catalog
+
+    return [entry.name for entry in catalog().suite(suite)] if suite else []
+
+
+def _get(specs: list[str], refresh: bool, quiet: bool) -> list[dict[str, Any]]:
+    from tttab.data import get_tables
+
+    rows = []
+    with console.progress(quiet=quiet) as bar:
+        task = bar.add_task("getting", total=len(specs), info=specs[0])
+        for number, got in enumerate(get_tables(specs, refresh=refresh), 1):
+            rows.append(
+                {
+                    "dataset": got.spec,
+                    "source": got.table.source if got.table else None,
+                    "rows": len(got.table) if got.table else None,
+                    "features": got.table.x.shape[1] if got.table else None,
+                    "classes": len(got.table.classes) if got.table else None,
+                    "problem": got.error,
+                }
+            )
+            bar.update(task, completed=number, info=specs[number] if number < len(specs) else "")
+    return rows
+
+
+def _place(entry: Entry) -> str:
+    from tttab.data.remote import is_cached
+
+    if entry.bundled:
+        return "bundled"
+    return "cache" if entry.openml is not None and is_cached(entry.openml) else "OpenML"
+
+
+def _document(table: Table, facts: Facts) -> dict[str, Any]:
+    return {
+        "name": table.name,
+        "source": table.source,
+        "openml_id": table.openml_id,
+        "fingerprint": table.fingerprint,
+        "task": table.task,
+        "target": table.target,
+        "notes": table.notes,
+        **asdict(facts),
+    }
+
+
+def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
+    classes = ", ".join(f"{name} {count:,}" for name, count in list(facts.classes.items())[:12])
+    more = len(facts.classes) - 12
+    return [
+        ("source", table.source + (f", id {table.openml_id}" if table.openml_id else "")),
+        ("fingerprint", table.fingerprint),
+        ("target", f"{table.target} ({table.task})"),
+        ("rows", f"{facts.rows:,}"),
+        ("features", f"{facts.features:,}: {facts.numbers} numbers, {facts.categories} categories, "
+                     f"{facts.dates} dates"),
+        ("missing", f"{facts.missing_cells:,} cells in {facts.missing_columns} columns"),
+        ("constant or duplicate columns", f"{facts.constant_columns} and {facts.duplicate_columns}"),
+        ("duplicate rows", f"{facts.duplicate_rows:,}"),
+        ("classes", (classes + (f" and {more} more" if more > 0 else "")) or "-"),
+        ("fits the model", "no: " + "; ".join(facts.too_much) if facts.too_much else "yes"),
+    ]  # fmt: skip
+
+
+def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
+    rows = []
+    for name in table.x.columns:
+        values = table.x[name]
+        kind = "date" if name in table.dates else "category" if values.dtype == "category" else "number"
+        present = values.dropna().unique()[:3]
+        examples = ", ".join(f"{value:g}" if kind != "category" else str(value) for value in present)
+        rows.append((name, kind, int(values.isna().sum()), int(values.nunique()), examples))
+    return rows
+
+
+def _status(text: str, *, quiet: bool) -> AbstractContextManager[Any]:
+    return nullcontext() if quiet else console.stderr().status(text, spinner="dots")
