@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import data, run
+from tttab.cli import data, run_command
 
 app = typer.Typer(
     name="tttab",
@@ -42,6 +42,6 @@ def _root(
     """Hold the options that stand before any command."""
 
 
-run.register(app)
+run_command.register(app)
 data.register(app)
 app.add_typer(theory, rich_help_panel="Research")

@@ -202,7 +202,7 @@ def _document(table: Table, facts: Facts) -> dict[str, Any]:
 
 
 def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
-    classes = ", ".join(f"{name} {count:,}" for name, count in list(facts.classes.items())[:12])
+    classes = " · ".join(f"{name}: {count:,}" for name, count in list(facts.classes.items())[:12])
     more = len(facts.classes) - 12
     return [
         ("source", table.source + (f", id {table.openml_id}" if table.openml_id else "")),

@@ -82,7 +82,7 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     """
     openml = _openml()
     what = f"data set {openml_id}"
-    folder = Path(openml.config.get_cache_directory()) / "datasets" / str(openml_id)
+    folder = cache_folder() / "datasets" / str(openml_id)
     if refresh:
         shutil.rmtree(folder, ignore_errors=True)
     cached = is_cached(openml_id)
@@ -117,7 +117,7 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
     """
     openml = _openml()
     what = f"task {task_id}"
-    folder = Path(openml.config.get_cache_directory()) / "tasks" / str(task_id)
+    folder = cache_folder() / "tasks" / str(task_id)
     if not (folder / "datasplits.arff").exists():
         _check_reachable(openml.config.server, what)
     with _errors(what), _impatient(openml):
@@ -143,7 +143,10 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
 
 def is_cached(openml_id: int) -> bool:
     """Say whether a data set can be had without the network."""
-    folder = Path(_openml().config.get_cache_directory()) / "datasets" / str(openml_id)
+    try:
+        folder = cache_folder() / "datasets" / str(openml_id)
+    except Unreachable:
+        return False
     files = (folder / f"dataset_{openml_id}.pq", folder / "dataset.pq", folder / "dataset.arff")
     return (folder / "description.xml").exists() and any(file.exists() for file in files)
 
