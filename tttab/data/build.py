@@ -198,7 +198,7 @@ def _choose_target(frame: pd.DataFrame, origin: Origin) -> tuple[str, list[str]]
 def _rows_with_target(target: pd.Series, task: Task) -> np.ndarray:
     present = target.notna().to_numpy()
     if task == "regression" and column_kind(target) == "number":
-        present &= np.isfinite(to_numbers(target))
+        return np.flatnonzero(present & np.isfinite(to_numbers(target)))
     return np.flatnonzero(present)
 
 

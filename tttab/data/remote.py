@@ -171,8 +171,7 @@ def _openml() -> ModuleType:
             import openml
     except OSError as error:  # it makes its folders while it is imported
         raise Unreachable(
-            f"the openml package cannot make its cache folder: {error}",
-            "OPENML_CACHE_DIR=/a/folder/you/can/write tttab data list",
+            f"the openml package cannot make its cache folder: {_first(error)}", _OTHER_CACHE
         ) from error
     return openml
 
@@ -260,7 +259,7 @@ def _errors(what: str) -> Iterator[None]:
     """Turn whatever `openml` raises into one line."""
     import requests
     import urllib3
-    from openml.exceptions import OpenMLHashException, OpenMLServerException
+    from openml.exceptions import OpenMLCacheException, OpenMLHashException, OpenMLServerException
 
     again = "try again in a minute; tttab data list shows what needs no network"
     try:
@@ -275,11 +274,8 @@ def _errors(what: str) -> Iterator[None]:
         raise DataError(f"what OpenML sent for {what} does not match its checksum", again) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
         raise Unreachable(f"OpenML did not deliver {what}: {_first(error)}", again) from error
-    except OSError as error:
-        raise DataError(
-            f"OpenML's cache cannot be used for {what}: {error}",
-            "OPENML_CACHE_DIR=/a/folder/you/can/write tttab data list",
-        ) from error
+    except (OSError, OpenMLCacheException) as error:
+        raise DataError(f"OpenML's cache cannot be used for {what}: {_first(error)}", _OTHER_CACHE) from error
     except Exception as error:  # a damaged answer surfaces as KeyError, ExpatError, BadDataFormat, …
         raise DataError(f"OpenML's answer for {what} is damaged: {_first(error)}", again) from error
 
@@ -308,3 +304,4 @@ def _first(error: Exception) -> str:
 
 
 _LOCAL = "tttab data list --local"
+_OTHER_CACHE = "OPENML_CACHE_DIR=/a/folder/you/can/write tttab data list"
