@@ -72,6 +72,13 @@ def say(text: str) -> None:
     stdout().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
+def conclude(text: str) -> None:
+    """Print the sentence that ends a command: below its table, or on stderr where a pipe wants rows alone."""
+    (stdout() if stdout().is_terminal else stderr()).print(
+        text, soft_wrap=True, highlight=False, markup=False
+    )
+
+
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
     sys.stdout.write(json.dumps(_strict(document), indent=2, ensure_ascii=False) + "\n")

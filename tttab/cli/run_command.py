@@ -72,7 +72,7 @@ def run(
         warnings.simplefilter("always")
         unit = _open(request, quiet)
         outcomes = _run_arms(unit, quiet)
-    remarks = list(dict.fromkeys([*_cautions(unit), *map(_first_line, caught)]))
+    remarks = list(dict.fromkeys([*_cautions(unit), *_told(caught)]))
     document = _document(request, unit, outcomes, remarks)
     if out is not None:
         _keep(out, document, unit, outcomes)
@@ -207,7 +207,7 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
     title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
     columns, rows = _table(document["arms"], stacked=console.stdout().is_terminal)
     console.print_table(columns, rows, title=title, left=("arm",))
-    console.say(_verdict(document))
+    console.conclude(_verdict(document))
 
 
 def _table(arms: list[dict[str, Any]], *, stacked: bool) -> tuple[list[str], list[list[str]]]:
@@ -291,8 +291,12 @@ def _cautions(unit: Unit) -> list[str]:
     return []
 
 
-def _first_line(caught: warnings.WarningMessage) -> str:
-    return " ".join(str(caught.message).split())[:200]
+def _told(caught: list[warnings.WarningMessage]) -> list[str]:
+    """Return the warnings that concern the user: not those about the code of a package underneath."""
+    ours = [
+        w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning | ImportWarning)
+    ]
+    return [" ".join(str(warning.message).split())[:200] for warning in ours]
 
 
 def _versions() -> dict[str, str]:

@@ -1,0 +1,210 @@
+"""`tttab run` as a user meets it: the main job, its output, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tttab.cli import run
+
+N20 = ["--n", "20"]
+SMALL = [
+    "--n",
+    "60",
+    "--k",
+    "60",
+    "--test-size",
+    "60",
+    "--steps",
+    "2",
+    "--device",
+    "cpu",
+    "--model",
+    "tttab-tiny",
+]
+
+
+@pytest.fixture
+def messy_csv(tmp_path):
+    """A table with all that real tables hold: strings, dates, booleans, gaps, constants, duplicates."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 240)
+    frame = pd.DataFrame(
+        {
+            "amount": (y + rng.normal(0, 0.7, 240)).round(3),
+            "city": np.array(["Oslo", "Rome", "Lima"])[rng.integers(0, 3, 240)],
+            "rare": [f"v{i}" for i in range(240)],
+            "member": rng.random(240) < 0.5,
+            "since": pd.date_range("2020-01-01", periods=240).astype(str),
+            "constant": 1,
+            "gaps": np.where(rng.random(240) < 0.5, np.nan, rng.normal(0, 1, 240)),
+            "empty": np.nan,
+        }
+    )
+    frame["twin"] = frame["amount"]
+    frame["label"] = np.array(["no", "yes"])[y]
+    path = tmp_path / "messy.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+def test_a_messy_table_runs_and_json_is_alone_on_stdout(messy_csv, capfd):
+    assert run(["run", "--dataset", str(messy_csv), "--json", *SMALL]) == 0
+    captured = capfd.readouterr()
+    document = json.loads(captured.out)
+    assert captured.err == ""
+    assert document["dataset"]["target"] == "label"
+    assert document["dataset"]["classes"] == ["no", "yes"]
+    assert document["split"] == {"n": 60, "k": 60, "test": 60, "notes": []}
+    assert [arm["arm"] for arm in document["arms"]] == ["icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic"]
+    assert [arm["n_context"] for arm in document["arms"]] == [60, 60, 120, 0, 0]
+    for arm in document["arms"]:
+        assert set(arm["metrics"]) == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
+        assert all(np.isfinite(value) for value in arm["metrics"].values())
+        assert set(arm["seconds"]) == {"open", "adapt", "predict"}
+    assert document["arms"][0]["cache_bytes"] < document["arms"][2]["cache_bytes"]
+    assert len(document["model"]["sha256"]) == 64
+    assert document["peak_rss_mb"] > 100
+    assert set(document) == {
+        "dataset", "request", "split", "model", "arms", "peak_rss_mb", "versions", "warnings"
+    }  # fmt: skip
+
+
+def test_equal_seeds_give_equal_figures(messy_csv, capfd):
+    figures = []
+    for seed in ("1", "1", "2"):
+        assert run(["run", "--dataset", str(messy_csv), "--json", "--seed", seed, *SMALL]) == 0
+        document = json.loads(capfd.readouterr().out)
+        figures.append([arm["metrics"] for arm in document["arms"]])
+    assert figures[0] == figures[1] != figures[2]
+
+
+def test_the_main_command_in_a_pipe_prints_rows_and_says_what_it_decided():
+    """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
+    command = [sys.executable, "-m", "tttab", "run", "--dataset", "31", "--n", "200", "--k", "1000"]
+    done = subprocess.run(
+        [*command, "--steps", "2", "--model", "tttab-tiny", "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [line[0] for line in lines] == ["arm", "icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic"]
+    assert {len(line) for line in lines} == {len(lines[0])}
+    assert "k shrank from 1,000 to 550" in done.stderr
+    assert "source: bundled copy" in done.stderr
+    assert "sha256" in done.stderr
+    assert "TTT" in done.stderr.splitlines()[-1]
+
+
+def csv(tmp_path, frame):
+    path = tmp_path / "table.csv"
+    frame.to_csv(path, index=False)
+    return str(path)
+
+
+def numbers(rows=100, classes=2):
+    rng = np.random.default_rng(0)
+    return pd.DataFrame(
+        {"a": rng.normal(size=rows), "b": rng.normal(size=rows), "y": np.arange(rows) % classes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["--dataset", "banan"], "banan", "banana"),
+        (["--dataset", "no/such/file.csv"], "no/such/file.csv", ""),
+        (["--dataset", "{empty}"], "empty", ""),
+        (["--dataset", "{table}", "--target", "z"], "z", "--target"),
+        (["--dataset", "{one_class}"], "class", ""),
+        (["--dataset", "{rare_class}", "--n", "20"], "class", ""),
+        (["--dataset", "{many_classes}", "--n", "30"], "11 classes", ""),
+        (["--dataset", "{table}", "--n", "0"], "n must be at least 1", "--n 200"),
+        (["--dataset", "{table}", "--k", "-5"], "k must be at least 1", "--k 1000"),
+        (["--dataset", "{table}", "--n", "20", "--k", "500", "--strict"], "would shrink", "--k 55"),
+        (["--dataset", "{table}", *N20, "--model", "{damaged}"], "not a readable checkpoint", "--model auto"),
+        (["--dataset", "{table}", *N20, "--model", "{foreign}"], "not a tabpfn checkpoint", "--model auto"),
+        (["--dataset", "{table}", *N20, "--model", "{pickle}"], "not a readable checkpoint", "--model auto"),
+        (["--dataset", "{table}", *N20, "--model", "gone.ckpt"], "no model file at gone.ckpt", "--model"),
+        (["--dataset", "{table}", *N20, "--model", "tabpfn-v2"], "not on this machine", "put tabpfn-v2"),
+        (["--dataset", "{table}", *N20, "--model", "tabpfn-v22"], "no model is called", "tabpfn-v2"),
+        (["--dataset", "{table}", "--n", "20", "--device", "cuda:63"], "no device 'cuda:63'", "--device cpu"),
+        (["--dataset", "{table}", "--n", "20", "--device", "abacus"], "no device 'abacus'", "--device cpu"),
+        (["--dataset", "{table}", "--rule", "ful"], "no rule is called", "--rule full"),
+        (["--dataset", "{table}", "--steps", "0"], "steps must be at least 1", "--steps 50"),
+        (["--dataset", "{table}", "--max-memory", "lots"], "not a memory size", "--max-memory 4G"),
+        (["--dataset", "{table}", *N20, "--max-memory", "1M"], "cannot hold a training step", "--max-memory"),
+        (["--datasat", "31"], "--datasat", "tttab run --help"),
+    ],
+)  # fmt: skip
+def test_a_mistake_gets_one_line_a_hint_and_exit_code_2(tmp_path, capfd, arguments, message, hint):
+    files = {
+        "table": lambda: csv(tmp_path, numbers()),
+        "one_class": lambda: csv(tmp_path, numbers(classes=1)),
+        "many_classes": lambda: csv(tmp_path, numbers(220, classes=11)),
+        "rare_class": lambda: csv(tmp_path, numbers().assign(y=["rare"] + ["a", "b"] * 49 + ["a"])),
+        "empty": lambda: write(tmp_path / "empty.csv", b""),
+        "damaged": lambda: write(tmp_path / "damaged.safetensors", b"\x00" * 500),
+        "foreign": lambda: foreign(tmp_path / "foreign.safetensors"),
+        "pickle": lambda: poisoned(tmp_path / "poisoned.ckpt"),
+    }
+    arguments = [
+        files[argument[1:-1]]() if argument[1:-1] in files and argument[0] == "{" else argument
+        for argument in arguments
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    out = [] if "--datasat" in arguments else ["--out", str(tmp_path / "kept")]
+    code = run(["run", "--device", "cpu", "--model", "tttab-tiny", *arguments, *out, "--quiet"])
+    captured = capfd.readouterr()
+    assert code == 2, captured.err
+    assert captured.out == ""
+    lines = [line for line in captured.err.splitlines() if not line.startswith("hint:")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert hint in captured.err
+    assert "hint: " in captured.err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def write(path, data):
+    path.write_bytes(data)
+    return str(path)
+
+
+def foreign(path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(3)}, str(path))
+    return str(path)
+
+
+def poisoned(path):
+    """A pickle that would create a file if it were loaded."""
+    import pickle
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(path.parent / "exploded"), "w"))
+
+    path.write_bytes(pickle.dumps(Bomb()))
+    return str(path)
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys; from tttab.cli import run; code = run(['run', '--help']);"
+        "heavy = {'torch', 'pandas', 'sklearn', 'openml', 'tabpfn', 'numpy'} & set(sys.modules);"
+        "sys.exit(f'loaded {heavy}' if heavy else code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--dataset" in done.stdout
