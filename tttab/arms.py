@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.adapt import Adaptation, Adapted, Schedule, Step
+from tttab.baselines import baseline
 from tttab.core import Row, Table
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
 from tttab.metrics import classification_metrics
 from tttab.rules import get_rule
-from tttab.seeding import stream_seed
 from tttab.splits import Split
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def run_ttt(unit: Unit, arm: str) -> Iterator[Progress | Outcome]:
 def run_estimator(unit: Unit, arm: str) -> Iterator[Outcome]:
     """A scikit-learn classifier on all n + k labelled rows."""
     x, y = unit.rows("labelled")
-    model = _sklearn_model(arm, unit.seed)
+    model = baseline(arm, x, unit.table.task, unit.seed)
     start = time.perf_counter()
     model.fit(x, y)
     fitted = time.perf_counter() - start
@@ -209,21 +209,3 @@ def _latency(predict: Callable[[Any], np.ndarray], x: pd.DataFrame) -> float:
         predict(rows)
         best = min(best, time.perf_counter() - start)
     return 1000 * best
-
-
-def _sklearn_model(name: str, seed: int) -> Any:
-    from sklearn.compose import make_column_selector, make_column_transformer
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import OneHotEncoder, StandardScaler
-
-    random_state = stream_seed(seed, name) % 2**32
-    if name == "gbt":
-        return HistGradientBoostingClassifier(categorical_features="from_dtype", random_state=random_state)
-    columns = make_column_transformer(
-        (OneHotEncoder(handle_unknown="ignore"), make_column_selector(dtype_include="category")),
-        remainder=make_pipeline(SimpleImputer(keep_empty_features=True), StandardScaler()),
-    )
-    return make_pipeline(columns, LogisticRegression(max_iter=2000, random_state=random_state))
