@@ -56,6 +56,8 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
     check_names(frame.columns, origin.name)
     target, notes = _choose_target(frame, origin)
     task = origin.task or guess_task(frame[target])
+    if task == "regression" and origin.task is None:
+        notes.append(f"the target {target!r} has many different numbers, so the task is regression")
     kept = _rows_with_target(frame[target], task)
     if len(kept) < len(frame):
         notes.append(f"{len(frame) - len(kept):,} rows without a target are left out")

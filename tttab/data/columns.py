@@ -25,7 +25,7 @@ _ISO_DATE = re.compile(
     r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:?\d{2})?)?", re.ASCII
 )
 _DAY = pd.Timedelta(days=1)
-_EPOCH = pd.Timestamp(0, tz="UTC")
+_EPOCH = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds would end in the year 2262
 
 
 def column_kind(values: pd.Series) -> Kind:
@@ -76,7 +76,7 @@ def to_days(values: pd.Series) -> np.ndarray:
             f"column {values.name!r} holds {_shown(values[bad].iloc[0])}, which is not an ISO 8601 date",
             "write dates as 2024-01-31 or 2024-01-31T12:00:00",
         )
-    return ((parsed - _EPOCH) / _DAY).to_numpy(dtype=np.float64)
+    return ((parsed.dt.as_unit("us") - _EPOCH) / _DAY).to_numpy(dtype=np.float64)
 
 
 def to_category(values: pd.Series, known: Iterable[str] = ()) -> pd.Categorical:

@@ -6,7 +6,6 @@ deciding what a column means (`columns`) and which one is the target (`build`).
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import warnings
@@ -90,46 +89,38 @@ def _nearest_file(path: Path) -> Path | None:
 def _read_csv(path: Path, text_columns: Collection[str]) -> RawFrame:
     import pandas as pd
 
-    separator, names, notes = _csv_header(path)
-    frame = pd.read_csv(
-        path,
-        sep=separator,
-        header=0,
-        names=names,
-        index_col=False,
-        low_memory=False,
-        encoding="utf-8-sig",
-        dtype={name: "str" for name in names if name in text_columns},
-    )
-    return RawFrame(frame, notes)
-
-
-def _csv_header(path: Path) -> tuple[str, list[str], tuple[str, ...]]:
-    """Return (separator, column names, notes)."""
-    with open(path, encoding="utf-8-sig", newline="") as stream:
-        first = next((line for line in stream if line.strip()), "")
-        separator = _separator(first, path.suffix.lower())
-        stream.seek(0)
-        names = next((row for row in csv.reader(stream, delimiter=separator) if any(row)), [])
-    if not names:
-        raise DataError(f"{path} has no header line", "tttab data list")
-    notes = []
-    if separator != "," and path.suffix.lower() != ".tsv":
-        notes.append(f"columns are separated by {separator!r}")
-    unnamed = [number for number, name in enumerate(names, 1) if not name.strip()]
+    separator, notes = _separator(path)
+    how = {"sep": separator, "index_col": False, "encoding": "utf-8-sig", "low_memory": False}
+    first = pd.read_csv(path, header=None, nrows=1, dtype="str", keep_default_na=False, **how)
+    names = [str(name).strip() for name in first.iloc[0]]
+    unnamed = [number for number, name in enumerate(names, 1) if not name]
     if unnamed:
         notes.append(f"columns without a name are called column_N: {', '.join(map(str, unnamed))}")
-    names = [name if name.strip() else f"column_{number}" for number, name in enumerate(names, 1)]
+    names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
     check_names(names, str(path))
-    return separator, names, tuple(notes)
+    texts = {name: "str" for name in names if name in text_columns}
+    frame = pd.read_csv(path, header=0, names=names, dtype=texts, **_exact_floats(), **how)
+    return RawFrame(frame, tuple(notes))
 
 
-def _separator(line: str, suffix: str) -> str:
-    if suffix == ".tsv":
-        return "\t"
-    if "," in line:
-        return ","
-    return next((mark for mark in (";", "\t") if mark in line), ",")
+def _exact_floats() -> dict[str, str]:
+    """Return the option that makes pandas read floats to the last bit; its default from 3.1 on."""
+    import pandas as pd
+
+    version = tuple(int(part) for part in pd.__version__.split(".")[:2])
+    return {} if version >= (3, 1) else {"float_precision": "round_trip"}
+
+
+def _separator(path: Path) -> tuple[str, list[str]]:
+    """Return (separator, notes): tabs in a .tsv, else commas, else what the first line has instead."""
+    if path.suffix.lower() == ".tsv":
+        return "\t", []
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        line = next((line for line in stream if line.strip()), "")
+    other = next((mark for mark in (";", "\t") if mark in line), ",")
+    if "," in line or other == ",":
+        return ",", []
+    return other, [f"columns are separated by {other!r}"]
 
 
 def _read_parquet(path: Path, text_columns: Collection[str]) -> RawFrame:
