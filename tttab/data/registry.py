@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from tttab.errors import DataError
 PACKAGE = Path(tttab.__file__).parent
 TABLES = Path(__file__).parent / "tables"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", re.ASCII)
-MOST_BYTES = 1_000_000
+MOST_BYTES = 50_000
+"""PyYAML reads 20 to 100 kB a second: a larger file is no catalogue but a mistake, or worse."""
+DEEPEST = 8
+"""PyYAML's time grows with the square of the depth of brackets."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +124,8 @@ def read_catalog(path: str | os.PathLike[str]) -> Catalog:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise DataError(f"{path} is larger than {MOST_BYTES:,} bytes", _CHECK.format(path))
-        text = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(MOST_BYTES + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}", "tttab data check datasets.yaml") from error
     return parse_catalog(text, path)
@@ -138,6 +141,11 @@ def parse_catalog(text: str, path: Path = Path("datasets.yaml")) -> Catalog:
 
 
 def _compose(text: str, path: Path) -> yaml.Node | None:
+    if len(text) > MOST_BYTES or _bracket_depth(text) > DEEPEST:
+        raise DataError(
+            f"{path}: too large or too deep: {MOST_BYTES:,} characters and {DEEPEST} brackets at most",
+            _CHECK.format(path),
+        )
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -148,6 +156,11 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: not YAML: {first}", _CHECK.format(path)) from error
+
+
+def _bracket_depth(text: str) -> int:
+    steps = (1 if mark in "[{" else -1 for mark in text if mark in "[]{}")
+    return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 
 
 class _Checker:
