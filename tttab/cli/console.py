@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -102,6 +103,16 @@ def progress(*, quiet: bool = False) -> Progress:
         transient=True,
         disable=quiet or not stderr().is_terminal,
     )
+
+
+@contextmanager
+def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
+    """Show a spinner on stderr while something of unknown length is done."""
+    if quiet or not stderr().is_terminal:
+        yield
+        return
+    with stderr().status(text, spinner="dots"):
+        yield
 
 
 def _cell(value: Any) -> str:

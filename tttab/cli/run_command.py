@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console
+from tttab.cli import choices, console
 
 if TYPE_CHECKING:
     from tttab.arms import Outcome, Unit
@@ -34,8 +34,16 @@ def register(app: typer.Typer) -> None:
 
 def run(
     dataset: Annotated[
-        str, typer.Option(help="An OpenML id, a name in datasets.yaml, or a CSV, Parquet or ARFF file.")
+        str,
+        typer.Option(
+            help="An OpenML id, a name in datasets.yaml, or a CSV, Parquet or ARFF file.",
+            autocompletion=choices.datasets,
+        ),
     ] = "31",
+    task: Annotated[
+        int | None, typer.Option(help="An OpenML task instead: its data set, target and official split.")
+    ] = None,
+    fold: Annotated[int, typer.Option(help="Which fold of the task's official split.")] = 0,
     target: Annotated[str | None, typer.Option(help="Target column of a file [default: the last].")] = None,
     n: Annotated[
         int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
@@ -63,7 +71,7 @@ def run(
     Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
     """
     request = {
-        "dataset": dataset, "target": target, "n": n, "k": k, "test_size": test_size, "seed": seed,
+        "dataset": dataset, "task": task, "fold": fold, "target": target, "n": n, "k": k, "test_size": test_size, "seed": seed,
         "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
         "strict": strict,
     }  # fmt: skip
@@ -96,19 +104,24 @@ def _open(request: dict[str, Any], quiet: bool) -> Unit:
     sizes.check()
 
     from tttab.arms import Unit
-    from tttab.data import load_table
+    from tttab.data import load_table, load_task
     from tttab.models import open_model
 
-    with console.stderr().status("loading the table", spinner="dots") if not quiet else _nothing():
-        table = load_table(request["dataset"], target=request["target"])
+    with console.waiting("loading the table", quiet=quiet):
+        if request["task"] is None:
+            table = load_table(request["dataset"], target=request["target"])
+        else:
+            table = load_task(request["task"], request["fold"])
     console.note(_describe(table), quiet=quiet)
     for note in table.notes:
         console.note(f"note: {note}", quiet=quiet)
-    split = split_rows(table.y, sizes, request["seed"], classes=len(table.classes))
+    split = split_rows(
+        table.y, sizes, request["seed"], classes=len(table.classes), prescribed=table.official_split
+    )
     for note in split.notes:
         console.note(f"note: {note}", quiet=quiet)
     start = time.perf_counter()
-    with console.stderr().status("opening the model", spinner="dots") if not quiet else _nothing():
+    with console.waiting("opening the model", quiet=quiet):
         session = open_model(request["model"], table.task, device=request["device"])
     opened = time.perf_counter() - start
     session.check_fits(len(table.classes), table.x.shape[1])
@@ -288,7 +301,24 @@ def _describe(table: Any) -> str:
 
 def _cautions(unit: Unit) -> list[str]:
     """Return what a careful user should know before believing the figures."""
-    return []
+    from tttab.data.checks import duplicates_between, thin_classes
+    from tttab.models.catalog import REAL
+
+    table, split = unit.table, unit.split
+    cautions = []
+    twins = duplicates_between(table.x, split.context, split.test)
+    if twins:
+        cautions.append(
+            f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature"
+        )
+    for name, count in thin_classes(table, split.context).items():
+        cautions.append(f"only {count} context rows for class {name!r}: a larger --n would help")
+    if unit.session.info.provenance == REAL and table.source != "file":
+        cautions.append(
+            f"{unit.session.info.file} was further trained on real tables, perhaps on {table.name} itself: "
+            "use --model tabpfn-v2 for a fair figure"
+        )
+    return cautions
 
 
 def _told(caught: list[warnings.WarningMessage]) -> list[str]:
@@ -309,9 +339,3 @@ def _versions() -> dict[str, str]:
     return {"tttab": tttab.__version__, "python": platform.python_version()} | {
         p: version(p) for p in packages
     }
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
