@@ -71,7 +71,8 @@ def run(
     Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
     """
     request = {
-        "dataset": dataset, "task": task, "fold": fold, "target": target, "n": n, "k": k, "test_size": test_size, "seed": seed,
+        "dataset": dataset, "task": task, "fold": fold, "target": target,
+        "n": n, "k": k, "test_size": test_size, "seed": seed,
         "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
         "strict": strict,
     }  # fmt: skip
