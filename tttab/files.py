@@ -23,7 +23,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     part = Path(name)
     try:
         yield part
-        _flush_to_disk(part)
+        flush_to_disk(part)
         os.chmod(part, 0o666 & ~_umask())
         os.replace(part, target)
     finally:
@@ -43,7 +43,8 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Return when the file's bytes are on the disk."""
     with open(path, "rb") as stream:
         os.fsync(stream.fileno())
 

@@ -81,6 +81,20 @@ def write_checkpoint(
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
     with atomic_path(path) as part:
         save_file(tensors, str(part), metadata={key: json.dumps(value) for key, value in header.items()})
+        _sort_header(part)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the header's fields in order: safetensors has none, so equal weights would differ in their hash."""
+    with open(path, "r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        text = json.dumps(
+            json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        )
+        data = text.encode().ljust(size)
+        if len(data) == size:
+            file.seek(8)
+            file.write(data)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

@@ -1,0 +1,422 @@
+"""A bundle: a folder with adapted weights, the context rows they belong to, and a manifest.
+
+Files are named after their content and written first; the manifest is replaced last, in one step.
+So a crash, Ctrl-C or a full disk at any moment leaves the old bundle whole, and two writers end with
+one of their bundles. Reading checks every hash and never runs code from a file. What does not belong
+here: training (`adapt`), a table's conversion (`data.schema`), printing (`cli`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tttab.core import ModelInfo, Task
+from tttab.errors import BundleError, DataError, ModelError
+from tttab.files import flush_to_disk, sha256_of, write_text_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.data.schema import Schema
+
+FORMAT = "tttab-bundle/1"
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 32 * 1024**2
+"""Bytes; a schema with many texts is far below."""
+HEX = 16
+"""Digits of a file's SHA-256 that stand in its name."""
+READ_ATTEMPTS = 5
+"""Readers try again where a writer has replaced the bundle under them."""
+_ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
+_AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
+Writer = Callable[[Path], None]
+
+
+@dataclass
+class Bundle:
+    """A model adapted to a table, with the rows it reads: in memory, saved or loaded."""
+
+    session: Any
+    """The adapted `tttab.core.Session`."""
+    x: pd.DataFrame
+    """The n context rows, as `schema.apply` gives them."""
+    y: np.ndarray
+    """Shape (n,): class codes, or values."""
+    schema: Schema
+    record: dict[str, Any] = field(default_factory=dict)
+    """How it came to be, plain data: table, split, adaptation, metrics."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know before trusting predictions, a sentence each."""
+
+    @cached_property
+    def context(self) -> Any:
+        """The context rows, prepared by the session."""
+        return self.session.context(self.x, self.y, len(self.schema.classes))
+
+    @cached_property
+    def server(self) -> Any:
+        """The predictor with the context's key-value cache; built on first use."""
+        return self.session.serve(self.context)
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return what the session predicts for raw rows: probabilities of shape (rows, classes).
+
+        Raises:
+            DataError: a column is missing, or a cell is not of its column's kind.
+        """
+        return self.server.predict(self.schema.apply(frame))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be built again: the prepared context and the cache."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def save_bundle(
+    directory: str | os.PathLike[str], bundle: Bundle, attachments: Mapping[str, Writer] | None = None
+) -> Path:
+    """Write `bundle` to a folder, whole or not at all, and return the manifest's path.
+
+    Args:
+        directory: made if it is not there; files of other origin in it are left alone.
+        attachments: further files of the bundle: a name such as `predictions.csv` and a function
+            that writes it to the path it is given. They are hashed and replaced with the rest.
+
+    Raises:
+        BundleError: the weights cannot be written, or an attachment's name is not allowed.
+        OSError: the folder cannot be written to; the old bundle in it is whole.
+    """
+    from filelock import FileLock
+
+    directory = Path(directory)
+    writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    for name, writer in (attachments or {}).items():
+        if not _ATTACHMENT.fullmatch(name) or name.split(".")[0] in ("weights", "context"):
+            raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
+        writers[name] = writer
+    directory.mkdir(parents=True, exist_ok=True)
+    with FileLock(directory / ".lock"):
+        old = _old_roles(directory)
+        files = _write_files(directory, writers)
+        document = {**_description(bundle), "files": files}
+        document["sha256"] = _digest(document)
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+        write_text_atomically(directory / MANIFEST, text + "\n")
+        _flush_folder(directory)
+        _remove_leftovers(directory, files, old | files.keys())
+    return directory / MANIFEST
+
+
+def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> Bundle:
+    """Read a bundle, checking the hash of every file it needs.
+
+    Args:
+        directory: the folder.
+        device: where the model runs; another type than the one it was adapted on is noted.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged, incomplete or was tampered with.
+        RequestError: there is no such device.
+    """
+    return _while_replaced(Path(directory), lambda manifest: _load(Path(directory), manifest, device))
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a bundle's manifest, its form and own hash checked; the files it names are not read.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    path = Path(directory) / MANIFEST
+    if not path.is_file():
+        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", f"{_AGAIN}{directory}")
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} is too large for a manifest", f"{_AGAIN}{directory}")
+    try:
+        manifest = json.loads(path.read_bytes())
+        _check_manifest(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{path} is damaged or was changed: {type(error).__name__} {str(error)[:120]}",
+            f"{_AGAIN}{directory}",
+        ) from error
+    return manifest
+
+
+def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]:
+    """Return (role, file name, verdict) per file of a bundle; the verdict of a whole file is `ok`.
+
+    Raises:
+        BundleError: there is no bundle, or its manifest is damaged.
+    """
+    files = read_manifest(directory)["files"]
+    return [(role, about["file"], _verdict(Path(directory), about)) for role, about in files.items()]
+
+
+def check_writable(directory: str | os.PathLike[str]) -> None:
+    """Make the folder and try to write to it, so that long work does not end in an error.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=directory).close()
+
+
+def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict[str, Any]:
+    """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`.
+
+    Args:
+        adapted: `tttab.adapt.Adapted`.
+        rule: the rule's name.
+        schedule: `tttab.adapt.Schedule`.
+        seed: the training streams' seed.
+    """
+    return {
+        "rule": rule,
+        "schedule": asdict(schedule),
+        "seed": seed,
+        "steps": len(adapted.history),
+        "chosen_step": adapted.step,
+        "accepted": adapted.accepted,
+        "stopped": adapted.stopped,
+        "seconds": adapted.seconds,
+        "held_out_loss": {"before": adapted.before, "after": adapted.after},
+    }
+
+
+def _weights_writer(bundle: Bundle) -> Writer:
+    def write(path: Path) -> None:
+        from safetensors import SafetensorError
+
+        try:
+            bundle.session.save(str(path), {"tttab": _model_record(bundle.session)})
+        except SafetensorError as error:
+            raise BundleError(f"the weights cannot be written: {error}", "free some disk space") from error
+
+    return write
+
+
+def _context_writer(bundle: Bundle) -> Writer:
+    def write(path: Path) -> None:
+        frame = bundle.x.reset_index(drop=True)
+        classes = np.array(bundle.schema.classes, dtype=object)
+        frame[bundle.schema.target] = classes[bundle.y] if len(classes) else np.asarray(bundle.y, float)
+        frame.to_parquet(path, index=False)
+
+    return write
+
+
+def _write_files(directory: Path, writers: Mapping[str, Writer]) -> dict[str, dict[str, Any]]:
+    """Write every file beside the bundle, then move each to the name its content gives it."""
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".part-", ignore_cleanup_errors=True) as part:
+        files = {}
+        for name, writer in writers.items():
+            path = Path(part) / name
+            writer(path)
+            flush_to_disk(path)
+            digest = sha256_of(path)
+            role, suffix = name.split(".")
+            files[role] = {
+                "file": f"{role}-{digest[:HEX]}.{suffix}",
+                "sha256": digest,
+                "bytes": path.stat().st_size,
+            }
+        for name in writers:
+            os.replace(Path(part) / name, directory / files[name.split(".")[0]]["file"])
+    _flush_folder(directory)
+    return files
+
+
+def _description(bundle: Bundle) -> dict[str, Any]:
+    import tttab
+
+    return {
+        "format": FORMAT,
+        "tttab": tttab.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "task": bundle.schema.task,
+        "base": asdict(bundle.session.info),
+        "model": _model_record(bundle.session),
+        "rows": len(bundle.y),
+        "schema": _plain(bundle.schema.to_dict()),
+        "record": _plain(bundle.record),
+        "versions": versions(),
+    }
+
+
+def _model_record(session: Any) -> dict[str, Any]:
+    """Return what the weights depend on besides their file: column embeddings differ by device and dtype."""
+    weight = next(session.module.parameters())
+    return {"seed": session.seed, "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1]}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that change numbers."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
+    from tttab.data.schema import schema_from_dict
+    from tttab.models import open_model
+
+    for role in ("weights", "context"):
+        verdict = _verdict(directory, manifest["files"][role])
+        if verdict != "ok":
+            raise BundleError(
+                f"{directory / manifest['files'][role]['file']} {verdict}", f"{_AGAIN}{directory}"
+            )
+    try:
+        schema = schema_from_dict(manifest["schema"])
+        x, y = _read_context(directory / manifest["files"]["context"]["file"], schema, manifest["rows"])
+        weights = directory / manifest["files"]["weights"]["file"]
+        session = open_model(str(weights), schema.task, device=device, seed=manifest["model"]["seed"])
+    except (DataError, ModelError) as error:
+        raise BundleError(
+            f"the bundle in {directory} cannot be used: {error.message}", f"{_AGAIN}{directory}"
+        ) from error
+    session.info = replace(_base_of(manifest), parameters=session.info.parameters)
+    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session))
+
+
+def _read_context(path: Path, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        frame = parquet.read_table(path).to_pandas(ignore_metadata=True)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path.name} is not a readable Parquet file: {str(error)[:120]}") from error
+    if schema.target not in frame.columns or len(frame) != rows:
+        raise DataError(f"{path.name} does not hold the {rows} context rows that the manifest tells of")
+    return schema.apply(frame), schema.labels(frame[schema.target])
+
+
+def _base_of(manifest: dict[str, Any]) -> ModelInfo:
+    base = manifest["base"]
+    return ModelInfo(base["name"], base["file"], base["sha256"], base["provenance"], manifest["task"])
+
+
+def _mismatches(manifest: dict[str, Any], session: Any) -> tuple[str, ...]:
+    was, now = manifest["model"], _model_record(session)
+    notes = [
+        f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "
+        "differ between them, so predictions may be worse"
+        for what in ("device", "dtype")
+        if was[what] != now[what]
+    ]
+    wrote, here = manifest["versions"].get("tabpfn"), versions()["tabpfn"]
+    if wrote != here:
+        notes.append(f"the bundle was written with tabpfn {wrote}, this is {here}: preprocessing may differ")
+    return tuple(notes)
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError where the manifest is not one that `save_bundle` wrote."""
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']!r:.40}, this version reads {FORMAT}")
+    if manifest["sha256"] != _digest(manifest):
+        raise ValueError("its content does not match its own SHA-256")
+    if manifest["task"] not in Task.__args__ or manifest["schema"]["task"] != manifest["task"]:
+        raise ValueError("task")
+    base, model = manifest["base"], manifest["model"]
+    texts = (base["name"], base["file"], base["sha256"], base["provenance"], model["device"], model["dtype"])
+    numbers = (manifest["rows"], model["seed"])
+    if not all(isinstance(value, str) for value in texts) or not all(type(value) is int for value in numbers):
+        raise TypeError("a field of base, model or rows has another type")
+    if not isinstance(manifest["record"], dict) or not isinstance(manifest["versions"], dict):
+        raise TypeError("record or versions")
+    if not {"weights", "context"} <= manifest["files"].keys():
+        raise ValueError("it names no weights or no context")
+    for role, about in manifest["files"].items():
+        _check_file_entry(role, about)
+
+
+def _check_file_entry(role: str, about: dict[str, Any]) -> None:
+    """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
+    suffix = {"weights": "safetensors", "context": "parquet"}.get(role, about["file"].rpartition(".")[2])
+    named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
+    plain = role in ("weights", "context") or _ATTACHMENT.fullmatch(f"{role}.{suffix}")
+    if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
+        raise ValueError(f"file name {about['file']!r:.60} is not the one its hash gives")
+
+
+def _verdict(directory: Path, about: Mapping[str, Any]) -> str:
+    path = directory / about["file"]
+    if not path.is_file():
+        return "is missing"
+    return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
+
+
+def _while_replaced(directory: Path, read: Callable[[dict[str, Any]], Bundle]) -> Bundle:
+    """Read a bundle; start over where another process has put a new one in its place meanwhile."""
+    for attempt in range(READ_ATTEMPTS):
+        manifest = read_manifest(directory)
+        try:
+            return read(manifest)
+        except (BundleError, FileNotFoundError):
+            if attempt == READ_ATTEMPTS - 1 or read_manifest(directory)["sha256"] == manifest["sha256"]:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def _old_roles(directory: Path) -> set[str]:
+    try:
+        return set(read_manifest(directory)["files"])
+    except BundleError:
+        return set()
+
+
+def _remove_leftovers(directory: Path, files: Mapping[str, Any], roles: set[str]) -> None:
+    """Remove what older manifests named and what killed writers left; the lock is held."""
+    ours = re.compile(f"({'|'.join(sorted(roles))})-[0-9a-f]{{{HEX}}}\\.(safetensors|csv|json|parquet)")
+    kept = {about["file"] for about in files.values()}
+    for path in list(directory.iterdir()):
+        if path.name.startswith(".part-") and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif (ours.fullmatch(path.name) and path.name not in kept) or path.name.startswith(f".{MANIFEST}."):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _flush_folder(directory: Path) -> None:
+    with contextlib.suppress(OSError):  # some systems cannot open a folder
+        handle = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _digest(manifest: Mapping[str, Any]) -> str:
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as JSON knows it: NumPy scalars as numbers, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return value if not isinstance(value, float) or np.isfinite(value) else None
