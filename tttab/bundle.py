@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.core import ModelInfo, Task
+from tttab.core import ModelInfo, Table, Task
 from tttab.errors import BundleError, DataError, ModelError
 from tttab.files import flush_to_disk, sha256_of, write_text_atomically
 
@@ -166,15 +166,10 @@ def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]
     return [(role, about["file"], _verdict(Path(directory), about)) for role, about in files.items()]
 
 
-def check_writable(directory: str | os.PathLike[str]) -> None:
-    """Make the folder and try to write to it, so that long work does not end in an error.
-
-    Raises:
-        OSError: it cannot be made or written to.
-    """
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=directory).close()
+def table_record(table: Table) -> dict[str, Any]:
+    """Return which table a bundle was adapted to, as plain data for `Bundle.record["table"]`."""
+    names = ("name", "source", "openml_id", "fingerprint", "target")
+    return {name: getattr(table, name) for name in names} | {"rows": len(table)}
 
 
 def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict[str, Any]:

@@ -37,6 +37,16 @@ def write_text_atomically(target: str | os.PathLike[str], text: str) -> None:
         part.write_text(text, encoding="utf-8")
 
 
+def check_writable(directory: str | os.PathLike[str]) -> None:
+    """Make a folder and try to write to it, so that long work does not end in an error.
+
+    Raises:
+        OSError: it cannot be made or written to.
+    """
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=directory).close()
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:

@@ -82,12 +82,12 @@ def conclude(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(_strict(document), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(strict(document), indent=2, ensure_ascii=False) + "\n")
 
 
 def print_json_line(row: Mapping[str, Any]) -> None:
     """Print one row of JSON Lines on stdout."""
-    sys.stdout.write(json.dumps(_strict(row), ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(strict(row), ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
@@ -127,12 +127,12 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
-def _strict(value: Any) -> Any:
-    """Return `value` with NaN and infinities as None: JSON has no word for them."""
+def strict(value: Any) -> Any:
+    """Return plain data with NaN and infinities as None: JSON has no word for them."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     if isinstance(value, Mapping):
-        return {str(key): _strict(item) for key, item in value.items()}
+        return {str(key): strict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item) for item in value]
     return value

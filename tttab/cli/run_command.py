@@ -5,6 +5,7 @@ What does not belong here: any number's making; this file asks the library and p
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from pathlib import Path
@@ -15,6 +16,8 @@ import typer
 from tttab.cli import choices, console
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from tttab.arms import Outcome, Unit
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
@@ -76,10 +79,14 @@ def run(
         "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
         "strict": strict,
     }  # fmt: skip
+    from tttab.files import check_writable
+
     quiet = quiet or as_json
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         unit = _open(request, quiet)
+        if out is not None:
+            check_writable(out)
         outcomes = _run_arms(unit, quiet)
     remarks = list(dict.fromkeys([*_cautions(unit), *_told(caught)]))
     document = _document(request, unit, outcomes, remarks)
@@ -288,7 +295,40 @@ def _break_even(ttt: dict[str, Any], full: dict[str, Any], rows: int) -> str:
 
 
 def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcome]) -> None:
-    raise NotImplementedError
+    """Write the adapted model with its context as a bundle, beside it the predictions and the JSON."""
+    from tttab.bundle import Bundle, adaptation_record, save_bundle, table_record
+    from tttab.data import schema_of
+
+    adapted = next(outcome.adapted for outcome in outcomes if outcome.adapted is not None)
+    by_arm = {outcome.row.arm: dict(outcome.row.metrics) for outcome in outcomes}
+    record = {
+        "table": table_record(unit.table),
+        "split": document["split"] | {"seed": unit.split.seed, "rows": unit.split.digest},
+        "adaptation": adaptation_record(adapted, unit.rule, unit.schedule, unit.seed),
+        "metrics": {"rows": "test", "before": by_arm["icl@n"], "after": by_arm["ttt@n+k"]},
+    }
+    x, y = unit.rows("context")
+    bundle = Bundle(adapted.session, x, y, schema_of(unit.table), record)
+    text = json.dumps(console.strict(document), indent=2, ensure_ascii=False)
+    predictions = _predictions(unit, outcomes)
+    attachments = {
+        "result.json": lambda path: path.write_text(text + "\n", encoding="utf-8"),
+        "predictions.csv": lambda path: predictions.to_csv(path, index=False),
+    }
+    save_bundle(out, bundle, attachments)
+
+
+def _predictions(unit: Unit, outcomes: list[Outcome]) -> pd.DataFrame:
+    """Return one line per test row: its number in the table, its label, each arm's probabilities."""
+    import numpy as np
+    import pandas as pd
+
+    classes = np.array(unit.table.classes, dtype=object)
+    columns = {"row": unit.split.test, "label": classes[unit.table.y[unit.split.test]]}
+    for outcome in outcomes:
+        for number, name in enumerate(classes):
+            columns[f"{outcome.row.arm}:{name}"] = outcome.probabilities[:, number]
+    return pd.DataFrame(columns)
 
 
 def _describe(table: Any) -> str:
