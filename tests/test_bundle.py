@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tttab import bundle as format_
-from tttab.bundle import MANIFEST, Bundle, check_files, load_bundle, read_manifest, save_bundle
+from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.errors import BundleError
+from tttab.files import sha256_of
+from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
 FRESH_PROCESS = """
 import sys, numpy, pandas, torch
@@ -50,7 +51,7 @@ def forge(folder: Path, change) -> None:
     """Change the manifest and make its own hash fit, as an attacker would."""
     manifest = read_manifest(folder)
     change(manifest)
-    manifest["sha256"] = format_._digest(manifest)
+    manifest["sha256"] = digest_of(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -61,7 +62,7 @@ def forge_file(folder: Path, role: str, content: bytes) -> None:
         about = manifest["files"][role]
         path = folder / "new"
         path.write_bytes(content)
-        about["sha256"] = format_.sha256_of(path)
+        about["sha256"] = sha256_of(path)
         about["file"] = f"{role}-{about['sha256'][:16]}{Path(about['file']).suffix}"
         path.rename(folder / about["file"])
 

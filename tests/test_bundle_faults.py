@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tttab import bundle as format_
-from tttab.bundle import Bundle, check_files, read_manifest, save_bundle
+from tttab.bundle import Bundle, save_bundle
+from tttab.manifest import check_files, read_manifest
 
 KILLS = 20
 ROUNDS = 10
@@ -21,7 +22,8 @@ NURSERY = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from test_bundle_faults import KILLS, ROUNDS, assert_whole, stand_in
-from tttab.bundle import save_bundle, read_manifest
+from tttab.bundle import save_bundle
+from tttab.manifest import read_manifest
 
 def child(work):
     pid = os.fork()

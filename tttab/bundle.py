@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
 import os
 import re
@@ -24,25 +23,29 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.core import ModelInfo, Table, Task
+from tttab.core import ModelInfo, Table
 from tttab.errors import BundleError, DataError, ModelError
 from tttab.files import flush_to_disk, sha256_of, write_text_atomically
+from tttab.manifest import (
+    AGAIN,
+    ATTACHMENT,
+    FORMAT,
+    HEX,
+    MANIFEST,
+    digest_of,
+    plain,
+    read_manifest,
+    verdict_on,
+    versions,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.data.schema import Schema
 
-FORMAT = "tttab-bundle/1"
-MANIFEST = "manifest.json"
-LARGEST_MANIFEST = 32 * 1024**2
-"""Bytes; a schema with many texts is far below."""
-HEX = 16
-"""Digits of a file's SHA-256 that stand in its name."""
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-_ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
-_AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
 Writer = Callable[[Path], None]
 
 
@@ -104,7 +107,7 @@ def save_bundle(
     directory = Path(directory)
     writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
     for name, writer in (attachments or {}).items():
-        if not _ATTACHMENT.fullmatch(name) or name.split(".")[0] in ("weights", "context"):
+        if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in ("weights", "context"):
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
         writers[name] = writer
     directory.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,7 @@ def save_bundle(
         old = _old_roles(directory)
         files = _write_files(directory, writers)
         document = {**_description(bundle), "files": files}
-        document["sha256"] = _digest(document)
+        document["sha256"] = digest_of(document)
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         write_text_atomically(directory / MANIFEST, text + "\n")
         _flush_folder(directory)
@@ -132,38 +135,6 @@ def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> B
         RequestError: there is no such device.
     """
     return _while_replaced(Path(directory), lambda manifest: _load(Path(directory), manifest, device))
-
-
-def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a bundle's manifest, its form and own hash checked; the files it names are not read.
-
-    Raises:
-        BundleError: there is none, or it is damaged.
-    """
-    path = Path(directory) / MANIFEST
-    if not path.is_file():
-        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", f"{_AGAIN}{directory}")
-    if path.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(f"{path} is too large for a manifest", f"{_AGAIN}{directory}")
-    try:
-        manifest = json.loads(path.read_bytes())
-        _check_manifest(manifest)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(
-            f"{path} is damaged or was changed: {type(error).__name__} {str(error)[:120]}",
-            f"{_AGAIN}{directory}",
-        ) from error
-    return manifest
-
-
-def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]:
-    """Return (role, file name, verdict) per file of a bundle; the verdict of a whole file is `ok`.
-
-    Raises:
-        BundleError: there is no bundle, or its manifest is damaged.
-    """
-    files = read_manifest(directory)["files"]
-    return [(role, about["file"], _verdict(Path(directory), about)) for role, about in files.items()]
 
 
 def table_record(table: Table) -> dict[str, Any]:
@@ -248,8 +219,8 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "base": asdict(bundle.session.info),
         "model": _model_record(bundle.session),
         "rows": len(bundle.y),
-        "schema": _plain(bundle.schema.to_dict()),
-        "record": _plain(bundle.record),
+        "schema": plain(bundle.schema.to_dict()),
+        "record": plain(bundle.record),
         "versions": versions(),
     }
 
@@ -260,24 +231,15 @@ def _model_record(session: Any) -> dict[str, Any]:
     return {"seed": session.seed, "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1]}
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that change numbers."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     from tttab.data.schema import schema_from_dict
     from tttab.models import open_model
 
     for role in ("weights", "context"):
-        verdict = _verdict(directory, manifest["files"][role])
+        verdict = verdict_on(directory, manifest["files"][role])
         if verdict != "ok":
             raise BundleError(
-                f"{directory / manifest['files'][role]['file']} {verdict}", f"{_AGAIN}{directory}"
+                f"{directory / manifest['files'][role]['file']} {verdict}", f"{AGAIN}{directory}"
             )
     try:
         schema = schema_from_dict(manifest["schema"])
@@ -286,7 +248,7 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
         session = open_model(str(weights), schema.task, device=device, seed=manifest["model"]["seed"])
     except (DataError, ModelError) as error:
         raise BundleError(
-            f"the bundle in {directory} cannot be used: {error.message}", f"{_AGAIN}{directory}"
+            f"the bundle in {directory} cannot be used: {error.message}", f"{AGAIN}{directory}"
         ) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
     return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session))
@@ -322,43 +284,6 @@ def _mismatches(manifest: dict[str, Any], session: Any) -> tuple[str, ...]:
     if wrote != here:
         notes.append(f"the bundle was written with tabpfn {wrote}, this is {here}: preprocessing may differ")
     return tuple(notes)
-
-
-def _check_manifest(manifest: dict[str, Any]) -> None:
-    """Raise ValueError, KeyError or TypeError where the manifest is not one that `save_bundle` wrote."""
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"format {manifest['format']!r:.40}, this version reads {FORMAT}")
-    if manifest["sha256"] != _digest(manifest):
-        raise ValueError("its content does not match its own SHA-256")
-    if manifest["task"] not in Task.__args__ or manifest["schema"]["task"] != manifest["task"]:
-        raise ValueError("task")
-    base, model = manifest["base"], manifest["model"]
-    texts = (base["name"], base["file"], base["sha256"], base["provenance"], model["device"], model["dtype"])
-    numbers = (manifest["rows"], model["seed"])
-    if not all(isinstance(value, str) for value in texts) or not all(type(value) is int for value in numbers):
-        raise TypeError("a field of base, model or rows has another type")
-    if not isinstance(manifest["record"], dict) or not isinstance(manifest["versions"], dict):
-        raise TypeError("record or versions")
-    if not {"weights", "context"} <= manifest["files"].keys():
-        raise ValueError("it names no weights or no context")
-    for role, about in manifest["files"].items():
-        _check_file_entry(role, about)
-
-
-def _check_file_entry(role: str, about: dict[str, Any]) -> None:
-    """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
-    suffix = {"weights": "safetensors", "context": "parquet"}.get(role, about["file"].rpartition(".")[2])
-    named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
-    plain = role in ("weights", "context") or _ATTACHMENT.fullmatch(f"{role}.{suffix}")
-    if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
-        raise ValueError(f"file name {about['file']!r:.60} is not the one its hash gives")
-
-
-def _verdict(directory: Path, about: Mapping[str, Any]) -> str:
-    path = directory / about["file"]
-    if not path.is_file():
-        return "is missing"
-    return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
 
 
 def _while_replaced(directory: Path, read: Callable[[dict[str, Any]], Bundle]) -> Bundle:
@@ -399,19 +324,3 @@ def _flush_folder(directory: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _digest(manifest: Mapping[str, Any]) -> str:
-    rest = {name: value for name, value in manifest.items() if name != "sha256"}
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` as JSON knows it: NumPy scalars as numbers, NaN and infinities as None."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return value if not isinstance(value, float) or np.isfinite(value) else None

@@ -38,13 +38,15 @@ def write_text_atomically(target: str | os.PathLike[str], text: str) -> None:
 
 
 def check_writable(directory: str | os.PathLike[str]) -> None:
-    """Make a folder and try to write to it, so that long work does not end in an error.
+    """Try to write where `directory` is or would be made, so that long work does not end in an error.
 
     Raises:
-        OSError: it cannot be made or written to.
+        OSError: it cannot be written to. Nothing is left behind either way.
     """
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=directory).close()
+    place = Path(directory).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    tempfile.TemporaryFile(dir=place).close()
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
