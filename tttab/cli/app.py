@@ -9,12 +9,13 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import data, run_command
+from tttab.cli import data, doctor, run_command
 
 app = typer.Typer(
     name="tttab",
     help="Test-time training for tabular foundation models: adapt TabPFN to a table with a few gradient "
     "steps, then predict from a short context.",
+    epilog="Start here: [bold]tttab run --dataset 31 --n 200 --k 1000[/]",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -44,4 +45,5 @@ def _root(
 
 run_command.register(app)
 data.register(app)
+doctor.register(app)
 app.add_typer(theory, rich_help_panel="Research")

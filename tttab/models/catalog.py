@@ -123,7 +123,7 @@ def _require(model: KnownModel) -> Path:
 
 def _hub_answers() -> bool:
     """Tell within two seconds whether the model hub can be reached (never where offline mode is set)."""
-    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+    if any(os.environ.get(name, "0") not in ("", "0") for name in ("HF_HUB_OFFLINE", "TTTAB_OFFLINE")):
         return False
     try:
         socket.create_connection(("huggingface.co", 443), timeout=2).close()

@@ -1,0 +1,51 @@
+"""`tttab doctor`: says what is there, and exits 1 only where a command would fail."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tttab import doctor
+from tttab.cli import run
+
+
+@pytest.fixture(autouse=True)
+def openml_is_out_of_reach(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no route")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+
+
+def findings(capfd):
+    return {line["subject"]: line for line in map(json.loads, capfd.readouterr().out.splitlines())}
+
+
+def test_a_healthy_machine_without_a_network_exits_0(capfd):
+    assert run(["doctor", "--json"]) == 0
+    found = findings(capfd)
+    assert found["OpenML"]["state"] == "note"
+    assert "tttab data get" in found["OpenML"]["advice"]
+    assert found["tttab-tiny (classification)"]["state"] == "ok"
+    assert {"Python", "tabpfn", "torch", "device", "model cache", "OpenML cache"} <= set(found)
+
+
+def test_an_unsupported_tabpfn_is_bad_and_exits_1(capfd, monkeypatch):
+    monkeypatch.setattr(doctor.metadata, "version", lambda name: "8.1.0")
+    assert run(["doctor", "--json"]) == 1
+    assert findings(capfd)["tabpfn"]["state"] == "bad"
+
+
+def test_missing_bundled_weights_are_bad(capfd, monkeypatch, tmp_path):
+    monkeypatch.setattr("tttab.models.catalog.WEIGHTS", tmp_path)
+    assert run(["doctor", "--json"]) == 1
+    assert findings(capfd)["tttab-tiny (classification)"]["state"] == "bad"
+
+
+def test_a_full_disk_and_a_read_only_cache_are_noted(monkeypatch, tmp_path):
+    assert doctor._folder("cache", tmp_path / "not" / "there").state == "ok"
+    monkeypatch.setattr(doctor, "LEAST_DISK", float("inf"))
+    assert "make room" in doctor._folder("cache", tmp_path).advice
+    monkeypatch.setattr(doctor.os, "access", lambda *_: False)
+    assert "cannot be written" in doctor._folder("cache", tmp_path).found

@@ -1,0 +1,168 @@
+"""What of this machine tttab needs, what it found, and what to do about it.
+
+Each check is a function that returns one `Finding`; `examine` yields them as they come. What does
+not belong here: mending anything.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from tttab.files import sha256_of
+
+State = Literal["ok", "note", "bad"]
+SUPPORTED_TABPFN = (9, 10)
+"""tabpfn's major versions: from, below."""
+LEAST_DISK = 1024**3
+PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    subject: str
+    state: State
+    """`ok`; `note`: works, but you may want to know; `bad`: a command will fail."""
+    found: str
+    advice: str = ""
+    """What to do about it; empty where nothing is to be done."""
+
+
+def examine() -> Iterator[Finding]:
+    """Yield every finding, the quick ones first."""
+    yield _python()
+    yield _tabpfn()
+    yield from _torch()
+    yield from _weights()
+    yield from _folders()
+    yield _openml()
+    yield from _extras()
+
+
+def _python() -> Finding:
+    version = platform.python_version()
+    good = sys.version_info >= (3, 11)
+    return Finding("Python", "ok" if good else "bad", version, "" if good else "install Python 3.11 or newer")
+
+
+def _tabpfn() -> Finding:
+    try:
+        version = metadata.version("tabpfn")
+    except metadata.PackageNotFoundError:
+        return Finding("tabpfn", "bad", "not installed", "pip install 'tabpfn>=9.2,<10'")
+    low, high = SUPPORTED_TABPFN
+    good = low <= int(version.split(".")[0]) < high
+    return Finding(
+        "tabpfn", "ok" if good else "bad", version, "" if good else "pip install 'tabpfn>=9.2,<10'"
+    )
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except Exception as error:
+        yield Finding("torch", "bad", f"cannot be imported: {error}", "pip install -c constraints.txt torch")
+        return
+    yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        yield Finding("device", "ok", torch.cuda.get_device_name())
+    else:
+        yield Finding(
+            "device", "note", "CPU only", "large models adapt faster on a GPU; the bundled one needs none"
+        )
+
+
+def _weights() -> Iterator[Finding]:
+    from tttab.models.catalog import KNOWN, place_of
+
+    official = [model for model in KNOWN if not model.bundled and model.name.startswith("tabpfn-v2")]
+    for model in (m for m in KNOWN if m.bundled):
+        place = place_of(model)
+        if place.is_file():
+            yield Finding(f"{model.name} ({model.task})", "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")
+        else:
+            yield Finding(
+                f"{model.name} ({model.task})",
+                "bad",
+                "missing from the package",
+                "pip install --force-reinstall tttab",
+            )
+    present = [model for model in official if place_of(model).is_file()]
+    for model in present:
+        place = place_of(model)
+        yield Finding(f"{model.name} ({model.task})", "ok", f"{place}, sha256 {sha256_of(place)[:12]}…")
+    if not present:
+        yield Finding(
+            "TabPFN v2 weights",
+            "note",
+            f"none in {place_of(official[0]).parent}",
+            "tttab models get tabpfn-v2",
+        )
+
+
+def _folders() -> Iterator[Finding]:
+    import openml
+
+    from tttab.models.catalog import KNOWN, place_of
+
+    official = next(model for model in KNOWN if not model.bundled)
+    for subject, folder in (
+        ("model cache", place_of(official).parent),
+        ("OpenML cache", openml.config.get_cache_directory()),
+    ):
+        yield _folder(subject, Path(folder))
+
+
+def _folder(subject: str, folder: Path) -> Finding:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if not os.access(existing, os.W_OK):
+        return Finding(
+            subject, "note", f"{folder} cannot be written", "set XDG_CACHE_HOME to a folder you may write"
+        )
+    if free < LEAST_DISK:
+        return Finding(
+            subject, "note", f"{folder}: {free / 1024**2:.0f} MiB free", "make room: weights need up to 1 GiB"
+        )
+    return Finding(subject, "ok", f"{folder}, {free / 1024**3:.0f} GiB free")
+
+
+def _openml() -> Finding:
+    from urllib.parse import urlsplit
+
+    import openml
+
+    address = urlsplit(openml.config.server)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()
+    except OSError as error:
+        return Finding(
+            "OpenML", "note", f"{address.hostname} cannot be reached ({error})",
+            "bundled and cached tables work; `tttab data get` on a machine with a network fills the cache",
+        )  # fmt: skip
+    return Finding("OpenML", "ok", f"{address.hostname} answers")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, package, purpose in (
+        ("lora", "peft", "the rule lora"),
+        ("ray", "ray", "tttab bench --engine ray"),
+        ("pretrain", "tabicl", "tttab pretrain"),
+        ("transformer", "transformers", "tttab theory transformer"),
+    ):
+        try:
+            yield Finding(f"extra {extra}", "ok", f"{package} {metadata.version(package)}")
+        except metadata.PackageNotFoundError:
+            advice = f"for {purpose}: pip install 'tttab[{extra}]'"
+            yield Finding(f"extra {extra}", "note", f"{package} is not installed", advice)
