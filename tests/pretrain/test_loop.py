@@ -1,0 +1,150 @@
+"""A short run learns, continues after a kill as if nothing had happened, and writes a file tabpfn loads."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from tttab.errors import RequestError
+from tttab.pretrain import held_out
+from tttab.pretrain.curve import draw_curve, read_log
+from tttab.pretrain.loop import LOG, MODEL, STATE, Run, Trainer, train
+from tttab.pretrain.loss import loss_for
+from tttab.pretrain.settings import Budget, recipe
+
+CPU = torch.device("cpu")
+TASKS = ["classification", "regression"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def _run(tmp_path, task, steps, name="out", seed=0):
+    return Run(recipe("tiny", task), Budget(steps=steps), tmp_path / name, seed, report_every=0.0)
+
+
+def _tensors(path):
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def _held_out(trainer, settings):
+    values = held_out.losses(trainer._network, settings, loss_for(settings, CPU), CPU, torch.float32)
+    return np.mean(list(values.values()))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_five_steps_lower_the_held_out_loss(tmp_path, task):
+    run = _run(tmp_path, task, 5)
+    trainer = Trainer(run, None)
+    before = _held_out(trainer, run.recipe)
+    for _ in range(5):
+        trainer.step()
+    assert _held_out(trainer, run.recipe) < before
+    assert trainer.counters.skipped == 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_killed_run_continues_bit_by_bit(tmp_path, task):
+    straight = Trainer(_run(tmp_path, task, 6, "straight"), None)
+    for _ in range(6):
+        straight.step()
+    killed = Trainer(_run(tmp_path, task, 6), None)
+    for _ in range(3):
+        killed.step()
+    killed.save()
+    killed.step()  # lost: it comes after the last state
+    resumed = Trainer(_run(tmp_path, task, 6), None)
+    assert resumed.counters.step == 3
+    while resumed.progress < 1.0:
+        resumed.step()
+    for name, value in straight._network.state_dict().items():
+        assert torch.equal(value, resumed._network.state_dict()[name]), name
+    assert resumed.counters.tables == straight.counters.tables
+
+
+def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        list(train(_run(tmp_path, "classification", 2, name, seed)))
+    a, b, c = (_tensors(tmp_path / name / MODEL) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not all(torch.equal(a[name], c[name]) for name in a)
+
+
+def test_a_state_of_other_settings_is_refused(tmp_path):
+    list(train(_run(tmp_path, "classification", 1)))
+    with pytest.raises(RequestError, match="other settings"):
+        list(train(_run(tmp_path, "regression", 1)))
+
+
+def test_a_finished_run_stays_as_it_is(tmp_path):
+    run = _run(tmp_path, "classification", 2)
+    list(train(run))
+    before = _tensors(tmp_path / "out" / MODEL)
+    assert [report.counters.step for report in train(run)] == [2]
+    after = _tensors(tmp_path / "out" / MODEL)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_log_and_plot(tmp_path):
+    run = _run(tmp_path, "classification", 3)
+    reports = list(train(run))
+    lines = list(read_log(run.out / LOG))
+    assert [line["step"] for line in lines] == [1, 2, 3, 3]
+    assert lines[-1]["kind"] == "evaluation"
+    assert lines[-1]["held_out"] == json.loads(json.dumps(reports[-1].held_out))
+    with open(run.out / LOG, "a") as stream:
+        stream.write('{"cut off')
+    assert len(list(read_log(run.out / LOG))) == 4
+    draw_curve(lines, run.out / "loss.png")
+    assert (run.out / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_state_is_plain_tensors(tmp_path):
+    list(train(_run(tmp_path, "classification", 1)))
+    state = torch.load(tmp_path / "out" / STATE, weights_only=True)
+    assert state["counters"]["step"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:sklearn")
+def test_plain_tabpfn_classifier_loads_the_file(tmp_path):
+    from tabpfn import TabPFNClassifier
+
+    list(train(_run(tmp_path, "classification", 3)))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    y = (x[:, 0] > 0).astype(int)
+    model = TabPFNClassifier(model_path=tmp_path / "out" / MODEL, device="cpu").fit(x[:40], y[:40])
+    chances = model.predict_proba(x[40:])
+    assert chances.shape == (20, 2)
+    np.testing.assert_allclose(chances.sum(axis=1), 1.0, atol=1e-5)
+    assert len(model.executor_.ensemble_members) == 1  # as the file's own configuration says
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:sklearn")
+def test_plain_tabpfn_regressor_loads_the_file(tmp_path):
+    from tabpfn import TabPFNRegressor
+
+    list(train(_run(tmp_path, "regression", 3)))
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(60, 3))
+    y = 100.0 + 5.0 * x[:, 0]
+    model = TabPFNRegressor(model_path=tmp_path / "out" / MODEL, device="cpu").fit(x[:40], y[:40])
+    assert np.isfinite(model.predict(x[40:])).all()
+    assert abs(model.predict(x[40:]).mean() - 100.0) < 5.0
+
+
+def test_training_goes_on_from_a_file(tmp_path):
+    list(train(_run(tmp_path, "classification", 2, "first")))
+    first = tmp_path / "first" / MODEL
+    run = Run(recipe("tiny", "classification"), Budget(steps=2), tmp_path / "second", start_from=first)
+    weights = Trainer(run, None)._network.state_dict()
+    for name, value in _tensors(first).items():
+        assert torch.equal(weights[name], value), name

@@ -1,0 +1,149 @@
+"""`tttab pretrain`: make a checkpoint in TabPFN v2's architecture from synthetic tables.
+
+What does not belong here: the training itself, which `tttab.pretrain` does.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tttab.pretrain.loop import Report, Run
+    from tttab.pretrain.settings import Budget
+
+pretrain = typer.Typer(
+    name="pretrain",
+    help="Pre-train a small checkpoint on synthetic tables, and choose how it is served.",
+    no_args_is_help=False,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    app.add_typer(pretrain, rich_help_panel="Research")
+
+
+@pretrain.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
+    preset: Annotated[
+        str, typer.Option(help="small (one large GPU), nano (2 cores) or tiny (a test).")
+    ] = "nano",
+    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
+        "pretrained"
+    ),
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    minutes: Annotated[
+        float | None, typer.Option(help="Budget of wall clock; default: the preset's.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Budget of steps instead: repeats bit by bit.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of every random stream.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that make tables with tabicl's prior.")] = 0,
+    pool: Annotated[
+        Path | None, typer.Option(help="Folder of tabicl tables; default: OUT/pool with workers.")
+    ] = None,
+    start_from: Annotated[
+        Path | None, typer.Option("--from", help="A model file to train further, with a new schedule.")
+    ] = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network's blocks first.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Train on synthetic tables until the budget is used; the same command goes on after a kill.
+
+    Writes OUT/model.safetensors (plain TabPFNClassifier or TabPFNRegressor loads it), OUT/log.jsonl,
+    OUT/loss.png and OUT/state.pt.
+
+    Example: [bold]tttab pretrain --preset nano --workers 1 --out nano-classifier[/]
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from tttab.errors import Interrupted
+    from tttab.pretrain.loop import Run
+    from tttab.pretrain.settings import MINUTES, Budget, recipe
+
+    settings = recipe(preset, task)
+    budget = Budget(steps, minutes if steps or minutes else MINUTES[preset])
+    folder = pool or (out / "pool" if workers else None)
+    run = Run(settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled)
+    try:
+        last = _follow(run, quiet)
+    except KeyboardInterrupt:
+        again = f"--preset {preset} --task {task} --out {out} --seed {seed}"
+        raise Interrupted(
+            "pre-training interrupted", f"tttab pretrain {again} goes on from the last state"
+        ) from None
+    _finish(run, last)
+
+
+def _checked_device(name: str) -> str:
+    import torch
+
+    from tttab.errors import RequestError
+
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise RequestError(f"no device {name!r}: {str(error).splitlines()[0]}", "--device cpu") from error
+    return name
+
+
+def _follow(run: Run, quiet: bool) -> Report:
+    """Show a bar on a terminal, a line every few seconds elsewhere; return the last report."""
+    from tttab.pretrain.loop import train
+
+    last = None
+    with console.progress(quiet=quiet) as bar:
+        task = bar.add_task("pre-training", total=1000, info="")
+        for report in train(run):
+            last = report
+            text = _line(report, run.budget)
+            bar.update(task, completed=round(1000 * report.progress), info=text)
+            if not console.stderr().is_terminal or report.held_out:
+                console.note(text, quiet=quiet)
+    if last is None:  # the generator always ends with a report
+        raise AssertionError("no report")
+    return last
+
+
+def _line(report: Report, budget: Budget) -> str:
+    used = report.counters
+    left = used.seconds * (1.0 - report.progress) / max(report.progress, 1e-6)
+    loss = f"loss {report.loss:.3f}"
+    if report.held_out:
+        loss += ", held out " + " ".join(f"{name}: {value:.3f}" for name, value in report.held_out.items())
+    seconds = max(used.seconds, 1e-9)
+    return (
+        f"{100 * report.progress:.0f} % · {loss} · {used.tables:,} tables ({used.pooled:,} from a pool of "
+        f"{report.pool:,}) · {used.tokens / seconds:,.0f} cells/s · "
+        f"waiting {100 * used.waited / seconds:.0f} % · {time.strftime('%H:%M:%S', time.gmtime(left))} left"
+    )
+
+
+def _finish(run: Run, last: Report) -> None:
+    from tttab.pretrain.curve import draw_curve, read_log
+
+    target = run.out / "loss.png"
+    draw_curve(list(read_log(run.out / "log.jsonl")), target)
+    rows: Iterator[tuple[str, object]] = iter(
+        [
+            ("model", str(run.out / "model.safetensors")),
+            ("steps", last.counters.step),
+            ("tables", last.counters.tables),
+            ("from tabicl", last.counters.pooled),
+            ("cells", last.counters.tokens),
+            ("seconds", round(last.counters.seconds, 1)),
+            ("waiting share", last.counters.waited / max(last.counters.seconds, 1e-9)),
+            ("skipped steps", last.counters.skipped),
+            *((f"held-out loss, {name}", value) for name, value in last.held_out.items()),
+        ]
+    )
+    console.print_table(("what", "value"), rows, left=("what",))

@@ -1,0 +1,137 @@
+"""The network of a recipe, the file tabpfn loads, and the state a killed run continues from.
+
+What does not belong here: when they are written (`loop`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tttab.errors import ModelError
+from tttab.files import atomic_path
+from tttab.pretrain.labels import MAX_CLASSES
+from tttab.pretrain.settings import Recipe
+from tttab.seeding import stream_seed
+
+
+def new_network(recipe: Recipe, seed: int) -> torch.nn.Module:
+    """Return a freshly initialised TabPFN v2 network for `recipe`, on the CPU."""
+    from tabpfn.architectures import tabpfn_v2
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "initial weights"))
+        return tabpfn_v2.get_architecture(_config(recipe))
+
+
+def bar_borders(recipe: Recipe) -> torch.Tensor:
+    """Return the regressor's bucket borders, shape (bars + 1,), in units of the context's deviation.
+
+    Equally likely buckets of a Student distribution with 3 degrees of freedom scaled to match
+    synthetic targets, whose tails are heavier than normal; symmetric about 0.
+    """
+    from scipy.stats import t
+
+    share = torch.linspace(0.0, 1.0, recipe.architecture.bars + 1, dtype=torch.float64)
+    inner = torch.from_numpy(t.ppf(share[1:-1].numpy(), df=3)) * 0.75
+    edge = inner[-1] * 2.0
+    return torch.cat([-edge[None], inner, edge[None]]).float()
+
+
+def write_model(
+    target: Path,
+    network: torch.nn.Module,
+    recipe: Recipe,
+    inference: dict[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a safetensors file that plain TabPFNClassifier or TabPFNRegressor loads.
+
+    `inference` overrides fields of tabpfn's InferenceConfig for v2; `dtype` is the stored precision.
+    """
+    from tabpfn.checkpoint import save_as_safetensors
+
+    state = {name: value.detach().cpu().to(dtype) for name, value in network.state_dict().items()}
+    if recipe.task == "regression":
+        state["criterion.borders"] = bar_borders(recipe)
+        state["criterion.losses_per_bucket"] = torch.zeros(recipe.architecture.bars)
+    content = {
+        "state_dict": state,
+        "architecture_name": "tabpfn_v2",
+        "config": asdict(_config(recipe)),
+        "inference_config": inference_config(recipe, inference or {}),
+    }
+    with atomic_path(target) as part:
+        save_as_safetensors(content, part)
+
+
+def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return tabpfn's whole inference configuration as plain data, plain features unless overridden."""
+    from tabpfn.constants import ModelVersion
+    from tabpfn.inference_config import InferenceConfig
+
+    kind = "multiclass" if recipe.task == "classification" else "regression"
+    base = asdict(InferenceConfig.get_default(kind, ModelVersion.V2))
+    base |= {
+        "PREPROCESS_TRANSFORMS": [{"name": "none", "categorical_name": "numeric"}],
+        "REGRESSION_Y_PREPROCESS_TRANSFORMS": (None,),
+        "FINGERPRINT_FEATURE": False,
+        "SOFTMAX_TEMPERATURE": 1.0,
+        "N_ESTIMATORS": 1,
+    }
+    return base | overrides
+
+
+def load_weights(network: torch.nn.Module, path: Path) -> None:
+    """Load the weights of a safetensors file into `network`.
+
+    Raises:
+        ModelError: the file is missing or of another architecture.
+    """
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise ModelError(f"no model file {path}", "give the .safetensors file of an earlier run")
+    state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("criterion.")}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{path.name} does not fit this preset and task: {str(error).splitlines()[0]}",
+            "use the preset and task it was made with",
+        ) from error
+
+
+def write_state(target: Path, state: dict[str, Any]) -> None:
+    """Write a run's state: tensors and plain data only."""
+    with atomic_path(target) as part:
+        torch.save(state, part)
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read a run's state without unpickling anything but tensors and plain data.
+
+    Raises:
+        ModelError: the file is damaged or not a run's state.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ModelError(f"{path} cannot be read: {error}", f"remove {path} to start afresh") from error
+
+
+def _config(recipe: Recipe) -> Any:
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2Config
+
+    sizes = recipe.architecture
+    classes = MAX_CLASSES if recipe.task == "classification" else 0
+    return TabPFNV2Config(
+        emsize=sizes.emsize,
+        nlayers=sizes.nlayers,
+        nhead=sizes.nhead,
+        max_num_classes=classes,
+        num_buckets=-1 if classes else sizes.bars,
+    )

@@ -1,0 +1,159 @@
+"""One training batch: shapes from the curriculum, tables from the device's own prior and the pool.
+
+A batch is a pure function of the seed, the step, the progress and the pool's content.
+What does not belong here: the functions and families themselves, the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tttab.core import Task
+from tttab.pretrain import features, labels
+from tttab.pretrain.draw import Draw
+from tttab.pretrain.pool import Pool
+from tttab.pretrain.settings import Recipe, Shapes
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tables of one shape; the first `context` rows of each have labels the network sees."""
+
+    x: torch.Tensor
+    """(tables, rows, features), float32, NaN where missing."""
+    y: torch.Tensor
+    """(tables, rows): class codes, int64, or standardised targets, float32."""
+    context: int
+    classes: torch.Tensor
+    """(tables, 1): classes shown in the context; zeros for regression."""
+    counted: torch.Tensor
+    """(tables, queries), bool: query rows whose class the context shows."""
+    pooled: int
+    """How many of the tables come from the pool."""
+
+    @property
+    def tokens(self) -> int:
+        """Return the number of cells the network works on."""
+        tables, rows, columns = self.x.shape
+        return tables * rows * (-(-columns // 2) + 1)
+
+
+@dataclass(frozen=True)
+class Size:
+    """The shape of a batch."""
+
+    tables: int
+    context: int
+    queries: int
+    features: int
+    classes: int
+
+    @property
+    def rows(self) -> int:
+        """Return context and query rows together."""
+        return self.context + self.queries
+
+
+def size_at(draw: Draw, shapes: Shapes, progress: float) -> Size:
+    """Draw a batch shape at `progress` (0 to 1): small tables first, all sizes later."""
+    share = min(1.0, progress / shapes.widen_until)
+    context = draw.size(shapes.context[0], _between(shapes.first_context, shapes.context[1], share))
+    columns = draw.size(shapes.features[0], _between(shapes.first_features, shapes.features[1], share))
+    queries = int(draw.host.integers(shapes.queries[0], shapes.queries[1] + 1))
+    rows = context + queries
+    most = min(shapes.most_tables, shapes.most_rows // rows, shapes.tokens // (rows * (-(-columns // 2) + 1)))
+    tables = max(4, most)
+    return Size(tables, context, queries, columns, _between(shapes.first_classes, shapes.classes, share))
+
+
+def batch(draw: Draw, size: Size, recipe: Recipe, pool: Pool | None) -> Batch:
+    """Return a batch of `size`, part of it from `pool` where that holds tables of this width."""
+    pooled = _from_pool(draw, size, recipe, pool)
+    taken = 0 if pooled is None else len(pooled[0])
+    x, y = _generated(draw, size, size.tables - taken, recipe.task)
+    if pooled is not None:
+        x, y = torch.cat([x, pooled[0]]), torch.cat([y, pooled[1]])
+    return assemble(draw, x, y, size.context, recipe.task, taken)
+
+
+def assemble(
+    draw: Draw, x: torch.Tensor, y: torch.Tensor, context: int, task: Task, pooled: int = 0
+) -> Batch:
+    """Measure the features, soften outliers as inference does, and close the labels over the context."""
+    x = _as_served(draw, x, context, task)
+    if task == "regression":
+        shown = torch.zeros(len(x), 1, dtype=torch.long, device=x.device)
+        counted = torch.ones(len(x), x.shape[1] - context, dtype=torch.bool, device=x.device)
+        return Batch(x, labels.by_context(y, context), context, shown, counted, pooled)
+    codes, shown, counted = labels.compact(y, context)
+    return Batch(x, codes, context, shown, counted & (shown > 1), pooled)
+
+
+def _generated(draw: Draw, size: Size, tables: int, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
+    shape = (tables, size.rows, size.features)
+    if task == "regression":
+        x, scores = features.latent(draw, shape, 1)
+        y = labels.regress(draw, scores[..., 0], size.context)
+    else:
+        x, scores = features.latent(draw, shape, labels.MAX_CLASSES)
+        y = labels.classify(draw, scores, labels.class_count(draw, tables, size.classes))
+    return features.measure(draw, x), y
+
+
+def _from_pool(
+    draw: Draw, size: Size, recipe: Recipe, pool: Pool | None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    wanted = round(size.tables * recipe.pool.share)
+    if pool is None or size.rows > recipe.pool.rows or wanted < 1:
+        return None
+    drawn = pool.draw(draw, wanted, size.rows, size.features)
+    if drawn is None:
+        return None
+    x, y, named = drawn
+    if recipe.task == "regression":
+        return x, y
+    classes = labels.class_count(draw, len(x), size.classes)
+    codes = labels.merge(draw, y.long(), classes)
+    return x, torch.where(named, codes, labels.recut(draw, y, classes))
+
+
+def _as_served(draw: Draw, x: torch.Tensor, context: int, task: Task) -> torch.Tensor:
+    """Apply what stands before the network at inference: outlier clipping, for some tables quantiles."""
+    ranked = _quantiles(x, context)
+    clipped = _soft_clip(x, context) if task == "classification" else x
+    return torch.where(draw.chance(0.25, len(x), 1, 1), ranked, clipped)
+
+
+def _quantiles(x: torch.Tensor, context: int) -> torch.Tensor:
+    """Return each value's rank among the context's values of its column, from 0 to 1; NaN stays."""
+    columns = x.transpose(1, 2).contiguous()
+    known = columns[..., :context].nan_to_num(nan=float("inf")).sort(dim=-1).values
+    present = columns[..., :context].isfinite().sum(dim=-1, keepdim=True).clamp(min=1)
+    below = torch.searchsorted(known, columns) + torch.searchsorted(known, columns, right=True)
+    rank = (below / (2.0 * present)).clamp(0.0, 1.0)
+    return torch.where(columns.isnan(), columns, rank).transpose(1, 2)
+
+
+def _soft_clip(x: torch.Tensor, context: int, sigmas: float = 12.0) -> torch.Tensor:
+    """Bend values more than 12 standard deviations out towards the bulk, as tabpfn does."""
+    lower, upper = _bounds(x[:, :context], sigmas)
+    inside = x[:, :context]
+    inside = torch.where((inside < lower) | (inside > upper), float("nan"), inside)
+    lower, upper = _bounds(inside, sigmas)
+    raised = torch.maximum(lower - torch.log1p(x.abs()), x)
+    return torch.minimum(upper + torch.log1p(raised.abs()), raised)
+
+
+def _bounds(x: torch.Tensor, sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
+    missing = x.isnan()
+    count = (~missing).sum(dim=1, keepdim=True)
+    mean = x.nan_to_num().sum(dim=1, keepdim=True) / count.clamp(min=1)
+    square = torch.where(missing, 0.0, (x - mean).square()).sum(dim=1, keepdim=True)
+    spread = (square / (count - 1).clamp(min=1)).sqrt()
+    return mean - sigmas * spread, mean + sigmas * spread
+
+
+def _between(first: int, last: int, share: float) -> int:
+    return round(first * (max(last, 1) / first) ** share)

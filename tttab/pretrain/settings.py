@@ -1,0 +1,148 @@
+"""Every number of a pre-training run: architecture, shapes, optimiser, budget, and the presets.
+
+What does not belong here: anything that computes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from tttab.core import Task
+from tttab.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """TabPFN v2's sizes."""
+
+    emsize: int
+    """Width of a cell's embedding."""
+    nlayers: int
+    nhead: int
+    bars: int = 200
+    """Buckets of the regressor's bar distribution."""
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """How large the training tables are; they widen from the first figure to the last."""
+
+    context: tuple[int, int] = (24, 1000)
+    """Context rows, log-uniform."""
+    first_context: int = 120
+    """The largest context at the start."""
+    queries: tuple[int, int] = (64, 160)
+    """Query rows, uniform."""
+    features: tuple[int, int] = (2, 60)
+    first_features: int = 6
+    classes: int = 10
+    first_classes: int = 3
+    widen_until: float = 0.35
+    """Share of the budget after which the tables have their full size."""
+    tokens: int = 250_000
+    """Cells, rows times (feature pairs + target), in one batch, about."""
+    most_tables: int = 512
+    most_rows: int = 60_000
+    """Rows of all tables of a batch together: CUDA's attention kernels take at most 65,535."""
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """Muon for the blocks' matrices, AdamW for the rest; warm-up, then a cosine to zero."""
+
+    muon: float = 2e-3
+    adamw: float = 2e-3
+    weight_decay: float = 0.01
+    warm_up: float = 0.03
+    """Share of the budget."""
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class PoolUse:
+    """Tables of tabicl's prior, made by worker processes beside the training."""
+
+    share: float = 0.4
+    """Share of a batch that is drawn from the pool, once it holds enough."""
+    rows: int = 640
+    """Rows of a pool table; batches with more rows are generated on the device alone."""
+    features: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 60)
+    at_least: int = 8
+    """Tables of a width before that width is used."""
+    per_step: float = 0.5
+    """With a step budget: tables that must have arrived per step taken, for exact repetition."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One pre-training run, but for its seed and budget."""
+
+    preset: str
+    task: Task
+    architecture: Architecture
+    shapes: Shapes = field(default_factory=Shapes)
+    optimiser: Optimiser = field(default_factory=Optimiser)
+    pool: PoolUse = field(default_factory=PoolUse)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return every setting as plain data, for logs and cards."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: a number of steps (repeatable bit by bit) or minutes of wall clock."""
+
+    steps: int | None = None
+    minutes: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.minutes is None):
+            raise RequestError("give a budget: either steps or minutes", "--steps 5000 or --minutes 60")
+        if (self.steps or 1) < 1 or (self.minutes or 1.0) <= 0:
+            raise RequestError("the budget must be positive", "--steps 5000 or --minutes 60")
+
+    def progress(self, steps: int, seconds: float) -> float:
+        """Return the share of the budget that is used, from 0 to 1."""
+        used = steps / self.steps if self.steps else seconds / 60.0 / (self.minutes or 1.0)
+        return min(1.0, used)
+
+
+_SMALL = Architecture(emsize=128, nlayers=6, nhead=4)
+_NANO = Architecture(emsize=96, nlayers=5, nhead=3, bars=100)
+_TINY = Architecture(emsize=32, nlayers=2, nhead=2, bars=20)
+_TINY_SHAPES = Shapes(
+    context=(16, 32), first_context=32, queries=(16, 16), features=(2, 4), first_features=4, tokens=1500
+)
+
+PRESETS: dict[str, Recipe] = {
+    "small": Recipe("small", "classification", _SMALL),
+    "nano": Recipe(
+        "nano",
+        "classification",
+        _NANO,
+        Shapes(context=(20, 500), queries=(48, 96), features=(2, 40), tokens=12_000, most_tables=64),
+        Optimiser(muon=3e-3, adamw=3e-3),
+    ),
+    "tiny": Recipe(
+        "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
+    ),
+}
+"""`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `tiny`: for tests."""
+
+MINUTES: dict[str, float] = {"small": 20.0, "nano": 90.0, "tiny": 0.1}
+"""The budget of each preset where none is given."""
+
+
+def recipe(preset: str, task: str) -> Recipe:
+    """Return the recipe of `preset` for `task`.
+
+    Raises:
+        RequestError: no such preset or task.
+    """
+    if preset not in PRESETS:
+        raise RequestError(f"no preset {preset!r}; there are {', '.join(PRESETS)}", "--preset nano")
+    if task not in ("classification", "regression"):
+        raise RequestError(f"no task {task!r}", "--task classification or --task regression")
+    return replace(PRESETS[preset], task=task)  # type: ignore[arg-type]
