@@ -1,0 +1,117 @@
+"""tabicl's tables arrive through files, in order, repeatably, and survive a dead worker."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from tttab.pretrain.draw import Draw
+from tttab.pretrain.pool import PER_FILE, Pool, Workers, make_table, read_file, wait_for, write_file
+from tttab.pretrain.prior import Size, batch
+from tttab.pretrain.settings import PoolUse, recipe
+
+CPU = torch.device("cpu")
+USE = PoolUse(rows=80, features=(2, 3, 5), at_least=1)
+
+
+def _fake_file(folder, first, width, named, rows=80, seed=0):
+    """Write a file as a worker would, without tabicl."""
+    rng = np.random.default_rng([seed, first])
+    content = {}
+    for number in range(first, first + PER_FILE):
+        content[f"x{number}"] = rng.normal(size=(rows, width)).astype(np.float16)
+        y = rng.integers(0, 4, rows) if named else rng.normal(size=rows)
+        content[f"y{number}"] = y.astype(np.float32)
+        content[f"n{number}"] = np.array(named)
+    np.savez(folder / f"tables-{first:08d}.npz", **content)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_batch_takes_its_share_from_the_pool(tmp_path, task):
+    for number, (width, named) in enumerate([(3, False), (3, False), (3, True)]):
+        _fake_file(tmp_path, PER_FILE * number, width, named)
+    pool = Pool(tmp_path, USE, CPU, task == "regression")
+    pool.take_in()
+    assert pool.size == (8 if task == "regression" else 12)
+    settings = recipe("nano", task)
+    tables = batch(Draw(0, task), Size(10, 40, 20, 3, 5), settings, pool)
+    assert tables.pooled == round(10 * settings.pool.share)
+    assert tables.x.shape == (10, 60, 3)
+    assert tables.y.isfinite().all()
+    if task == "classification":
+        assert int(tables.y.max()) < 5
+        assert (tables.classes >= 1).all()
+
+
+def test_rows_and_labels_stay_together(tmp_path):
+    """A pool table whose target is its first column: after the draw it still is."""
+    x = np.linspace(-1, 1, 80, dtype=np.float16)[:, None].repeat(2, axis=1)
+    np.savez(tmp_path / "tables-00000000.npz", x0=x, y0=x[:, 0].astype(np.float32), n0=np.array(False))
+    pool = Pool(tmp_path, USE, CPU, True)
+    pool.take_in()
+    drawn_x, drawn_y, named = pool.draw(Draw(1), 4, 50, 2)
+    assert not named.any()
+    torch.testing.assert_close(drawn_x[..., 0], drawn_y)
+    assert len(torch.unique(drawn_y[0])) == 50  # no row twice
+
+
+def test_tables_are_taken_in_order_and_no_further_than_asked(tmp_path):
+    for number in (0, 1, 3):
+        _fake_file(tmp_path, PER_FILE * number, 2, False)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in(1)
+    assert pool.seen == PER_FILE
+    pool.take_in()
+    assert pool.seen == 2 * PER_FILE  # the third file has not arrived, so the fourth waits
+
+
+def test_no_table_of_the_width_means_no_pool_rows(tmp_path):
+    _fake_file(tmp_path, 0, 2, False)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    assert pool.draw(Draw(0), 4, 50, 5) is None
+    assert pool.draw(Draw(0), 4, 50, 9) is None
+
+
+def test_equal_numbers_give_equal_tables():
+    pytest.importorskip("tabicl.prior")
+    kinds = set()
+    for number in (1, 2):
+        kind, first = make_table(0, number, USE)
+        again, second = make_table(0, number, USE)
+        kinds.add(kind)
+        assert kind == again
+        assert (first is None) == (second is None)
+        if first is not None:
+            np.testing.assert_array_equal(first.x, second.x)
+            np.testing.assert_array_equal(first.y, second.y)
+
+
+def test_files_hold_tables_with_signal_only(tmp_path):
+    pytest.importorskip("tabicl.prior")
+    tables = list(read_file(write_file(tmp_path, 0, 0, USE)))
+    assert len(tables) <= PER_FILE
+    for table in tables:
+        assert table.x.shape[0] == USE.rows
+        assert np.isfinite(table.y).all()
+
+
+@pytest.mark.timeout(120)
+def test_a_dead_worker_is_replaced(tmp_path):
+    pytest.importorskip("tabicl.prior")
+    pool = Pool(tmp_path, USE, CPU, False)
+    with Workers(tmp_path, 0, 1, USE) as workers:
+        victim = workers._processes[0]
+        os.kill(victim.pid, signal.SIGKILL)
+        victim.join(10)
+        waited = wait_for(pool, 1, workers, patience=100)
+        assert workers.restarts == 1
+        assert waited > 0
+        survivor = workers._processes[0]
+    deadline = time.monotonic() + 10
+    while survivor.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not survivor.is_alive()
