@@ -116,6 +116,12 @@ def numbers(rows=100, classes=2):
     )
 
 
+def wide(rows=60, features=501):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(rows, features)), columns=[f"f{i}" for i in range(features)])
+    return frame.assign(y=np.arange(rows) % 2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
@@ -125,7 +131,8 @@ def numbers(rows=100, classes=2):
         (["--dataset", "{table}", "--target", "z"], "z", "--target"),
         (["--dataset", "{one_class}"], "class", ""),
         (["--dataset", "{rare_class}", "--n", "20"], "class", ""),
-        (["--dataset", "{many_classes}", "--n", "30"], "11 classes", ""),
+        (["--dataset", "{many_classes}", "--n", "30"], "11 classes", "--top-classes 10"),
+        (["--dataset", "{wide}", *N20], "501 features", "--top-features 500"),
         (["--dataset", "{table}", "--n", "0"], "n must be at least 1", "--n 200"),
         (["--dataset", "{table}", "--k", "-5"], "k must be at least 1", "--k 1000"),
         (["--dataset", "{table}", "--n", "20", "--k", "500", "--strict"], "would shrink", "--k 55"),
@@ -149,6 +156,7 @@ def test_a_mistake_gets_one_line_a_hint_and_exit_code_2(tmp_path, capfd, argumen
         "table": lambda: csv(tmp_path, numbers()),
         "one_class": lambda: csv(tmp_path, numbers(classes=1)),
         "many_classes": lambda: csv(tmp_path, numbers(220, classes=11)),
+        "wide": lambda: csv(tmp_path, wide()),
         "rare_class": lambda: csv(tmp_path, numbers().assign(y=["rare"] + ["a", "b"] * 49 + ["a"])),
         "empty": lambda: write(tmp_path / "empty.csv", b""),
         "damaged": lambda: write(tmp_path / "damaged.safetensors", b"\x00" * 500),

@@ -65,6 +65,12 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     max_memory: Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")] = "4G",
     out: Annotated[Path | None, typer.Option(help="Keep the adapted model and the results here.")] = None,
+    top_classes: Annotated[
+        int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
+    ] = None,
+    top_features: Annotated[
+        int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
@@ -77,7 +83,7 @@ def run(
         "dataset": dataset, "task": task, "fold": fold, "target": target,
         "n": n, "k": k, "test_size": test_size, "seed": seed,
         "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
-        "strict": strict,
+        "top_classes": top_classes, "top_features": top_features, "strict": strict,
     }  # fmt: skip
     from tttab.files import check_writable
 
@@ -111,8 +117,11 @@ def _open(request: dict[str, Any], quiet: bool) -> Unit:
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 
+    import numpy as np
+
     from tttab.arms import Unit
     from tttab.data import load_table, load_task
+    from tttab.data.narrow import keep_classes, keep_features
     from tttab.models import open_model
 
     with console.waiting("loading the table", quiet=quiet):
@@ -120,13 +129,16 @@ def _open(request: dict[str, Any], quiet: bool) -> Unit:
             table = load_table(request["dataset"], target=request["target"])
         else:
             table = load_task(request["task"], request["fold"])
-    console.note(_describe(table), quiet=quiet)
-    for note in table.notes:
-        console.note(f"note: {note}", quiet=quiet)
+    if request["top_classes"] is not None:
+        table = keep_classes(table, request["top_classes"])
     split = split_rows(
         table.y, sizes, request["seed"], classes=len(table.classes), prescribed=table.official_split
     )
-    for note in split.notes:
+    if request["top_features"] is not None:
+        labelled = np.concatenate([split.context, split.queries])
+        table = keep_features(table, request["top_features"], labelled)
+    console.note(_describe(table), quiet=quiet)
+    for note in (*table.notes, *split.notes):
         console.note(f"note: {note}", quiet=quiet)
     start = time.perf_counter()
     with console.waiting("opening the model", quiet=quiet):

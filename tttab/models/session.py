@@ -143,23 +143,29 @@ class TabPFNSession:
             for name, tensor in state.items():
                 own[name].copy_(tensor)
 
-    def check_fits(self, classes: int, features: int) -> None:
+    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
         """Refuse tables beyond the model's limits.
 
         Raises:
-            ModelError: too many classes or features; the hint names a way on.
+            ModelError: too many classes, features or context rows; the hint names a way on.
         """
         limits = self._weights.inference_config
         most = int(limits.MAX_NUMBER_OF_CLASSES)
         if classes > most:
             raise ModelError(
                 f"the table has {classes} classes, the model can tell {most} apart",
-                "merge rare classes, or leave rows out: a table with at most 10 classes fits",
+                f"--top-classes {most}, or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
             )
         if features > limits.MAX_NUMBER_OF_FEATURES:
             raise ModelError(
                 f"the table has {features} features, the model reads {limits.MAX_NUMBER_OF_FEATURES}",
-                "select columns first, for example with sklearn.feature_selection.SelectKBest",
+                f"--top-features {limits.MAX_NUMBER_OF_FEATURES}",
+            )
+
+        if rows > limits.MAX_NUMBER_OF_SAMPLES:
+            raise ModelError(
+                f"a context of {rows:,} rows is more than the {limits.MAX_NUMBER_OF_SAMPLES:,} the model reads",
+                f"--n {limits.MAX_NUMBER_OF_SAMPLES // 2} --k {limits.MAX_NUMBER_OF_SAMPLES // 2}",
             )
 
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
@@ -170,7 +176,7 @@ class TabPFNSession:
                 class without a word.
             ModelError: the table is beyond the model's limits.
         """
-        self.check_fits(classes, x.shape[1])
+        self.check_fits(classes, x.shape[1], len(y))
         missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
         if missing:
             raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
