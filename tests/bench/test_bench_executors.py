@@ -1,0 +1,166 @@
+"""Every engine gives each cell once, with the same number, and survives what kills a process."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bench_fakes import SlowWork, cell
+
+from tttab.bench.executors import Engine, execute
+from tttab.bench.plan import units
+from tttab.bench.store import read_store
+from tttab.errors import BadAnswer, RequestError
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+CELLS = [
+    cell(table, arm, n, seed)
+    for table in ("alpha", "beta")
+    for seed in range(2)
+    for n in (50, 200)
+    for arm in ("icl@n", "ttt@n+k")
+]
+SCRIPT = """
+import sys
+from bench_fakes import SlowWork
+from test_bench_executors import CELLS
+from tttab.bench.executors import Engine, execute
+from tttab.bench.plan import units
+from tttab.bench.store import read_store
+folder, jobs = sys.argv[1], int(sys.argv[2])
+done = read_store(folder).done
+missing = [cell for cell in CELLS if cell.key not in done]
+for record in execute(units(missing), SlowWork(0.03), folder, Engine(jobs=jobs)):
+    print(record.cell.key, flush=True)
+"""
+
+
+def start(folder, jobs=1):
+    paths = {"PYTHONPATH": f"{ROOT}:{HERE}", "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(jobs)]
+    return subprocess.Popen(
+        command, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+
+
+def lines_of(folder):
+    """Every row line of every file: a cell that was run twice is here twice."""
+    return [
+        line for path in folder.glob("*.jsonl") for line in path.read_text().splitlines() if '"row"' in line
+    ]
+
+
+def numbers(records):
+    return {record.cell.key: dict(record.row.metrics) for record in records}
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """The numbers the in-process engine gives."""
+    folder = tmp_path_factory.mktemp("truth")
+    return numbers(execute(units(CELLS), SlowWork(), folder, Engine()))
+
+
+def test_units_share_a_split_and_lose_no_cell():
+    groups = units(CELLS)
+    assert sorted(c.key for group in groups for c in group) == sorted(c.key for c in CELLS)
+    assert all(len({(c.table, c.seed, c.n) for c in group}) == 1 for group in groups)
+    assert len(groups) == 8
+
+
+def test_here_writes_before_it_yields(tmp_path, truth):
+    seen = []
+    for record in execute(units(CELLS), SlowWork(), tmp_path, Engine()):
+        seen.append(record.cell.key)
+        assert set(seen) == set(read_store(tmp_path).done)
+    assert len(seen) == len(CELLS)
+    assert numbers(read_store(tmp_path).records) == truth
+
+
+def test_processes_give_the_same_numbers(tmp_path, truth):
+    records = [*execute(units(CELLS), SlowWork(), tmp_path, Engine(jobs=2))]
+    assert numbers(records) == truth
+    assert numbers(read_store(tmp_path).records) == truth
+    assert len(lines_of(tmp_path)) == len(CELLS)
+
+
+def test_a_dead_process_is_explained_and_what_is_done_is_kept(tmp_path, truth):
+    work = SlowWork(0.01, die_once=str(tmp_path / "died"))
+    with pytest.raises(BadAnswer, match="worker process died") as caught:
+        [*execute(units(CELLS), work, tmp_path / "store", Engine(jobs=2))]
+    assert "--jobs 1" in caught.value.hint
+    done = read_store(tmp_path / "store").done
+    missing = [c for c in CELLS if c.key not in done]
+    assert 0 < len(missing) < len(CELLS)
+    [*execute(units(missing), work, tmp_path / "store", Engine(jobs=2))]
+    assert numbers(read_store(tmp_path / "store").records) == truth
+    assert len(lines_of(tmp_path / "store")) == len(CELLS)
+
+
+def test_kill_9_at_random_moments_loses_and_doubles_nothing(tmp_path, truth):
+    rng = random.Random(5)
+    promised = set()
+    for _ in range(4):
+        process = start(tmp_path)
+        process.stdout.readline()
+        time.sleep(rng.uniform(0.0, 0.12))
+        process.kill()
+        out, _ = process.communicate(timeout=30)
+        promised |= set(out.decode().split())
+        assert promised <= set(read_store(tmp_path).done)
+    process = start(tmp_path)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    contents = read_store(tmp_path)
+    assert numbers(contents.records) == truth
+    assert len(lines_of(tmp_path)) - len(contents.damaged) == len(CELLS)
+
+
+def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
+    process = start(tmp_path, jobs=2)
+    process.stdout.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    done = len(read_store(tmp_path).done)
+    assert 0 < done <= len(CELLS)
+    time.sleep(0.3)
+    assert len(read_store(tmp_path).done) == done
+
+
+def test_ray_with_two_workers_one_killed_in_mid_run(tmp_path, truth, monkeypatch):
+    pytest.importorskip("ray", reason="Ray is an extra: pip install 'tttab[ray]'")
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    work = SlowWork(0.01, die_once=str(tmp_path / "died"))
+    records = [*execute(units(CELLS), work, tmp_path / "store", Engine("ray", jobs=2))]
+    assert (tmp_path / "died").exists(), "no worker was killed: the test proves nothing"
+    assert sorted(record.cell.key for record in records) == sorted(truth)
+    assert numbers(read_store(tmp_path / "store").records) == truth
+    assert len(lines_of(tmp_path / "store")) == len(CELLS)
+
+
+@pytest.mark.parametrize(
+    "engine", [Engine(jobs=0), Engine("slurm"), Engine(address="auto")], ids=["jobs", "name", "address"]
+)
+def test_engines_that_make_no_sense(engine, tmp_path):
+    with pytest.raises(RequestError) as caught:
+        [*execute([], SlowWork(), tmp_path, engine)]
+    assert caught.value.hint.startswith("--")
+
+
+def test_work_can_be_sent_to_another_process():
+    import cloudpickle
+
+    from tttab.bench import BenchRequest
+    from tttab.bench.work import run_unit
+
+    work = partial(run_unit, request=BenchRequest(("banana",)), threads=1)
+    assert cloudpickle.loads(cloudpickle.dumps(work)).keywords == work.keywords

@@ -1,0 +1,217 @@
+"""The report on a store with known numbers: figures, golden tables, export, the page in a browser."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from bench_fakes import cell, fill, record, study
+
+from tttab.bench import export, html_report, markdown_report, read_store, summaries
+from tttab.bench.export import bencheval_frame
+from tttab.bench.tables import arms_table, curves_table, failed_table, overall_table
+from tttab.errors import RequestError, StoreError
+from tttab.report import ReportTable, to_html, to_markdown
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def contents(tmp_path_factory):
+    return read_store(fill(tmp_path_factory.mktemp("store"), study()))
+
+
+@pytest.fixture(scope="module")
+def summary(contents):
+    (only,) = summaries(contents)
+    return only
+
+
+def test_effective_context_per_table(summary):
+    found = {(e.table, e.n): e for e in summary.effects["accuracy"]}
+    # ttt at n = 200 has the error of icl at 4 x 200, but for 0.001 x seed: 0.1 log10(n'/800) = -0.001
+    assert found["alpha", 200].context.rows == pytest.approx(800 * 10**-0.01, rel=1e-6)
+    assert found["beta", 200].context.censored == "beyond"
+    assert found["gamma", 200].context.censored == "below"
+    assert [e.table for e in summary.effects["accuracy"] if e.n == 200 and e.saturated] == ["flat"]
+
+
+def test_overall_counts(summary):
+    line = next(o for o in summary.overall if (o.metric, o.n) == ("log_loss", 200))
+    assert (line.tables, line.counted, line.below, line.beyond) == (4, 3, 1, 1)
+    assert line.harmed.estimate == 0.25
+    assert line.helped == 2
+    assert line.saturated == ("flat",)
+    ratios = [4 * 10**-0.01, 1000 / 200, 50 / 200]
+    assert line.ratio.estimate == pytest.approx(math.prod(ratios) ** (1 / 3), rel=1e-6)
+
+
+def test_a_failed_cell_is_in_no_mean_but_named(summary, contents):
+    pair = next(p for p in summary.pairs if (p.table, p.n, p.metric) == ("beta", 200, "accuracy"))
+    assert (pair.seeds, pair.failed) == (2, 1)
+    assert pair.base == pytest.approx(0.4 - 0.1 * math.log10(4) + 0.01 * (0 + 2) / 2)
+    (line,) = failed_table(contents).rows
+    assert line == ("beta", "ttt@n+k", 200, 1, "paper k=1000", "out of memory")
+
+
+def test_break_even(summary):
+    assert [line.predictions for line in summary.break_even] == pytest.approx([50_000.0] * 4)
+
+
+def test_golden_overall_table(summary):
+    assert to_markdown(overall_table(summary)).splitlines()[2:14] == [
+        "| figure | error rate | log loss |",
+        "| --- | ---: | ---: |",
+        "| data sets | 4 | 4 |",
+        "| mean ttt - icl | -0.0149 [-0.1248, +0.1109] | -0.0149 [-0.1248, +0.1109] |",
+        "| harmed | 1 of 4 | 1 of 4 |",
+        "| share harmed | 0.25 [0.00, 0.75] | 0.25 [0.00, 0.75] |",
+        "| helped | 2 of 4 | 2 of 4 |",
+        "| n'/n, geometric mean | 1.70 [0.25, 5.00] | 1.70 [0.25, 5.00] |",
+        "| n'/n, median | 3.91 [0.25, 5.00] | 3.91 [0.25, 5.00] |",
+        "| data sets in n'/n | 3 | 3 |",
+        "| censored below | 1 of 3 | 1 of 3 |",
+        "| censored beyond | 1 of 3 | 1 of 3 |",
+    ]
+
+
+def test_golden_curves_table(summary):
+    rows = {row[:2]: row[2:] for row in curves_table(summary, "accuracy").rows}
+    interval = "-0.0592 [-0.0617, -0.0567]"
+    shown = rows["alpha", 200]
+    assert shown[0] == "1,000"
+    assert shown[3:] == (interval, "helped", "782", "3.91", 3, 0)
+    assert rows["beta", 200][3:] == ("-0.1657 [-0.1784, -0.1530]", "helped", "≥ 1,000", "≥ 5.00", 2, 1)
+    assert rows["gamma", 200][4:] == ("harmed", "≤ 50", "≤ 0.25", 3, 0)
+
+
+def test_golden_arms_table(summary):
+    rows = {row[0]: row[1:] for row in arms_table(summary, "accuracy").rows}
+    assert rows["icl@n"][1] == "baseline"
+    assert rows["ttt@n+k"][2:5] == (1, 4, 2.5)
+    assert rows["ttt@n+k"][-1] == 1
+    assert rows["icl@n+k"][4] == 1.25
+
+
+def test_label_budgets_are_never_mixed(tmp_path):
+    rows = [record(cell("alpha", "icl@n", 200, seed), 0.3) for seed in (0, 1)]
+    for budget, error in (("paper k=1000", 0.2), ("equal", 0.25)):
+        rows += [record(cell("alpha", "ttt@n+k", 200, seed, budget=budget), error) for seed in (0, 1)]
+    found = {s.group.budget: s.pairs[0].error for s in summaries(read_store(fill(tmp_path, rows)))}
+    assert found == {"paper k=1000": pytest.approx(0.2), "equal": pytest.approx(0.25)}
+
+
+def test_a_store_of_failures_alone_can_be_reported(tmp_path):
+    rows = [record(cell(arm=arm), failed="no model") for arm in ("icl@n", "ttt@n+k")]
+    contents = read_store(fill(tmp_path, rows))
+    assert "no model" in html_report(contents)
+    assert markdown_report(contents).count("no model") == 2
+
+
+def test_markdown_and_html_escape_what_they_are_given():
+    table = ReportTable("a <b>", ("x",), (("<script>|",),), left=("x",))
+    assert "<script>\\|" in to_markdown(table)
+    assert "<script>" not in to_html(table)
+    with pytest.raises(ValueError, match="cells"):
+        ReportTable("t", ("x", "y"), ((1,),))
+
+
+class Links(HTMLParser):
+    """Collects everything a page would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [v for name, v in attrs if name in ("src", "href", "data", "action", "srcset")]
+        self.found += [tag] if tag in ("script", "iframe", "object", "embed", "link", "img") else []
+
+
+def test_the_page_is_one_file_that_asks_for_nothing(contents):
+    text = html_report(contents)
+    links = Links()
+    links.feed(text)
+    assert links.found == []
+    assert "url(" not in text and "@import" not in text
+    assert "out of memory" in text and "Test CPU" in text and "torch 2.0" in text
+    for table in ("alpha", "beta", "gamma", "flat"):
+        assert f'aria-label="{table}: error rate"' in text
+        assert f'aria-label="{table}: log loss"' in text
+    assert not re.search(r"[\"\s,](nan|inf)[\",\s]", text)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
+def test_the_page_in_a_real_browser(contents, tmp_path):
+    """The browser lays the page out, draws every chart and reports no error and no request."""
+    from PIL import Image
+
+    page, picture = tmp_path / "report.html", tmp_path / "report.png"
+    page.write_text(html_report(contents), encoding="utf-8")
+    head = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    head += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2600", "--enable-logging=stderr"]
+    shot = subprocess.run(
+        [*head, f"--screenshot={picture}", "--dump-dom", page.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert shot.returncode == 0, shot.stderr
+    assert "CONSOLE" not in shot.stderr
+    assert shot.stdout.count("<svg") == 2 + 1 + 2 + 8
+    with Image.open(picture) as image:
+        pixels = image.convert("RGB").resize((300, 650), Image.NEAREST)
+        colours = {colour for _, colour in pixels.getcolors(300 * 650)}
+    assert any(near(c, (213, 94, 0)) for c in colours), "no line in the colour of ttt"
+    assert any(near(c, (0, 114, 178)) for c in colours), "no line in the colour of icl"
+
+
+def near(colour, wanted):
+    return all(abs(a - b) < 12 for a, b in zip(colour, wanted, strict=True))
+
+
+def test_bencheval_reads_the_export(contents, tmp_path):
+    pytest.importorskip("bencheval", reason="bencheval is a test extra: pip install 'tttab[test]'")
+    import pandas as pd
+    from bencheval.evaluator import BenchmarkEvaluator
+
+    path, remarks = export(contents, tmp_path / "rows.bencheval")
+    frame = pd.read_csv(path)
+    assert {*frame.columns} >= {"method", "task", "seed", "metric_error", "time_train_s", "time_infer_s"}
+    assert any("worst error" in remark for remark in remarks)
+    assert frame["imputed"].sum() == 1
+    evaluator = BenchmarkEvaluator(seed_column="seed")
+    evaluator.verify_data(frame[evaluator.required_input_columns])
+    board = evaluator.leaderboard(
+        frame[evaluator.required_input_columns], metrics=["winrate", "improvability"]
+    )
+    assert board.index[0].startswith("icl@n+k")
+    assert len(board) == 8
+
+
+def test_bencheval_fills_a_failed_cell_with_the_worst_error(contents):
+    frame, _ = bencheval_frame(contents)
+    there = frame[(frame.task == "beta") & (frame.seed == 1)]
+    assert there[there.imputed].metric_error.item() == there.metric_error.max()
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_every_cell_is_exported_failed_ones_with_their_reason(contents, tmp_path, form):
+    import pandas as pd
+
+    path, _ = export(contents, tmp_path / f"rows.{form}")
+    frame = pd.read_csv(path) if form == "csv" else pd.read_parquet(path)
+    assert len(frame) == len(contents.records)
+    assert frame["key"].is_unique
+    assert frame.loc[frame["error"] == "out of memory", "table"].tolist() == ["beta"]
+
+
+def test_export_says_what_it_cannot_do(contents, tmp_path):
+    with pytest.raises(RequestError, match="cannot export"):
+        export(contents, tmp_path / "rows.xlsx")
+    with pytest.raises(StoreError, match="no rows"):
+        export(read_store(tmp_path / "nothing"), tmp_path / "rows.csv")

@@ -1,0 +1,120 @@
+"""The protocol's figures on numbers with known answers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tttab.bench import statistics as stats
+
+NS = [50, 100, 200, 400, 800]
+
+
+def test_effective_context_at_a_measured_point_and_between_two():
+    errors = [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert stats.effective_context(NS, errors, 0.2) == stats.EffectiveContext(400.0, "")
+    between = stats.effective_context(NS, errors, 0.15)
+    assert between.rows == pytest.approx(math.sqrt(400 * 800))
+    assert between.censored == ""
+
+
+def test_effective_context_of_the_curve_itself_is_n():
+    errors = [0.5, 0.4, 0.3, 0.2, 0.1]
+    for n, error in zip(NS, errors, strict=True):
+        assert stats.effective_context(NS, errors, error).rows == pytest.approx(n)
+
+
+def test_effective_context_beyond_the_end_and_never_reached():
+    errors = [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert stats.effective_context(NS, errors, 0.05) == stats.EffectiveContext(800.0, "beyond")
+    assert stats.effective_context(NS, errors, 0.6) == stats.EffectiveContext(50.0, "below")
+
+
+def test_effective_context_does_not_believe_a_noisy_dip():
+    """The dip to 0.2 at n = 100 is noise: pooled with its neighbours it is 0.3, so 0.25 comes later."""
+    errors = [0.5, 0.2, 0.4, 0.3, 0.2]
+    assert stats.monotone(errors) == pytest.approx([0.5, 0.3, 0.3, 0.3, 0.2])
+    found = stats.effective_context(NS, errors, 0.25)
+    assert found.rows == pytest.approx(math.sqrt(400 * 800))
+
+
+def test_effective_context_on_a_flat_stretch_takes_its_first_point():
+    assert stats.effective_context(NS, [0.5, 0.3, 0.3, 0.3, 0.2], 0.3).rows == 100.0
+
+
+@pytest.mark.parametrize(("ns", "errors"), [([], []), ([50, 50], [0.1, 0.1]), ([50, 100], [0.1])])
+def test_effective_context_refuses_what_is_no_curve(ns, errors):
+    with pytest.raises(ValueError, match="curve"):
+        stats.effective_context(ns, errors, 0.1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_monotone_agrees_with_scikit_learn(errors):
+    from sklearn.isotonic import isotonic_regression
+
+    assert stats.monotone(errors) == pytest.approx(isotonic_regression(errors, increasing=False), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.floats(0.01, 1), min_size=5, max_size=5), st.floats(0, 1), st.floats(0, 1))
+def test_a_smaller_error_never_needs_less_context(errors, one, other):
+    low, high = sorted((one, other))
+    better, worse = (stats.effective_context(NS, errors, target).rows for target in (low, high))
+    assert better >= worse - 1e-9
+
+
+def test_seed_interval_is_students():
+    found = stats.seed_interval([1.0, 2.0, 3.0])
+    assert found.estimate == 2.0
+    assert found.high - found.estimate == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+
+
+def test_verdicts_need_more_than_noise_and_more_than_one_seed():
+    assert stats.verdict([0.10, 0.11, 0.12]) == "harmed"
+    assert stats.verdict([-0.10, -0.11, -0.12]) == "helped"
+    assert stats.verdict([-0.10, 0.11, 0.02]) == "within noise"
+    assert stats.verdict([0.5]) == "unknown"
+    assert stats.verdict([0.0, 0.0, 0.0]) == "within noise"
+
+
+def test_saturation_rule():
+    assert stats.saturated([0.30, 0.31, 0.29], [0.30, 0.31, 0.30])
+    assert stats.saturated([0.30, 0.31, 0.29], [0.35, 0.36, 0.34])
+    assert not stats.saturated([0.30, 0.31, 0.29], [0.20, 0.21, 0.20])
+    assert not stats.saturated([0.30], [0.20])
+
+
+def test_bootstrap_is_reproducible_and_covers_the_mean():
+    values = [1.0, 2.0, 3.0, 4.0]
+    found = stats.bootstrap(values, stats.mean)
+    assert found == stats.bootstrap(values, stats.mean)
+    assert found.estimate == 2.5
+    assert 1.0 <= found.low < 2.5 < found.high <= 4.0
+    exact = math.sqrt(1.25 / 4)
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(exact, rel=0.15)
+
+
+def test_bootstrap_of_one_data_set_claims_no_interval():
+    found = stats.bootstrap([3.0], stats.geometric_mean)
+    assert found.estimate == pytest.approx(3.0)
+    assert math.isnan(found.low)
+    assert math.isnan(stats.bootstrap([], stats.mean).estimate)
+
+
+def test_geometric_mean_weighs_up_and_down_alike():
+    assert stats.geometric_mean(np.array([0.25, 4.0])) == pytest.approx(1.0)
+
+
+def test_break_even():
+    assert stats.break_even(10.0, short_ms=20.0, long_ms=120.0) == pytest.approx(100_000)
+    assert math.isinf(stats.break_even(10.0, short_ms=50.0, long_ms=50.0))
+
+
+def test_ranks_share_ties_and_put_failures_last():
+    found = stats.mean_ranks({"a": [0.1, 0.2], "b": [0.1, 0.3], "c": [math.nan, 0.1]})
+    assert found == {"a": 1.75, "b": 2.25, "c": 2.0}

@@ -1,0 +1,177 @@
+"""Which cells a request asks for: their identities are known before anything runs.
+
+Tables are loaded and splits drawn (cheap); the model file is hashed, not opened. So the same
+request after an interruption finds what is missing by comparing keys. What does not belong here:
+running cells (see `work`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import groupby
+from statistics import median
+from types import SimpleNamespace
+
+from tttab.arms import ARMS, Unit
+from tttab.bench.grid import ICL
+from tttab.bench.records import Cell, Record
+from tttab.bench.request import BenchRequest
+from tttab.core import Table, identity_hash
+from tttab.errors import DataError, SplitError
+from tttab.files import sha256_of
+from tttab.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
+
+
+@dataclass(frozen=True)
+class TablePlan:
+    """The cells of one table, with what could not be had."""
+
+    table: str
+    cells: tuple[Cell, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences: k shrunk, an n that the table is too small for."""
+    unavailable: str = ""
+    """Why the table could not be read; empty if it could."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a request asks for."""
+
+    tables: tuple[TablePlan, ...] = field(default_factory=tuple)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Each cell once, seed by seed so that every table has something to show early."""
+        unique = {cell.key: cell for table in self.tables for cell in table.cells}
+        return tuple(sorted(unique.values(), key=lambda cell: cell.seed))
+
+    def missing(self, done: Mapping[str, Record]) -> tuple[Cell, ...]:
+        """Return the cells that `done` does not hold; failed ones are not done."""
+        return tuple(cell for cell in self.cells if cell.key not in done)
+
+
+def plan_tables(request: BenchRequest) -> Iterator[TablePlan]:
+    """Yield the plan of one table after the other; loading may take a while.
+
+    Raises:
+        RequestError: the request makes no sense.
+        ModelError: the model file is not there.
+    """
+    request.check()
+    for name in request.tables:
+        try:
+            table = load(name)
+        except DataError as error:
+            yield TablePlan(name, unavailable=error.message)
+            continue
+        yield _plan_table(request, name, table)
+
+
+def units(cells: Iterable[Cell]) -> list[tuple[Cell, ...]]:
+    """Return the cells grouped by split: what shares a split runs in one place, one after the other."""
+
+    def place(cell: Cell) -> tuple[int, str, int, int]:
+        return cell.seed, cell.table, cell.n, cell.k
+
+    return [tuple(group) for _, group in groupby(sorted(cells, key=place), key=place)]
+
+
+def split_of(request: BenchRequest, table: Table, n: int, seed: int) -> Split:
+    """Return the split of one unit.
+
+    Raises:
+        SplitError: the table is too small.
+    """
+    budget, k = request.budget, request.k
+    if budget == "equal" and n >= LABELS_OF_EQUAL_BUDGET:
+        budget, k = "paper", 1  # plain icl reads no query row, but a split has at least one
+    asked = SplitRequest(n, k, request.test_size, budget)
+    return split_rows(table.y, asked, seed, classes=len(table.classes))
+
+
+@lru_cache(maxsize=8)
+def load(name: str) -> Table:
+    """Return a table by name, id or file, kept for the next unit of this process.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from tttab.data import load_table
+
+    return load_table(name)
+
+
+def estimate_seconds(cells: Sequence[Cell], measured: Iterable[Record]) -> tuple[float, int]:
+    """Return (seconds the cells take one after the other, cells of which nothing is known).
+
+    A cell takes what finished cells of its arm took on the same table, or else on any table; of several
+    sizes n the nearest counts.
+    """
+    known = [(r.cell, r.wall_seconds) for r in measured if not r.failed]
+    guesses = [_guess(cell, known) for cell in cells]
+    return sum(guess for guess in guesses if guess is not None), sum(guess is None for guess in guesses)
+
+
+def _guess(cell: Cell, known: Sequence[tuple[Cell, float]]) -> float | None:
+    same_arm = [(other, seconds) for other, seconds in known if other.arm == cell.arm]
+    same_table = [pair for pair in same_arm if pair[0].table == cell.table]
+    pool = same_table or same_arm
+    if not pool:
+        return None
+    nearest = min(abs(other.n - cell.n) for other, _ in pool)
+    return median(seconds for other, seconds in pool if abs(other.n - cell.n) == nearest)
+
+
+def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:
+    digest, file = _model_of(request, table)
+    cells: list[Cell] = []
+    notes: list[str] = []
+    for seed in request.seeds:
+        for n in request.ns:
+            try:
+                split = split_of(request, table, n, seed)
+            except SplitError as error:
+                notes.append(f"{name}: n = {n:,} cannot be had: {error.message}")
+                continue
+            arms = request.arms_at(n)
+            if any(arm != ICL for arm in arms):
+                notes += [f"{name}: {note}" for note in split.notes]
+            unit = Unit(table, split, digest, request.rule, request.schedule, seed, request.memory)
+            cells += [_cell(request, name, unit, arm, file) for arm in arms]
+    return TablePlan(name, tuple(cells), tuple(dict.fromkeys(notes)))
+
+
+def _cell(request: BenchRequest, name: str, unit: Unit, arm: str, file: str) -> Cell:
+    about = ARMS[arm]
+    return Cell(
+        table=name,
+        seed=unit.split.seed,
+        n=unit.split.n,
+        k=unit.split.k,
+        arm=arm,
+        key=identity_hash(unit.identity(arm)),
+        model=file if about.model else "",
+        budget="" if arm == ICL else request.budget_label,
+        recipe=request.recipe if about.rule == "" else "",
+        test_asked=request.test_size or 0,
+        classes=len(unit.table.classes),
+    )
+
+
+def _model_of(request: BenchRequest, table: Table) -> tuple[SimpleNamespace, str]:
+    """Return what stands for the opened model in an identity, and the file's name."""
+    if not any(ARMS[arm].model for arm in request.arms):
+        return SimpleNamespace(info=SimpleNamespace(sha256="")), ""
+    sha256, file = _digest(request.model, table.task)
+    return SimpleNamespace(info=SimpleNamespace(sha256=sha256)), file
+
+
+@lru_cache
+def _digest(model: str, task: str) -> tuple[str, str]:
+    from tttab.models import resolve
+
+    path, _ = resolve(model, task)
+    return sha256_of(path), path.name

@@ -1,0 +1,83 @@
+"""What a user asks of the benchmark: tables, sizes, arms, seeds, model and how far weights move.
+
+What does not belong here: which cells follow from it (see `plan`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tttab.adapt import Schedule
+from tttab.arms import ARMS
+from tttab.bench.grid import ICL, ICL_ALL, TTT
+from tttab.errors import RequestError
+from tttab.memory import DEFAULT_BUDGET
+from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
+
+NS = (50, 100, 200, 400, 600, 800, 1000)
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """One benchmark. Equal requests give equal cells."""
+
+    tables: tuple[str, ...]
+    """Names, OpenML ids or files, as `tttab.data.load_table` takes them."""
+    ns: tuple[int, ...] = NS
+    k: int = 1000
+    arms: tuple[str, ...] = (ICL, TTT, ICL_ALL)
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    """Each names a split and its training streams."""
+    controls_at: tuple[int, ...] = (200,)
+    """Context sizes for arms other than icl@n and ttt@n+k, which run at every n."""
+    ttt_at: tuple[int, ...] = ()
+    """Context sizes for ttt@n+k; empty: every n."""
+    budget: Budget = "paper"
+    test_size: int | None = None
+    model: str = "auto"
+    rule: str = "full"
+    schedule: Schedule = field(default_factory=Schedule)
+    device: str = "auto"
+    memory: int = DEFAULT_BUDGET
+    """The most bytes one process may hold."""
+
+    def check(self) -> None:
+        """Raise RequestError where a value makes no sense, before anything is loaded."""
+        if not self.tables:
+            raise RequestError("no table to run on", "--suite smoke")
+        for name, values in (("n", self.ns), ("arms", self.arms), ("seeds", self.seeds)):
+            if not values or len(set(values)) < len(values):
+                raise RequestError(f"--{name} needs at least one value, and none twice", "tttab bench --help")
+        for arm in self.arms:
+            if arm not in ARMS:
+                raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
+        if min(self.ns) < 1 or self.k < 1:
+            raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
+        self.schedule.check()
+
+    def arms_at(self, n: int) -> tuple[str, ...]:
+        """Return the arms to run with n context rows.
+
+        Under the equal budget n = 1,000 leaves no query row: only plain icl can run there.
+        """
+        if self.budget == "equal" and n >= LABELS_OF_EQUAL_BUDGET:
+            return tuple(arm for arm in self.arms if arm == ICL)
+        return tuple(arm for arm in self.arms if n in self._ns_of(arm))
+
+    def _ns_of(self, arm: str) -> tuple[int, ...]:
+        if arm == ICL:
+            return self.ns
+        return (self.ttt_at or self.ns) if arm == TTT else self.controls_at
+
+    @property
+    def budget_label(self) -> str:
+        """The label budget in words."""
+        return f"paper k={self.k}" if self.budget == "paper" else "equal"
+
+    @property
+    def recipe(self) -> str:
+        """Rule and schedule in words; equal words mean an equal schedule."""
+        standard, mine = Schedule(), self.schedule
+        names = ("steps", "lr", *(f for f in Schedule.__dataclass_fields__ if f not in ("steps", "lr")))
+        shown = [n for n in names if n in ("steps", "lr") or getattr(mine, n) != getattr(standard, n)]
+        return ", ".join([f"rule {self.rule}", *(f"{name} {getattr(mine, name):g}" for name in shown)])

@@ -1,0 +1,169 @@
+"""The result store: a folder of JSON Lines files, one per writer, that are only ever appended to.
+
+A finished cell is one line, written by one `write` to a file opened with O_APPEND and synced before
+the cell counts as done. A process that is killed loses the cell in hand and nothing else; a torn
+last line is skipped by the reader. Copying the files of two stores into one folder merges them.
+What does not belong here: what the lines mean beyond their key.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tttab.bench.records import Machine, Record, machine_from_dict, record_from_dict
+from tttab.errors import StoreError
+
+PATTERN = "cells-*.jsonl"
+
+
+class Writer:
+    """Appends lines to a file of its own inside the store's folder; create one per process."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        """Open lazily: a run with nothing to do leaves no file.
+
+        Args:
+            folder: the store; made on the first write.
+        """
+        self.folder = Path(folder)
+        self._file: int | None = None
+        self._machines: set[str] = set()
+
+    def append(self, record: Record, machine: Machine) -> None:
+        """Write one finished cell, on disk when this returns.
+
+        Raises:
+            StoreError: the folder cannot be written or the disk is full; the file is as before.
+        """
+        if machine.id not in self._machines:
+            self._write(machine.to_dict())
+            self._machines.add(machine.id)
+        self._write(record.to_dict())
+
+    def unavailable(self, table: str, reason: str) -> None:
+        """Note that a table could not be read, so that no report leaves it out silently.
+
+        Raises:
+            StoreError: the folder cannot be written or the disk is full.
+        """
+        self._write({"kind": "unavailable", "table": table, "reason": reason})
+
+    def close(self) -> None:
+        """Close the file, if one was opened."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=_plain) + "\n"
+        try:
+            if self._file is None:
+                self._file = self._open()
+            _append_whole(self._file, text.encode())
+        except OSError as error:
+            hint = "free some disk space, then the same command again: what is done stays done"
+            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}", hint) from error
+
+    def _open(self) -> int:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"cells-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
+        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a store holds, one record per key."""
+
+    done: Mapping[str, Record] = field(default_factory=dict)
+    """Finished cells by key."""
+    failed: Mapping[str, Record] = field(default_factory=dict)
+    """Cells that never finished, by key, with the latest reason."""
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    unavailable: Mapping[str, str] = field(default_factory=dict)
+    """Tables that could not be read and have no row, with the reason."""
+    damaged: tuple[str, ...] = ()
+    """Lines that could not be read, as `file:line`; a torn last line is one of them."""
+
+    @property
+    def records(self) -> list[Record]:
+        """Every cell once: the finished ones, then the failed ones."""
+        return [*self.done.values(), *self.failed.values()]
+
+
+def read_store(folder: str | os.PathLike[str]) -> Contents:
+    """Read every file of a store; an absent folder is an empty store.
+
+    Of several finished lines with one key the first to finish counts: equal keys mean equal numbers.
+    """
+    rows: list[Record] = []
+    machines: dict[str, Machine] = {}
+    unavailable: dict[str, str] = {}
+    damaged: list[str] = []
+    for place, line in _lines(Path(folder)):
+        try:
+            data = json.loads(line)
+            match data["kind"]:
+                case "row":
+                    rows.append(record_from_dict(data))
+                case "machine":
+                    machines[data["id"]] = machine_from_dict(data)
+                case "unavailable":
+                    unavailable[data["table"]] = data["reason"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged.append(place)
+    done, failed = _one_per_key(rows)
+    seen = {record.cell.table for record in rows}
+    absent = {table: reason for table, reason in unavailable.items() if table not in seen}
+    return Contents(done, failed, machines, absent, tuple(damaged))
+
+
+def _one_per_key(rows: Iterable[Record]) -> tuple[dict[str, Record], dict[str, Record]]:
+    done: dict[str, Record] = {}
+    failed: dict[str, Record] = {}
+    for record in sorted(rows, key=lambda record: record.finished):
+        if record.failed:
+            failed[record.cell.key] = record
+        else:
+            done.setdefault(record.cell.key, record)
+    return done, {key: record for key, record in failed.items() if key not in done}
+
+
+def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.glob(PATTERN)):
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if line.strip():
+                yield f"{path.name}:{number}", line
+
+
+def _append_whole(file: int, data: bytes) -> None:
+    """Append all of `data` or nothing, and wait until it is on disk."""
+    before = os.fstat(file).st_size
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(file, data[written:])
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, before)
+        raise
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Iterable):
+        return list(value)
+    raise TypeError(f"the store holds plain data, not {type(value).__name__}")

@@ -1,0 +1,276 @@
+"""From a store to the figures of the protocol: per table, overall and per arm, for one group at a time.
+
+What does not belong here: how figures are written down (see `tables`, `charts`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tttab.bench import statistics as stats
+from tttab.bench.grid import ICL, ICL_ALL, METRICS, TTT, Grid, Group, groups_of
+from tttab.bench.statistics import EffectiveContext, Interval, Verdict
+from tttab.bench.store import Contents
+from tttab.core import Row
+
+REFERENCE_N = 200
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One arm against plain icl at the same n on one table, seeds averaged."""
+
+    table: str
+    arm: str
+    n: int
+    metric: str
+    base: float
+    """Mean icl error."""
+    error: float
+    """Mean error of the arm, over the same seeds."""
+    difference: Interval
+    """Arm minus icl, with the interval over seeds; negative is better."""
+    verdict: Verdict
+    seeds: int
+    failed: int
+    """Seeds that failed and so are not in the means."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The effective context of ttt@n on one table."""
+
+    table: str
+    n: int
+    context: EffectiveContext
+    saturated: bool
+
+    @property
+    def ratio(self) -> float:
+        """n'/n; a bound where the context is censored."""
+        return self.context.rows / self.n
+
+
+@dataclass(frozen=True)
+class Overall:
+    """One metric over all data sets at one n; data sets weigh the same."""
+
+    metric: str
+    n: int
+    tables: int
+    difference: Interval
+    """Mean error difference, ttt minus icl."""
+    harmed: Interval
+    """Share of data sets that ttt makes worse beyond noise."""
+    helped: int
+    undecided: int
+    """Data sets with a single seed, where noise is unknown."""
+    ratio: Interval
+    """Geometric mean of n'/n over the data sets that are not saturated, censored ones at their bound."""
+    median_ratio: Interval
+    counted: int
+    """Data sets in the ratio."""
+    below: int
+    beyond: int
+    saturated: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm at the reference n, over all data sets that have both it and icl."""
+
+    name: str
+    error: float
+    difference: Interval
+    harmed: int
+    tables: int
+    rank: float
+    """Mean rank among the arms, a failed arm last; NaN where the arm was not run on every table."""
+    failed: int
+    adapt_seconds: float
+    predict_ms: float
+    """Milliseconds per 1,000 predictions, mean over data sets."""
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """The cost of adapting against serving on one table."""
+
+    table: str
+    adapt_seconds: float
+    short_ms: float
+    long_ms: float
+    predictions: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Every figure of one group."""
+
+    grid: Grid
+    metrics: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+    """ttt against icl at every n, per metric and table."""
+    effects: dict[str, tuple[Effect, ...]]
+    """Per metric, at every n of ttt."""
+    overall: tuple[Overall, ...]
+    arms: dict[str, tuple[Arm, ...]]
+    """Per metric, at the reference n."""
+    break_even: tuple[BreakEven, ...]
+    reference_n: int
+
+    @property
+    def group(self) -> Group:
+        """What the rows have in common."""
+        return self.grid.group
+
+
+def summaries(contents: Contents) -> list[Summary]:
+    """Return one summary for each group of a store: label budgets are never mixed."""
+    return [summarise(Grid(contents.records, group)) for group in groups_of(contents.records)]
+
+
+def summarise(grid: Grid) -> Summary:
+    """Compute all figures of one group."""
+    metrics = _metrics(grid)
+    ns = sorted({n for table in grid.tables for n in grid.ns(table, TTT)})
+    reference = REFERENCE_N if REFERENCE_N in ns or not ns else ns[0]
+    pairs = tuple(
+        found
+        for metric in metrics
+        for table in grid.tables
+        for n in ns
+        if (found := pair(grid, table, TTT, n, metric))
+    )
+    effects = {m: tuple(e for t in grid.tables for n in ns if (e := effect(grid, t, n, m))) for m in metrics}
+    overall = tuple(_overall(m, n, pairs, effects[m]) for m in metrics for n in ns)
+    arms = {metric: arm_lines(grid, reference, metric) for metric in metrics}
+    return Summary(grid, metrics, pairs, effects, overall, arms, _break_evens(grid, reference), reference)
+
+
+def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
+    """Compare an arm with icl on one table over the seeds both have; None without one."""
+    ours, base = grid.errors(table, arm, n, metric), grid.errors(table, ICL, n, metric)
+    seeds = sorted(ours.keys() & base.keys())
+    if not seeds:
+        return None
+    gaps = [ours[seed] - base[seed] for seed in seeds]
+    return Pair(
+        table,
+        arm,
+        n,
+        metric,
+        base=float(np.mean([base[seed] for seed in seeds])),
+        error=float(np.mean([ours[seed] for seed in seeds])),
+        difference=stats.seed_interval(gaps),
+        verdict=stats.verdict(gaps),
+        seeds=len(seeds),
+        failed=grid.failures(table, arm, n),
+    )
+
+
+def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
+    """Return the effective context of ttt@n, over the seeds that the whole icl curve and ttt@n have."""
+    adapted = grid.errors(table, TTT, n, metric)
+    curve = {m: grid.errors(table, ICL, m, metric) for m in grid.ns(table, ICL)}
+    seeds = sorted(adapted.keys() & set.intersection(*(set(e) for e in curve.values()))) if curve else []
+    if not seeds or len(curve) < 2:
+        return None
+    ns = sorted(curve)
+    errors = [float(np.mean([curve[m][seed] for seed in seeds])) for m in ns]
+    target = float(np.mean([adapted[seed] for seed in seeds]))
+    from_n = REFERENCE_N if REFERENCE_N in ns[:-1] else ns[0]
+    flat = stats.saturated([curve[from_n][s] for s in seeds], [curve[ns[-1]][s] for s in seeds])
+    return Effect(table, n, stats.effective_context(ns, errors, target), flat)
+
+
+def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
+    """Compare every arm with icl at `n`, data sets averaged with equal weight."""
+    found = {arm: {t: p for t in grid.tables if (p := pair(grid, t, arm, n, metric))} for arm in grid.arms}
+    ranks = _ranks(grid, found, n)
+    return tuple(
+        Arm(
+            name=arm,
+            error=float(np.mean([p.error for p in pairs.values()])) if pairs else math.nan,
+            difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], stats.mean),
+            harmed=sum(p.verdict == "harmed" for p in pairs.values()),
+            tables=len(pairs),
+            rank=ranks.get(arm, math.nan),
+            failed=sum(grid.failures(t, arm, n) for t in grid.tables),
+            adapt_seconds=_mean_of(grid, arm, n, "adapt"),
+            predict_ms=_mean_of(grid, arm, n, "ms_per_1000_rows"),
+        )
+        for arm, pairs in found.items()
+    )
+
+
+def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int) -> dict[str, float]:
+    """Rank the arms that were tried, with or without success, on every table."""
+
+    def tried(arm: str, table: str) -> bool:
+        return table in found[arm] or grid.failures(table, arm, n) > 0
+
+    everywhere = [arm for arm in found if all(tried(arm, table) for table in grid.tables)]
+    lines = {arm: [found[arm].get(table) for table in grid.tables] for arm in everywhere}
+    return stats.mean_ranks({arm: [p.error if p else math.nan for p in line] for arm, line in lines.items()})
+
+
+def _overall(metric: str, n: int, pairs: Sequence[Pair], effects: Sequence[Effect]) -> Overall:
+    here = [p for p in pairs if p.metric == metric and p.n == n]
+    at_n = [e for e in effects if e.n == n]
+    used = [e for e in at_n if not e.saturated]
+    ratios = [e.ratio for e in used]
+    return Overall(
+        metric=metric,
+        n=n,
+        tables=len(here),
+        difference=stats.bootstrap([p.difference.estimate for p in here], stats.mean),
+        harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], stats.mean),
+        helped=sum(p.verdict == "helped" for p in here),
+        undecided=sum(p.verdict == "unknown" for p in here),
+        ratio=stats.bootstrap(ratios, stats.geometric_mean),
+        median_ratio=stats.bootstrap(ratios, stats.median),
+        counted=len(used),
+        below=sum(e.context.censored == "below" for e in used),
+        beyond=sum(e.context.censored == "beyond" for e in used),
+        saturated=tuple(e.table for e in at_n if e.saturated),
+    )
+
+
+def _break_evens(grid: Grid, n: int) -> tuple[BreakEven, ...]:
+    lines = []
+    for table in grid.tables:
+        short, long = grid.seeds(table, TTT, n), grid.seeds(table, ICL_ALL, n)
+        costs = [_cost(short[seed], long[seed]) for seed in sorted(short.keys() & long.keys())]
+        known = [cost for cost in costs if None not in cost]
+        if known:
+            adapt, short_ms, long_ms = (float(x) for x in np.mean(np.array(known, dtype=float), axis=0))
+            turn = stats.break_even(adapt, short_ms, long_ms)
+            lines.append(BreakEven(table, adapt, short_ms, long_ms, turn))
+    return tuple(lines)
+
+
+def _cost(short: Row, long: Row) -> tuple[float | None, float | None, float | None]:
+    return short.seconds.get("adapt"), short.ms_per_1000_rows, long.ms_per_1000_rows
+
+
+def _mean_of(grid: Grid, arm: str, n: int, what: str) -> float:
+    """Average a cost over seeds, then over tables; NaN where no row has it."""
+    per_table = []
+    for table in grid.tables:
+        rows = grid.seeds(table, arm, n).values()
+        values = [r.ms_per_1000_rows if what == "ms_per_1000_rows" else r.seconds.get(what) for r in rows]
+        known = [value for value in values if value is not None]
+        if known:
+            per_table.append(float(np.mean(known)))
+    return float(np.mean(per_table)) if per_table else math.nan
+
+
+def _metrics(grid: Grid) -> tuple[str, ...]:
+    wanted = dict.fromkeys(metric for task in grid.tasks.values() for metric in METRICS.get(task, ()))
+    have = {metric for rows in grid.rows.values() for row in rows.values() for metric in row.metrics}
+    return tuple(metric for metric in wanted if metric in have)

@@ -1,0 +1,221 @@
+"""The summary as tables of plain data, for the terminal, Markdown and HTML alike.
+
+What does not belong here: computing figures, or how a table is drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from tttab.bench.grid import ICL, ICL_ALL, TTT
+from tttab.bench.records import Machine
+from tttab.bench.statistics import EffectiveContext, Interval
+from tttab.bench.store import Contents
+from tttab.bench.summary import REFERENCE_N, Arm, Overall, Pair, Summary
+from tttab.report import ReportTable
+
+NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
+
+
+def report_tables(summary: Summary) -> list[ReportTable]:
+    """Return the tables of one group, the overall figures first."""
+    per_metric = [table for metric in summary.metrics for table in _of_metric(summary, metric)]
+    return [overall_table(summary), along_n_table(summary), *per_metric, break_even_table(summary)]
+
+
+def store_tables(contents: Contents) -> list[ReportTable]:
+    """Return what a reader must know of the whole store: failed cells, machines, versions."""
+    return [failed_table(contents), machine_table(contents.machines.values())]
+
+
+def overall_table(summary: Summary) -> ReportTable:
+    """One column per metric at the reference n: effective context, harm and mean difference."""
+    lines = [line for line in summary.overall if line.n == summary.reference_n]
+    figures = [dict(_overall_figures(line)) for line in lines]
+    names = list(figures[0]) if figures else []
+    notes = [
+        "ttt - icl: mean over data sets of the error difference at the same n, negative is better; brackets "
+        "are 95 % bootstrap intervals over data sets. harmed, helped: the 95 % t interval over seeds of a "
+        "data set's difference lies on one side of zero; a single seed decides nothing.",
+        "n': where the monotone icl curve, interpolated in log n, reaches the error of ttt@n. Censored data "
+        "sets enter at their bound (below: icl is better already at its smallest n; beyond: ttt is better "
+        "than icl at its largest n, so the true ratio is larger). Saturated data sets, where icl gains "
+        f"nothing beyond noise from n = {REFERENCE_N} (or its smallest n) to its largest, are listed and "
+        "left out of n'/n.",
+    ]
+    title = f"Overall, at n = {summary.reference_n}"
+    columns = ("figure", *(NAMES[line.metric] for line in lines))
+    rows = tuple((name, *(column[name] for column in figures)) for name in names)
+    return ReportTable(title, columns, rows, left=("figure",), notes=tuple(notes))
+
+
+def along_n_table(summary: Summary) -> ReportTable:
+    """One line per metric and n: mean difference, harm and effective context over data sets."""
+    columns = ("error", "n", "data sets", "ttt - icl", "harmed", "helped", "n'/n", "below", "beyond")
+    rows = tuple(
+        (
+            NAMES[line.metric],
+            line.n,
+            line.tables,
+            interval_text(line.difference),
+            _share(line.harmed, line.tables),
+            line.helped,
+            interval_text(line.ratio, digits=2, signed=False),
+            line.below,
+            line.beyond,
+        )
+        for line in summary.overall
+    )
+    return ReportTable("Along n, all data sets", columns, rows, left=("error",))
+
+
+def curves_table(summary: Summary, metric: str) -> ReportTable:
+    """One line per table and n: icl against ttt with the interval of the difference."""
+    columns = ("table", "n", "k", "icl", "ttt", "ttt - icl", "verdict", "n'", "n'/n", "seeds", "failed")
+    effects = {(e.table, e.n): e for e in summary.effects[metric]}
+    rows = []
+    for line in (pair for pair in summary.pairs if pair.metric == metric):
+        found = effects.get((line.table, line.n))
+        reach = (context_text(found.context), ratio_text(found.ratio, found.context)) if found else ("-", "-")
+        rows.append((*_pair_cells(summary, line), *reach, line.seeds, line.failed))
+    note = "ttt - icl: mean over seeds, 95 % t interval (splits of one table share rows: a little narrow)."
+    title = f"icl and ttt along n: {NAMES[metric]}"
+    return ReportTable(title, columns, tuple(rows), left=("table", "verdict"), notes=(note,))
+
+
+def arms_table(summary: Summary, metric: str) -> ReportTable:
+    """One line per arm at the reference n."""
+    columns = (
+        "arm",
+        NAMES[metric],
+        "arm - icl",
+        "harmed",
+        "data sets",
+        "mean rank",
+        "adapt s",
+        "ms / 1,000 rows",
+        "failed",
+    )
+    note = (
+        "Means over data sets, each weighing the same; mean rank only for arms tried on every data set, "
+        "a failed arm ranks last."
+    )
+    title = f"Arms at n = {summary.reference_n}: {NAMES[metric]}"
+    rows = tuple(_arm_row(arm) for arm in summary.arms[metric])
+    return ReportTable(title, columns, rows, left=("arm",), notes=(note,))
+
+
+def break_even_table(summary: Summary) -> ReportTable:
+    """One line per table: after how many predictions adapting has paid for itself."""
+    columns = ("table", "adapt s", "short: ms / 1,000", "long: ms / 1,000", "break-even predictions")
+    rows = tuple(
+        (line.table, line.adapt_seconds, line.short_ms, line.long_ms, count_text(line.predictions))
+        for line in summary.break_even
+    )
+    note = (
+        f"short: {TTT} served with n = {summary.reference_n} context rows; long: {ICL_ALL}, all labelled "
+        "rows as context. never: the short context is not faster, so adapting cannot pay in time."
+    )
+    return ReportTable("Break-even", columns, rows, left=("table",), notes=(note,))
+
+
+def failed_table(contents: Contents) -> ReportTable:
+    """Every cell that never finished, and every table that could not be read, with the reason."""
+    rows = [
+        (r.cell.table, r.cell.arm, r.cell.n, r.cell.seed, r.cell.budget or "any", r.row.error)
+        for r in contents.failed.values()
+    ]
+    rows += [(table, "all", "-", "-", "-", reason) for table, reason in contents.unavailable.items()]
+    note = "These are in no mean. The same `tttab bench` command tries them again."
+    notes = (note,) if rows else ("No cell failed.",)
+    columns = ("table", "arm", "n", "seed", "budget", "reason")
+    return ReportTable("Failed cells", columns, tuple(sorted(rows, key=str)), left=columns, notes=notes)
+
+
+def machine_table(machines: Iterable[Machine]) -> ReportTable:
+    """Where the rows were measured, with versions."""
+    columns = ("machine", "cores", "memory GiB", "system", "Python", "accelerator", "versions")
+    rows = tuple(
+        (
+            m.cpu,
+            m.cores,
+            m.memory_gib,
+            m.system,
+            m.python,
+            m.accelerator or "none",
+            ", ".join(f"{name} {version}" for name, version in sorted(m.versions.items())),
+        )
+        for m in machines
+    )
+    return ReportTable(
+        "Machines and versions",
+        columns,
+        rows,
+        left=("machine", "system", "Python", "accelerator", "versions"),
+    )
+
+
+def interval_text(interval: Interval, *, digits: int = 4, signed: bool = True) -> str:
+    """Return `+0.0123 [+0.0100, +0.0145]`; without brackets where noise is unknown."""
+    if math.isnan(interval.estimate):
+        return "-"
+    sign = "+" if signed else ""
+    one, low, high = (f"{x:{sign}.{digits}f}" for x in (interval.estimate, interval.low, interval.high))
+    return one if math.isnan(interval.low) else f"{one} [{low}, {high}]"
+
+
+def context_text(context: EffectiveContext) -> str:
+    """Return n' with the sign of its censoring."""
+    return f"{_bound(context)}{context.rows:,.0f}"
+
+
+def ratio_text(ratio: float, context: EffectiveContext) -> str:
+    """Return n'/n with the sign of its censoring."""
+    return f"{_bound(context)}{ratio:.2f}"
+
+
+def count_text(predictions: float) -> str:
+    """Return a number of predictions, or `never`."""
+    return "never" if math.isinf(predictions) else f"{predictions:,.0f}"
+
+
+def _of_metric(summary: Summary, metric: str) -> list[ReportTable]:
+    return [arms_table(summary, metric), curves_table(summary, metric)]
+
+
+def _bound(context: EffectiveContext) -> str:
+    return {"": "", "below": "≤ ", "beyond": "≥ "}[context.censored]
+
+
+def _pair_cells(summary: Summary, line: Pair) -> tuple[str | int | float, ...]:
+    rows = summary.grid.seeds(line.table, TTT, line.n).values()
+    ks = sorted({row.k for row in rows})
+    k = f"{ks[0]:,}" if len(ks) == 1 else f"{ks[0]:,}-{ks[-1]:,}"
+    return line.table, line.n, k, line.base, line.error, interval_text(line.difference), line.verdict
+
+
+def _overall_figures(line: Overall) -> list[tuple[str, str]]:
+    return [
+        ("data sets", str(line.tables)),
+        ("mean ttt - icl", interval_text(line.difference)),
+        ("harmed", _share(line.harmed, line.tables)),
+        ("share harmed", interval_text(line.harmed, digits=2, signed=False)),
+        ("helped", f"{line.helped} of {line.tables}"),
+        ("n'/n, geometric mean", interval_text(line.ratio, digits=2, signed=False)),
+        ("n'/n, median", interval_text(line.median_ratio, digits=2, signed=False)),
+        ("data sets in n'/n", str(line.counted)),
+        ("censored below", f"{line.below} of {line.counted}"),
+        ("censored beyond", f"{line.beyond} of {line.counted}"),
+        ("saturated", ", ".join(line.saturated) or "none"),
+    ]
+
+
+def _share(share: Interval, of: int) -> str:
+    return f"{round(share.estimate * of)} of {of}" if of else "-"
+
+
+def _arm_row(arm: Arm) -> tuple[str | int | float, ...]:
+    gap = "baseline" if arm.name == ICL else interval_text(arm.difference)
+    costs = (arm.adapt_seconds, arm.predict_ms)
+    return arm.name, arm.error, gap, arm.harmed, arm.tables, arm.rank, *costs, arm.failed

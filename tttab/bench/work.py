@@ -1,0 +1,96 @@
+"""Running the cells of one unit in this process: table, split, model and context are shared.
+
+What does not belong here: which unit runs where and when (see `executors`), and files.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from tttab.arms import ARMS, Outcome, Unit
+from tttab.bench.plan import load, split_of
+from tttab.bench.records import Cell, Machine, Record, this_machine
+from tttab.bench.request import BenchRequest
+from tttab.core import Row
+from tttab.errors import DataError
+
+if TYPE_CHECKING:
+    from tttab.models.session import TabPFNSession
+
+
+def limit_threads(threads: int) -> None:
+    """Let this process compute with `threads` threads, whatever engine started it.
+
+    Sums depend on how many threads share them: equal numbers from every engine need equal threads.
+    """
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)
+
+
+def run_unit(
+    cells: tuple[Cell, ...], request: BenchRequest, threads: int
+) -> Iterator[tuple[Record, Machine]]:
+    """Yield one record per cell, finished or failed with its reason.
+
+    A failure of one arm leaves the others; a failure before any arm (the model does not open) fails all.
+    """
+    limit_threads(threads)
+    try:
+        unit, machine = _open_unit(request, cells)
+    except Exception as error:
+        yield from ((failed_record(cell, error), this_machine()) for cell in cells)
+        return
+    for cell in cells:
+        yield _run_cell(unit, cell, machine), machine
+
+
+def failed_record(cell: Cell, error: BaseException, wall_seconds: float = 0.0) -> Record:
+    """Return the record of a cell that ended in `error`; its identity is the planned key alone."""
+    reason = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
+    text = " ".join(reason.split())[:300]
+    row = Row({}, cell.arm, cell.n, cell.k, metrics={}, error=text)
+    return Record(cell, row, wall_seconds, _now(), this_machine().id)
+
+
+def _open_unit(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Unit, Machine]:
+    first = cells[0]
+    table = load(first.table)
+    split = split_of(request, table, first.n, first.seed)
+    session, seconds, device = None, 0.0, "cpu"
+    if any(ARMS[cell.arm].model for cell in cells):
+        session, seconds = _open_model(request.model, table.task, request.device)
+        session.check_fits(len(table.classes), table.x.shape[1])
+        device = str(session.device)
+    unit = Unit(table, split, session, request.rule, request.schedule, first.seed, request.memory, seconds)
+    return unit, this_machine(device)
+
+
+@lru_cache(maxsize=2)
+def _open_model(model: str, task: str, device: str) -> tuple[TabPFNSession, float]:
+    """Open a model once per process; return it with the seconds that took."""
+    from tttab.models import open_model
+
+    start = time.perf_counter()
+    return open_model(model, task, device=device), time.perf_counter() - start
+
+
+def _run_cell(unit: Unit, cell: Cell, machine: Machine) -> Record:
+    start = time.perf_counter()
+    try:
+        row = next(event.row for event in unit.run(cell.arm) if isinstance(event, Outcome))
+        if row.key != cell.key:
+            raise DataError("the table or the model file has changed since the plan was made")
+    except Exception as error:
+        return failed_record(cell, error, time.perf_counter() - start)
+    return Record(cell, row, time.perf_counter() - start, _now(), machine.id)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
