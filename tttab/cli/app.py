@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import data, doctor, pretrain, run_command
+from tttab.cli import bench, data, doctor, pretrain, run_command
 
 app = typer.Typer(
     name="tttab",
@@ -46,5 +46,6 @@ def _root(
 run_command.register(app)
 data.register(app)
 doctor.register(app)
+bench.register(app)
 app.add_typer(theory, rich_help_panel="Research")
 pretrain.register(app)

@@ -1,0 +1,357 @@
+"""`tttab bench` and `tttab report`: the context-reduction benchmark and what it says.
+
+What does not belong here: planning, running, computing (`tttab.bench`); this file asks and prints.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    from tttab.bench import BenchRequest, Contents, Engine, Plan
+    from tttab.report import ReportTable
+
+DEFAULT_OUT = Path("bench-results")
+SMOKE = {"n": "50,200,800", "ttt_at": "200", "k": 200, "seeds": "2", "test_size": 250, "steps": 10}
+"""What `--suite smoke` runs where nothing else is asked for."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+    app.command("bench", rich_help_panel="Research")(bench)
+    app.command("report", rich_help_panel="Research")(report)
+
+
+def bench(
+    ctx: typer.Context,
+    suite: Annotated[str | None, typer.Option(help="A suite of datasets.yaml [default: offline].")] = None,
+    datasets: Annotated[
+        str | None, typer.Option(help="Instead of a suite: names, OpenML ids or files, with commas.")
+    ] = None,
+    n: Annotated[
+        str, typer.Option("--n", help="Context sizes for icl@n and ttt@n+k, with commas.")
+    ] = "50,100,200,400,600,800,1000",
+    k: Annotated[int, typer.Option("--k", help="Training queries under the budget `paper`.")] = 1000,
+    arms: Annotated[str | None, typer.Option(help="Arms, with commas [default: all].")] = None,
+    ttt_at: Annotated[str, typer.Option(help="Context sizes for ttt@n+k [default: all].")] = "",
+    controls_at: Annotated[str, typer.Option(help="Context sizes for the other arms.")] = "200",
+    seeds: Annotated[str, typer.Option(help="How many (5), or which (0,3,7 or 5-9).")] = "5",
+    budget: Annotated[
+        str, typer.Option(help="Labels: `paper` (k beside the context) or `equal` (1,000 in all).")
+    ] = "paper",
+    test_size: Annotated[
+        int | None, typer.Option(help="Test rows [default: a quarter of the table, at most 2,000].")
+    ] = None,
+    model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
+    rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
+    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    max_memory: Annotated[str, typer.Option(help="The most memory one process may hold.")] = "4G",
+    out: Annotated[Path, typer.Option(help="The result store; the same folder goes on.")] = DEFAULT_OUT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads per process; they change the last digits.")] = 1,
+    engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
+    address: Annotated[str | None, typer.Option(help="A Ray cluster [default: a local one].")] = None,
+    cell_gpus: Annotated[float, typer.Option(help="GPUs, or a share, that a Ray task needs.")] = 0.0,
+    cell_memory: Annotated[float, typer.Option(help="GiB of memory that a Ray task needs.")] = 0.0,
+    export: Annotated[
+        Path | None, typer.Option(help="Run nothing: write the store to rows.parquet, .csv or .bencheval.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per cell on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Measure how many context rows one test-time training replaces.
+
+    Example: [bold]tttab bench --suite smoke --out results[/], then [bold]tttab report results[/]
+    """
+    if export is not None:
+        return _export(out, export, quiet)
+    from tttab.bench import Engine
+
+    request = _request(ctx)
+    where = Engine(engine, jobs, address, threads, cell_gpus, cell_memory)
+    where.check()
+    plan = _plan(request, quiet=quiet or as_json)
+    if dry_run:
+        return _print_plan(plan, out, where, as_json=as_json)
+    return _run(ctx, request, plan, where)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(help="The store that `tttab bench --out` wrote.")] = DEFAULT_OUT,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown; `-` is stdout.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+) -> None:
+    """Say what a benchmark found: effective context, harm, break-even, ranks, failures.
+
+    Example: [bold]tttab report results --html report.html[/]
+    """
+    from tttab.bench import html_report, markdown_report
+    from tttab.files import write_text_atomically
+
+    contents = _contents(folder)
+    if html is not None:
+        write_text_atomically(html, html_report(contents))
+        console.note(f"written: {html}", quiet=quiet)
+    if markdown is not None and str(markdown) == "-":
+        console.say(markdown_report(contents).rstrip())
+    elif markdown is not None:
+        write_text_atomically(markdown, markdown_report(contents))
+        console.note(f"written: {markdown}", quiet=quiet)
+    if as_json:
+        console.print_json(_document(contents))
+    elif html is None and markdown is None:
+        _print_report(contents, quiet=quiet)
+
+
+def _request(ctx: typer.Context) -> BenchRequest:
+    """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
+    from tttab.adapt import Schedule
+    from tttab.bench import ALL_ARMS, BenchRequest
+    from tttab.errors import RequestError
+    from tttab.memory import parse_bytes
+
+    given = dict(ctx.params)
+    if given["suite"] and given["datasets"]:
+        raise RequestError("--suite and --datasets exclude each other", f"--datasets {given['datasets']}")
+    if given["suite"] == "smoke":
+        given |= {name: value for name, value in SMOKE.items() if not _typed(ctx, name)}
+    if given["budget"] not in ("paper", "equal"):
+        raise RequestError(
+            f"there is no label budget {given['budget']!r}", "--budget paper, or --budget equal"
+        )
+    return BenchRequest(
+        tables=_tables(given["suite"], given["datasets"]),
+        ns=_numbers(given["n"], "n"),
+        k=given["k"],
+        arms=tuple(_words(given["arms"])) if given["arms"] else ALL_ARMS,
+        seeds=_seeds(given["seeds"]),
+        ttt_at=_numbers(given["ttt_at"], "ttt-at"),
+        controls_at=_numbers(given["controls_at"], "controls-at"),
+        budget=given["budget"],
+        test_size=given["test_size"],
+        model=given["model"],
+        rule=given["rule"],
+        schedule=Schedule(steps=given["steps"], lr=given["lr"]),
+        device=given["device"],
+        memory=parse_bytes(given["max_memory"]),
+    )
+
+
+def _tables(suite: str | None, datasets: str | None) -> tuple[str, ...]:
+    if datasets:
+        return tuple(_words(datasets))
+    from tttab.data import catalog
+
+    return tuple(entry.name for entry in catalog().suite(suite or "offline"))
+
+
+def _plan(request: BenchRequest, *, quiet: bool) -> Plan:
+    """Load the tables and work out the cells, with a bar."""
+    from tttab.bench import Plan, plan_tables
+
+    request.check()
+    found = []
+    with console.progress(quiet=quiet) as bar:
+        task = bar.add_task("planning", total=len(request.tables), info="")
+        for table in plan_tables(request):
+            found.append(table)
+            bar.update(task, advance=1, info=table.table)
+    for table in found:
+        if table.unavailable:
+            console.warn(f"{table.table} cannot be read: {table.unavailable}")
+        for remark in table.notes:
+            console.note(f"note: {remark}", quiet=quiet)
+    return Plan(tuple(found))
+
+
+def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None:
+    """Print the plan's size per table and what is left of it, with a time estimate."""
+    from tttab.bench import estimate_seconds, read_store
+
+    contents = read_store(out)
+    lines = []
+    for table in plan.tables:
+        missing = [cell for cell in table.cells if cell.key not in contents.done]
+        failed = sum(cell.key in contents.failed for cell in missing)
+        seconds, unknown = estimate_seconds(missing, contents.records)
+        lines.append((table.table, len(table.cells), len(missing), failed, seconds / engine.jobs, unknown))
+    columns = ("table", "cells", "to run", "failed before", "seconds", "cells never measured")
+    total = ("all", *(sum(line[i] for line in lines) for i in range(1, len(columns))))
+    if as_json:
+        return console.print_json([dict(zip(columns, line, strict=True)) for line in [*lines, total]])
+    console.print_table(columns, [*lines, total], left=("table",), title="Plan")
+    console.note(_time_left(total[2], total[4], total[5], engine.jobs, out))
+    return None
+
+
+def _time_left(missing: int, seconds: float, unknown: int, jobs: int, out: Path) -> str:
+    """Return a sentence on the time to come: measured cells speak for cells of their arm."""
+    measure = f"tttab bench --suite smoke --out {shlex.quote(str(out))} measures some"
+    if not missing:
+        return "nothing to run: every cell is in the store"
+    if unknown == missing:
+        return f"time: unknown, the store has no measured cell; {measure}"
+    known = f"time: about {_duration(seconds)} with {jobs} job{'s' * (jobs > 1)}, from measured cells"
+    return f"{known}; nothing is known of {unknown:,} more; {measure}" if unknown else known
+
+
+def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) -> None:
+    """Run what is missing and print the overall figures; say how to go on where it was stopped."""
+    from tttab.bench import Writer, read_store, start, summaries
+    from tttab.bench.tables import overall_table
+    from tttab.cli.bench_live import show
+    from tttab.errors import BadAnswer, Interrupted
+
+    out, as_json, quiet = (ctx.params[name] for name in ("out", "as_json", "quiet"))
+    before = read_store(out)
+    cells = plan.missing(before.done)
+    with Writer(out) as writer:
+        for table in plan.tables:
+            if table.unavailable:
+                writer.unavailable(table.table, table.unavailable)
+    console.note(f"{len(plan.cells):,} cells, {len(cells):,} to run, store: {out}", quiet=quiet)
+    records = start(cells, request, out, engine, threads=ctx.params["threads"])
+    count = 0
+    try:
+        with closing(records):
+            for record in show(records, cells, [*before.done.values()], quiet=quiet, as_json=as_json):
+                count += 1
+                if as_json:
+                    console.print_json_line(record.to_dict())
+    except KeyboardInterrupt:
+        message = f"stopped: {count:,} of {len(cells):,} cells are done and kept in {out}"
+        raise Interrupted(message, _again(ctx)) from None
+    contents = read_store(out)
+    if not as_json:
+        for summary in summaries(contents):
+            _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
+        console.note(f"more: tttab report {shlex.quote(str(out))}", quiet=quiet)
+    failed = sum(cell.key in contents.failed for cell in plan.cells)
+    gone = sum(bool(table.unavailable) for table in plan.tables)
+    if failed or gone:
+        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", _again(ctx))
+
+
+def _export(out: Path, target: Path, quiet: bool) -> None:
+    from tttab.bench import export
+
+    path, remarks = export(_contents(out), target)
+    for remark in remarks:
+        console.warn(remark)
+    console.note(f"written: {path}", quiet=quiet)
+
+
+def _contents(folder: Path) -> Contents:
+    """Return a store that holds something, with a warning on damaged lines."""
+    from tttab.bench import read_store
+    from tttab.errors import StoreError
+
+    contents = read_store(folder)
+    if not contents.records and not contents.unavailable:
+        raise StoreError(f"there are no results in {folder}", f"tttab bench --suite smoke --out {folder}")
+    if contents.damaged:
+        console.warn(
+            f"{len(contents.damaged)} damaged lines were left out: {', '.join(contents.damaged[:3])}"
+        )
+    return contents
+
+
+def _print_report(contents: Contents, *, quiet: bool) -> None:
+    for table, title in _all_tables(contents):
+        _print_table(table, quiet=quiet, over=title)
+
+
+def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
+    from tttab.bench import summaries
+    from tttab.bench.tables import report_tables, store_tables
+
+    for summary in summaries(contents):
+        for table in report_tables(summary):
+            yield table, summary.group.title
+    for table in store_tables(contents):
+        yield table, ""
+
+
+def _print_table(table: ReportTable, *, quiet: bool, over: str = "") -> None:
+    title = f"{table.title} ({over})" if over else table.title
+    if not console.stdout().is_terminal:
+        console.say(f"# {title}")
+    console.print_table(table.columns, table.rows, title=title, left=table.left)
+    for remark in table.notes:
+        console.note(remark, quiet=quiet)
+
+
+def _document(contents: Contents) -> list[dict[str, Any]]:
+    return [
+        {
+            "group": title,
+            "title": table.title,
+            "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
+            "notes": list(table.notes),
+        }
+        for table, title in _all_tables(contents)
+    ]
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _numbers(text: str, option: str) -> tuple[int, ...]:
+    from tttab.errors import RequestError
+
+    try:
+        return tuple(sorted(int(word) for word in _words(text)))
+    except ValueError:
+        raise RequestError(
+            f"--{option} takes numbers with commas, got {text!r}", f"--{option} 200,400"
+        ) from None
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of `5` (0 to 4), `0,3,7` or `5-9`."""
+    from tttab.errors import RequestError
+
+    first, dash, last = text.partition("-")
+    try:
+        if dash:
+            return tuple(range(int(first), int(last) + 1))
+        numbers = [int(word) for word in _words(text)]
+    except ValueError:
+        raise RequestError(f"--seeds takes 5, 0,3,7 or 5-9, got {text!r}", "--seeds 5") from None
+    return tuple(range(numbers[0])) if len(numbers) == 1 and "," not in text else tuple(numbers)
+
+
+def _again(ctx: typer.Context) -> str:
+    """Return the command as it was typed."""
+    words = ["tttab", ctx.info_name or "bench"]
+    for option in ctx.command.params:
+        if not _typed(ctx, option.name or ""):
+            continue
+        value = ctx.params[option.name or ""]
+        words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
+    return shlex.join(words)
+
+
+def _typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _duration(seconds: float) -> str:
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {left} s" if minutes else f"{left} s"
