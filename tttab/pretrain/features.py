@@ -133,7 +133,7 @@ def _rotated(draw: Draw, x: torch.Tensor) -> torch.Tensor:
 
 def _irrelevant(draw: Draw, x: torch.Tensor) -> torch.Tensor:
     """Replace some columns of some tables by the same values in another order of the rows."""
-    share = draw.uniform(len(x), 1, 1, high=0.6) * draw.chance(0.3, len(x), 1, 1)
+    share = draw.uniform(len(x), 1, 1, high=0.5) * draw.chance(0.25, len(x), 1, 1)
     shift = int(draw.host.integers(1, max(2, x.shape[1])))
     return torch.where(draw.chance(share, len(x), 1, x.shape[-1]), x.roll(shift, dims=1), x)
 

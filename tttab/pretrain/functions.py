@@ -75,7 +75,7 @@ def additive(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
 def network(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
     """A random multi-layer perceptron, one to three hidden layers."""
     tables, _, features = x.shape
-    hidden = x * importance(draw, tables, features) * draw.log_uniform(tables, 1, 1, low=0.7, high=6.0)
+    hidden = x * importance(draw, tables, features) * draw.log_uniform(tables, 1, 1, low=0.5, high=4.0)
     width = draw.size(8, 48)
     for _ in range(draw.size(1, 3)):
         fan_in = hidden.shape[-1]
@@ -87,7 +87,7 @@ def network(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
 def trees(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
     """Sums of random oblivious trees: piecewise constant, thresholds at values of the data."""
     tables, rows, features = x.shape
-    count, depth = draw.size(1, 24), int(draw.host.integers(1, 7))
+    count, depth = draw.size(1, 24), int(draw.host.integers(1, 6))
     odds = importance(draw, tables, features).squeeze(1).square()
     chosen = draw.weighted(odds, count * depth)
     split = torch.gather(x, 2, chosen.unsqueeze(1).expand(-1, rows, -1))
@@ -106,8 +106,8 @@ def waves(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
     Source: Rahimi and Recht, NeurIPS 2007. Half of the tables get heavy-tailed frequencies.
     """
     tables, _, features = x.shape
-    scale = draw.log_uniform(tables, 1, 1, low=0.5, high=5.0)
-    tail = torch.where(draw.chance(0.5, tables, 1, 1), draw.normal(tables, 1, 64).abs() + 0.1, 1.0)
+    scale = draw.log_uniform(tables, 1, 1, low=0.4, high=3.0)
+    tail = torch.where(draw.chance(0.5, tables, 1, 1), draw.normal(tables, 1, 64).abs() + 0.4, 1.0)
     frequency = draw.normal(tables, features, 64) * importance(draw, tables, features).mT * scale / tail
     phase = draw.uniform(tables, 1, 64, high=6.2832)
     return torch.cos(x @ frequency + phase) @ draw.normal(tables, 64, outputs) * 64**-0.5
@@ -116,7 +116,7 @@ def waves(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
 def prototypes(draw: Draw, x: torch.Tensor, outputs: int) -> torch.Tensor:
     """Each row takes the scores of its nearest prototype, hard or blurred; prototypes are rows."""
     tables, rows, features = x.shape
-    count = draw.size(2, 40)
+    count = draw.size(2, 30)
     scaled = x * importance(draw, tables, features)
     which = draw.integers(rows, tables, count, 1).expand(-1, -1, features)
     distance = torch.cdist(scaled, torch.gather(scaled, 1, which)).square()

@@ -61,7 +61,7 @@ def regress(draw: Draw, score: torch.Tensor, context: int) -> torch.Tensor:
     Some tables are skewed, some have heavy-tailed noise, a few have only a handful of values.
     """
     tables, rows = score.shape
-    noise = draw.log_uniform(tables, 1, low=0.01, high=1.2)
+    noise = draw.log_uniform(tables, 1, low=0.005, high=0.8)
     tail = torch.where(draw.chance(0.15, tables, 1), 1.0 / (draw.uniform(tables, rows) + 0.05), 1.0)
     y = score + noise * draw.normal(tables, rows) * tail
     bend = draw.uniform(tables, 1, low=0.2, high=1.2)
@@ -93,7 +93,7 @@ def _weights(draw: Draw, classes: torch.Tensor) -> torch.Tensor:
 
 
 def _cut(draw: Draw, score: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    noise = draw.log_uniform(len(score), 1, low=0.003, high=0.8) * draw.normal(*score.shape)
+    noise = draw.log_uniform(len(score), 1, low=0.002, high=0.5) * draw.normal(*score.shape)
     rank = (score + noise).argsort(dim=1).argsort(dim=1).float() / score.shape[1]
     edges = _weights(draw, classes).cumsum(dim=1)[:, :-1]
     level = (rank.unsqueeze(-1) > edges.unsqueeze(1)).sum(dim=-1).minimum(classes - 1)
@@ -102,7 +102,7 @@ def _cut(draw: Draw, score: torch.Tensor, classes: torch.Tensor) -> torch.Tensor
 
 def _largest(draw: Draw, scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
     tables, rows, _ = scores.shape
-    sharpness = draw.log_uniform(tables, 1, 1, low=1.0, high=40.0)
+    sharpness = draw.log_uniform(tables, 1, 1, low=2.5, high=150.0)
     bias = draw.uniform(tables, 1, 1) * draw.normal(tables, 1, MAX_CLASSES)
     gumbel = -torch.log(-torch.log(draw.uniform(tables, rows, MAX_CLASSES, low=1e-6, high=1 - 1e-6)))
     absent = torch.arange(MAX_CLASSES, device=scores.device) >= classes.unsqueeze(-1)
@@ -110,7 +110,7 @@ def _largest(draw: Draw, scores: torch.Tensor, classes: torch.Tensor) -> torch.T
 
 
 def _flip(draw: Draw, labels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    rate = draw.uniform(len(labels), 1, high=0.2) * draw.chance(0.15, len(labels), 1)
+    rate = draw.uniform(len(labels), 1, high=0.2) * draw.chance(0.1, len(labels), 1)
     anything = draw.integers(classes, *labels.shape)
     return torch.where(draw.chance(rate, *labels.shape), anything, labels)
 
