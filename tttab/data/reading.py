@@ -52,11 +52,19 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
     except TttabError:
         raise
     except Exception as error:  # pandas, pyarrow and liac-arff raise nearly everything on damaged files
-        first = (str(error).strip().splitlines() or [""])[0][:200]
         raise DataError(
-            f"{path} cannot be read as {path.suffix[1:].upper()}: {first or type(error).__name__}",
+            f"{path} cannot be read as {path.suffix[1:].upper()}: {first_line(error)}",
             f"look at the file's first lines: head -c 300 '{path}'",
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its type's name where it has no text."""
+    try:
+        text = str(error).strip()
+    except Exception:  # liac-arff's own errors fail to print where the file has a % in the wrong place
+        text = ""
+    return text.splitlines()[0][:200] if text else type(error).__name__
 
 
 def _check_file(path: Path) -> None:

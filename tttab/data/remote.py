@@ -25,6 +25,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from tttab.core import Task
+from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
 
 CONNECT_SECONDS = 3.0
@@ -299,8 +300,7 @@ def _status_notes(description: Path) -> tuple[str, ...]:
 
 
 def _first(error: Exception) -> str:
-    text = " ".join(str(error).split())[:160]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 _LOCAL = "tttab data list --local"
