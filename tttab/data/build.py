@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from tttab.core import Table, Task
-from tttab.data.columns import Kind, column_kind, to_category, to_days, to_numbers
+from tttab.data.columns import Kind, clean_text, column_kind, to_category, to_days, to_numbers
 from tttab.data.reading import check_names
 from tttab.errors import DataError
 
@@ -52,7 +52,7 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
         DataError: no rows, fewer than 2 rows with a target, no feature, two columns of one name, no
             such target, one class only, or a cell that is no number, date or text.
     """
-    frame = frame.set_axis([str(name) for name in frame.columns], axis=1).reset_index(drop=True)
+    frame = frame.set_axis([clean_text(name) for name in frame.columns], axis=1).reset_index(drop=True)
     check_names(frame.columns, origin.name)
     target, notes = _choose_target(frame, origin)
     task = origin.task or guess_task(frame[target])
@@ -158,15 +158,15 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
     """
     digest = hashlib.sha256()
     for text in (target, str(len(classes)), *classes):
-        _add(digest, text.encode("utf-8", "surrogatepass"))
+        _add(digest, text.encode())
     _add(digest, _bytes(y))
     for name in x.columns:
-        _add(digest, name.encode("utf-8", "surrogatepass"))
+        _add(digest, name.encode())
         if not isinstance(x[name].dtype, pd.CategoricalDtype):
             _add(digest, _bytes(x[name].to_numpy()))
             continue
         for level in x[name].cat.categories:
-            _add(digest, level.encode("utf-8", "surrogatepass"))
+            _add(digest, level.encode())
         _add(digest, _bytes(x[name].cat.codes.to_numpy().astype(np.int64)))
     return digest.hexdigest()
 
