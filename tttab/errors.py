@@ -31,11 +31,11 @@ class TttabError(Exception):
         self.hint = hint
 
 
-class RequestError(TttabError):
+class RequestError(TttabError, ValueError):
     """The arguments do not fit."""
 
 
-class DataError(TttabError):
+class DataError(TttabError, ValueError):
     """A table cannot be read or cannot be used."""
 
 
@@ -43,11 +43,11 @@ class UnknownDataset(DataError):
     """No data set of that name or id."""
 
 
-class SplitError(TttabError):
+class SplitError(TttabError, ValueError):
     """The table cannot give the split that was asked for."""
 
 
-class ModelError(TttabError):
+class ModelError(TttabError, ValueError):
     """A model file is missing, damaged, foreign or does not fit the table."""
 
 

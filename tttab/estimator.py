@@ -1,0 +1,359 @@
+"""scikit-learn estimators: `TTTClassifier` and `TTTRegressor`.
+
+`fit` divides the rows into a short context and training queries, adapts the model to them and keeps
+what serves: a `tttab.bundle.Bundle`. What does not belong here: the adaptation itself (`adapt`) and
+the files (`bundle`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
+
+from tttab.adapt import Adaptation, Adapted, Schedule
+from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
+from tttab.core import Task
+from tttab.data.build import convert_features
+from tttab.data.columns import label_text
+from tttab.data.schema import Column, Schema
+from tttab.errors import BundleError, DataError
+from tttab.memory import parse_bytes
+from tttab.models import open_model
+from tttab.rules import get_rule
+from tttab.splits import Split, SplitRequest, split_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sklearn.utils import Tags
+
+FEWEST_QUERIES = 20
+"""With fewer rows left than this, all rows become context and nothing is trained."""
+_DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
+
+
+class _TestTimeEstimator(BaseEstimator):
+    """What classifier and regressor share. See `TTTClassifier` for the parameters."""
+
+    _task: ClassVar[Task]
+
+    def __init__(
+        self,
+        n_context: int = 200,
+        *,
+        n_queries: int | None = 1000,
+        rule: str = "full",
+        steps: int = 50,
+        lr: float = 3e-4,
+        model: str = "auto",
+        device: str = "auto",
+        max_memory: str = "4G",
+        random_state: Any = 0,
+    ) -> None:
+        self.n_context = n_context
+        self.n_queries = n_queries
+        self.rule = rule
+        self.steps = steps
+        self.lr = lr
+        self.model = model
+        self.device = device
+        self.max_memory = max_memory
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Adapt the model.
+
+        Args:
+            X: DataFrame (numbers, dates, booleans, categories and text; missing values allowed) or
+                array of shape (rows, features).
+            y: shape (rows,): class labels of any kind, or values for regression.
+
+        Raises:
+            ValueError: the rows cannot be used, or there are too few of them for every class.
+            ModelError: the model file is missing or does not fit the table.
+        """
+        frame, labels = self._check_training_rows(X, y)
+        x, kinds, _ = convert_features(frame, list(frame.columns))
+        codes, classes = self._encode(labels)
+        schema = Schema(_columns(x, kinds), _target_name(y, x.columns), self._task, classes)
+        seed = _seed(self.random_state)
+        split = _divide(codes, self.n_context, self.n_queries, len(classes), seed)
+        adapted = self._adapt(x, codes, len(classes), split, seed)
+        self.n_context_, self.n_queries_ = split.n, split.k
+        self.history_ = [asdict(step) for step in adapted.history]
+        self.accepted_ = adapted.accepted
+        record = {
+            "split": {"n": split.n, "k": split.k, "seed": seed, "rows": split.digest},
+            "adaptation": adaptation_record(adapted, self.rule, self._schedule(), seed),
+        }
+        self.bundle_ = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        return self
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Write the fitted estimator as a bundle, for `load` and `tttab predict`.
+
+        Raises:
+            BundleError: the weights cannot be written.
+            OSError: the folder cannot be written to.
+        """
+        check_is_fitted(self)
+        own = {"parameters": self._plain_parameters(), "history": self.history_, **self._label_record()}
+        own["names"] = hasattr(self, "feature_names_in_")
+        bundle = Bundle(
+            **{name: getattr(self.bundle_, name) for name in ("session", "x", "y", "schema")},
+            record={**self.bundle_.record, "estimator": own},
+        )
+        return save_bundle(directory, bundle)
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read a bundle that `save` or `tttab adapt` wrote.
+
+        Raises:
+            BundleError: it is damaged, was tampered with, or is for another task.
+        """
+        bundle = load_bundle(directory, device=device)
+        for note in bundle.notes:
+            warnings.warn(note, UserWarning, stacklevel=2)
+        if bundle.schema.task != cls._task:
+            raise BundleError(
+                f"the bundle in {directory} is for {bundle.schema.task}", "load it with the other estimator"
+            )
+        try:
+            return cls._from_bundle(bundle, bundle.record.get("estimator", {}))
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise BundleError(
+                f"the bundle in {directory} does not describe an estimator: {str(error)[:120]}",
+                "write it again with save()",
+            ) from error
+
+    @classmethod
+    def _from_bundle(cls, bundle: Bundle, own: Mapping[str, Any]) -> Self:
+        estimator = cls(**own.get("parameters", {}))
+        estimator.bundle_ = bundle
+        names = [column.name for column in bundle.schema.columns]
+        estimator.n_features_in_ = len(names)
+        if own.get("names", True):
+            estimator.feature_names_in_ = np.array(names, dtype=object)
+        adaptation = bundle.record.get("adaptation", {})
+        estimator.history_ = list(own.get("history", []))
+        estimator.accepted_ = adaptation.get("accepted")
+        estimator.n_context_ = len(bundle.y)
+        estimator.n_queries_ = bundle.record.get("split", {}).get("k", 0)
+        estimator._restore_labels(own)
+        return estimator
+
+    def _check_training_rows(self, X: Any, y: Any) -> tuple[pd.DataFrame, np.ndarray]:
+        import pandas as pd
+
+        numeric = self._task == "regression"
+        if not isinstance(X, pd.DataFrame):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                dtype=None,
+                ensure_all_finite="allow-nan",
+                ensure_min_samples=2,
+                y_numeric=numeric,
+            )
+            return _named(X), y
+        validate_data(self, X, y, skip_check_array=True)
+        _, y = check_X_y(np.zeros((len(X), X.shape[1])), y, ensure_min_samples=2, y_numeric=numeric)
+        return _without_infinities(X), y
+
+    def _check_rows(self, X: Any) -> pd.DataFrame:
+        """Return new rows in the schema's form.
+
+        Raises:
+            ValueError: columns are missing, or a cell is not of its column's kind.
+        """
+        import pandas as pd
+
+        check_is_fitted(self)
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=False, skip_check_array=True)
+            frame = _without_infinities(X)
+        else:
+            X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
+            frame = _named(X)
+        # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
+        frame.columns = [column.name for column in self.bundle_.schema.columns]
+        return self.bundle_.schema.apply(frame)
+
+    def _schedule(self) -> Schedule:
+        return Schedule(steps=self.steps, lr=self.lr)
+
+    def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
+        rule = get_rule(self.rule if split.k else "none")
+        schedule = self._schedule()
+        schedule.check()
+        budget = parse_bytes(self.max_memory)
+        session = open_model(self.model, self._task, device=self.device, seed=seed)
+        context = session.context(x.iloc[split.context], y[split.context], classes)
+        queries = x.iloc[split.queries], y[split.queries]
+        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget)
+        for _ in adaptation:
+            pass
+        return adaptation.result
+
+    def _plain_parameters(self) -> dict[str, Any]:
+        parameters = self.get_params(deep=False)
+        plain = {name: value for name, value in parameters.items() if name != "random_state"}
+        return plain | {"random_state": self.bundle_.record["split"]["seed"]}
+
+    def __sklearn_tags__(self) -> Tags:
+        """Declare what scikit-learn's checks should try: missing values, text and categories."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.string = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
+    """Test-time training of a tabular foundation model, as a scikit-learn classifier.
+
+    The first `n_context` rows (drawn, stratified) are what the model reads at prediction time; up to
+    `n_queries` further rows are the training queries, of which a held-out part decides whether the
+    adapted weights are kept. With too few rows for both, all rows are context and nothing is trained.
+
+    Args:
+        n_context: rows the model reads at prediction time.
+        n_queries: rows to train on at most; None: all that are left.
+        rule: which weights move; `none` is plain in-context learning.
+        steps: gradient steps at most.
+        lr: learning rate.
+        model: `auto`, a name of `tttab models list`, or the path of a tabpfn checkpoint.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, …
+        max_memory: the most memory to hold, such as `4G`.
+        random_state: names the split and the training streams.
+
+    Attributes:
+        classes_: the labels, sorted, shape (classes,).
+        n_features_in_: number of features.
+        feature_names_in_: their names, where X was a DataFrame.
+        history_: one mapping per step: number, loss, held_out, best, seconds, …
+        accepted_: False where the guard kept the pretrained weights; None where nothing was trained.
+        n_context_, n_queries_: rows used as context and as queries.
+        bundle_: the adapted model with its context.
+    """
+
+    _task = "classification"
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), in the order of `classes_`."""
+        x = self._check_rows(X)
+        p = self.bundle_.server.predict(x).astype(np.float64)
+        return p / p.sum(axis=1, keepdims=True)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the likeliest class of each row, shape (rows,)."""
+        best = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise DataError(
+                "y has 1 class; a classifier needs at least 2 classes", "add rows of another class"
+            )
+        return codes.astype(np.int64), _class_names(self.classes_)
+
+    def _label_record(self) -> dict[str, Any]:
+        return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
+
+    def _restore_labels(self, own: Mapping[str, Any]) -> None:
+        names = self.bundle_.schema.classes
+        dtype = own.get("dtype", "|O")
+        if not _DTYPE.fullmatch(dtype):
+            raise ValueError(f"labels of dtype {dtype!r:.20}")
+        self.classes_ = np.array(own.get("classes", list(names)), dtype=dtype)
+        if self.classes_.shape != (len(names),):
+            raise ValueError("labels and classes differ in number")
+
+
+class TTTRegressor(RegressorMixin, _TestTimeEstimator):
+    """Test-time training of a tabular foundation model, as a scikit-learn regressor.
+
+    Parameters and attributes are those of `TTTClassifier`, without `classes_`.
+    """
+
+    _task = "regression"
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the mean of the predicted distribution, shape (rows,)."""
+        return self.bundle_.server.predict(self._check_rows(X)).astype(np.float64)
+
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        return np.asarray(y, dtype=np.float64), ()
+
+    def _label_record(self) -> dict[str, Any]:
+        return {}
+
+    def _restore_labels(self, own: Mapping[str, Any]) -> None:
+        return
+
+
+def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Split:
+    """Divide all rows into context and queries; all become context where too few would be queries."""
+    SplitRequest(n, 1 if k is None else k).check()
+    everything = np.arange(len(y))
+    if len(y) - n < FEWEST_QUERIES:
+        return Split(everything, everything[:0], everything[:0], seed)
+    request = SplitRequest(n, len(y) if k is None else k)
+    return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
+
+
+def _seed(random_state: Any) -> int:
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _named(X: np.ndarray) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+
+
+def _without_infinities(X: pd.DataFrame) -> pd.DataFrame:
+    """Return a shallow copy with text as column names; refuse infinite values, as for arrays."""
+    frame = X.set_axis([str(name) for name in X.columns], axis=1).reset_index(drop=True)
+    for name, values in frame.items():
+        if values.dtype.kind == "f" and np.isinf(values.to_numpy(dtype=float, na_value=np.nan)).any():
+            raise ValueError(f"Input X contains infinity in column {name!r}")
+    return frame
+
+
+def _columns(x: pd.DataFrame, kinds: Mapping[str, Any]) -> tuple[Column, ...]:
+    return tuple(
+        Column(name, kind, tuple(x[name].cat.categories) if kind == "category" else ())
+        for name, kind in kinds.items()
+    )
+
+
+def _target_name(y: Any, taken: Sequence[str]) -> str:
+    name = str(getattr(y, "name", None) or "target")
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _class_names(classes: np.ndarray) -> tuple[str, ...]:
+    names = [label_text(label) for label in classes]
+    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
+        names = [f"{number}: {label}" for number, label in enumerate(classes)]
+    return tuple(names)
