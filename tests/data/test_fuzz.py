@@ -169,3 +169,16 @@ def test_the_first_inputs_of_the_fuzzer(tmp_path, monkeypatch, name):
         assert outcome in ("accepted", "refused"), (number, detail)
         outcomes.add(outcome)
     assert outcomes == {"accepted", "refused"}
+
+
+@few
+@given(
+    st.text(max_size=20)
+    | st.sampled_from(["9" * 5000, "x" * 5000 + "/t.csv", "~nobody/t.csv", "\x00.csv", "."])
+)
+def test_any_words_name_a_table_or_are_refused(monkeypatch, text):
+    monkeypatch.setenv("TTTAB_OFFLINE", "1")
+    try:
+        load_table(text)
+    except DataError as error:
+        assert error.message and error.hint

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -355,3 +358,19 @@ def test_a_server_that_never_answers_is_given_up(server, monkeypatch):
     start = time.monotonic()
     assert load_table("31").source == "bundled copy (OpenML could not be reached)"
     assert time.monotonic() - start < 10
+
+
+def test_the_command_with_openmls_own_configuration_file(server, tmp_path):
+    (tmp_path / "openml").mkdir()
+    cache = tmp_path / "cache"
+    (tmp_path / "openml" / "config").write_text(f"server = {server.root}/api/v1/xml\ncachedir = {cache}\n")
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OPENML", "TTTAB"))
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tttab", "data", "get", "1002"],
+        env=variables | {"XDG_CONFIG_HOME": str(tmp_path)}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "1002\tOpenML\t30\t3\t2\t"
+    assert list(cache.rglob("dataset_1002.pq"))

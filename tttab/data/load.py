@@ -5,6 +5,7 @@ What does not belong here: how a file is read, a server asked, a column converte
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from tttab.data.reading import SUFFIXES, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task
 from tttab.errors import DataError, UnknownDataset
+
+_OPENML_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
 def load_table(
@@ -36,13 +39,13 @@ def load_table(
         DataError: it cannot be read or used as a table.
     """
     text = str(spec).strip()
-    if text.isascii() and text.isdigit():
+    if _OPENML_ID.fullmatch(text):
         return _load_openml(int(text), target, task, refresh)
     entry = catalog().tables.get(text)
     if entry is not None:
         return _load_entry(entry, target, task, refresh)
-    path = Path(text).expanduser()
-    if not (path.suffix.lower() in SUFFIXES or "/" in text or path.exists()):
+    path = Path(text)
+    if not (path.suffix.lower() in SUFFIXES or "/" in text):
         raise _unknown_name(text)
     raw = read_frame(path)
     origin = Origin(path.name, "file", target=target, task=task, notes=raw.notes)

@@ -44,8 +44,8 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
             columns have one name.
     """
     path = Path(path)
-    _check_file(path)
     try:
+        _check_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("error", _parser_warning())
             return _READERS[path.suffix.lower()](path, text_columns)

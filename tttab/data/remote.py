@@ -170,7 +170,7 @@ def _openml() -> ModuleType:
     try:
         with _quiet():
             import openml
-    except OSError as error:  # it makes its folders while it is imported
+    except (OSError, RuntimeError) as error:  # it looks for the home folder and makes others in it
         raise Unreachable(
             f"the openml package cannot make its cache folder: {_first(error)}", _OTHER_CACHE
         ) from error
