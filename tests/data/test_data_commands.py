@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,8 @@ def test_get_goes_on_after_a_failure(tttab):
     rows = json.loads(out)["tables"]
     assert code == 1 and rows[1]["rows"] == 5300 and "TTTAB_OFFLINE" in rows[0]["problem"]
     assert "1 of 2 failed" in err and "tttab data get 44" in err
+
+
+def test_the_example_in_the_docs(tttab):
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert f"$ tttab data show titanic | cat\n{tttab('show', 'titanic')[1]}```" in page
