@@ -29,12 +29,17 @@ def parse_link(text: str) -> Series:
     Terms are He<k> or z^k with an optional rational weight, or plain numbers. Raises RequestError where
     the text cannot be read, has no term beyond a constant, or has a degree above `MAX_DEGREE`.
     """
-    compact = text.replace(" ", "").replace("−", "-")
+    compact = text.replace(" ", "")
     total: Series = ()
     position = 0
     while position < len(compact):
         match = _TERM.match(compact, position)
-        if match is None or match.end() == position or (position and not match["sign"]) or not match[0].strip("+-"):
+        if (
+            match is None
+            or match.end() == position
+            or (position and not match["sign"])
+            or not match[0].strip("+-")
+        ):
             raise RequestError(f"cannot read the link {text!r} at {compact[position:]!r}", EXAMPLE)
         total = add(total, _term(match, text))
         position = match.end()
@@ -44,12 +49,11 @@ def parse_link(text: str) -> Series:
 
 
 def _term(match: re.Match[str], text: str) -> Series:
-    if "0" == (match["divisor"] or "").lstrip("0") + "0" and match["divisor"]:
-        raise RequestError(f"the link {text!r} divides by zero", EXAMPLE)
     number, _, below = (match["number"] or "1").partition("/")
-    if below and not int(below):
+    divisor = int(below or 1) * int(match["divisor"] or 1)
+    if not divisor:
         raise RequestError(f"the link {text!r} divides by zero", EXAMPLE)
-    weight = Fraction(number) / int(below or 1) / int(match["divisor"] or 1)
+    weight = Fraction(number) / divisor
     weight = -weight if match["sign"] == "-" else weight
     symbol = match["symbol"] or ""
     order = int(match["order"] or match["power"] or 1) if symbol else 0

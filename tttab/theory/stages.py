@@ -8,11 +8,14 @@ divided among the stages (`single_index`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tttab.theory.index_tasks import derivative, unit
+
+Loss = Literal["squared", "correlation"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def stage_one(start: Tensor, queries: Tensor, teacher: Tensor, student: Student)
 
 
 def fit_link(u: Tensor, x: Tensor, y: Tensor, degree: int = 5, ridge: float = 1e-2) -> Tensor:
-    """Return weights of He_i/sqrt(i!), i <= degree, of y along u: (tasks, degree + 1). Settles sign and scale."""
+    """Return weights of He_i/sqrt(i!) of y along u, (tasks, degree + 1): they settle sign and scale."""
     z = _along(x, u)
     basis = [torch.ones_like(z), z]
     for i in range(2, degree + 1):
@@ -61,15 +64,30 @@ def fit_link(u: Tensor, x: Tensor, y: Tensor, degree: int = 5, ridge: float = 1e
     return ridge_solve(torch.stack(basis, dim=2), y, ridge)
 
 
-def stage_two(
-    u: Tensor, x: Tensor, y: Tensor, link: Tensor, rates: Tensor, longest: float = 0.5
-) -> Tensor:
-    """Return u (tasks, r) after one online step on the sphere per row, against (y - h(<u, x>))^2 / 2.
+@dataclass(frozen=True)
+class Stream:
+    """Rows in the order in which stage II reads them; time comes first."""
 
-    Time comes first: x (rows, tasks, r), y (rows, tasks), rates (rows,); link: weights of h, (tasks,
-    degrees) or (1, degrees). `longest` bounds a step's length: heavy tails throw u off otherwise.
+    x: Tensor
+    """Shape (rows, tasks, r)."""
+    y: Tensor
+    """Shape (rows, tasks)."""
+    rates: Tensor
+    """Step sizes, shape (rows,)."""
+
+
+def stage_two(
+    u: Tensor, stream: Stream, link: Tensor, loss: Loss = "squared", longest: float = 0.5
+) -> Tensor:
+    """Return u (tasks, r) after one online step on the sphere per row of the stream.
+
+    A step descends (y - h(<u, x>))^2 / 2, or -y h(<u, x>) for the loss `correlation`; link: weights of
+    h, (tasks, degrees) or (1, degrees). `longest` bounds a step's length: heavy tails throw u off.
     """
     polynomials = torch.stack([_monomials(link), _monomials(derivative(link), link.shape[1])], dim=1)
+    if loss == "correlation":
+        polynomials[:, 0] = 0
+    x, y, rates = stream.x, stream.y, stream.rates
     squares = x.square().sum(dim=2)
     for t, rate in enumerate(rates.tolist()):
         z = torch.linalg.vecdot(x[t], u)
@@ -127,7 +145,7 @@ def predict(u: Tensor, a: Tensor, neurons: Neurons, x: Tensor) -> Tensor:
 
 def ridge_solve(features: Tensor, y: Tensor, ridge: float) -> Tensor:
     """Return argmin_a mean (features a - y)^2 / 2 + ridge |a|^2 / 2 for each task; solved in float64."""
-    rows, width = features.shape[1:]
+    rows = features.shape[1]
     gram = torch.bmm(features.transpose(1, 2), features).double() / rows
     gram.diagonal(dim1=1, dim2=2).add_(ridge)
     moment = torch.bmm(y[:, None, :], features).double() / rows

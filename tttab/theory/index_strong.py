@@ -1,0 +1,198 @@
+"""Experiment: online steps on the sphere with the link known: geometric decay, its floor, samples to eps.
+
+With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where
+I = E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). What
+does not belong here: the step itself (`stages`), tables and plots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tttab.seeding import torch_stream
+from tttab.theory.hermite import Series, mean_product, multiply, parse_link
+from tttab.theory.index_tasks import (
+    IndexLaw,
+    IndexTasks,
+    draw_basis,
+    draw_rows,
+    draw_tasks,
+    law_of_link,
+    unit,
+)
+from tttab.theory.stages import Loss, Stream, stage_two
+
+
+@dataclass(frozen=True)
+class StrongSettings:
+    """The grid."""
+
+    link: str = "He2"
+    r: int = 8
+    start: float = 0.5
+    """Alignment that weak recovery left."""
+    targets: tuple[float, ...] = (0.2, 0.1, 0.05, 0.02, 0.01)
+    """eps: how far from 1 the mean alignment may stay."""
+    loss: Loss = "correlation"
+    """`correlation` has a V that does not depend on the error, as the rate's theory assumes."""
+    tasks: int = 128
+    noise: float = 0.1
+    share: float = 0.25
+    """Floor of the step size chosen for a target, as a share of the target."""
+    points: int = 40
+    """Points of the trace."""
+    seed: int = 0
+    device: str = "cpu"
+
+
+def information(exact: Series) -> float:
+    """Return I = E[s'(z)^2] of the link scaled to E[s^2] = 1: exact algebra, then one division."""
+    slope = tuple(i * value for i, value in enumerate(exact))[1:]
+    plain = (Fraction(0), *exact[1:])
+    return float(mean_product(slope, slope) / mean_product(plain, plain))
+
+
+def pull_variance(exact: Series, noise: float, loss: Loss) -> float:
+    """Return V at <b, u> = 1: noise^2 I, and for the correlation loss E[s^2 s'^2] besides."""
+    fixed = noise**2 * information(exact)
+    if loss == "squared":
+        return fixed
+    plain = (Fraction(0), *exact[1:])
+    slope = tuple(i * value for i, value in enumerate(exact))[1:]
+    product = multiply(plain, slope)
+    return fixed + float(mean_product(product, product) / mean_product(plain, plain) ** 2)
+
+
+def strong_rows(settings: StrongSettings) -> Iterator[dict[str, Any]]:
+    """Yield rows `trace` (error against steps at the last target's step size), then `samples` (steps to eps).
+
+    The last row, `law`, compares the growth of the steps with eps^-1 log(1/eps) and with eps^-2.
+    """
+    exact = parse_link(settings.link)
+    law = law_of_link(exact, settings.r, settings.r, settings.noise)
+    yield from _trace(settings, law, exact, settings.targets[len(settings.targets) // 2])
+    scaled = []
+    for eps in settings.targets:
+        row = _samples(settings, law, exact, eps)
+        scaled.append(row)
+        yield row
+    yield _law_row(settings, scaled)
+
+
+def step_size(settings: StrongSettings, exact: Series, eps: float) -> float:
+    """Return the step size whose floor is `share` of eps."""
+    spread = (settings.r - 1) * pull_variance(exact, settings.noise, settings.loss)
+    return 4 * information(exact) * settings.share * eps / spread
+
+
+def _trace(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> Iterator[dict[str, Any]]:
+    eta, info = step_size(settings, exact, eps), information(exact)
+    floor = eta * (settings.r - 1) * pull_variance(exact, settings.noise, settings.loss) / (4 * info)
+    length = max(1, math.ceil(8 / (2 * eta * info) / settings.points))
+    expected: float | None = None
+    for step, errors in _errors(settings, law, eta, length, f"trace {eps}"):
+        if expected is not None:
+            expected = floor + (expected - floor) * (1 - 2 * eta * info) ** length
+        elif float(errors.mean()) <= 0.1:
+            expected = float(errors.mean())  # the law is for small errors: it starts where they begin
+        yield _row(settings, errors) | {
+            "kind": "trace",
+            "eta": eta,
+            "steps": step,
+            "predicted": expected,
+            "floor": floor,
+            "rate": 2 * eta * info,
+        }
+        if step >= length * settings.points:
+            return
+
+
+def _samples(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> dict[str, Any]:
+    eta = step_size(settings, exact, eps)
+    length = max(1, round(0.02 / (2 * eta * information(exact))))
+    for step, errors in _errors(settings, law, eta, length, f"samples {eps}"):
+        if float(errors.mean()) <= eps or step > 2000 * length:
+            logs = math.log(1 / eps)
+            return _row(settings, errors) | {
+                "kind": "samples",
+                "eps": eps,
+                "eta": eta,
+                "steps": step,
+                "steps*eps/log(1/eps)": step * eps / logs,
+                "steps*eps^2": step * eps**2,
+                "reached": float(errors.mean()) <= eps,
+            }
+    raise AssertionError("the recursion does not end")
+
+
+def _errors(
+    settings: StrongSettings, law: IndexLaw, eta: float, length: int, name: str
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (steps so far, 1 - <b, u> of each task) for ever, every `length` steps."""
+    generator = torch_stream(settings.seed, "strong", name, device=settings.device)
+    tasks = draw_tasks(law, draw_basis(law, generator), settings.tasks, generator)
+    u, step = _start(settings, tasks, generator), 0
+    yield step, _error(u, tasks)
+    while True:
+        x, y = draw_rows(tasks, length, generator)
+        rates = torch.full((length,), eta)
+        stream = Stream(x.transpose(0, 1).contiguous(), y.T.contiguous(), rates)
+        u, step = stage_two(u, stream, tasks.weights, settings.loss, longest=1e9), step + length
+        yield step, _error(u, tasks)
+
+
+def _start(settings: StrongSettings, tasks: IndexTasks, generator: torch.Generator) -> Tensor:
+    b = tasks.direction
+    other = torch.randn(b.shape, generator=generator, device=b.device)
+    other = unit(other - (other * b).sum(dim=1, keepdim=True) * b)
+    return settings.start * b + (1 - settings.start**2) ** 0.5 * other
+
+
+def _error(u: Tensor, tasks: IndexTasks) -> Tensor:
+    return 1 - (u * tasks.direction).sum(dim=1)
+
+
+def _row(settings: StrongSettings, errors: Tensor) -> dict[str, Any]:
+    count = len(errors)
+    return {
+        "experiment": "strong",
+        "link": settings.link,
+        "r": settings.r,
+        "loss": settings.loss,
+        "noise": settings.noise,
+        "start": settings.start,
+        "error": float(errors.mean()),
+        "stderr": float(errors.std() / count**0.5) if count > 1 else None,
+        "median": float(errors.median()),
+        "stuck": int((errors > 1.001 - settings.start).sum()),
+        "tasks": count,
+        "seed": settings.seed,
+        "device": torch.device(settings.device).type,
+    }
+
+
+def _law_row(settings: StrongSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    spans = {
+        name: max(row[name] for row in rows) / min(row[name] for row in rows)
+        for name in ("steps*eps/log(1/eps)", "steps*eps^2")
+    }
+    return {
+        "experiment": "strong",
+        "kind": "law",
+        "link": settings.link,
+        "r": settings.r,
+        "loss": settings.loss,
+        "targets": list(settings.targets),
+        "spread_log_law": spans["steps*eps/log(1/eps)"],
+        "spread_square_law": spans["steps*eps^2"],
+        "tasks": settings.tasks,
+        "seed": settings.seed,
+        "device": torch.device(settings.device).type,
+    }
