@@ -1,9 +1,10 @@
-"""Test-time training: one loop, a generator of steps, for every rule.
+"""Test-time training: one loop, a generator of steps, for every rule and optimiser.
 
 The n context rows stay fixed; the k query rows are divided once, most train, a held-out part
 chooses the step, with the untouched weights as a candidate (arXiv 2503.11842, section 3, for the
 fixed context; the held-out choice is ours). What does not belong here: preprocessing (session),
-which weights move (rules), how results are compared (arms).
+which weights move (rules), how far (optimisers), under which context (batches), which candidate is
+kept (guards), how results are compared (arms).
 """
 
 from __future__ import annotations
@@ -16,22 +17,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tttab.batches import Batch, Labelled, get_source
 from tttab.core import Rule, Session
 from tttab.errors import RequestError, RuleError
-from tttab.memory import DEFAULT_BUDGET, Plan, plan_step, resident_bytes
-from tttab.seeding import numpy_stream
+from tttab.guards import Choice, Score, check_guard
+from tttab.memory import DEFAULT_BUDGET, Demand, Mode, Plan, plan_step
+from tttab.metrics import calibration_error
+from tttab.optimisers import Move, NotFinite, get_optimiser
+from tttab.precision import check_precision, choose_precision
 from tttab.splits import hold_out
 
 if TYPE_CHECKING:
     import pandas as pd
 
+STARTS = ("pretrained", "random")
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How far the weights move."""
+    """How far the weights move, and what is kept."""
 
     steps: int = 50
+    """Steps of an optimiser that takes several."""
     lr: float = 3e-4
+    """Learning rate where every weight moves; a rule that moves few multiplies it by its `rate`."""
     batch: int = 256
     """Query rows per step."""
     warmup: int = 5
@@ -42,6 +51,16 @@ class Schedule:
     held_out: float = 0.2
     """Share of the k rows that chooses the step."""
     evaluate_every: int = 2
+    optimizer: str = "adamw"
+    """`adamw` or `sgd-1`."""
+    split: str = "fixed"
+    """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
+    guard: str = "loss"
+    """`loss`, `loss+ece` or `off`: which candidate is kept."""
+    init: str = "pretrained"
+    """`pretrained` (warm start) or `random` (cold start)."""
+    precision: str = "auto"
+    """`auto`, `fp32` or `bf16`: the arithmetic of the training steps."""
 
     def check(self) -> None:
         """Raise RequestError where a value makes no sense."""
@@ -49,22 +68,32 @@ class Schedule:
             raise RequestError(f"steps must be at least 1, got {self.steps}", "--steps 50, or --rule none")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise RequestError(f"the learning rate must be positive, got {self.lr}", "--lr 3e-4")
+        if self.init not in STARTS:
+            raise RequestError(f"no start is called {self.init!r}", f"--init {'|'.join(STARTS)}")
+        get_optimiser(self.optimizer)
+        get_source(self.split)
+        check_guard(self.guard)
+        check_precision(self.precision)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did."""
+    """What one step did; for `sgd-1` one trial size of its line search."""
 
     number: int
     total: int
     loss: float
-    """Mean log loss of the step's queries before the step, nats."""
+    """Mean loss of the step's queries before the step, nats."""
     held_out: float
-    """Log loss of the held-out rows at the last evaluation, nats."""
+    """Loss of the held-out rows at the last evaluation, nats."""
     best: float
-    """Smallest held-out log loss so far, nats."""
+    """Held-out loss of the weights that would be kept now, nats."""
     seconds: float
     """Since the start."""
+    size: float = math.nan
+    """Learning rate, or step size."""
+    ece: float = math.nan
+    """Expected calibration error of the held-out rows at the last evaluation."""
 
 
 @dataclass
@@ -75,18 +104,28 @@ class Adapted:
     """A session with the chosen weights; the given one where nothing was trained."""
     context: Any
     step: int
-    """The step that was chosen; 0 is the pretrained weights."""
+    """The step that was chosen; 0 is the untouched weights."""
     accepted: bool | None
-    """False where the pretrained weights won; None where the rule trains nothing."""
+    """False where the untouched weights won; None where the rule trains nothing."""
     before: float = math.nan
-    """Held-out log loss of the pretrained weights."""
+    """Held-out loss of the untouched weights, nats."""
     after: float = math.nan
-    """Held-out log loss of the chosen weights."""
+    """Held-out loss of the chosen weights, nats."""
     history: list[Step] = field(default_factory=list)
     seconds: float = 0.0
     plan: Plan | None = None
     stopped: str = ""
     """Why training ended early; empty where it did not."""
+    ece_before: float = math.nan
+    ece_after: float = math.nan
+    size: float = 0.0
+    """Learning rate or step size of the chosen step."""
+    vetoed: tuple[int, ...] = ()
+    """Steps that were refused for their calibration."""
+    precision: str = "fp32"
+    """The arithmetic of the training steps."""
+    others: dict[str, Any] = field(default_factory=dict)
+    """Sessions with the weights that other guards would have kept, by guard."""
 
 
 class Adaptation:
@@ -96,10 +135,11 @@ class Adaptation:
         session: the pretrained model; it is forked, never changed.
         rule: which weights move.
         context: `session.context(…)`.
-        x, y: the k labelled query rows; y holds class codes.
+        queries: x and y of the k labelled query rows; y holds class codes, or targets for regression.
         schedule: how far.
         seed: names the streams that divide and order the queries.
-        budget: the most memory the process may hold, bytes.
+        budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
+        others: guards beside the schedule's whose choice is kept in `result.others`.
     """
 
     def __init__(
@@ -111,146 +151,155 @@ class Adaptation:
         schedule: Schedule,
         seed: int = 0,
         budget: int = DEFAULT_BUDGET,
+        *,
+        others: tuple[str, ...] = (),
     ) -> None:
         self.result = Adapted(session, context, 0, None)
+        self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._given, self._rule, self._context, self._raw = session, rule, context, queries
-        self._schedule, self._seed, self._budget = schedule, seed, budget
+        self._seed, self._budget, self._others = seed, budget, others
 
     def __iter__(self) -> Iterator[Step]:
         """Train; yield after each step."""
         if self._rule.name == "none":
             return
-        self._schedule.check()
-        start = time.perf_counter()
+        self.schedule.check()
+        self._start = time.perf_counter()
         self._open()
-        self._measure_untouched()
-        for number in range(1, self._schedule.steps + 1):
-            step = self._advance(number, start)
-            if step is None:
+        moves = get_optimiser(self.schedule.optimizer).moves(self, self._score)
+        answer = None
+        while True:
+            try:
+                move = moves.send(answer)
+                answer = self._judge(move) if move.judge else None
+            except StopIteration:
                 break
-            self.result.history.append(step)
-            yield step
-        self._choose(start)
+            except NotFinite as error:
+                self.result.stopped = str(error)
+                break
+            self.result.history.append(self._report(move))
+            yield self.result.history[-1]
+        self._choose()
+
+    def gradient(self, *, whole: bool) -> float:
+        """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
+
+        Returns:
+            The mean loss, nats.
+
+        Raises:
+            NotFinite: the loss or the norm of its gradient is.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
+        batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
+        count = sum(len(batch.rows) for batch in batches)
+        self._steps += 1
+        loss = sum(self._accumulate(batch, count) for batch in batches)
+        norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
+        if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
+            raise NotFinite(f"the loss or its gradient was not finite at step {self._steps}")
+        return loss
 
     def _open(self) -> None:
         x, y = self._raw
         self._session = self._given.fork()
-        self._trained = self._rule.parameters(self._session)
-        if not self._trained:
+        if self.schedule.init == "random":
+            self._session.reinitialise(self._seed)
+        self.parameters = self._rule.parameters(self._session)
+        if not self.parameters:
             raise RuleError(
                 f"the rule {self._rule.name!r} selects no parameters of this model", "--rule full"
             )
-        for parameter in self._trained:
+        for parameter in self.parameters:
             parameter.requires_grad_(True)
-        self._train, self._held = hold_out(
-            y, self._schedule.held_out, self._seed, classes=self._context.classes
-        )
+        train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
         self._queries = self._session.queries(self._context, x, y)
-        self._order = _endless_order(self._train, numpy_stream(self._seed, "batches"))
-        self._plan = self.result.plan = self._make_plan()
-        self._optimizer = self._make_optimizer()
+        labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
+        self._source = get_source(self.schedule.split)(labelled)
+        self._steps = 0
+        self._plan_memory(train)
+        self._judge_untouched()
 
-    def _make_plan(self) -> Plan:
+    def _plan_memory(self, train: np.ndarray) -> None:
+        from tttab.footprint import held_bytes, measure_step
+
         session = self._session
-        session.checkpointing = True
-        saving = session.bytes_per_row(self._context)
-        session.checkpointing = False
-        weights = sum(p.numel() * p.element_size() for p in self._trained)
-        batch = min(self._schedule.batch, len(self._train))
-        plan = plan_step(
-            self._budget,
-            resident_bytes(),
-            weights,
-            self._context.n,
-            batch,
-            session.bytes_per_row(self._context),
-            saving,
+
+        def measure(mode: Mode) -> Any:
+            session.by_member, session.checkpointing = mode.by_member, mode.checkpointing
+            return measure_step(session, self._context, self._queries)
+
+        weights = sum(p.numel() * p.element_size() for p in self.parameters)
+        batch = min(self.schedule.batch, len(train))
+        held = held_bytes(session.device)
+        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch), measure)
+        session.by_member, session.checkpointing = plan.by_member, plan.checkpointing
+        rows = train[: plan.chunk]
+        session.precision = choose_precision(
+            self.schedule.precision, session, self._context, self._queries, rows
         )
-        session.checkpointing = plan.checkpointing
-        return plan
+        self.result.plan, self.result.precision = plan, session.precision
 
-    def _make_optimizer(self) -> Any:
-        import torch
+    def _judge_untouched(self) -> None:
+        self._score = self._score_now()
+        state = self._session.state()
+        guards = dict.fromkeys([self.schedule.guard, *self._others])
+        self._choices = [Choice(guard, self._score, state) for guard in guards]
+        self.result.before = self.result.after = self._score.loss
+        self.result.ece_before = self.result.ece_after = self._score.ece
 
-        optimizer = torch.optim.AdamW(
-            self._trained, lr=self._schedule.lr, weight_decay=self._schedule.weight_decay
-        )
-        warmup, total = self._schedule.warmup, self._schedule.steps
-
-        def rate(done: int) -> float:
-            rise = min(1.0, (done + 1) / max(1, warmup))
-            return rise * 0.5 * (1 + math.cos(math.pi * done / total))
-
-        self._rates = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-        return optimizer
-
-    def _measure_untouched(self) -> None:
-        self.result.before = self.result.after = self._last_held = self._held_out_loss()
-        self._best = self._session.state()
-
-    def _advance(self, number: int, start: float) -> Step | None:
-        """Take one step; None where the loss or gradient is not finite."""
-        loss = self._gradient()
-        if not math.isfinite(loss) or not self._clip():
-            self.result.stopped = f"the loss or its gradient was not finite at step {number}"
-            return None
-        self._optimizer.step()
-        self._rates.step()
-        last = number == self._schedule.steps
-        if last or number % self._schedule.evaluate_every == 0:
-            self._evaluate(number)
-        seconds = time.perf_counter() - start
-        return Step(number, self._schedule.steps, loss, self._last_held, self.result.after, seconds)
-
-    def _gradient(self) -> float:
-        """Accumulate the gradient of the mean loss over a batch, chunk by chunk; return the mean loss."""
-        self._optimizer.zero_grad(set_to_none=True)
-        rows = [next(self._order) for _ in range(min(self._schedule.batch, len(self._train)))]
-        total = 0.0
-        for chunk in _chunks(np.array(rows), self._plan.chunk):
-            loss = self._session.loss(self._context, self._queries, chunk) / len(rows)
-            if not math.isfinite(loss.item()):
-                return math.nan
-            loss.backward()
-            total += loss.item()
+    def _accumulate(self, batch: Batch, count: int) -> float:
+        """Add the batch's share of the gradient, chunk by chunk; return its share of the mean loss."""
+        session, total = self._session, 0.0
+        for rows in _chunks(batch.rows, self.result.plan.chunk):
+            total += session.accumulate(batch.context, batch.queries, rows, 1 / count)
         return total
 
-    def _clip(self) -> bool:
-        import torch
+    def _judge(self, move: Move) -> Score:
+        self._score = self._score_now()
+        for choice in self._choices:
+            choice.consider(move.number, move.size, self._score, self._session.state)
+        return self._score
 
-        norm = torch.nn.utils.clip_grad_norm_(self._trained, self._schedule.clip)
-        return math.isfinite(norm.item())
+    def _score_now(self) -> Score:
+        parts = [
+            self._session.row_scores(self._context, self._queries, rows)
+            for rows in _chunks(self._held, self.result.plan.chunk)
+        ]
+        loss = float(np.concatenate([part.loss for part in parts]).mean())
+        if parts[0].confidence is None:
+            return Score(loss, math.nan, len(self._held))
+        confidence = np.concatenate([part.confidence for part in parts])
+        correct = np.concatenate([part.correct for part in parts])
+        return Score(loss, calibration_error(confidence, correct), len(self._held))
 
-    def _evaluate(self, number: int) -> None:
-        self._last_held = self._held_out_loss()
-        if self._last_held < self.result.after:
-            self.result.after, self.result.step = self._last_held, number
-            self._best = self._session.state()
+    def _report(self, move: Move) -> Step:
+        best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
+        return Step(
+            move.done, move.total, move.loss, self._score.loss, best, seconds, move.size, self._score.ece
+        )
 
-    def _held_out_loss(self) -> float:
-        import torch
+    def _choose(self) -> None:
+        kept, *others = self._choices
+        result = self.result
+        for choice in others:
+            twin = self._session.fork()
+            result.others[choice.guard] = self._settle(twin, choice)
+        result.session = self._settle(self._session, kept)
+        result.step, result.size, result.vetoed = kept.step, kept.size, tuple(kept.vetoed)
+        result.after, result.ece_after = kept.score.loss, kept.score.ece
+        result.accepted = kept.step > 0
+        result.seconds = time.perf_counter() - self._start
 
-        with torch.no_grad():
-            parts = [
-                self._session.loss(self._context, self._queries, chunk).item()
-                for chunk in _chunks(self._held, 4 * self._plan.chunk)
-            ]
-        return sum(parts) / len(self._held)
-
-    def _choose(self, start: float) -> None:
-        self._session.restore(self._best)
-        for parameter in self._trained:
+    def _settle(self, session: Any, choice: Choice) -> Any:
+        """Give `session` the chosen weights, as plain weights that no longer train."""
+        session.restore(choice.state)
+        self._rule.finish(session)
+        for _, parameter in session.trainable():
             parameter.requires_grad_(False)
             parameter.grad = None
-        self.result.accepted = self.result.step > 0
-        self.result.session = self._session
-        self.result.seconds = time.perf_counter() - start
-
-
-def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
-    """Yield the rows in a new random order each time round."""
-    while True:
-        yield from rng.permutation(rows)
+        return session
 
 
 def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:

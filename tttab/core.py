@@ -119,10 +119,15 @@ class Rule(Protocol):
     """Which parameters may move."""
 
     name: str
+    rate: float = 1.0
+    """Learning rate of these parameters, as a multiple of the schedule's."""
 
     def parameters(self, session: Session) -> list[torch.nn.Parameter]:
         """Return the parameters to train; empty only for the rule `none`."""
         ...
+
+    def finish(self, session: Session) -> None:
+        """Turn what `parameters` put into the network back into plain weights."""
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,55 @@
 """Memory: what a training step needs, how a budget is kept, and what the process used.
 
 Query rows do not interact, so a step may be cut into chunks of queries whose gradients add up
-exactly; the chunk size is a free choice and this module makes it before the first step. What does
-not belong here: the network itself, it only says what a row costs.
+exactly; members of the ensemble may be taken one at a time, and activations recomputed. This module
+chooses before the first step. What does not belong here: measuring a step (`footprint`).
 """
 
 from __future__ import annotations
 
+import math
 import re
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tttab.errors import MemoryPlanError, RequestError
 
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 256 * 1024**2
-"""Left free for what no plan sees: allocator slack, the data, the other arms."""
+"""Left free for what no plan sees: the data, the other arms, the serving cache."""
+SLACK = 1.15
+"""Resident memory per byte of tensors: what the allocator loses."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to run a training step."""
+
+    by_member: bool
+    """Hold one ensemble member's activations at a time."""
+    checkpointing: bool
+    """Recompute activations in the backward pass."""
+    cost: float
+    """Time per row, in forward passes: a backward pass costs two."""
+
+
+MODES = (Mode(False, False, 3.0), Mode(True, False, 4.0), Mode(False, True, 4.0), Mode(True, True, 5.0))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a training step allocates, bytes: a line in the number of rows."""
+
+    fixed: float
+    context_row: float
+    query_row: float
+
+    def bytes(self, context_rows: int, query_rows: int) -> float:
+        """Return the peak with so many rows."""
+        return self.fixed + self.context_row * context_rows + self.query_row * query_rows
 
 
 @dataclass(frozen=True)
@@ -26,38 +58,87 @@ class Plan:
 
     chunk: int
     """Query rows per forward and backward pass."""
-    checkpointing: bool
-    """Recompute activations in the backward pass."""
+    mode: Mode
     needed: int
     """Estimated bytes on top of what the process holds already."""
 
+    @property
+    def checkpointing(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return self.mode.checkpointing
 
-def plan_step(
-    budget: int, held: int, weights: int, context_rows: int, batch: int, row_bytes: int, row_bytes_saving: int
-) -> Plan:
-    """Choose the largest chunk that keeps the process under `budget`, bytes.
+    @property
+    def by_member(self) -> bool:
+        """Whether ensemble members are taken one at a time."""
+        return self.mode.by_member
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What has to fit."""
+
+    budget: int
+    """The most the process may hold, bytes."""
+    held: int
+    """What it holds now, bytes."""
+    weights: int
+    """Bytes of the trained weights; gradients, two moments and two copies are five times that."""
+    context_rows: int
+    """Rows that every chunk carries along."""
+    batch: int
+    """Query rows of a step; a chunk is at most this."""
+
+    @property
+    def room(self) -> float:
+        """Bytes left for activations."""
+        return (self.budget - self.held - 5 * self.weights - RESERVE) / SLACK
+
+
+def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
+    """Choose the fastest way to run a step within the budget.
 
     Args:
-        budget: the most the process may hold.
-        held: what it holds now.
-        weights: bytes of the trained weights; gradients, two moments and the best copy are four times that.
-        context_rows: rows that every chunk carries along.
-        batch: query rows of a step; a chunk is at most this.
-        row_bytes: activations per row.
-        row_bytes_saving: the same with activation checkpointing.
+        demand: what has to fit.
+        measure: returns the footprint of a mode; asked only where a faster mode does not fit at once.
 
     Raises:
-        MemoryPlanError: not even one query row fits; the hint names the smallest budget that would do.
+        MemoryPlanError: not even one query row fits; the hint names a budget and a context that would.
     """
-    fixed = held + 4 * weights + RESERVE
-    for cost, checkpointing in ((row_bytes, False), (row_bytes_saving, True)):
-        chunk = min(batch, (budget - fixed) // cost - context_rows)
-        if chunk >= min(batch, 32) or (checkpointing and chunk >= 1):
-            return Plan(int(chunk), checkpointing, int(4 * weights + cost * (context_rows + chunk)))
-    least = fixed + row_bytes_saving * (context_rows + 1)
-    raise MemoryPlanError(
-        f"{format_bytes(budget)} of memory cannot hold a training step with {context_rows:,} context rows",
-        f"--max-memory {-(-least // 1024**2)}M, or a smaller --n",
+    plans, feet = [], {}
+    for mode in MODES:
+        feet[mode] = measure(mode)
+        chunk = _largest_chunk(demand, feet[mode])
+        if chunk >= 1:
+            plans.append((_time(demand, mode, chunk), chunk, mode))
+        if chunk == demand.batch:
+            break
+    if not plans:
+        raise _nothing_fits(demand, feet)
+    _, chunk, mode = min(plans, key=lambda plan: plan[0])
+    activations = SLACK * feet[mode].bytes(demand.context_rows, chunk)
+    return Plan(chunk, mode, int(5 * demand.weights + activations))
+
+
+def _largest_chunk(demand: Demand, foot: Footprint) -> int:
+    left = demand.room - foot.bytes(demand.context_rows, 0)
+    return int(max(0, min(demand.batch, left // max(1.0, foot.query_row))))
+
+
+def _time(demand: Demand, mode: Mode, chunk: int) -> float:
+    """Return the time of a step in forward passes of one row: every chunk carries the context along."""
+    passes = -(-demand.batch // chunk)
+    return mode.cost * (passes * demand.context_rows + demand.batch)
+
+
+def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:
+    least = min(feet.values(), key=lambda foot: foot.bytes(demand.context_rows, 1))
+    budget = demand.budget - SLACK * (demand.room - least.bytes(demand.context_rows, 1))
+    rows = int((demand.room - least.bytes(0, 1)) // max(1.0, least.context_row))
+    smaller = f", or --n {rows}" if rows >= 1 else ""
+    return MemoryPlanError(
+        f"{format_bytes(demand.budget)} of memory cannot hold a training step with "
+        f"{demand.context_rows:,} context rows",
+        f"--max-memory {math.ceil(budget / 1024**2)}M{smaller}",
     )
 
 

@@ -131,7 +131,7 @@ def hold_out(y: np.ndarray, share: float, seed: int, *, classes: int = 0) -> tup
     if len(y) < 2:
         raise SplitError("one query row cannot be divided into a training and a held-out part", "--k 10")
     held = max(1, min(len(y) - 1, round(share * len(y))))
-    order = _stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "hold-out"))
+    order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "hold-out"))
     return np.sort(order[held:]), np.sort(order[:held])
 
 
@@ -144,7 +144,7 @@ def _draw_test(
             f"{size:,} test rows leave nothing of the table's {len(y):,} rows",
             f"--test-size {max(1, len(y) // 4)}",
         )
-    order = _stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "test"))
+    order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "test"))
     return np.sort(order[size:]), np.sort(order[:size])
 
 
@@ -163,7 +163,7 @@ def _check_classes(y: np.ndarray, pool: np.ndarray, classes: int, n: int) -> Non
 
 def _nested_order(y: np.ndarray, pool: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """Order the pool so that every prefix of at least `classes` rows holds every class, in proportion."""
-    return _stratified_order(y, pool, classes, numpy_stream(seed, "context"))
+    return stratified_order(y, pool, classes, numpy_stream(seed, "context"))
 
 
 def _draw_queries(order: np.ndarray, n: int, k: int, seed: int) -> np.ndarray:
@@ -171,7 +171,7 @@ def _draw_queries(order: np.ndarray, n: int, k: int, seed: int) -> np.ndarray:
     return numpy_stream(seed, "queries").permutation(rest)[:k]
 
 
-def _stratified_order(y: np.ndarray, rows: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
+def stratified_order(y: np.ndarray, rows: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:
     """Return `rows` shuffled so that each prefix keeps the class shares, every class first once.
 
     Row j of a class with m rows gets the position (j + 1/2) / m, its first row a negative one.

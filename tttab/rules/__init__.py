@@ -1,6 +1,6 @@
 """Rules: which weights may move. One file and one line here each.
 
-What does not belong here: how they move (`tttab.adapt`).
+What does not belong here: how they move (`tttab.optimisers`, `tttab.adapt`).
 """
 
 from __future__ import annotations
@@ -9,21 +9,30 @@ from difflib import get_close_matches
 
 from tttab.core import Rule
 from tttab.errors import RuleError
+from tttab.rules.attention import Attention
 from tttab.rules.full import Full
 from tttab.rules.head import Head
+from tttab.rules.last_layers import LastLayers
+from tttab.rules.lora import Lora
 from tttab.rules.none import Untouched
 from tttab.rules.temperature import Temperature
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (Full(), Head(), Temperature(), Untouched())}
+RULES: dict[str, Rule] = {
+    rule.name: rule
+    for rule in (Full(), Head(), Attention(), LastLayers(), Lora(), Temperature(), Untouched())
+}
 
 
 def get_rule(name: str) -> Rule:
-    """Return the rule called `name`.
+    """Return the rule called `name`; `last-layers:3` is the rule `last-layers` with a count of 3.
 
     Raises:
-        RuleError: there is no such rule.
+        RuleError: there is no such rule, or it takes no count.
     """
     if name in RULES:
         return RULES[name]
-    close = get_close_matches(name, RULES, n=1)
+    base, _, count = name.partition(":")
+    if count and isinstance(RULES.get(base), LastLayers):
+        return RULES[base].with_count(count)
+    close = get_close_matches(base, RULES, n=1)
     raise RuleError(f"no rule is called {name!r}", f"--rule {close[0] if close else 'full'}")

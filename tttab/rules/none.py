@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tttab.core import Rule, Session
+
 if TYPE_CHECKING:
     import torch
 
-    from tttab.core import Session
-
 
 @dataclass(frozen=True)
-class Untouched:
+class Untouched(Rule):
     """No parameters."""
 
     name: str = "none"

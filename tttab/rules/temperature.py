@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tttab.core import Rule, Session
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     import torch
 
-    from tttab.core import Session
-
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Rule):
     """The logarithm of the softmax temperature."""
 
     name: str = "temperature"
+    rate: float = 100.0
 
     def parameters(self, session: Session) -> list[torch.nn.Parameter]:
         """Return the logarithm of the temperature.

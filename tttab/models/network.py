@@ -1,0 +1,367 @@
+"""What a classifier and a regressor share: the weights, the contexts, the forward passes, the gradient.
+
+Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of
+the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
+which is why members may be taken one at a time. What does not belong here: what the outputs mean
+(`session`, `regression`), which weights move (rules) and how (adapt).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tttab.core import ModelInfo, Task
+from tttab.errors import ModelError
+from tttab.models.prepared import (
+    Call,
+    Member,
+    PreparedContext,
+    PreparedQueries,
+    RowScores,
+    drop_unused_categories,
+    group_calls,
+    join_inputs,
+    match_categories,
+    place_members,
+    recorder,
+)
+from tttab.seeding import stream_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.models.serving import Server
+
+EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
+"""The methods that add the column embeddings, by architecture."""
+
+
+@dataclass
+class Weights:
+    """What a checkpoint holds once it is built."""
+
+    module: torch.nn.Module
+    config: Any
+    inference_config: Any
+    criterion: Any = None
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: a slice of the members of one prepared call."""
+
+    call: int
+    first: int
+    last: int
+
+
+class OpenedModel:
+    """An opened TabPFN network. Pretrained weights are never changed: adapt a fork.
+
+    `checkpointing`, `by_member` and `precision` say how training steps are run, not what they compute:
+    recomputing activations and taking members one at a time save memory and cost time;
+    `precision="bf16"` runs the network's matrix products in bfloat16 where gradients are taken.
+    """
+
+    task: Task
+
+    def __init__(self, info: ModelInfo, weights: Weights, device: torch.device, seed: int = 0) -> None:
+        self.info = info
+        self.device = device
+        self.seed = seed
+        self.checkpointing = False
+        self.by_member = False
+        self.precision = "fp32"
+        self._weights = weights
+        weights.module.to(device).eval().requires_grad_(False)
+        start = float(weights.inference_config.SOFTMAX_TEMPERATURE)
+        self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(start), device=device), False)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network whose parameters a rule selects."""
+        return self._weights.module
+
+    @module.setter
+    def module(self, module: torch.nn.Module) -> None:
+        self._weights = replace(self._weights, module=module)
+
+    @property
+    def temperature(self) -> float:
+        """The softmax temperature that is served."""
+        return float(self.log_temperature.detach().exp())
+
+    @property
+    def architecture(self) -> str:
+        """tabpfn's name of the network's architecture, `tabpfn_v2` for example."""
+        return type(self.module).__module__.rsplit(".", 1)[-1]
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """The transformer's layers, first to last.
+
+        Raises:
+            ModelError: the architecture has none under a known name.
+        """
+        for name in ("blocks", "icl_blocks"):
+            if hasattr(self.module, name):
+                return getattr(self.module, name)
+        raise ModelError(f"{self.info.name} has no transformer layers under a known name", "--rule full")
+
+    def fork(self) -> OpenedModel:
+        """Return an independent copy, weights included, that may be trained."""
+        twin = type(self)(
+            self.info, replace(self._weights, module=copy.deepcopy(self.module)), self.device, self.seed
+        )
+        twin.log_temperature.data.copy_(self.log_temperature.data)
+        twin.checkpointing, twin.by_member, twin.precision = (
+            self.checkpointing,
+            self.by_member,
+            self.precision,
+        )
+        return twin
+
+    def reinitialise(self, seed: int) -> None:
+        """Replace all weights by the architecture's own random ones: the papers' cold start."""
+        from tabpfn.architectures import ARCHITECTURES
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "cold start"))
+            fresh = ARCHITECTURES[self.architecture].get_architecture(self._weights.config)
+        self.module.load_state_dict(fresh.state_dict())
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of everything that a rule has set to train."""
+        return {name: p.detach().clone() for name, p in self.trainable()}
+
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Return the parameters that are set to train, with their names."""
+        return [(name, p) for name, p in self._named() if p.requires_grad]
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Put back what `state` returned."""
+        own = dict(self._named())
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
+        """Refuse tables beyond the model's limits.
+
+        Raises:
+            ModelError: too many classes, features or context rows; the hint names a way on.
+        """
+        limits = self._weights.inference_config
+        most = int(limits.MAX_NUMBER_OF_CLASSES)
+        if classes > most:
+            raise ModelError(
+                f"the table has {classes} classes, the model can tell {most} apart",
+                f"--top-classes {most}, or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
+            )
+        if features > limits.MAX_NUMBER_OF_FEATURES:
+            raise ModelError(
+                f"the table has {features} features, the model reads {limits.MAX_NUMBER_OF_FEATURES}",
+                f"--top-features {limits.MAX_NUMBER_OF_FEATURES}",
+            )
+        if rows > limits.MAX_NUMBER_OF_SAMPLES:
+            raise ModelError(
+                f"a context of {rows:,} rows is more than the {limits.MAX_NUMBER_OF_SAMPLES:,} the model reads",
+                f"--n {limits.MAX_NUMBER_OF_SAMPLES // 2} --k {limits.MAX_NUMBER_OF_SAMPLES // 2}",
+            )
+
+    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
+        """Fit the preprocessing on the context rows; y holds class codes, or targets for regression.
+
+        Raises:
+            SplitError: the labels cannot serve as a context.
+            ModelError: the table is beyond the model's limits.
+        """
+        self.check_fits(classes, x.shape[1], len(y))
+        self._check_labels(y, classes)
+        x = drop_unused_categories(x)
+        estimator = self._estimator("fit_preprocessors", self.module).fit(x, y)
+        prepared = PreparedContext(x, y, classes, estimator, self.module)
+        # One row is enough to record how the context enters the network.
+        calls, members = self._record(prepared, x.iloc[:1])
+        calls = [Call(call.context[: len(y)], call.y, call.kwargs) for call in calls]
+        prepared.calls, prepared.groups = group_calls(calls)
+        prepared.members = place_members(members, prepared.groups, calls)
+        return prepared
+
+    def queries(self, context: PreparedContext, x: pd.DataFrame, y: np.ndarray) -> PreparedQueries:
+        """Transform labelled query rows under `context`, once; unseen categories count as missing."""
+        calls, _ = self._record(context, x)
+        inputs = join_inputs(context.calls, context.groups, calls, context.n)
+        return PreparedQueries(inputs, self._labels(y))
+
+    def member_log_likelihoods(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
+    ) -> torch.Tensor:
+        """Return each member's log likelihood of the true label, shape (members of the pass, rows)."""
+        raise NotImplementedError
+
+    def row_scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
+        """Return how well the query rows numbered `rows` are predicted, in fp32, as served."""
+        raise NotImplementedError
+
+    def loss(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
+        """Return the summed loss, nats, of the query rows numbered `rows`, as it is served."""
+        parts = [self.member_log_likelihoods(context, queries, rows, p) for p in self._passes(context)]
+        return -_log_mean(torch.cat(parts)).sum()
+
+    def accumulate(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, scale: float
+    ) -> float:
+        """Add the gradient of `scale` times the summed loss to the parameters; return that product.
+
+        With `by_member` one member's activations are held at a time: d(-log mean_m p_m) is the sum of
+        -w_m d(log p_m), w being the softmax of the log p_m, which a first pass without gradients gives.
+        """
+        if not self.by_member:
+            loss = self.loss(context, queries, rows) * scale
+            if torch.isfinite(loss):
+                loss.backward()
+            return loss.item()
+        passes = self._passes(context)
+        with torch.no_grad():
+            parts = [self.member_log_likelihoods(context, queries, rows, p) for p in passes]
+        total = -_log_mean(torch.cat(parts)).sum().item() * scale
+        shares = torch.softmax(torch.cat(parts), dim=0).split([len(part) for part in parts])
+        if math.isfinite(total):
+            for share, which in zip(shares, passes, strict=True):
+                likelihoods = self.member_log_likelihoods(context, queries, rows, which)
+                (-(share * likelihoods).sum() * scale).backward()
+        return total
+
+    def outputs(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
+    ) -> torch.Tensor:
+        """Return the network's raw outputs for one pass, shape (rows, members, outputs), float32."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
+        call, members = context.calls[which.call], slice(which.first, which.last)
+        x = torch.cat([call.context[:, members], queries.inputs[which.call][index][:, members]])
+        kwargs = dict(call.kwargs)
+        if kwargs.get("categorical_inds") is not None:
+            kwargs["categorical_inds"] = kwargs["categorical_inds"][members]
+        with self._reduced_precision():
+            return self.module(x, call.y[:, members], **self._options(kwargs)).float()
+
+    def serve(self, context: PreparedContext) -> Server:
+        """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
+        raise NotImplementedError
+
+    def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
+        return self.serve(context).predict(x)
+
+    def save(self, path: str, extra: dict[str, Any] | None = None) -> None:
+        """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
+        from tttab.models.checkpoint import write_checkpoint
+
+        config = {**asdict(self._weights.config), "architecture_name": self.architecture}
+        inference = replace(self._weights.inference_config, SOFTMAX_TEMPERATURE=self.temperature)
+        state = self.module.state_dict()
+        if self.task == "regression":
+            state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
+        belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
+        write_checkpoint(path, state, config, inference, belongs | (extra or {}))
+
+    def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        yield from self.module.named_parameters()
+        yield "log_temperature", self.log_temperature
+
+    def _passes(self, context: PreparedContext) -> list[Pass]:
+        passes = []
+        for number, call in enumerate(context.calls):
+            members = call.context.shape[1]
+            step = 1 if self.by_member else members
+            passes += [Pass(number, first, first + step) for first in range(0, members, step)]
+        return passes
+
+    def _members_of(self, context: PreparedContext, which: Pass) -> list[tuple[Member, int]]:
+        """Return the members that a pass computes, and where each stands in its batch."""
+        return [
+            (member, member.batch - which.first)
+            for member in context.members
+            if member.call == which.call and which.first <= member.batch < which.last
+        ]
+
+    @contextmanager
+    def _reduced_precision(self) -> Iterator[None]:
+        """Run the network in bfloat16 where that is asked for and gradients are taken.
+
+        Column embeddings are random numbers drawn in the dtype of the cells, and the streams of
+        float32 and bfloat16 are unrelated: they are drawn in float32, as they are served.
+        """
+        if self.precision != "bf16" or not torch.is_grad_enabled():
+            with nullcontext():
+                yield
+            return
+        name = next((name for name in EMBEDDERS if hasattr(self.module, name)), None)
+        if name is not None:
+            add = getattr(self.module, name)
+            setattr(self.module, name, lambda cells: add(cells.float()))
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                yield
+        finally:
+            if name is not None:
+                delattr(self.module, name)
+
+    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        options = kwargs.get("performance_options")
+        if options is None or not torch.is_grad_enabled():
+            return kwargs
+        training = replace(
+            options,
+            save_peak_memory_factor=None,
+            force_recompute_layer=self.checkpointing,
+            use_chunkwise_inference=False,
+        )
+        return {**kwargs, "performance_options": training}
+
+    def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
+        """Return the network's inputs for context and `x`, and where each member stands in them."""
+        config = self._weights.config
+        width = config.max_num_classes if self.task == "classification" else config.num_buckets
+        with recorder(context.module, width, self.task == "classification") as calls:
+            members = self._read_places(context, match_categories(x, context.x))
+        return calls, members
+
+    def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
+        raise NotImplementedError
+
+    def _check_labels(self, y: np.ndarray, classes: int) -> None:
+        raise NotImplementedError
+
+    def _labels(self, y: np.ndarray) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _estimator(self, fit_mode: str, module: torch.nn.Module) -> Any:
+        """Return tabpfn's own estimator around `module`, settings as they are served."""
+        import tabpfn
+
+        kind = tabpfn.TabPFNClassifier if self.task == "classification" else tabpfn.TabPFNRegressor
+        held = self._weights
+        return kind(
+            model_path=tabpfn.ModelSpecs(module, held.config, held.inference_config, held.criterion),
+            device=str(self.device),
+            fit_mode=fit_mode,
+            softmax_temperature=self.temperature,
+            inference_precision=torch.float32,
+            ignore_pretraining_limits=True,
+            random_state=self.seed,
+        )
+
+
+def _log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean over members, shape (rows,)."""
+    return torch.logsumexp(likelihoods, dim=0) - math.log(len(likelihoods))

@@ -1,0 +1,196 @@
+"""What a model keeps of a context and of queries: the tensors tabpfn itself feeds to the network.
+
+They are captured from tabpfn's own `predict`: for one call the network's `forward` is replaced by a
+recorder, so preprocessing, ensembling and outlier clipping are exactly those of inference, in every
+tabpfn version. What does not belong here: losses and weights (`session`, `regression`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Member:
+    """One ensemble member's place in the prepared calls, and how its outputs are read."""
+
+    call: int
+    batch: int
+    columns: torch.Tensor | None = None
+    """Classification, shape (classes,): which of the network's outputs is class c."""
+    borders: torch.Tensor | None = None
+    """Regression, shape (buckets + 1,): the bucket borders of this member, in standardised targets."""
+    cancelled: torch.Tensor | None = None
+    """Regression, shape (buckets,): outputs that are served as impossible; None where there are none."""
+
+
+@dataclass
+class Call:
+    """One call of the network: the context part of its input and its other arguments."""
+
+    context: torch.Tensor
+    """Shape (n, members, columns)."""
+    y: torch.Tensor
+    """Shape (n, members)."""
+    kwargs: dict[str, Any]
+
+
+@dataclass
+class PreparedContext:
+    """n labelled rows with the preprocessing fitted on them, once; see `tttab.core.Context`."""
+
+    x: pd.DataFrame
+    y: np.ndarray
+    classes: int
+    estimator: Any
+    """The fitted tabpfn estimator that holds the preprocessing."""
+    module: torch.nn.Module
+    """The network inside that estimator: its inputs are recorded, its weights are never read."""
+    calls: list[Call] = field(default_factory=list)
+    members: list[Member] = field(default_factory=list)
+    groups: list[list[int]] = field(default_factory=list)
+    """Which recorded calls each prepared call holds: calls of one shape share a forward pass."""
+
+    @property
+    def n(self) -> int:
+        """Number of context rows."""
+        return len(self.y)
+
+
+@dataclass
+class PreparedQueries:
+    """Query rows transformed under one context; see `tttab.core.Queries`."""
+
+    inputs: list[torch.Tensor]
+    """One tensor of shape (rows, members, columns) per prepared call."""
+    y: torch.Tensor
+    """Shape (rows,): class codes, or targets in the table's own units."""
+
+    def __len__(self) -> int:
+        """Return the number of query rows."""
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """How well single query rows are predicted, as served."""
+
+    loss: np.ndarray
+    """Shape (rows,): log loss, nats; for regression the negative log density."""
+    confidence: np.ndarray | None = None
+    """Shape (rows,): the probability of the likeliest class; None for regression."""
+    correct: np.ndarray | None = None
+    """Shape (rows,): whether that class is the true one; None for regression."""
+
+
+def group_calls(calls: list[Call]) -> tuple[list[Call], list[list[int]]]:
+    """Join calls of one shape into one call with more members, and say which went where."""
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for place, call in enumerate(calls):
+        groups.setdefault((call.context.shape, call.y.shape), []).append(place)
+    return [_join([calls[place] for place in group]) for group in groups.values()], list(groups.values())
+
+
+def join_inputs(
+    own: list[Call], groups: list[list[int]], calls: list[Call], context_rows: int
+) -> list[torch.Tensor]:
+    """Return the query part of freshly recorded `calls`, grouped as the context's calls are."""
+    joined = [torch.cat([calls[place].context[context_rows:] for place in group], dim=1) for group in groups]
+    return [_freeze_constant_columns(call.context, part) for call, part in zip(own, joined, strict=True)]
+
+
+def place_members(members: list[Member], groups: list[list[int]], calls: list[Call]) -> list[Member]:
+    """Return the members with their places in the joined calls instead of the recorded ones."""
+    from dataclasses import replace
+
+    starts = {}
+    for number, group in enumerate(groups):
+        offset = 0
+        for place in group:
+            starts[place] = (number, offset)
+            offset += calls[place].context.shape[1]
+    return [
+        replace(member, call=starts[member.call][0], batch=starts[member.call][1] + member.batch)
+        for member in members
+    ]
+
+
+@contextmanager
+def recorder(module: torch.nn.Module, width: int, code_columns: bool) -> Iterator[list[Call]]:
+    """Replace the network's forward by one that records its inputs and answers with place numbers.
+
+    The answer for output c of batch entry b in call i is i·2^16 + b·2^8 + c, without c where
+    `code_columns` is false, so what tabpfn makes of it tells each member's place and class order.
+    """
+    calls: list[Call] = []
+
+    @wraps(module.forward)  # tabpfn asks forward's signature which arguments it takes
+    def record(x: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        batch = x.shape[1]
+        column = torch.arange(width) if code_columns else torch.zeros(width, dtype=torch.long)
+        place = len(calls) * 65536 + torch.arange(batch)[:, None] * 256 + column
+        labels = y.detach().clone().reshape(len(y), -1).expand(-1, batch).contiguous()
+        calls.append(Call(x.detach().clone(), labels, kwargs))
+        return place.float().to(x.device).expand(x.shape[0] - len(y), batch, width)
+
+    module.forward = record
+    try:
+        yield calls
+    finally:
+        del module.forward
+
+
+def match_categories(x: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
+    """Give `x` the categories of `reference`; values that it never saw become missing."""
+    import pandas as pd
+
+    columns = {}
+    for name in reference.columns:
+        dtype, column = reference[name].dtype, x[name]
+        if isinstance(dtype, pd.CategoricalDtype):
+            known = column if isinstance(column.dtype, pd.CategoricalDtype) else column.astype("category")
+            column = known.cat.set_categories(dtype.categories, ordered=dtype.ordered)
+        columns[name] = column
+    return pd.DataFrame(columns, index=x.index)
+
+
+def drop_unused_categories(x: pd.DataFrame) -> pd.DataFrame:
+    """Forget the categories that no row of `x` has."""
+    import pandas as pd
+
+    columns = {
+        name: x[name].cat.remove_unused_categories()
+        if isinstance(x[name].dtype, pd.CategoricalDtype)
+        else x[name]
+        for name in x.columns
+    }
+    return pd.DataFrame(columns, index=x.index)
+
+
+def _join(calls: list[Call]) -> Call:
+    if len(calls) == 1:
+        return calls[0]
+    kwargs = dict(calls[0].kwargs)
+    if kwargs.get("categorical_inds") is not None:
+        kwargs["categorical_inds"] = [inds for call in calls for inds in call.kwargs["categorical_inds"]]
+    context = torch.cat([call.context for call in calls], dim=1)
+    return Call(context, torch.cat([call.y for call in calls], dim=1), kwargs)
+
+
+def _freeze_constant_columns(context: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    """Give the queries the context's value where a column is constant in the context.
+
+    The key-value cache drops such columns; the plain forward would fit its mask on the queries too.
+    """
+    constant = (context == context[:1]).all(dim=0, keepdim=True)
+    return torch.where(constant, context[:1], queries)

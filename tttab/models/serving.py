@@ -1,0 +1,59 @@
+"""Serving: a fitted tabpfn estimator with its key-value cache and weights of its own.
+
+The cache and the weights are made together and never change, so a cache cannot be stale. What does
+not belong here: training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from tttab.models.prepared import match_categories
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PREDICT_CHUNK = 4096
+"""Query rows per served forward pass, so that memory stays flat on large inputs."""
+
+
+class Server:
+    """A classifier that answers from one context."""
+
+    def __init__(self, estimator: Any, reference: pd.DataFrame) -> None:
+        self._estimator = estimator
+        self._reference = reference
+
+    def predict(self, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), in chunks; a regressor's mean, shape (rows,)."""
+        return np.concatenate(list(self.predict_chunks(x)))
+
+    def predict_chunks(self, x: pd.DataFrame) -> Iterator[np.ndarray]:
+        """Yield the predictions chunk by chunk."""
+        for chunk in self._chunks(x):
+            yield self._estimator.predict_proba(chunk)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Size of the key-value cache, bytes."""
+        return sum(_tensor_bytes(cache) for cache in self._estimator.executor_.kv_caches)
+
+    def _chunks(self, x: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        x = match_categories(x, self._reference)
+        for start in range(0, len(x), PREDICT_CHUNK):
+            yield x.iloc[start : start + PREDICT_CHUNK]
+
+
+def _tensor_bytes(thing: Any) -> int:
+    """Return the bytes of all tensors inside a cache object."""
+    if isinstance(thing, torch.Tensor):
+        return thing.numel() * thing.element_size()
+    if isinstance(thing, dict):
+        return sum(map(_tensor_bytes, thing.values()))
+    if isinstance(thing, list | tuple):
+        return sum(map(_tensor_bytes, thing))
+    return sum(map(_tensor_bytes, vars(thing).values())) if hasattr(thing, "__dict__") else 0

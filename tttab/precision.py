@@ -1,0 +1,74 @@
+"""Which arithmetic training uses: bfloat16 where the machine has it and it is faster, else float32.
+
+Held-out scores and everything that is served stay in float32. What does not belong here: running
+the network under it (`models.network`).
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import Any
+
+from tttab.errors import RequestError
+
+PRECISIONS = ("auto", "fp32", "bf16")
+WORTH_IT = 1.2
+"""bfloat16 must be this much faster on a real step."""
+TRIALS = 2
+
+_measured: dict[tuple[Any, ...], str] = {}
+
+
+def choose_precision(asked: str, session: Any, context: Any, queries: Any, rows: Any) -> str:
+    """Return `fp32` or `bf16`; `auto` times a step of both, once per process, device and model size.
+
+    Raises:
+        RequestError: no such precision, or bf16 on a machine without it.
+    """
+    check_precision(asked)
+    if asked == "bf16" and not has_bfloat16(session.device.type):
+        raise RequestError(f"{session.device.type} has no fast bfloat16 here", "--precision fp32")
+    if asked != "auto":
+        return asked
+    if not has_bfloat16(session.device.type):
+        return "fp32"
+    key = (str(session.device), session.info.parameters, context.n)
+    if key not in _measured:
+        seconds = {p: _time_step(p, session, context, queries, rows) for p in ("fp32", "bf16")}
+        _measured[key] = "bf16" if WORTH_IT * seconds["bf16"] < seconds["fp32"] else "fp32"
+    return _measured[key]
+
+
+def check_precision(name: str) -> None:
+    """Raise RequestError where there is no such precision."""
+    if name not in PRECISIONS:
+        raise RequestError(f"no precision is called {name!r}", f"--precision {'|'.join(PRECISIONS)}")
+
+
+@cache
+def has_bfloat16(device: str) -> bool:
+    """Tell whether the device multiplies bfloat16 matrices in hardware."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.get_device_capability()[0] >= 8
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def _time_step(precision: str, session: Any, context: Any, queries: Any, rows: Any) -> float:
+    """Return the seconds of the fastest of a few training steps; gradients are thrown away."""
+    import torch
+
+    session.precision = precision
+    best = float("inf")
+    for _ in range(1 + TRIALS):
+        start = time.perf_counter()
+        session.accumulate(context, queries, rows, 1.0)
+        if session.device.type == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    for _, parameter in session.trainable():
+        parameter.grad = None
+    return best
