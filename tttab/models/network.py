@@ -171,10 +171,11 @@ class OpenedModel:
                 f"the table has {features} features, the model reads {limits.MAX_NUMBER_OF_FEATURES}",
                 f"--top-features {limits.MAX_NUMBER_OF_FEATURES}",
             )
-        if rows > limits.MAX_NUMBER_OF_SAMPLES:
+        largest = limits.MAX_NUMBER_OF_SAMPLES
+        if rows > largest:
             raise ModelError(
-                f"a context of {rows:,} rows is more than the {limits.MAX_NUMBER_OF_SAMPLES:,} the model reads",
-                f"--n {limits.MAX_NUMBER_OF_SAMPLES // 2} --k {limits.MAX_NUMBER_OF_SAMPLES // 2}",
+                f"a context of {rows:,} rows is more than the {largest:,} the model reads",
+                f"--n {largest // 2} --k {largest // 2}",
             )
 
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
