@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Style = Literal["line", "dashed", "dotted", "points"]
+Style = Literal["line", "dashed", "dotted", "points", "crosses"]
 SUFFIXES = (".svg", ".png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
-_FORMAT = {"line": "-", "dashed": "--", "dotted": ":", "points": "o"}
+_FORMAT = {"line": "-", "dashed": "--", "dotted": ":", "points": "o", "crosses": "x"}
 _COLUMNS = 2
 
 
@@ -137,9 +137,9 @@ def _fill(axes: Axes, panel: Panel) -> None:
 def _plot(axes: Axes, series: Series) -> None:
     colour, y = COLOURS[series.colour % len(COLOURS)], _numbers(series.y)
     label = series.label or None
-    if series.style == "points":
+    if series.style in ("points", "crosses"):
         bars = _numbers(series.error) if len(series.error) else None
-        axes.errorbar(series.x, y, yerr=bars, fmt="o", ms=3.5, lw=1, color=colour, label=label)
+        axes.errorbar(series.x, y, yerr=bars, fmt=_FORMAT[series.style], ms=4, lw=1, color=colour, label=label)
     else:
         axes.plot(series.x, y, _FORMAT[series.style], color=colour, lw=1.4, label=label)
 

@@ -1,0 +1,163 @@
+"""Averages over trials: measured losses with standard errors, in blocks of bounded memory.
+
+Each block has a random stream of its own. What does not belong here: how a trial is drawn
+(`linear_samplers`), exact laws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tttab.errors import RequestError
+from tttab.seeding import stream_seed
+from tttab.theory.linear_isotropic import Isotropic
+from tttab.theory.linear_problem import Convention, LinearProblem
+from tttab.theory.linear_random import Draws, Machine
+from tttab.theory.linear_samplers import RowSampler, Sampler, ScalarSampler, Trials, VectorSampler
+
+CPU = Machine()
+Value = Callable[[list[Trials], Draws], Tensor]
+"""From the trials of each start, and the stream for further numbers, to numbers per trial."""
+SIGMAS = 4.0
+"""Standard errors between measurement and exact law beyond which a row is marked."""
+ROUNDING = 1e-9
+"""Relative slack of that comparison, for points without any spread."""
+SECOND_LOOK = 4
+"""A point beyond `SIGMAS` is drawn anew with this many times the trials, and the new draw decides."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to simulate."""
+
+    trials: int = 20_000
+    seed: int = 0
+    machine: Machine = CPU
+    sampler: str = "scalars"
+    """`scalars` (O(1)), `vectors` (O(d)) or `rows`."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A mean over trials."""
+
+    mean: float
+    stderr: float
+    gain: float = 0.0
+    """The mean of the untrained minus the trained loss, on the same trials."""
+    gain_stderr: float = 0.0
+    step: float = 0.0
+    """The mean step taken."""
+
+    def differs(self, exact: float) -> bool:
+        """Return whether the loss `exact` is more than `SIGMAS` standard errors away."""
+        return abs(self.mean - exact) > SIGMAS * self.stderr + ROUNDING * abs(exact)
+
+
+def checked(
+    look: Callable[[Plan], list[Measured]], plan: Plan, exact: Sequence[float | None]
+) -> list[tuple[Measured, bool | None]]:
+    """Return `look(plan)` with a verdict each: does it agree with `exact`? None where there is none.
+
+    Where any differs, all are drawn anew with `SECOND_LOOK` times the trials and an independent seed,
+    and the new draw decides: among hundreds of points one chance deviation is no disagreement.
+    """
+    seen = look(plan)
+    if any(m.differs(e) for m, e in zip(seen, exact, strict=True) if e is not None):
+        again = replace(plan, trials=SECOND_LOOK * plan.trials, seed=stream_seed(plan.seed, "second look"))
+        seen = look(again)
+    return [(m, None if e is None else not m.differs(e)) for m, e in zip(seen, exact, strict=True)]
+
+
+class Moments:
+    """A running mean and variance of several numbers, merged block by block (Chan et al. 1983)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._square = 0, np.zeros(1), np.zeros(1)
+
+    def add(self, values: Tensor) -> None:
+        """Add values of shape (numbers, trials)."""
+        block = values.double()
+        size, mean = block.shape[1], block.mean(1)
+        square = ((block - mean[:, None]) ** 2).sum(1).cpu().numpy()
+        delta = mean.cpu().numpy() - self.mean
+        total = self.count + size
+        self._square = self._square + square + delta**2 * self.count * size / total
+        self.mean = self.mean + delta * size / total
+        self.count = total
+
+    @property
+    def stderr(self) -> np.ndarray:
+        """The standard errors of the means."""
+        return np.sqrt(self._square / max(self.count - 1, 1) / self.count)
+
+
+def sampler_of(starts: Sequence[Isotropic], name: str) -> Sampler:
+    """Return the sampler called `name` for problems that differ in the weights alone.
+
+    Raises:
+        RequestError: no such sampler.
+    """
+    if name == "scalars":
+        return ScalarSampler(starts)
+    return matrix_sampler([start.problem() for start in starts], name)
+
+
+def matrix_sampler(starts: Sequence[LinearProblem], name: str) -> Sampler:
+    """Return the sampler called `name` for problems with any W and Sx that differ in the weights alone.
+
+    Raises:
+        RequestError: no such sampler, or one that needs W = w I.
+    """
+    if name == "vectors":
+        return VectorSampler(starts)
+    if name == "rows":
+        return RowSampler(starts)
+    raise RequestError(f"no sampler {name} here; there are vectors and rows", "--sampler vectors")
+
+
+def reduce_trials(sampler: Sampler, plan: Plan, names: Sequence[str | int], value: Value) -> Moments:
+    """Return the moments of `value`, which maps the starts' trials to shape (numbers, trials)."""
+    moments = Moments()
+    block = plan.machine.block(sampler.bytes_per_trial, plan.trials)
+    for number, first in enumerate(range(0, plan.trials, block)):
+        size = min(block, plan.trials - first)
+        draws = Draws(plan.machine, plan.seed, "linear", *names, number)
+        moments.add(value(sampler.draw(draws, size), draws))
+    return moments
+
+
+def measure(
+    sampler: Sampler,
+    plan: Plan,
+    names: Sequence[str | int],
+    convention: Convention,
+    etas: Sequence[float],
+) -> list[Measured]:
+    """Return each start's measured loss; `etas` are the fixed steps of F, one per start."""
+
+    def value(starts: list[Trials], _: Draws) -> Tensor:
+        steps = [_steps(trials, convention, eta) for trials, eta in zip(starts, etas, strict=True)]
+        losses = [t.losses(convention, step) for t, step in zip(starts, steps, strict=True)]
+        gains = [t.start - loss for t, loss in zip(starts, losses, strict=True)]
+        return torch.stack([*losses, *gains, *steps])
+
+    moments = reduce_trials(sampler, plan, names, value)
+    mean, stderr = moments.mean.reshape(3, -1), moments.stderr.reshape(3, -1)
+    return [
+        Measured(
+            float(mean[0, i]), float(stderr[0, i]), float(mean[1, i]), float(stderr[1, i]), float(mean[2, i])
+        )
+        for i in range(len(etas))
+    ]
+
+
+def _steps(trials: Trials, convention: Convention, eta: float) -> Tensor:
+    if convention == "F":
+        return torch.full_like(trials.start, eta)
+    return trials.steps(convention)
