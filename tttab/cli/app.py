@@ -9,7 +9,7 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import bench, data, doctor, pretrain, run_command, theory_index
+from tttab.cli import bench, data, doctor, pretrain, run_command, theory_index, theory_linear
 
 app = typer.Typer(
     name="tttab",
@@ -47,6 +47,7 @@ run_command.register(app)
 data.register(app)
 doctor.register(app)
 bench.register(app)
+theory_linear.register(theory)
 theory_index.register(theory)
 app.add_typer(theory, rich_help_panel="Research")
 pretrain.register(app)

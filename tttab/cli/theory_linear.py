@@ -5,7 +5,7 @@ What does not belong here: mathematics (`tttab.theory.linear_*`), how rows are p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +60,14 @@ class Options:
     plot: PlotOption = None
 
 
+@dataclass(frozen=True)
+class MatrixOptions(Options):
+    """The same for experiments that work with d x d matrices."""
+
+    d: Annotated[int, typer.Option("--d", help="Features.")] = 60
+    trials: Annotated[int, typer.Option(help="Simulated trials per point.")] = 4_000
+
+
 def register(theory: typer.Typer) -> None:
     """Add the commands to `tttab theory`."""
     for command in (phase, samples, context, alignment, steps, noise, step_size, everything):
@@ -71,16 +79,16 @@ def register(theory: typer.Typer) -> None:
 def phase(
     options: Options,
     alpha: Annotated[str, typer.Option(help="Context rows n/d, with commas.")] = "0.25,0.5,1,2",
-    gamma: Annotated[
-        str, typer.Option(help="Training rows k/d, with commas.")
-    ] = "0.25,0.5,0.75,1,1.25,1.5,2,2.5,3,4",
+    gamma: Annotated[str, typer.Option(help="Training rows k/d, with commas.")] = (
+        "0.25,0.5,0.75,1,1.25,1.5,2,2.5,3,4"
+    ),
 ) -> None:
     """Pre-trained against zero initialisation over k/d, and where zero begins to win."""
     from tttab.theory import linear_experiments as experiments
 
     alphas, gammas = numbers(alpha, "--alpha", above=0), numbers(gamma, "--gamma", above=0)
-    setting = _setting(options)
-    rows = _run(options, "phase", experiments.phase(setting, alphas, gammas), len(alphas) * (2 * len(gammas) + 1))
+    made = experiments.phase(_setting(options), alphas, gammas)
+    rows = _run(options, "phase", made, len(alphas) * (2 * len(gammas) + 1))
     _show_phase(rows, _output(options))
     _close(options, rows, "phase")
 
@@ -88,14 +96,21 @@ def phase(
 @spread(Options)
 def samples(
     options: Options,
-    n: Annotated[str, typer.Option("--n", help="Context rows, with commas.")] = "25,50,100,200",
-    k: Annotated[str, typer.Option("--k", help="Training rows, with commas.")] = "10,25,50,100,200,400,800",
+    n: Annotated[
+        str | None, typer.Option("--n", help="Context rows, with commas; default d/4, d/2, d, 2d.")
+    ] = None,
+    k: Annotated[
+        str | None, typer.Option("--k", help="Training rows, with commas; default d/10 to 8d.")
+    ] = None,
 ) -> None:
     """Loss and improvement against k at several n, and the context that has the same loss untrained."""
+    from tttab.theory import linear_all as defaults
     from tttab.theory import linear_experiments as experiments
 
-    ns, ks = _counts(n, "--n"), _counts(k, "--k")
-    rows = _run(options, "samples", experiments.samples(_setting(options), ns, ks), len(ns) * len(ks))
+    setting = _setting(options)
+    ns = _counts(n, "--n") if n else defaults.counts(options.d, defaults.ALPHAS)
+    ks = _counts(k, "--k") if k else defaults.counts(options.d, defaults.SAMPLE_GAMMAS)
+    rows = _run(options, "samples", experiments.samples(setting, ns, ks), len(ns) * len(ks))
     _show(rows, "samples", _output(options))
     _close(options, rows, "samples")
 
@@ -103,23 +118,23 @@ def samples(
 @spread(Options)
 def context(
     options: Options,
-    n: Annotated[
-        str, typer.Option("--n", help="Context rows, with commas.")
-    ] = "1,2,4,6,9,13,19,27,40,60,90,130,200",
-    k: Annotated[int, typer.Option("--k", help="Training rows.")] = 200,
+    n: Annotated[str | None, typer.Option("--n", help="Context rows, with commas; default 1 to 2d.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Training rows; default 2d.")] = None,
 ) -> None:
     """The improvement against n: it rises, peaks and falls."""
+    from tttab.theory import linear_all as defaults
     from tttab.theory import linear_experiments as experiments
 
-    ns, (rows_trained,) = _counts(n, "--n"), _counts(str(k), "--k")
-    rows = _run(options, "context", experiments.context(_setting(options), ns, rows_trained), len(ns) + 1)
+    setting, (_, k_rows) = _setting(options), _sizes(options, None, k)
+    ns = _counts(n, "--n") if n else defaults.context_counts(options.d)
+    rows = _run(options, "context", experiments.context(setting, ns, k_rows), len(ns) + 1)
     _show(rows, "context", _output(options))
     _close(options, rows, "context")
 
 
-@spread(Options)
+@spread(MatrixOptions)
 def alignment(
-    options: Options,
+    options: MatrixOptions,
     n: Annotated[int | None, typer.Option("--n", help="Context rows; default d/2.")] = None,
     k: Annotated[int | None, typer.Option("--k", help="Training rows; default 2d.")] = None,
     family: Annotated[
@@ -143,9 +158,9 @@ def alignment(
     _close(options, rows, "alignment")
 
 
-@spread(Options)
+@spread(MatrixOptions)
 def steps(
-    options: Options,
+    options: MatrixOptions,
     n: Annotated[int | None, typer.Option("--n", help="Context rows; default d/2.")] = None,
     k: Annotated[int | None, typer.Option("--k", help="Training rows; default 2d.")] = None,
     count: Annotated[int, typer.Option(help="Steps.")] = 20,
@@ -204,15 +219,16 @@ def step_size(
     _close(options, rows, "step-size")
 
 
-@spread(Options)
+@spread(MatrixOptions)
 def everything(
-    options: Options,
+    options: MatrixOptions,
     out: Annotated[Path, typer.Option(help="Folder for rows and figures.")],
 ) -> None:
     """Every figure and table of the linear theory in one folder; what is there already is kept."""
     from tttab.cli.theory_all import run_all
 
-    run_all(options, _setting(options), out)
+    again = f"tttab theory all --out {out} --d {options.d} --trials {options.trials}"
+    run_all(_setting(options), out, json_lines=options.json, again=again)
 
 
 def _setting(options: Options) -> Setting:
@@ -269,7 +285,9 @@ def _close(options: Options, rows: list[Row], name: str) -> None:
 
         draw(figure_panels(name, rows), options.plot, figure_title(rows))
         drawn(options.plot)
-    finish(rows, f"tttab theory {name} --d {options.d} --trials {4 * options.trials} --seed {options.seed + 1}")
+    finish(
+        rows, f"tttab theory {name} --d {options.d} --trials {4 * options.trials} --seed {options.seed + 1}"
+    )
 
 
 def _show_phase(rows: list[Row], output: Output) -> None:

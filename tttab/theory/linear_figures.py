@@ -76,7 +76,16 @@ def _context(rows: Sequence[Row]) -> list[Panel]:
         Marker("0.87 d^(2/3)", top["n_rule"], "dotted"),
     ]
     series = _three(here, "n", "gain", f"k = {here[0]['k']}", 0)
-    return [Panel("One step from the pre-trained weights", "context rows n", "improvement / |b|²", series, markers, True)]
+    return [
+        Panel(
+            "One step from the pre-trained weights",
+            "context rows n",
+            "improvement / |b|²",
+            series,
+            markers,
+            True,
+        )
+    ]
 
 
 def _noise(rows: Sequence[Row]) -> list[Panel]:
@@ -116,10 +125,14 @@ def _steps(rows: Sequence[Row]) -> list[Panel]:
         x = [row["decay"] if row["decay"] is not None else 1.0 for row in chosen]
         y = [None if row["diverged"] else row["loss_measured"] for row in chosen]
         label = "best first step" if tuned else "first step as the single one"
-        bars = [_BARS * row["stderr"] if value is not None else None for row, value in zip(chosen, y, strict=True)]
+        bars = [
+            _BARS * row["stderr"] if value is not None else None for row, value in zip(chosen, y, strict=True)
+        ]
         series.append(Series(label, x, y, "points", colour, bars))
         gone = [place for place, value in zip(x, y, strict=True) if value is None]
-        series.append(Series(f"diverged ({label})" if gone else "", gone, [start] * len(gone), "crosses", colour))
+        series.append(
+            Series(f"diverged ({label})" if gone else "", gone, [start] * len(gone), "crosses", colour)
+        )
     ends = [min(s for s in [0.2, *series[0].x]), 1.0]
     lines = [("untrained", start, "dotted", 6), ("single step", single, "line", 6)]
     flow = [row["loss_measured"] for row in here if row["schedule"] == "flow"]
@@ -137,7 +150,7 @@ def _step_size(rows: Sequence[Row]) -> list[Panel]:
     ]
     marks = [row for row in rows if row["kind"] == "choice"]
     choices = [Series(row["rule"], [i], [row["lost_share"]], "points", i) for i, row in enumerate(marks)]
-    zero = Series("", [0, len(marks) - 1], [0, 0], "dotted", 6)
+    zero = Series("the best step", [0, len(marks) - 1], [0, 0], "dotted", 6)
     return [
         Panel("The loss as a function of the step", "step / best step", "loss / |b|²", series),
         Panel("What a rule for the step loses", "rule", "lost share of the improvement", [zero, *choices]),
@@ -152,7 +165,9 @@ def _three(rows: Sequence[Row], x: str, value: str, label: str, colour: int) -> 
     made = [
         Series(f"{label} limit".strip(), places, _column(rows, f"{value}_limit"), "dashed", colour),
         Series(f"{label} exact".strip(), places, _column(rows, f"{value}_exact"), "line", colour),
-        Series(f"{label} measured".strip(), places, _column(rows, f"{value}_measured"), "points", colour, bars),
+        Series(
+            f"{label} measured".strip(), places, _column(rows, f"{value}_measured"), "points", colour, bars
+        ),
     ]
     return [series for series in made if any(y is not None for y in series.y)]
 

@@ -139,7 +139,9 @@ def _plot(axes: Axes, series: Series) -> None:
     label = series.label or None
     if series.style in ("points", "crosses"):
         bars = _numbers(series.error) if len(series.error) else None
-        axes.errorbar(series.x, y, yerr=bars, fmt=_FORMAT[series.style], ms=4, lw=1, color=colour, label=label)
+        axes.errorbar(
+            series.x, y, yerr=bars, fmt=_FORMAT[series.style], ms=4, lw=1, color=colour, label=label
+        )
     else:
         axes.plot(series.x, y, _FORMAT[series.style], color=colour, lw=1.4, label=label)
 
