@@ -49,6 +49,21 @@ def check_writable(directory: str | os.PathLike[str]) -> None:
     tempfile.TemporaryFile(dir=place).close()
 
 
+def cache_folder() -> Path:
+    """Return tttab's cache folder, made if need be: $TTTAB_CACHE, else in the user's cache.
+
+    Where there is no usable home it lies in the temporary folder.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = Path(os.environ.get("TTTAB_CACHE") or Path(home) / "tttab")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"tttab-{os.getuid()}"
+        folder.mkdir(exist_ok=True)
+    return folder
+
+
 def sha256_of(path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of a file's bytes, in hex."""
     with open(path, "rb") as stream:

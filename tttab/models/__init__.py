@@ -6,13 +6,13 @@ model is opened.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, RequestError
 from tttab.files import sha256_of
+from tttab.models import environment
 from tttab.models.catalog import UNKNOWN, names, resolve
 
 if TYPE_CHECKING:
@@ -78,9 +78,7 @@ def _build(path: Path, task: Task) -> Any:
     from tttab.models.checkpoint import read_checkpoint
 
     read_checkpoint(path)
-    # tabpfn asks the network for its settings when it is imported and when it loads; nothing is to be sent.
-    os.environ.setdefault("TABPFN_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TABPFN_NO_BROWSER", "1")
+    environment.prepare()
     from tabpfn.model_loading import load_model
 
     from tttab.models.session import Weights

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tttab.core import Task
 from tttab.errors import ModelError
+from tttab.models import environment
 
 SYNTHETIC = "trained on synthetic tables only"
 REAL = "trained on synthetic tables, then further on real tables"
@@ -75,6 +76,7 @@ def place_of(model: KnownModel) -> Path:
     """Return where the file of a known model is looked for."""
     if model.bundled:
         return WEIGHTS / model.file
+    environment.prepare()
     from tabpfn.model_loading import get_cache_dir
 
     return Path(get_cache_dir()) / model.file
@@ -86,6 +88,7 @@ def download(model: KnownModel) -> Path:
     Raises:
         ModelError: it could not be downloaded.
     """
+    environment.prepare()
     from tabpfn.constants import ModelVersion
     from tabpfn.model_loading import download_model
 
