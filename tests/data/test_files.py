@@ -8,7 +8,9 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from tttab.data import Origin, load_table, read_frame, table_from_frame
 from tttab.data.build import guess_task
@@ -211,6 +213,21 @@ def test_parquet_with_an_index(tmp_path):
     assert list(load_table(str(tmp_path / "unnamed.parquet")).x.columns) == list(frame().columns[:-1])
 
 
+def test_a_folder_named_like_a_partition_is_no_column(tmp_path):
+    (tmp_path / "year=2020").mkdir()
+    frame().to_parquet(tmp_path / "year=2020" / "t.parquet")
+    assert "year" not in load_table(str(tmp_path / "year=2020" / "t.parquet")).x
+
+
+def test_arff_dates_of_any_spelling(write):
+    path = write(
+        "@RELATION t\r\n@Attribute 'the date' DATE 'yyyy-MM-dd'\r\n@attribute d date\r\n"
+        "@attribute date {date,x}\r\n@data\r\n2020-01-02,'1970-01-02T12:00:00',date\r\n?,?,x\r\n", "t.arff",
+    )  # fmt: skip
+    table = load_table(path)
+    assert table.dates == ("the date", "d") and table.x["d"][0] == 1.5 and table.classes == ("date", "x")
+
+
 def test_sparse_arff(write):
     path = write(
         "@relation t\n@attribute a numeric\n@attribute b {p,q}\n@attribute y {n,m}\n@data\n"
@@ -266,6 +283,14 @@ def test_faulty_files_give_one_line_and_a_hint(write, text, name, message):
 def test_truncated_parquet(tmp_path):
     whole = (TABLES / "titanic.parquet").read_bytes()
     (tmp_path / "t.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="cannot be read as PARQUET"):
+        load_table(str(tmp_path / "t.parquet"))
+
+
+def test_parquet_with_text_that_is_not_utf8(tmp_path):
+    """Found by fuzzing: Arrow hands such text out and fails only when it is looked at."""
+    text = pa.array([b"\xff\xfe", b"u"], pa.binary()).view(pa.string())
+    parquet.write_table(pa.table({"a": text, "y": ["u", "v"]}), tmp_path / "t.parquet")
     with pytest.raises(DataError, match="cannot be read as PARQUET"):
         load_table(str(tmp_path / "t.parquet"))
 

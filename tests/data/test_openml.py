@@ -242,6 +242,23 @@ def test_truncated_parquet_is_one_line(server):
     assert not remote.is_cached(1002)
 
 
+def test_arff_in_the_cache_is_enough(server, monkeypatch):
+    monkeypatch.setenv("OPENML_SKIP_PARQUET", "true")
+    load_table("1002")
+    monkeypatch.delenv("OPENML_SKIP_PARQUET")
+    server.requests.clear()
+    assert load_table("1002").source == "OpenML cache"
+    assert server.requests == [] and "OPENML_SKIP_PARQUET" not in os.environ
+
+
+def test_refresh_without_a_server_keeps_the_cache(server):
+    load_table("1001")
+    server.close()
+    with pytest.raises(remote.Unreachable):
+        load_table("1001", refresh=True)
+    assert load_table("1001").source == "OpenML cache"
+
+
 def test_no_parquet_falls_back_on_arff(server):
     server.data_sets[1002].parquet = False
     reference = load_table("1002")
@@ -281,6 +298,13 @@ def test_31_without_server_is_the_bundled_copy(server):
     server.close()
     table = load_table("31")
     assert table.source == "bundled copy (OpenML could not be reached)" and table.openml_id == 31
+
+
+def test_a_wrong_request_for_31_is_not_openmls_fault(server):
+    with pytest.raises(DataError, match="no column 'clas'"):
+        load_table("31", target="clas")
+    assert load_table("31", target="age").task == "regression"
+    assert load_table("credit-g", target="age", task="classification").task == "classification"
 
 
 def test_31_damaged_is_the_bundled_copy(server):
@@ -351,7 +375,8 @@ def test_get_fills_the_cache(server, capsys):
 
 def test_a_server_that_never_answers_is_given_up(server, monkeypatch):
     def silence(*args, **kwargs):
-        time.sleep(30)
+        time.sleep(2)
+        raise TimeoutError("timed out")
 
     monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.05)
     monkeypatch.setattr(remote.socket, "create_connection", silence)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tttab.core import Table, Task
 from tttab.data.build import Origin, table_from_frame
-from tttab.data.reading import SUFFIXES, read_frame
+from tttab.data.reading import SUFFIXES, RawFrame, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task
 from tttab.errors import DataError, UnknownDataset
@@ -60,7 +60,8 @@ def load_task(task_id: int, fold: int = 0, *, repeat: int = 0) -> Table:
         DataError: OpenML cannot be reached, or the data set cannot be used.
     """
     prescribed = fetch_task(task_id, fold, repeat)
-    return _read_remote(fetch_table(prescribed.openml_id), prescribed.target, prescribed.task, prescribed)
+    remote, raw = _fetch(prescribed.openml_id)
+    return _from_remote(remote, raw, prescribed.target, prescribed.task, prescribed)
 
 
 @dataclass(frozen=True)
@@ -82,17 +83,24 @@ def get_tables(specs: Iterable[str], *, refresh: bool = False) -> Iterator[Deliv
             yield Delivery(spec, None, error.message)
 
 
-def bundled_table(entry: Entry, source: str = "bundled", target: str | None = None) -> Table:
-    """Load a table that ships with the package."""
+def bundled_table(
+    entry: Entry, source: str = "bundled", *, target: str | None = None, task: Task | None = None
+) -> Table:
+    """Load a table that ships with the package.
+
+    Raises:
+        UnknownDataset: `entry` does not ship.
+        DataError: no such target, or a task that its values do not allow.
+    """
     if entry.file is None:
         raise UnknownDataset(f"{entry.name} does not ship with the package", "tttab data list --local")
-    origin = Origin(entry.name, source, entry.openml, target or entry.target, _task(entry, target))
+    origin = Origin(entry.name, source, entry.openml, target or entry.target, task or _task_of(entry, target))
     return table_from_frame(read_frame(entry.file).frame, origin)
 
 
 def _load_entry(entry: Entry, target: str | None, task: Task | None, refresh: bool) -> Table:
     if entry.bundled and not refresh:
-        return bundled_table(entry, target=target)
+        return bundled_table(entry, target=target, task=task)
     if entry.openml is None:
         raise DataError(f"{entry.name} ships with the package: there is nothing to fetch", "tttab data list")
     return _load_openml(entry.openml, target, task, refresh)
@@ -101,33 +109,38 @@ def _load_entry(entry: Entry, target: str | None, task: Task | None, refresh: bo
 def _load_openml(openml_id: int, target: str | None, task: Task | None, refresh: bool) -> Table:
     entry = catalog().by_openml_id(openml_id)
     try:
-        remote = fetch_table(openml_id, refresh=refresh)
-        known = target or (entry.target if entry else None)
-        return _read_remote(remote, known, task or (_task(entry, target) if entry else None))
+        remote, raw = _fetch(openml_id, refresh)
     except UnknownDataset as error:
-        near = nearest(str(openml_id), tuple(str(e.openml) for e in catalog().tables.values() if e.openml))
-        raise UnknownDataset(
-            f"{error.message}" + (f"; the nearest known id is {near}" if near else ""),
-            f"tttab data show {near}" if near else error.hint,
-        ) from error
+        raise _unknown_id(openml_id, error) from error
     except DataError as error:
         if entry is None or not entry.bundled:
             raise
         reason = "could not be reached" if isinstance(error, Unreachable) else "gave a damaged answer"
-        return bundled_table(entry, f"bundled copy (OpenML {reason})", target)
+        return bundled_table(entry, f"bundled copy (OpenML {reason})", target=target, task=task)
+    if entry is not None:
+        target, task = target or entry.target, task or _task_of(entry, target)
+    return _from_remote(remote, raw, target, task)
 
 
-def _read_remote(
-    remote: RemoteTable, target: str | None, task: Task | None, prescribed: RemoteTask | None = None
-) -> Table:
-    """Read what OpenML sent; a cached file that cannot be read is fetched once more."""
+def _fetch(openml_id: int, refresh: bool = False) -> tuple[RemoteTable, RawFrame]:
+    """Return what OpenML sent, read; a cached file that cannot be read is fetched once more."""
+    remote = fetch_table(openml_id, refresh=refresh)
     try:
-        raw = read_frame(remote.file)
+        return remote, read_frame(remote.file)
     except DataError:
         if remote.source != "OpenML cache":
             raise
-        remote = fetch_table(remote.openml_id, refresh=True)
-        raw = read_frame(remote.file)
+    remote = fetch_table(openml_id, refresh=True)
+    return remote, read_frame(remote.file)
+
+
+def _from_remote(
+    remote: RemoteTable,
+    raw: RawFrame,
+    target: str | None,
+    task: Task | None,
+    prescribed: RemoteTask | None = None,
+) -> Table:
     origin = Origin(
         name=remote.name,
         source=remote.source,
@@ -150,9 +163,16 @@ def _single_target(remote: RemoteTable) -> str | None:
     )
 
 
-def _task(entry: Entry, target: str | None) -> Task | None:
+def _task_of(entry: Entry, target: str | None) -> Task | None:
     """Return the entry's task, unless another target was asked for."""
     return entry.task if target in (None, entry.target) else None
+
+
+def _unknown_id(openml_id: int, error: UnknownDataset) -> UnknownDataset:
+    near = nearest(str(openml_id), [str(e.openml) for e in catalog().tables.values() if e.openml])
+    if near is None:
+        return error
+    return UnknownDataset(f"{error.message}; the nearest known id is {near}", f"tttab data show {near}")
 
 
 def _unknown_name(name: str) -> UnknownDataset:

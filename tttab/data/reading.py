@@ -7,7 +7,6 @@ deciding what a column means (`columns`) and which one is the target (`build`).
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".arff")
-_DATE_ATTRIBUTE = re.compile(r"^(\s*@attribute\s+.*\s)date(\s+[\"'][^\"']*[\"'])?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -135,7 +133,8 @@ def _read_parquet(path: Path, text_columns: Collection[str]) -> RawFrame:
     import pandas as pd
     import pyarrow.parquet as parquet
 
-    arrow = parquet.read_table(path)
+    arrow = parquet.read_table(path, partitioning=None)  # a folder named a=1 is no column
+    arrow.validate(full=True)  # text that is not UTF-8 would surface much later
     check_names(arrow.schema.names, str(path))
     frame = arrow.to_pandas()
     if not isinstance(frame.index, pd.RangeIndex):
@@ -149,7 +148,7 @@ def _read_arff(path: Path, text_columns: Collection[str]) -> RawFrame:
     import pandas as pd
 
     text = path.read_text(encoding="utf-8-sig")
-    lines = [_DATE_ATTRIBUTE.sub(r"\1STRING", line) for line in text.splitlines()]
+    lines = [_date_as_string(line) for line in text.split("\n")]
     try:
         content = arff.loads("\n".join(lines))
     except arff.BadLayout:
@@ -161,6 +160,17 @@ def _read_arff(path: Path, text_columns: Collection[str]) -> RawFrame:
     for name, kind in content["attributes"]:
         frame[name] = _arff_column(frame[name], kind)
     return RawFrame(frame)
+
+
+def _date_as_string(line: str) -> str:
+    """Return an `@attribute NAME date "FORMAT"` with the type STRING: liac-arff knows no dates."""
+    if line.lstrip()[:10].lower() != "@attribute":
+        return line
+    head = line.rstrip()
+    if head[-1] in "\"'":
+        head = head[: max(0, head.rfind(head[-1], 0, -1))].rstrip()
+    is_date = head[-4:].lower() == "date" and head[-5:-4].isspace()
+    return head[:-4] + "STRING" if is_date else line
 
 
 def _dense(row: Any, attributes: list[tuple[str, Any]]) -> list[Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -63,7 +63,7 @@ class Catalog:
 
     tables: Mapping[str, Entry]
     suites: Mapping[str, tuple[str, ...]]
-    path: Path = field(default=Path())
+    path: Path = Path()
 
     def by_openml_id(self, openml_id: int) -> Entry | None:
         """Return the entry with that OpenML id; a bundled copy comes first."""
@@ -107,7 +107,7 @@ def suite_names() -> tuple[str, ...]:
     return tuple(catalog().suites)
 
 
-def nearest(name: str, known: Iterator[str] | Mapping[str, Any] | tuple[str, ...]) -> str | None:
+def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name most like `name`, whatever its case; None if nothing is near."""
     from difflib import get_close_matches
 

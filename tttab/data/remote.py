@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -34,6 +33,7 @@ READ_SECONDS = 20.0
 TRIES = 3
 OFFLINE = "TTTAB_OFFLINE"
 """Environment variable: `1` forbids the network; the cache and the bundled tables still serve."""
+_SKIP_PARQUET = "OPENML_SKIP_PARQUET"
 _UNKNOWN_CODES = (110, 111, 113, 150, 151)
 
 
@@ -84,12 +84,12 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     openml = _openml()
     what = f"data set {openml_id}"
     folder = cache_folder() / "datasets" / str(openml_id)
-    if refresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    cached = is_cached(openml_id)
+    cached = is_cached(openml_id) and not refresh
     if not cached:
         _check_reachable(openml.config.server, what)
-    with _errors(what), _impatient(openml):
+    if refresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    with _errors(what), _impatient(openml), _without_parquet(cached and (folder / "dataset.arff").exists()):
         found = openml.datasets.get_dataset(
             openml_id,
             download_data=True,
@@ -231,12 +231,36 @@ def _impatient(openml: ModuleType) -> Iterator[None]:
     _minio = minio.Minio
     with (
         _quiet(),
-        patch.object(requests, "Session", Session),
-        patch.object(minio, "Minio", client),
-        patch.object(openml.config, "connection_n_retries", TRIES),
-        patch.object(openml.config, "retry_policy", "human"),
+        _replaced(requests, "Session", Session),
+        _replaced(minio, "Minio", client),
+        _replaced(openml.config, "connection_n_retries", TRIES),
+        _replaced(openml.config, "retry_policy", "human"),
     ):
         yield
+
+
+@contextmanager
+def _replaced(owner: ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+@contextmanager
+def _without_parquet(wanted: bool) -> Iterator[None]:
+    """Keep `openml` from asking for a Parquet file where its cache holds the ARFF one."""
+    before = os.environ.get(_SKIP_PARQUET)
+    if wanted:
+        os.environ[_SKIP_PARQUET] = "true"
+    try:
+        yield
+    finally:
+        if wanted:
+            os.environ.pop(_SKIP_PARQUET)
+            os.environ.update({_SKIP_PARQUET: before} if before is not None else {})
 
 
 @contextmanager
