@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from tttab.adapt import Adaptation, Adapted, Schedule, Step
 from tttab.baselines import baseline
+from tttab.contexts import choose_context
 from tttab.core import Row, Table
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
@@ -62,6 +63,8 @@ class Unit:
     """Names the training streams; the split carries its own seed."""
     budget: int = DEFAULT_BUDGET
     open_seconds: float = 0.0
+    trained: dict[tuple[str | None, str | None], Adapted] = field(default_factory=dict)
+    """What arms have trained, so that two arms with the same training share it."""
 
     def run(self, arm: str) -> Iterator[Progress | Outcome]:
         """Yield the arm's progress and, last, its outcome.
@@ -105,38 +108,62 @@ class Unit:
         """The n context rows, prepared."""
         return self.session.context(*self.rows("context"), len(self.table.classes))
 
+    @cached_property
+    def whole_context(self) -> Any:
+        """All n + k labelled rows, prepared."""
+        return self.session.context(*self.rows("labelled"), len(self.table.classes))
+
 
 @dataclass(frozen=True)
 class Arm:
-    """How an arm runs, whether it reads the model, and which rule it trains (`""`: the unit's own)."""
+    """How an arm runs and what sets it apart."""
 
     run: Callable[[Unit, str], Iterator[Progress | Outcome]]
     about: str
     model: bool = True
+    """Whether it reads the foundation model."""
     rule: str | None = None
+    """What it trains; "" is the unit's own rule, None nothing."""
+    split: str | None = None
+    """The contexts training sees where they are not the schedule's own."""
+    reads_all: bool = False
+    """Predict from all n + k rows instead of n."""
+    choice: str | None = None
+    """How the n context rows are chosen where not as in the split."""
 
 
 def run_icl(unit: Unit, arm: str) -> Iterator[Outcome]:
-    """Plain in-context learning with the n context rows."""
-    yield _serve(unit, arm, unit.session, unit.context, k=0)
+    """Plain in-context learning with n context rows, as the split has them or chosen by the arm."""
+    how = ARMS[arm].choice
+    if how is None:
+        context = unit.context
+    else:
+        table, classes = unit.table, len(unit.table.classes)
+        chosen = choose_context(unit.split, how, table.x, table.y, classes=classes).context
+        context = unit.session.context(table.x.iloc[chosen], table.y[chosen], classes)
+    yield _serve(unit, arm, unit.session, context, k=0)
 
 
 def run_icl_all(unit: Unit, arm: str) -> Iterator[Outcome]:
     """Plain in-context learning with all n + k labelled rows: the honest rival of the same budget."""
-    context = unit.session.context(*unit.rows("labelled"), len(unit.table.classes))
-    yield _serve(unit, arm, unit.session, context, k=0)
+    yield _serve(unit, arm, unit.session, unit.whole_context, k=0)
 
 
 def run_ttt(unit: Unit, arm: str) -> Iterator[Progress | Outcome]:
-    """Test-time training: context of n rows, the k rows as queries."""
-    rule = get_rule(ARMS[arm].rule or unit.rule)
-    adaptation = Adaptation(
-        unit.session, rule, unit.context, unit.rows("queries"), unit.schedule, unit.seed, unit.budget
-    )
-    for step in adaptation:
-        yield Progress(arm, step)
-    adapted = adaptation.result
-    yield _serve(unit, arm, adapted.session, adapted.context, k=unit.split.k, adapted=adapted)
+    """Train on the k rows as the arm says; predict from the n context rows, or from all n + k."""
+    about = ARMS[arm]
+    key = (about.rule, about.split)
+    if key not in unit.trained:
+        schedule = replace(unit.schedule, split=about.split) if about.split else unit.schedule
+        rule = get_rule(about.rule or unit.rule)
+        queries = unit.rows("queries")
+        run = Adaptation(unit.session, rule, unit.context, queries, schedule, unit.seed, unit.budget)
+        for step in run:
+            yield Progress(arm, step)
+        unit.trained[key] = run.result
+    adapted = unit.trained[key]
+    context = unit.whole_context if about.reads_all else adapted.context
+    yield _serve(unit, arm, adapted.session, context, k=unit.split.k, adapted=adapted)
 
 
 def run_estimator(unit: Unit, arm: str) -> Iterator[Outcome]:
@@ -166,10 +193,17 @@ ARMS: dict[str, Arm] = {
     "icl@n": Arm(run_icl, "in-context learning, n rows"),
     "ttt@n+k": Arm(run_ttt, "test-time training on k rows, context of n", rule=""),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
+    "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
+    "redraw@n+k": Arm(
+        run_ttt, "fine-tuning with re-drawn contexts, all n + k rows", rule="", split="redraw", reads_all=True
+    ),
+    "temperature@n": Arm(run_ttt, "softmax temperature fitted on k rows", rule="temperature"),
+    "head@n": Arm(run_ttt, "output layer trained on k rows", rule="head"),
+    "icl@n-random": Arm(run_icl, "n rows drawn from n + k without strata", choice="random"),
+    "icl@n-kcenter": Arm(run_icl, "n of n + k rows that lie far apart", choice="kcenter"),
     "gbt": Arm(run_estimator, "gradient-boosted trees on n + k rows", model=False),
     "logistic": Arm(run_estimator, "logistic regression on n + k rows", model=False),
 }
-"""`rule=""` means the rule the unit was asked for."""
 
 
 def _serve(

@@ -1,0 +1,59 @@
+"""The shape of the house: one direction of imports, clean style, modules and functions of a readable size."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted((ROOT / "tttab").rglob("*.py"))
+LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 7
+
+
+def check(*command):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_imports_go_in_one_direction():
+    check(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()")
+
+
+def test_style_is_clean():
+    check(sys.executable, "-m", "ruff", "check", ".")
+    check(sys.executable, "-m", "ruff", "format", "--check", ".")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_stay_readable(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    tree = ast.parse(text)
+    assert ast.get_docstring(tree)
+    is_command = path.parent.name == "cli"
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[1] if ast.get_docstring(node) and len(node.body) > 1 else node.body[0]
+        assert node.end_lineno - first.lineno < LONGEST_FUNCTION, node.name
+        count = len(
+            [
+                a
+                for a in node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+                if a.arg not in ("self", "cls")
+            ]
+        )
+        # A command's parameters are its options, an estimator's are scikit-learn's: both have many.
+        if not is_command and node.name != "__init__":
+            assert count <= MOST_PARAMETERS, node.name
+
+
+def test_no_paths_of_a_machine_and_no_loose_ends():
+    for path in [*MODULES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]:
+        text = path.read_text(encoding="utf-8")
+        for word in ("/work/", "/root/", "TODO", "FIXME", "XXX"):
+            assert word not in text, (path, word)
