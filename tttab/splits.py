@@ -37,8 +37,11 @@ class Split:
     @property
     def digest(self) -> str:
         """SHA-256 of the row numbers: equal digests mean the same rows in the same parts."""
-        parts = (self.context, self.queries, self.test)
-        text = "|".join(",".join(map(str, part.tolist())) for part in parts)
+        return self.digest_of("context", "queries", "test")
+
+    def digest_of(self, *parts: str) -> str:
+        """SHA-256 of the row numbers of some parts, named as the fields are."""
+        text = "|".join(",".join(map(str, getattr(self, part).tolist())) for part in parts)
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -52,6 +52,8 @@ def test_planned_cells_of_both_budgets():
     (equal,) = plan_tables(request(budget="equal", arms=("icl@n", "ttt@n+k")))
     assert [(c.arm, c.n, c.k) for c in equal.cells][-2:] == [("ttt@n+k", 200, 800), ("icl@n", 1000, 1)]
     assert {c.budget for c in equal.cells if c.arm == "ttt@n+k"} == {"equal"}
+    plain = [{c.key for c in plan.cells if c.arm == "icl@n"} for plan in (paper, equal)]
+    assert plain[0] == plain[1], "icl@n reads no query row: both budgets share it"
 
 
 def test_plans_are_equal_for_equal_requests_and_differ_where_numbers_would():

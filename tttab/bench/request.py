@@ -5,13 +5,14 @@ What does not belong here: which cells follow from it (see `plan`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from tttab.adapt import Schedule
 from tttab.arms import ARMS
 from tttab.bench.grid import ICL, ICL_ALL, TTT
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
+from tttab.report.tables import cell_text
 from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
@@ -77,7 +78,7 @@ class BenchRequest:
     @property
     def recipe(self) -> str:
         """Rule and schedule in words; equal words mean an equal schedule."""
-        standard, mine = Schedule(), self.schedule
-        names = ("steps", "lr", *(f for f in Schedule.__dataclass_fields__ if f not in ("steps", "lr")))
-        shown = [n for n in names if n in ("steps", "lr") or getattr(mine, n) != getattr(standard, n)]
-        return ", ".join([f"rule {self.rule}", *(f"{name} {getattr(mine, name):g}" for name in shown)])
+        standard, mine = asdict(Schedule()), asdict(self.schedule)
+        always = ("steps", "lr")
+        names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
+        return ", ".join([f"rule {self.rule}", *(f"{name} {cell_text(mine[name])}" for name in names)])
