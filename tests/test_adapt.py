@@ -89,3 +89,41 @@ def test_a_budget_that_cannot_hold_one_row_names_one_that_can(adapt):
 def test_schedules_that_make_no_sense_are_refused(adapt, bad):
     with pytest.raises(RequestError):
         list(adapt(**bad))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError(
+            "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        ),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+def test_running_out_of_memory_names_a_plan_that_takes_half(adapt, monkeypatch, error):
+    run = adapt(steps=3)
+    steps = iter(run)
+    next(steps)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    with pytest.raises(MemoryPlanError, match="ran out of memory") as caught:
+        next(steps)
+    assert caught.value.hint.startswith("--max-memory")
+
+
+def test_other_runtime_errors_are_not_taken_for_memory(adapt, monkeypatch):
+    run = adapt(steps=3)
+    steps = iter(run)
+    next(steps)
+
+    def fail(*_):
+        raise RuntimeError("shape mismatch")
+
+    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        next(steps)

@@ -19,9 +19,9 @@ import numpy as np
 
 from tttab.batches import Batch, Labelled, get_source
 from tttab.core import Rule, Session
-from tttab.errors import RequestError, RuleError
+from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.guards import Choice, Score, check_guard
-from tttab.memory import DEFAULT_BUDGET, Demand, Mode, Plan, plan_step
+from tttab.memory import DEFAULT_BUDGET, Demand, Mode, Plan, is_out_of_memory, plan_step
 from tttab.metrics import calibration_error
 from tttab.optimisers import Move, NotFinite, get_optimiser
 from tttab.precision import check_precision, choose_precision
@@ -177,6 +177,10 @@ class Adaptation:
             except NotFinite as error:
                 self.result.stopped = str(error)
                 break
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._smaller_plan() from error
             self.result.history.append(self._report(move))
             yield self.result.history[-1]
         self._choose()
@@ -240,6 +244,17 @@ class Adaptation:
             self.schedule.precision, session, self._context, self._queries, rows
         )
         self.result.plan, self.result.precision = plan, session.precision
+
+    def _smaller_plan(self) -> MemoryPlanError:
+        """Return the error for memory that ran out although the plan was kept: others use it too."""
+        from tttab.footprint import held_bytes
+
+        plan = self.result.plan
+        megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
+        return MemoryPlanError(
+            f"the machine ran out of memory in a step of {plan.chunk} query rows at a time",
+            f"--max-memory {megabytes}M plans with half of it",
+        )
 
     def _judge_untouched(self) -> None:
         self._score = self._score_now()

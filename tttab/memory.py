@@ -164,6 +164,12 @@ def format_bytes(count: float) -> str:
     return f"{count:.1f} GiB"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an exception, Python's or torch's, means that no memory was left."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+
+
 def resident_bytes() -> int:
     """Return what the process holds in memory now."""
     import psutil
