@@ -1,0 +1,137 @@
+import json
+
+import pytest
+
+from tttab.cli import run
+from tttab.theory.index_plots import context_panels, warm_cold_panels
+from tttab.theory.plots import draw
+
+
+def lines_of(capsys):
+    captured = capsys.readouterr()
+    return [json.loads(line) for line in captured.out.splitlines()], captured.err
+
+
+def test_exponents_prints_rows_alone_as_json_and_a_sentence_otherwise(capsys):
+    assert run(["theory", "exponents", "--link", "He3", "--powers", "3", "--json"]) == 0
+    rows, _ = lines_of(capsys)
+    assert [(row["j"], row["ie_of_power"], row["ie"], row["ge"]) for row in rows] == [
+        (1, 3, 3, 1),
+        (2, 2, 3, 1),
+        (3, 1, 3, 1),
+    ]
+    assert run(["theory", "exponents", "--link", "He4"]) == 0
+    assert "ie = 4, ge = 2 (even" in capsys.readouterr().out
+
+
+SMALL = {
+    "weak": ["--links", "He3", "--r", "4", "--n1", "64,128", "--queries", "64"],
+    "strong": ["--r", "4", "--eps", "0.2,0.1"],
+    "single-index": ["--n", "128,256", "--d", "4,6", "--r", "4", "--queries", "64"],
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_each_command_prints_json_lines_and_draws(name, capsys, tmp_path):
+    plot = tmp_path / f"{name}.svg"
+    assert run(["theory", name, *SMALL[name], "--tasks", "3", "--json", "--plot", str(plot)]) == 0
+    rows, _ = lines_of(capsys)
+    assert len(rows) >= 3
+    assert {row["experiment"] for row in rows} == {name}
+    assert all({"seed", "device", "tasks"} <= row.keys() for row in rows)
+    assert plot.read_text().lstrip().startswith("<?xml")
+
+
+def test_a_table_in_a_pipe_is_tab_separated(capsys):
+    assert run(["theory", "weak", *SMALL["weak"], "--tasks", "3"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split("\t")[:6] == ["link", "ie", "ge", "r", "n1", "method"]
+    assert len(lines) == 8
+
+
+def test_ablations_change_the_first_stage_and_the_link(capsys):
+    seen = {}
+    for flag in ("", "--skip-stage-1", "--no-distill", "--link-fixed"):
+        assert (
+            run(["theory", "single-index", *SMALL["single-index"], "--tasks", "2", "--json", *flag.split()])
+            == 0
+        )
+        rows, _ = lines_of(capsys)
+        seen[flag] = (rows[0]["stage_1"], rows[0]["vary"])
+    assert seen == {
+        "": ("distill", 4),
+        "--skip-stage-1": ("random", 4),
+        "--no-distill": ("direct", 4),
+        "--link-fixed": ("distill", 0),
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["exponents", "--link", "3"],
+        ["exponents", "--powers", "0"],
+        ["weak", "--r", "0"],
+        ["weak", "--r", "8", "--d", "4", "--links", "He3", "--n1", "64"],
+        ["weak", "--temp", "0"],
+        ["weak", "--tilt", "2"],
+        ["weak", "--device", "abacus"],
+        ["weak", "--plot", "figure.txt"],
+        ["strong", "--loss", "hinge"],
+        ["strong", "--eps", "0.9"],
+        ["strong", "--r", "1"],
+        ["single-index", "--n", "10"],
+        ["single-index", "--n", "x"],
+        ["single-index", "--noise", "-1"],
+        ["single-index", "--skip-stage-1", "--no-distill"],
+        ["transformer"],
+        ["transformer", "--paper", "C"],
+        ["transformer", "--paper", "A", "--model", "bert"],
+        ["transformer", "--paper", "B", "--d", "four"],
+        ["transformer", "--paper", "B", "--checkpoint", "absent.safetensors"],
+    ],
+)
+def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
+    assert run(["theory", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error:" in captured.err
+    assert "hint:" in captured.err
+
+
+@pytest.mark.parametrize("paper", ["A", "B"])
+def test_transformer_pretrains_into_the_cache_and_uses_it_again(paper, capsys, tmp_path):
+    command = [
+        "theory",
+        "transformer",
+        "--paper",
+        paper,
+        "--d",
+        "3",
+        "--cache",
+        str(tmp_path),
+        "--tasks",
+        "2",
+    ]
+    command += ["--steps", "2", "--minutes", "0.001", "--json", "--plot", str(tmp_path / "figure.png")]
+    assert run(command) == 0
+    rows, _ = lines_of(capsys)
+    assert {row["paper"] for row in rows} == {paper}
+    assert {"checkpoint_key", "stderr", "stuck", "lr", "steps", "seed", "device"} <= rows[0].keys()
+    assert list(tmp_path.glob("pair-d3-*.safetensors"))
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+
+
+def test_panels_of_the_transformer_hold_every_method(tmp_path):
+    row = {"model": "pair", "d": 4, "n": 16, "loss": 0.5, "stderr": None, "noise": 0.01, "shift": "none"}
+    rows = [row | {"method": name} for name in ("icl", "ttt-full", "ttt-lora")]
+    (panel,) = context_panels(rows)
+    assert [series.label for series in panel.series if series.label] == [
+        "icl, d = 4",
+        "ttt-full, d = 4",
+        "ttt-lora, d = 4",
+        "noise",
+    ]
+    start = {"model": "pair", "d": 60, "n": 40, "loss": 0.3, "stderr": 0.1, "best_linear": 1 / 3}
+    draw(warm_cold_panels([start | {"k": k, "start": "warm"} for k in (0, 64, 128)]), tmp_path / "a.png")
+    assert (tmp_path / "a.png").exists()
