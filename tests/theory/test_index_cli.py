@@ -3,8 +3,12 @@ import json
 import pytest
 
 from tttab.cli import run
+from tttab.theory import transformer_store
 from tttab.theory.index_plots import context_panels, warm_cold_panels
 from tttab.theory.plots import draw
+from tttab.theory.transformer_model import ModelSettings
+from tttab.theory.transformer_pretrain import Pretraining
+from tttab.theory.transformer_tasks import Law
 
 
 def lines_of(capsys):
@@ -52,10 +56,8 @@ def test_a_table_in_a_pipe_is_tab_separated(capsys):
 def test_ablations_change_the_first_stage_and_the_link(capsys):
     seen = {}
     for flag in ("", "--skip-stage-1", "--no-distill", "--link-fixed"):
-        assert (
-            run(["theory", "single-index", *SMALL["single-index"], "--tasks", "2", "--json", *flag.split()])
-            == 0
-        )
+        command = ["theory", "single-index", *SMALL["single-index"], "--tasks", "2", "--json"]
+        assert run([*command, *flag.split()]) == 0
         rows, _ = lines_of(capsys)
         seen[flag] = (rows[0]["stage_1"], rows[0]["vary"])
     assert seen == {
@@ -100,25 +102,22 @@ def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
 
 
 @pytest.mark.parametrize("paper", ["A", "B"])
-def test_transformer_pretrains_into_the_cache_and_uses_it_again(paper, capsys, tmp_path):
-    command = [
-        "theory",
-        "transformer",
-        "--paper",
-        paper,
-        "--d",
-        "3",
-        "--cache",
-        str(tmp_path),
-        "--tasks",
-        "2",
-    ]
-    command += ["--steps", "2", "--minutes", "0.001", "--json", "--plot", str(tmp_path / "figure.png")]
+def test_transformer_pretrains_into_the_cache_and_uses_it_again(paper, capsys, tmp_path, monkeypatch):
+    model = ModelSettings("pair", 3, width=8, layers=1, heads=1, rows=40)
+    law = Law("linear", 3, 3) if paper == "A" else Law("index", 3, 3)
+    made = Pretraining(law, model, steps=3, batch=2, rows=50)
+    monkeypatch.setattr(transformer_store, "recipe", lambda *_: made)
+    command = ["theory", "transformer", "--paper", paper, "--d", "3", "--cache", str(tmp_path)]
+    command += ["--tasks", "2", "--steps", "1", "--json", "--plot", str(tmp_path / "figure.png")]
     assert run(command) == 0
     rows, _ = lines_of(capsys)
+    (checkpoint,) = tmp_path.glob("pair-d3-*.safetensors")
+    written = checkpoint.stat().st_mtime_ns
+    assert run(command) == 0
+    assert lines_of(capsys)[0] == rows
+    assert checkpoint.stat().st_mtime_ns == written
     assert {row["paper"] for row in rows} == {paper}
-    assert {"checkpoint_key", "stderr", "stuck", "lr", "steps", "seed", "device"} <= rows[0].keys()
-    assert list(tmp_path.glob("pair-d3-*.safetensors"))
+    assert rows[0].keys() >= {"checkpoint_key", "stderr", "stuck", "lr", "steps", "seed", "device"}
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
