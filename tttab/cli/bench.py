@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from tttab.report import ReportTable
 
 DEFAULT_OUT = Path("bench-results")
-SMOKE = {"n": "50,200,800", "ttt_at": "200", "k": 200, "seeds": "2", "test_size": 250, "steps": 10}
+SMOKE = {
+    "n": "50,200,800",
+    "ttt_at": "200",
+    "k": 200,
+    "seeds": "2",
+    "test_size": 250,
+    "steps": 10,
+    "arms": "icl@n,ttt@n+k,icl@n+k,temperature@n,gbt,logistic",
+}
 """What `--suite smoke` runs where nothing else is asked for."""
 
 
@@ -236,7 +244,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
         raise Interrupted(message, _again(ctx)) from None
     contents = read_store(out)
     if not as_json:
-        for summary in summaries(contents):
+        for summary in filter(lambda found: found.pairs, summaries(contents)):
             _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
         console.note(f"more: tttab report {shlex.quote(str(out))}", quiet=quiet)
     failed = sum(cell.key in contents.failed for cell in plan.cells)
@@ -286,10 +294,11 @@ def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
 
 
 def _print_table(table: ReportTable, *, quiet: bool, over: str = "") -> None:
-    title = f"{table.title} ({over})" if over else table.title
-    if not console.stdout().is_terminal:
-        console.say(f"# {title}")
-    console.print_table(table.columns, table.rows, title=title, left=table.left)
+    if not table.rows and not table.notes:
+        return
+    console.say(f"# {table.title} ({over})" if over else f"# {table.title}")
+    if table.rows:
+        console.print_table(table.columns, table.rows, left=table.left)
     for remark in table.notes:
         console.note(remark, quiet=quiet)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from tttab.cli import console
 
@@ -92,8 +93,9 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
     with Live(Group(board.table(), bar), console=console.stderr(), refresh_per_second=4) as live:
         for record in records:
             board.add(record, now=True)
-            bar.update(task, advance=1, info=_words(record))
-            live.update(Group(board.table(), bar))
+            bar.update(task, advance=1)
+            last = Text(f"last: {_words(record)}", style="dim", no_wrap=True, overflow="ellipsis")
+            live.update(Group(board.table(), bar, last))
             yield record
 
 
