@@ -9,7 +9,18 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import bench, data, doctor, pretrain, run_command, theory_index, theory_linear
+from tttab.cli import (
+    adapt,
+    bench,
+    data,
+    doctor,
+    inspect,
+    predict,
+    pretrain,
+    run_command,
+    theory_index,
+    theory_linear,
+)
 
 app = typer.Typer(
     name="tttab",
@@ -44,6 +55,9 @@ def _root(
 
 
 run_command.register(app)
+adapt.register(app)
+predict.register(app)
+inspect.register(app)
 data.register(app)
 doctor.register(app)
 bench.register(app)

@@ -6,7 +6,6 @@ What does not belong here: any number's making; this file asks the library and p
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import choices, console
+from tttab.cli.opening import cautions, open_unit, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,66 +90,17 @@ def run(
     quiet = quiet or as_json
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        unit = _open(request, quiet)
+        unit = open_unit(request, quiet)
         if out is not None:
             check_writable(out)
         outcomes = _run_arms(unit, quiet)
-    remarks = list(dict.fromkeys([*_cautions(unit), *_told(caught)]))
+    remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))
     document = _document(request, unit, outcomes, remarks)
     if out is not None:
         _keep(out, document, unit, outcomes)
     _print(document, as_json, remarks)
     if out is not None and not as_json:
         console.note(f"kept in {out}: tttab predict {out} NEW.csv", quiet=quiet)
-
-
-def _open(request: dict[str, Any], quiet: bool) -> Unit:
-    """Load the table, draw the split and open the model, saying what was decided."""
-    from tttab.adapt import Schedule
-    from tttab.memory import parse_bytes
-    from tttab.rules import get_rule
-    from tttab.splits import SplitRequest, split_rows
-
-    budget = parse_bytes(request["max_memory"])
-    schedule = Schedule(steps=request["steps"], lr=request["lr"])
-    schedule.check()
-    get_rule(request["rule"])
-    sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
-    sizes.check()
-
-    import numpy as np
-
-    from tttab.arms import Unit
-    from tttab.data import load_table, load_task
-    from tttab.data.narrow import keep_classes, keep_features
-    from tttab.models import open_model
-
-    with console.waiting("loading the table", quiet=quiet):
-        if request["task"] is None:
-            table = load_table(request["dataset"], target=request["target"])
-        else:
-            table = load_task(request["task"], request["fold"])
-    if request["top_classes"] is not None:
-        table = keep_classes(table, request["top_classes"])
-    split = split_rows(
-        table.y, sizes, request["seed"], classes=len(table.classes), prescribed=table.official_split
-    )
-    if request["top_features"] is not None:
-        labelled = np.concatenate([split.context, split.queries])
-        table = keep_features(table, request["top_features"], labelled)
-    console.note(_describe(table), quiet=quiet)
-    for note in (*table.notes, *split.notes):
-        console.note(f"note: {note}", quiet=quiet)
-    start = time.perf_counter()
-    with console.waiting("opening the model", quiet=quiet):
-        session = open_model(request["model"], table.task, device=request["device"])
-    opened = time.perf_counter() - start
-    session.check_fits(len(table.classes), table.x.shape[1])
-    info = session.info
-    console.note(
-        f"model: {info.file} ({info.provenance}; sha256 {info.sha256[:12]}…) on {session.device}", quiet=quiet
-    )
-    return Unit(table, split, session, request["rule"], schedule, request["seed"], budget, opened)
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
@@ -341,45 +292,6 @@ def _predictions(unit: Unit, outcomes: list[Outcome]) -> pd.DataFrame:
         for number, name in enumerate(classes):
             columns[f"{outcome.row.arm}:{name}"] = outcome.probabilities[:, number]
     return pd.DataFrame(columns)
-
-
-def _describe(table: Any) -> str:
-    kinds = f"{len(table.classes)} classes" if table.classes else "a regression target"
-    where = f"OpenML {table.openml_id}, " if table.openml_id else ""
-    return (
-        f"table: {table.name} ({where}source: {table.source}), {len(table):,} rows, "
-        f"{table.x.shape[1]} features, target {table.target!r} with {kinds}"
-    )
-
-
-def _cautions(unit: Unit) -> list[str]:
-    """Return what a careful user should know before believing the figures."""
-    from tttab.data.checks import duplicates_between, thin_classes
-    from tttab.models.catalog import REAL
-
-    table, split = unit.table, unit.split
-    cautions = []
-    twins = duplicates_between(table.x, split.context, split.test)
-    if twins:
-        cautions.append(
-            f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature"
-        )
-    for name, count in thin_classes(table, split.context).items():
-        cautions.append(f"only {count} context rows for class {name!r}: a larger --n would help")
-    if unit.session.info.provenance == REAL and table.source != "file":
-        cautions.append(
-            f"{unit.session.info.file} was further trained on real tables, perhaps on {table.name} itself: "
-            "use --model tabpfn-v2 for a fair figure"
-        )
-    return cautions
-
-
-def _told(caught: list[warnings.WarningMessage]) -> list[str]:
-    """Return the warnings that concern the user: not those about the code of a package underneath."""
-    ours = [
-        w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning | ImportWarning)
-    ]
-    return [" ".join(str(warning.message).split())[:200] for warning in ours]
 
 
 def _versions() -> dict[str, str]:

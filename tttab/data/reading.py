@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +43,20 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
             columns have one name.
     """
     path = Path(path)
+    with damage_told(path), warnings.catch_warnings():
+        check_file(path)
+        warnings.simplefilter("error", _parser_warning())
+        return _READERS[path.suffix.lower()](path, text_columns)
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Turn everything that a reader raises on a damaged file into a DataError of one line."""
     try:
-        _check_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", _parser_warning())
-            return _READERS[path.suffix.lower()](path, text_columns)
+        yield
     except TttabError:
         raise
-    except Exception as error:  # pandas, pyarrow and liac-arff raise nearly everything on damaged files
+    except Exception as error:  # pandas, pyarrow and liac-arff raise nearly everything
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:].upper()}: {first_line(error)}",
             f"look at the file's first lines: head -c 300 '{path}'",
@@ -65,7 +72,8 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0][:200] if text else type(error).__name__
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise DataError if there is no regular, non-empty file of a known format."""
     if not path.exists():
         near = _nearest_file(path)
         raise DataError(
@@ -95,6 +103,18 @@ def _nearest_file(path: Path) -> Path | None:
 def _read_csv(path: Path, text_columns: Collection[str]) -> RawFrame:
     import pandas as pd
 
+    options, notes = csv_options(path, text_columns)
+    return RawFrame(pd.read_csv(path, **options), notes)
+
+
+def csv_options(path: Path, text_columns: Collection[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return (the options with which `pandas.read_csv` reads a file, what was guessed).
+
+    Raises:
+        DataError: two columns have one name.
+    """
+    import pandas as pd
+
     separator, notes = _separator(path)
     how = {"sep": separator, "index_col": False, "encoding": "utf-8-sig", "low_memory": False}
     first = pd.read_csv(path, header=None, nrows=1, dtype="str", keep_default_na=False, **how)
@@ -105,8 +125,7 @@ def _read_csv(path: Path, text_columns: Collection[str]) -> RawFrame:
     names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
     check_names(names, str(path))
     texts = {name: "str" for name in names if name in text_columns}
-    frame = pd.read_csv(path, header=0, names=names, dtype=texts, **_exact_floats(), **how)
-    return RawFrame(frame, tuple(notes))
+    return {"header": 0, "names": names, "dtype": texts, **_exact_floats(), **how}, tuple(notes)
 
 
 def _exact_floats() -> dict[str, str]:

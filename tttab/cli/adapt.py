@@ -1,0 +1,197 @@
+"""`tttab adapt`: adapt a model to a table and keep it, with its context, as a bundle to predict from.
+
+What does not belong here: the comparison with rivals (`run_command`) and predictions (`predict`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import choices, console
+from tttab.cli.opening import cautions, open_unit, told
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from tttab.adapt import Adapted
+    from tttab.arms import Unit
+    from tttab.bundle import Bundle
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("adapt", rich_help_panel="Adapt")(adapt)
+
+
+def adapt(
+    table: Annotated[
+        str,
+        typer.Argument(
+            help="A CSV, Parquet or ARFF file, an OpenML id, or a known name.",
+            autocompletion=choices.datasets,
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
+    target: Annotated[str | None, typer.Option(help="Target column [default: the last].")] = None,
+    n: Annotated[
+        int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
+    ] = 200,
+    k: Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")] = 1000,
+    test_size: Annotated[
+        int, typer.Option(help="Rows to keep aside and measure on; 0: every row may be context or query.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Names the split and the training streams.")] = 0,
+    model: Annotated[
+        str, typer.Option(help="`auto`, a known name, or a checkpoint.", autocompletion=choices.models)
+    ] = "auto",
+    rule: Annotated[str, typer.Option(help="Which weights move.", autocompletion=choices.rules)] = "full",
+    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    max_memory: Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")] = "4G",
+    top_classes: Annotated[
+        int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
+    ] = None,
+    top_features: Annotated[
+        int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Adapt a model to a table and keep it as a bundle to predict from.
+
+    Example: [bold]tttab adapt customers.csv --target churned --out churn[/]
+    """
+    request = {
+        "dataset": table, "task": None, "fold": 0, "target": target,
+        "n": n, "k": k, "test_size": test_size or None, "seed": seed,
+        "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
+        "top_classes": top_classes, "top_features": top_features, "strict": strict,
+    }  # fmt: skip
+    from tttab.bundle import save_bundle
+    from tttab.files import check_writable
+
+    quiet = quiet or as_json
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        unit = open_unit(request, quiet, test=test_size > 0)
+        console.note(_division(unit), quiet=quiet)
+        check_writable(out)
+        adapted = _adapt(unit, quiet)
+        bundle = _bundle(unit, adapted)
+    save_bundle(out, bundle)
+    remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))
+    _print(out, unit, bundle, remarks, as_json)
+
+
+def _division(unit: Unit) -> str:
+    """Say which rows are used for what."""
+    split = unit.split
+    unused = len(unit.table) - split.n - split.k - len(split.test)
+    parts = [f"{split.n:,} rows are the context", f"{split.k:,} the training queries"]
+    parts += [f"{len(split.test):,} are kept aside to measure on"] if len(split.test) else []
+    parts += [f"{unused:,} are not used (--k {split.k + unused} would)"] if unused else []
+    return "rows: " + ", ".join(parts)
+
+
+def _adapt(unit: Unit, quiet: bool) -> Adapted:
+    from tttab.adapt import Adaptation
+    from tttab.rules import get_rule
+
+    with console.waiting("preparing the context", quiet=quiet):
+        context = unit.context
+    adaptation = Adaptation(
+        unit.session,
+        get_rule(unit.rule),
+        context,
+        unit.rows("queries"),
+        unit.schedule,
+        unit.seed,
+        unit.budget,
+    )
+    with console.progress(quiet=quiet) as bar:
+        task = bar.add_task("adapting", total=unit.schedule.steps, info="")
+        for step in adaptation:
+            info = f"loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"
+            bar.update(task, completed=step.number, total=step.total, info=info)
+    return adaptation.result
+
+
+def _bundle(unit: Unit, adapted: Adapted) -> Bundle:
+    """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
+    from tttab.bundle import Bundle, adaptation_record, table_record
+    from tttab.data import schema_of
+    from tttab.splits import hold_out
+
+    x, y = unit.rows("queries")
+    _, held = hold_out(y, unit.schedule.held_out, unit.seed, classes=len(unit.table.classes))
+    samples = {"held_out": (x.iloc[held], y[held])}
+    if len(unit.split.test):
+        samples["test"] = unit.rows("test")
+    record = {
+        "table": table_record(unit.table),
+        "split": {
+            "n": unit.split.n,
+            "k": unit.split.k,
+            "test": len(unit.split.test),
+            "seed": unit.split.seed,
+            "rows": unit.split.digest,
+            "notes": unit.split.notes,
+        },
+        "adaptation": adaptation_record(adapted, unit.rule, unit.schedule, unit.seed),
+        "metrics": {name: _before_and_after(unit, adapted, *rows) for name, rows in samples.items()},
+    }
+    return Bundle(adapted.session, *unit.rows("context"), schema_of(unit.table), record)
+
+
+def _before_and_after(unit: Unit, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
+    from tttab.metrics import classification_metrics
+
+    before, after = (
+        classification_metrics(y, session.serve(unit.context).predict(x))
+        for session in (unit.session, adapted.session)
+    )
+    return {"rows": len(y), "before": before, "after": after}
+
+
+def _print(out: Path, unit: Unit, bundle: Bundle, remarks: list[str], as_json: bool) -> None:
+    from tttab.manifest import read_manifest
+
+    if as_json:
+        console.print_json({"out": str(out), "manifest": read_manifest(out), "warnings": remarks})
+        return
+    for remark in remarks:
+        console.warn(remark)
+    rows = [
+        (_ROWS_IN_WORDS[name], measured["rows"], metric, value, measured["after"][metric],
+         f"{measured['after'][metric] - value:+.4f}")
+        for name, measured in bundle.record["metrics"].items()
+        for metric, value in measured["before"].items()
+    ]  # fmt: skip
+    columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
+    console.print_table(columns, rows, left=("measured on", "metric"))
+    console.conclude(
+        f"{_verdict(unit, bundle)} Kept in {out}: tttab predict {out} NEW.csv --out predictions.csv"
+    )
+
+
+def _verdict(unit: Unit, bundle: Bundle) -> str:
+    about = bundle.record["adaptation"]
+    if about["accepted"] is None:
+        return f"Nothing was trained: the bundle is plain in-context learning with {unit.split.n:,} rows."
+    if not about["accepted"]:
+        return f"No step beat the pretrained weights on held-out rows: they were kept ({about['seconds']:.1f} s)."
+    loss, step = about["held_out_loss"], about["chosen_step"]
+    return (
+        f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "
+        f"to {loss['after']:.4f} in {about['seconds']:.1f} s."
+    )
+
+
+_ROWS_IN_WORDS = {"held_out": "held-out queries (they chose the step)", "test": "test rows (never seen)"}

@@ -1,0 +1,85 @@
+"""`tttab inspect`: what a bundle says of itself, and whether its files are the ones it was written with.
+
+What does not belong here: opening the model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tttab.cli import console
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("inspect", rich_help_panel="Adapt")(inspect)
+
+
+def inspect(
+    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
+) -> None:
+    """Show a bundle's manifest and check the hash of each of its files; exit code 1 if one differs.
+
+    Example: [bold]tttab inspect churn[/]
+    """
+    from tttab.errors import BadAnswer, BundleError
+    from tttab.manifest import MANIFEST, check_files, read_manifest
+
+    try:
+        manifest = read_manifest(bundle)
+        files = check_files(bundle)
+    except BundleError as error:
+        if not (bundle / MANIFEST).exists():
+            raise
+        raise BadAnswer(error.message, error.hint) from error
+    if as_json:
+        verdicts = [{"role": role, "file": file, "verdict": verdict} for role, file, verdict in files]
+        console.print_json({"manifest": manifest, "check": verdicts})
+    else:
+        lines = [
+            *_lines(manifest),
+            *((f"file: {role}", f"{file}: {verdict}") for role, file, verdict in files),
+        ]
+        console.print_table(("what", "value"), lines, left=("what", "value"))
+    bad = [file for _, file, verdict in files if verdict != "ok"]
+    if bad:
+        raise BadAnswer(f"{len(bad)} of {len(files)} files are not those of the bundle: {', '.join(bad)}",
+                        f"tttab adapt TABLE --target Y --out {bundle}")  # fmt: skip
+    if not as_json:
+        console.conclude(f"All {len(files)} files are those that were written.")
+
+
+def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the manifest as (what, value) lines, nested names joined by a space."""
+    base, model, schema = manifest["base"], manifest["model"], manifest["schema"]
+    classes = schema.get("classes", [])
+    lines = [
+        ("format", f"{manifest['format']}, written {manifest['created']} by tttab {manifest['tttab']}"),
+        ("task", manifest["task"] + (f": {', '.join(map(str, classes))}" if classes else "")),
+        ("target", str(schema.get("target"))),
+        ("features", f"{len(schema.get('columns', []))}: {_some_columns(schema)}"),
+        ("context rows", f"{manifest['rows']:,}"),
+        ("base model", f"{base['name']}, {base['file']} ({base['provenance']})"),
+        ("base sha256", base["sha256"]),
+        ("adapted on", f"{model['device']}, {model['dtype']}, model seed {model['seed']}"),
+    ]
+    lines += [
+        (name, value) for name, value in _flat(manifest["record"]) if not name.startswith("estimator history")
+    ]
+    lines.append(("versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())))
+    return lines
+
+
+def _some_columns(schema: dict[str, Any], most: int = 8) -> str:
+    names = [str(column.get("name")) for column in schema.get("columns", [])]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _flat(record: Any, name: str = "") -> list[tuple[str, str]]:
+    if isinstance(record, dict):
+        return [line for key, value in record.items() for line in _flat(value, f"{name} {key}".strip())]
+    return [(name, f"{record:.6g}" if isinstance(record, float) else str(record))]

@@ -1,0 +1,112 @@
+"""What the commands that adapt share: opening table, split and model, and the cautions.
+
+What does not belong here: options, adaptation and results.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    from tttab.arms import Unit
+    from tttab.core import Table
+
+
+def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> Unit:
+    """Load the table, draw the split and open the model, saying what was decided.
+
+    Args:
+        request: the options of `tttab run` by name.
+        quiet: say nothing.
+        test: keep rows for a test; else every row is context or query.
+
+    Raises:
+        TttabError: a request that does not fit; nothing has been written.
+    """
+    from tttab.adapt import Schedule
+    from tttab.memory import parse_bytes
+    from tttab.rules import get_rule
+    from tttab.splits import SplitRequest, split_rows
+
+    budget = parse_bytes(request["max_memory"])
+    schedule = Schedule(steps=request["steps"], lr=request["lr"])
+    schedule.check()
+    get_rule(request["rule"])
+    sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
+    sizes.check()
+
+    import numpy as np
+
+    from tttab.arms import Unit
+    from tttab.data import load_table, load_task
+    from tttab.data.narrow import keep_classes, keep_features
+    from tttab.models import open_model
+
+    with console.waiting("loading the table", quiet=quiet):
+        if request["task"] is None:
+            table = load_table(request["dataset"], target=request["target"])
+        else:
+            table = load_task(request["task"], request["fold"])
+    if request["top_classes"] is not None:
+        table = keep_classes(table, request["top_classes"])
+    everything = np.arange(len(table)), np.arange(0)
+    prescribed = table.official_split if test else everything
+    split = split_rows(table.y, sizes, request["seed"], classes=len(table.classes), prescribed=prescribed)
+    if request["top_features"] is not None:
+        labelled = np.concatenate([split.context, split.queries])
+        table = keep_features(table, request["top_features"], labelled)
+    console.note(_describe(table), quiet=quiet)
+    for note in (*table.notes, *split.notes):
+        console.note(f"note: {note}", quiet=quiet)
+    start = time.perf_counter()
+    with console.waiting("opening the model", quiet=quiet):
+        session = open_model(request["model"], table.task, device=request["device"])
+    opened = time.perf_counter() - start
+    session.check_fits(len(table.classes), table.x.shape[1])
+    info = session.info
+    console.note(
+        f"model: {info.file} ({info.provenance}; sha256 {info.sha256[:12]}…) on {session.device}", quiet=quiet
+    )
+    return Unit(table, split, session, request["rule"], schedule, request["seed"], budget, opened)
+
+
+def _describe(table: Table) -> str:
+    kinds = f"{len(table.classes)} classes" if table.classes else "a regression target"
+    where = f"OpenML {table.openml_id}, " if table.openml_id else ""
+    return (
+        f"table: {table.name} ({where}source: {table.source}), {len(table):,} rows, "
+        f"{table.x.shape[1]} features, target {table.target!r} with {kinds}"
+    )
+
+
+def cautions(unit: Unit) -> list[str]:
+    """Return what a careful user should know before believing the figures."""
+    from tttab.data.checks import duplicates_between, thin_classes
+    from tttab.models.catalog import REAL
+
+    table, split = unit.table, unit.split
+    found = []
+    twins = duplicates_between(table.x, split.context, split.test)
+    if twins:
+        found.append(f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature")
+    for name, count in thin_classes(table, split.context).items():
+        found.append(f"only {count} context rows for class {name!r}: a larger --n would help")
+    if unit.session.info.provenance == REAL and table.source != "file":
+        found.append(
+            f"{unit.session.info.file} was further trained on real tables, perhaps on {table.name} itself: "
+            "use --model tabpfn-v2 for a fair figure"
+        )
+    return found
+
+
+def told(caught: list[warnings.WarningMessage]) -> list[str]:
+    """Return the warnings that concern the user: not those about the code of a package underneath."""
+    ours = [
+        w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning | ImportWarning)
+    ]
+    return [" ".join(str(warning.message).split())[:200] for warning in ours]

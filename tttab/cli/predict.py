@@ -1,0 +1,206 @@
+"""`tttab predict`: serve a bundle: read rows, predict, write, piece by piece in flat memory.
+
+What does not belong here: the model and the table's conversion.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import console
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.bundle import Bundle
+
+PIECE = 20_000
+"""Rows read, predicted and written at a time."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("predict", rich_help_panel="Adapt")(predict)
+
+
+def predict(
+    bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
+    rows: Annotated[Path, typer.Argument(help="New rows: CSV, TSV, Parquet or ARFF.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Write a .csv, .tsv or .parquet file [default: rows on stdout].")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON Lines instead; with --out a summary.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+) -> None:
+    """Predict new rows with a bundle: the likeliest class and each class's probability.
+
+    Example: [bold]tttab predict churn new.csv --out predictions.csv[/]
+    """
+    from tttab.bundle import load_bundle
+
+    quiet = quiet or as_json
+    _check_out(out, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with console.waiting("opening the bundle", quiet=quiet):
+            opened = load_bundle(bundle, device=device)
+        for remark in opened.notes:
+            console.warn(remark)
+        served = Served(opened)
+        start = time.perf_counter()
+        with _writer(out, as_json) as write, console.progress(quiet=quiet) as bar:
+            task = bar.add_task("predicting", total=100, info="")
+            for frame, share in served.pieces(rows):
+                write(frame)
+                bar.update(task, completed=round(100 * share), info=f"{served.count:,} rows")
+        seconds = time.perf_counter() - start
+    _report(served, out, seconds, as_json, quiet)
+
+
+class Served:
+    """The predictions of a bundle for a file, and what was noticed on the way."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self.count = 0
+        self.unseen: Counter[str] = Counter()
+        """Cells per column that hold a text the table never had; they count as missing."""
+        self.predicted: Counter[str] = Counter()
+        """Rows per predicted class."""
+
+    def pieces(self, path: Path) -> Iterator[tuple[pd.DataFrame, float]]:
+        """Yield (predictions, share of the file done).
+
+        Raises:
+            DataError: the file cannot be read, a column is missing, or a cell is not of its column's kind.
+        """
+        from tttab.data.chunks import read_pieces
+
+        schema = self._bundle.schema
+        for piece in read_pieces(path, PIECE, text_columns=schema.text_columns):
+            x = schema.apply(piece.frame)
+            for column in schema.columns:
+                if column.kind == "category":
+                    unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
+                    self.unseen.update({column.name: unseen} if unseen else {})
+            self.count += len(x)
+            yield self._predictions(x), piece.done
+
+    def _predictions(self, x: pd.DataFrame) -> pd.DataFrame:
+        import numpy as np
+        import pandas as pd
+
+        p = self._bundle.server.predict(x)
+        if not self._bundle.schema.classes:
+            return pd.DataFrame({"prediction": p})
+        classes = np.array(self._bundle.schema.classes, dtype=object)
+        best = classes[p.argmax(axis=1)]
+        self.predicted.update(best.tolist())
+        columns = {f"p({name})": p[:, number] for number, name in enumerate(classes)}
+        return pd.DataFrame({"prediction": best, **columns})
+
+
+def _check_out(out: Path | None, rows: Path) -> None:
+    from tttab.errors import RequestError
+    from tttab.files import check_writable
+
+    if out is None:
+        return
+    if out.suffix.lower() not in _WRITERS:
+        raise RequestError(f"{out} must end in {', '.join(_WRITERS)}", f"--out {out.with_suffix('.csv')}")
+    if out.is_dir() or out.resolve() == rows.resolve():
+        other = out.with_name(f"{out.stem}-predictions{out.suffix}")
+        raise RequestError(f"{out} would be overwritten", f"--out {other}")
+    check_writable(out.parent)
+
+
+@contextmanager
+def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Yield a function that takes predictions; a file appears when all are written, or not at all."""
+    from tttab.files import atomic_path
+
+    if out is None:
+        yield _json_lines if as_json else _TextWriter(sys.stdout, "\t").write
+        return
+    with atomic_path(out) as part, _WRITERS[out.suffix.lower()](part) as write:
+        yield write
+
+
+def _json_lines(frame: pd.DataFrame) -> None:
+    for row in frame.to_dict("records"):
+        console.print_json_line(row)
+
+
+class _TextWriter:
+    def __init__(self, stream: Any, separator: str) -> None:
+        self._stream, self._separator, self._header = stream, separator, True
+
+    def write(self, frame: pd.DataFrame) -> None:
+        frame.to_csv(self._stream, sep=self._separator, index=False, header=self._header, float_format="%.7g")
+        self._header = False
+
+
+@contextmanager
+def _text_file(path: Path, separator: str = ",") -> Iterator[Callable[[pd.DataFrame], None]]:
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        yield _TextWriter(stream, separator).write
+
+
+@contextmanager
+def _tsv_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    with _text_file(path, "\t") as write:
+        yield write
+
+
+@contextmanager
+def _parquet_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    file: parquet.ParquetWriter | None = None
+
+    def write(frame: pd.DataFrame) -> None:
+        nonlocal file
+        table = pyarrow.Table.from_pandas(frame, preserve_index=False)
+        file = file or parquet.ParquetWriter(path, table.schema)
+        file.write_table(table)
+
+    try:
+        yield write
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
+    if as_json and out is not None:
+        console.print_json({
+            "out": str(out), "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
+            "unseen_cells": dict(served.unseen),
+        })  # fmt: skip
+    for name, count in served.unseen.items():
+        console.warn(
+            f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
+        )
+    shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
+    speed = f"{1e6 * seconds / max(1, served.count):.0f} ms per 1,000"
+    where = f"; written to {out}" if out is not None else ""
+    console.note(
+        f"{served.count:,} rows in {seconds:.1f} s ({speed}); {shares}{where}".replace("; ;", ";"),
+        quiet=quiet,
+    )
+
+
+_WRITERS = {".csv": _text_file, ".tsv": _tsv_file, ".parquet": _parquet_file}
