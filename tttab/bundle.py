@@ -264,7 +264,11 @@ def _read_context(path: Path, schema: Schema, rows: int) -> tuple[pd.DataFrame, 
         raise DataError(f"{path.name} is not a readable Parquet file: {str(error)[:120]}") from error
     if schema.target not in frame.columns or len(frame) != rows:
         raise DataError(f"{path.name} does not hold the {rows} context rows that the manifest tells of")
-    return schema.apply(frame), schema.labels(frame[schema.target])
+    # Dates are stored as the model reads them: days.
+    stored = [
+        replace(column, kind="number") if column.kind == "date" else column for column in schema.columns
+    ]
+    return replace(schema, columns=tuple(stored)).apply(frame), schema.labels(frame[schema.target])
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:

@@ -186,7 +186,9 @@ def _verdict(unit: Unit, bundle: Bundle) -> str:
     if about["accepted"] is None:
         return f"Nothing was trained: the bundle is plain in-context learning with {unit.split.n:,} rows."
     if not about["accepted"]:
-        return f"No step beat the pretrained weights on held-out rows: they were kept ({about['seconds']:.1f} s)."
+        return (
+            f"No step beat the pretrained weights on held-out rows, so they stay ({about['seconds']:.1f} s)."
+        )
     loss, step = about["held_out_loss"], about["chosen_step"]
     return (
         f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "

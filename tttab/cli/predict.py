@@ -56,6 +56,7 @@ def predict(
         warnings.simplefilter("ignore")
         with console.waiting("opening the bundle", quiet=quiet):
             opened = load_bundle(bundle, device=device)
+            opened.server.predict(opened.x[:1])  # the cache is built here, not on the first piece's time
         for remark in opened.notes:
             console.warn(remark)
         served = Served(opened)
@@ -79,6 +80,8 @@ class Served:
         """Cells per column that hold a text the table never had; they count as missing."""
         self.predicted: Counter[str] = Counter()
         """Rows per predicted class."""
+        self.extra: list[str] = []
+        """Columns that the table did not have; they are left out."""
 
     def pieces(self, path: Path) -> Iterator[tuple[pd.DataFrame, float]]:
         """Yield (predictions, share of the file done).
@@ -91,6 +94,8 @@ class Served:
         schema = self._bundle.schema
         for piece in read_pieces(path, PIECE, text_columns=schema.text_columns):
             x = schema.apply(piece.frame)
+            known = {schema.target, *x.columns}
+            self.extra = [str(name) for name in piece.frame.columns if str(name) not in known]
             for column in schema.columns:
                 if column.kind == "category":
                     unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
@@ -190,17 +195,18 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
             "out": str(out), "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
             "unseen_cells": dict(served.unseen),
         })  # fmt: skip
+    if served.extra:
+        console.note(
+            f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
+        )
     for name, count in served.unseen.items():
         console.warn(
             f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
         )
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
-    speed = f"{1e6 * seconds / max(1, served.count):.0f} ms per 1,000"
-    where = f"; written to {out}" if out is not None else ""
-    console.note(
-        f"{served.count:,} rows in {seconds:.1f} s ({speed}); {shares}{where}".replace("; ;", ";"),
-        quiet=quiet,
-    )
+    speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
+    parts = [f"{served.count:,} rows in {seconds:.1f} s{speed}", shares, f"written to {out}" if out else ""]
+    console.note("; ".join(filter(None, parts)), quiet=quiet)
 
 
 _WRITERS = {".csv": _text_file, ".tsv": _tsv_file, ".parquet": _parquet_file}

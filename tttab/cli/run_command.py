@@ -268,7 +268,13 @@ def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcom
         "table": table_record(unit.table),
         "split": document["split"] | {"seed": unit.split.seed, "rows": unit.split.digest},
         "adaptation": adaptation_record(adapted, unit.rule, unit.schedule, unit.seed),
-        "metrics": {"rows": "test", "before": by_arm["icl@n"], "after": by_arm["ttt@n+k"]},
+        "metrics": {
+            "test": {
+                "rows": len(unit.split.test),
+                "before": by_arm["icl@n"],
+                "after": by_arm["ttt@n+k"],
+            }
+        },
     }
     x, y = unit.rows("context")
     bundle = Bundle(adapted.session, x, y, schema_of(unit.table), record)

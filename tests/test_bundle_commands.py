@@ -1,0 +1,206 @@
+"""`tttab adapt`, `predict` and `inspect` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tttab.bundle import load_bundle
+from tttab.cli import predict as predict_command
+from tttab.cli import run
+from tttab.manifest import read_manifest
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A CSV of 160 rows with numbers, text, dates and gaps; 3 classes to learn."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, 160)
+    frame = pd.DataFrame(
+        {
+            "size": (y + rng.normal(0, 0.5, 160)).round(3),
+            "postcode": [f"0{code}" for code in rng.integers(100, 105, 160)],
+            "colour": np.array(["red", "=1+1", "blue"])[(y + (rng.random(160) < 0.3)) % 3],
+            "since": pd.date_range("2020-01-01", periods=160).astype(str),
+            "gaps": np.where(rng.random(160) < 0.3, np.nan, y),
+            "label": np.array(["low", "mid", "top"])[y],
+        }
+    )
+    path = tmp_path_factory.mktemp("table") / "table.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapted(table, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("kept") / "bundle"
+    command = [
+        "adapt",
+        str(table),
+        "--target",
+        "label",
+        "--out",
+        str(folder),
+        "--n",
+        "60",
+        "--test-size",
+        "30",
+    ]
+    assert run([*command, "--steps", "3", "--model", "tttab-tiny", "--device", "cpu", "--quiet"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def new_rows(table, tmp_path_factory):
+    path = tmp_path_factory.mktemp("new") / "new.csv"
+    pd.read_csv(table, dtype={"postcode": str}).drop(columns="label").to_csv(path, index=False)
+    return path
+
+
+def test_adapt_says_which_rows_are_used_for_what(table, tmp_path, capfd):
+    command = ["adapt", str(table), "--out", str(tmp_path / "b"), "--n", "40", "--k", "50", "--rule", "none"]
+    assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
+    captured = capfd.readouterr()
+    assert "40 rows are the context, 50 the training queries, 70 are not used (--k 120 would)" in captured.err
+    assert "no target was named" in captured.err
+    assert "Nothing was trained" in captured.err.splitlines()[-1]
+    head, *lines = captured.out.splitlines()
+    assert head.split("\t")[:2] == ["measured on", "rows"]
+    assert {line.split("\t")[2] for line in lines} == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
+
+
+def test_the_manifest_tells_how_the_bundle_came_to_be(adapted, table):
+    manifest = read_manifest(adapted)
+    record = manifest["record"]
+    assert record["table"]["name"] == "table.csv"
+    assert record["adaptation"]["rule"] == "full"
+    assert record["adaptation"]["schedule"]["steps"] == 3
+    assert {"held_out", "test"} == record["metrics"].keys()
+    assert record["metrics"]["test"]["rows"] == 30
+    assert 0 <= record["metrics"]["test"]["after"]["accuracy"] <= 1
+    assert (record["split"]["n"], record["split"]["k"], record["split"]["test"]) == (60, 70, 30)
+
+
+@pytest.mark.parametrize("ending", ["tsv", "parquet"])
+def test_predictions_are_those_of_the_bundle_whatever_the_pieces(
+    adapted, new_rows, tmp_path, ending, monkeypatch, capfd
+):
+    out = tmp_path / f"predictions.{ending}"
+    monkeypatch.setattr(predict_command, "PIECE", 47)
+    assert run(["predict", str(adapted), str(new_rows), "--out", str(out), "--device", "cpu"]) == 0
+    written = (
+        pd.read_parquet(out)
+        if ending == "parquet"
+        else pd.read_csv(out, sep="\t" if ending == "tsv" else ",")
+    )
+    expected = load_bundle(adapted, device="cpu").predict(pd.read_csv(new_rows, dtype={"postcode": str}))
+    assert list(written.columns) == ["prediction", "p(low)", "p(mid)", "p(top)"]
+    assert np.abs(written.iloc[:, 1:].to_numpy() - expected).max() < 1e-6
+    assert list(written["prediction"]) == [["low", "mid", "top"][best] for best in expected.argmax(axis=1)]
+    assert "160 rows" in capfd.readouterr().err
+
+
+def test_parquet_rows_give_what_csv_rows_give(adapted, new_rows, tmp_path):
+    pd.read_csv(new_rows, dtype={"postcode": str}).to_parquet(tmp_path / "new.parquet")
+    outs = [tmp_path / "a.csv", tmp_path / "b.csv"]
+    for rows, out in zip((new_rows, tmp_path / "new.parquet"), outs, strict=True):
+        assert run(["predict", str(adapted), str(rows), "--out", str(out), "--device", "cpu", "-q"]) == 0
+    assert outs[0].read_text() == outs[1].read_text()
+
+
+def test_without_out_rows_go_to_stdout(adapted, new_rows, capfd):
+    assert run(["predict", str(adapted), str(new_rows), "--device", "cpu", "--quiet"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split("\t") == ["prediction", "p(low)", "p(mid)", "p(top)"]
+    assert len(lines) == 161
+    assert run(["predict", str(adapted), str(new_rows), "--device", "cpu", "--json"]) == 0
+    captured = capfd.readouterr()
+    assert captured.err == ""
+    assert len([json.loads(line) for line in captured.out.splitlines()]) == 160
+
+
+def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, capfd):
+    frame = pd.read_csv(new_rows, dtype={"postcode": str})
+    frame.assign(colour="violet", more=1).to_csv(tmp_path / "odd.csv", index=False)
+    out = tmp_path / "p.csv"
+    assert (
+        run(["predict", str(adapted), str(tmp_path / "odd.csv"), "--out", str(out), "--device", "cpu"]) == 0
+    )
+    told = capfd.readouterr().err
+    assert "column 'colour': 160 cells hold texts the table never had" in told
+    assert "left out: more" in told
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.drop(columns="size"), "lack 1 of 5 columns: size"),
+        (lambda frame: frame.assign(size="big"), "'big', which is not a number"),
+        (lambda frame: frame.assign(since="yesterday"), "not an ISO 8601 date"),
+    ],
+)
+def test_rows_that_do_not_fit_leave_nothing_behind(adapted, new_rows, tmp_path, capfd, change, message):
+    change(pd.read_csv(new_rows, dtype={"postcode": str})).to_csv(tmp_path / "bad.csv", index=False)
+    out = tmp_path / "p.csv"
+    assert (
+        run(["predict", str(adapted), str(tmp_path / "bad.csv"), "--out", str(out), "--device", "cpu"]) == 2
+    )
+    assert message in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
+
+
+def test_damage_deep_in_a_file_leaves_the_old_predictions(adapted, new_rows, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(predict_command, "PIECE", 40)
+    text = new_rows.read_text().splitlines()
+    (tmp_path / "bad.csv").write_text(
+        "\n".join([*text[:100], "wrong," + text[100].split(",", 1)[1], *text[101:]])
+    )
+    (tmp_path / "p.csv").write_text("old")
+    command = ["predict", str(adapted), str(tmp_path / "bad.csv"), "--out", str(tmp_path / "p.csv")]
+    assert run([*command, "--device", "cpu"]) == 2
+    assert "'wrong', which is not a number" in capfd.readouterr().err
+    assert (tmp_path / "p.csv").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["predict", "{none}", "{rows}"], "there is no bundle", "tttab adapt"),
+        (["predict", "{bundle}", "gone.csv"], "there is no file gone.csv", ""),
+        (["predict", "{bundle}", "{rows}", "--out", "p.xlsx"], "must end in", "--out p.csv"),
+        (["predict", "{bundle}", "{rows}", "--out", "{rows}"], "would be overwritten", "new-predictions.csv"),
+        (["predict", "{bundle}", "{rows}", "--device", "abacus"], "no device", "--device cpu"),
+        (["inspect", "{none}"], "there is no bundle", "tttab adapt"),
+        (["adapt", "{rows}", "--out", "{rows}", "--n", "20"], "new.csv", ""),
+        (["adapt", "{rows}"], "--out", "tttab adapt --help"),
+    ],
+)
+def test_mistakes_get_one_line_and_a_hint(adapted, new_rows, tmp_path, capfd, arguments, message, hint):
+    places = {"{none}": str(tmp_path), "{rows}": str(new_rows), "{bundle}": str(adapted)}
+    assert run([places.get(argument, argument) for argument in arguments]) == 2
+    error = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))]
+    assert message in error[0]
+    assert hint in error[1]
+
+
+def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, capfd):
+    import shutil
+
+    assert run(["inspect", str(adapted)]) == 0
+    out = capfd.readouterr().out
+    assert "tttab-tiny" in out
+    assert "adaptation rule\tfull" in out
+    copy = shutil.copytree(adapted, tmp_path / "copy")
+    next(copy.glob("weights-*")).write_bytes(b"other")
+    assert run(["inspect", str(copy), "--json"]) == 1
+    captured = capfd.readouterr()
+    verdicts = {item["role"]: item["verdict"] for item in json.loads(captured.out)["check"]}
+    assert verdicts["context"] == "ok"
+    assert verdicts["weights"].startswith("was changed")
+    assert "1 of 2 files are not those of the bundle" in captured.err
+    (copy / "manifest.json").write_text("{}")
+    assert run(["inspect", str(copy)]) == 1
