@@ -64,3 +64,54 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = E
     weight = np.bincount(which, minlength=bins)
     gap = np.bincount(which, weights=correct - confidence, minlength=bins)
     return float(np.abs(gap[weight > 0]).sum() / len(correct))
+
+
+def regression_metrics(
+    y: np.ndarray, mean: np.ndarray, nll: np.ndarray | None = None, crps: np.ndarray | None = None
+) -> dict[str, float]:
+    """Return rmse, mae and r2 of the means, and the means of nll (nats) and crps where there are any.
+
+    Args:
+        y: targets, shape (rows,).
+        mean: predictions, shape (rows,).
+        nll: negative log density of each target, per unit of the target, shape (rows,).
+        crps: continuous ranked probability score of each row, in the target's unit, shape (rows,).
+    """
+    error = mean - y
+    spread = float(((y - y.mean()) ** 2).sum())
+    metrics = {
+        "rmse": float(np.sqrt((error**2).mean())),
+        "mae": float(np.abs(error).mean()),
+        "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+    }
+    if nll is not None:
+        metrics["nll"] = float(nll.mean())
+    if crps is not None:
+        metrics["crps"] = float(crps.mean())
+    return metrics
+
+
+def crps_of_bars(y: np.ndarray, mass: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Return the continuous ranked probability score of each row, exact for uniform bars.
+
+    CRPS = integral of (F(t) - 1[t >= y])^2 dt (Gneiting and Raftery 2007, equation 20). The two outer
+    bars count as uniform like the others; a target outside them adds its distance to the nearer border.
+
+    Args:
+        y: targets, shape (rows,).
+        mass: probability of each bar, shape (rows, bars).
+        borders: ascending, shape (bars + 1,).
+    """
+    inside = np.clip(y, borders[0], borders[-1])
+    below = np.concatenate([np.zeros((len(y), 1)), np.cumsum(mass, axis=1)], axis=1)
+    start, end, width = below[:, :-1], below[:, 1:], np.diff(borders)
+    share = np.clip((inside[:, None] - borders[:-1]) / width, 0.0, 1.0)
+    at = start + share * (end - start)
+    left = share * _mean_square(start, at)
+    right = (1 - share) * _mean_square(at - 1.0, end - 1.0)
+    return ((left + right) * width).sum(axis=1) + np.abs(y - inside)
+
+
+def _mean_square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the mean of t^2 for t uniform between a and b."""
+    return (a * a + a * b + b * b) / 3.0

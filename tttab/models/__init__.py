@@ -6,6 +6,8 @@ model is opened.
 
 from __future__ import annotations
 
+import copy
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +20,14 @@ from tttab.models.catalog import UNKNOWN, names, resolve
 if TYPE_CHECKING:
     import torch
 
-    from tttab.models.session import TabPFNSession
+    from tttab.models.network import OpenedModel, Weights
 
 __all__ = ["names", "open_model", "resolve"]
 
 
 def open_model(
     spec: str = "auto", task: Task = "classification", *, device: str = "auto", seed: int = 0
-) -> TabPFNSession:
+) -> OpenedModel:
     """Open a model by name, `auto` or path.
 
     Args:
@@ -41,7 +43,7 @@ def open_model(
     path, known = resolve(spec, task)
     where = pick_device(device)
     digest = sha256_of(path)
-    weights = _build(path, task)
+    weights, notes = _build(path, task, where)
     info = ModelInfo(
         name=known.name if known else path.stem,
         file=path.name,
@@ -49,7 +51,12 @@ def open_model(
         provenance=known.provenance if known else UNKNOWN,
         task=task,
         parameters=sum(p.numel() for p in weights.module.parameters()),
+        notes=notes,
     )
+    if task == "regression":
+        from tttab.models.regression import TabPFNRegressionSession
+
+        return TabPFNRegressionSession(info, weights, where, seed)
     from tttab.models.session import TabPFNSession
 
     return TabPFNSession(info, weights, where, seed)
@@ -73,15 +80,15 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _build(path: Path, task: Task) -> Any:
-    """Build the network of a checkpoint that `read_checkpoint` has found harmless."""
+def _build(path: Path, task: Task, device: torch.device) -> tuple[Weights, tuple[str, ...]]:
+    """Build the network of a checkpoint that `read_checkpoint` has found harmless, and what to know of it."""
     from tttab.models.checkpoint import read_checkpoint
 
-    read_checkpoint(path)
+    notes = _check_device(read_checkpoint(path), path.name, device)
     environment.prepare()
     from tabpfn.model_loading import load_model
 
-    from tttab.models.session import Weights
+    from tttab.models.network import Weights
 
     which = "classifier" if task == "classification" else "regressor"
     try:
@@ -91,4 +98,23 @@ def _build(path: Path, task: Task) -> Any:
         raise ModelError(
             f"{path.name} does not hold a {task} model that tabpfn can build: {reason}", "--model auto"
         ) from error
-    return Weights(module, config, inference, criterion if task == "regression" else None)
+    # With TABPFN_MODEL_CACHE_SIZE set, tabpfn hands the same module to everyone who asks.
+    module, criterion = copy.deepcopy((module, criterion))
+    return Weights(module, config, inference, criterion if task == "regression" else None), notes
+
+
+def _check_device(checkpoint: dict[str, Any], name: str, device: torch.device) -> tuple[str, ...]:
+    """Warn where weights were adapted on another kind of device than they are opened on.
+
+    Column embeddings are random numbers whose stream differs between devices, and the weights were
+    adapted to one of them.
+    """
+    made = checkpoint.get("adapted_on")
+    if not isinstance(made, dict) or made.get("device") in (None, device.type):
+        return ()
+    text = (
+        f"{name} was adapted on {made['device']} in {made.get('dtype')}; on {device.type} its column "
+        "embeddings are other random numbers, so expect other predictions than were measured"
+    )
+    warnings.warn(text, stacklevel=3)
+    return (text,)
