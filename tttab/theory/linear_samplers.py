@@ -105,6 +105,16 @@ class ScalarSampler:
         return [_scalar_trials(start, plane) for start in self._starts]
 
 
+class _Start:
+    """A start with its matrices, made once."""
+
+    def __init__(self, problem: LinearProblem) -> None:
+        self.problem = problem
+        self.moment = context_moment(problem)
+        self.change = residual_moment(problem)
+        self.trace = float(torch.trace(problem.covariance @ problem.covariance))
+
+
 class VectorSampler:
     """O(d) random numbers per trial and matrix products: any W, Sx and noise, through whitening.
 
@@ -113,13 +123,13 @@ class VectorSampler:
     """
 
     def __init__(self, starts: Sequence[LinearProblem]) -> None:
-        self._starts = starts
+        self._starts = [_Start(start) for start in starts]
         self._root = matrix_root(starts[0].covariance)
         self.bytes_per_trial = 8 * 12 * starts[0].d
 
     def draw(self, draws: Draws, trials: int) -> list[Trials]:
         """Return the trials of each start."""
-        p = self._starts[0]
+        p = self._starts[0].problem
         train, shake = draws.chi2(p.k, trials), draws.normal(trials)
         side = draws.normal(trials, p.d)
         root, task = self._root.to(side), p.task.to(side)
@@ -128,9 +138,9 @@ class VectorSampler:
         u = _moments_of_rows(aim, p.noise, chi, draws.normal(trials), draws.normal(trials, p.d)) @ root
         made = []
         for start in self._starts:
-            v = task - u @ start.weights.to(u).T
-            g = _moments_of_rows(v @ root, start.training_noise, train, shake, side) @ root
-            made.append(trials_of(start, (p.signal + p.noise) * chi, u, v, g))
+            v = task - u @ start.problem.weights.to(u).T
+            g = _moments_of_rows(v @ root, p.training_noise, train, shake, side) @ root
+            made.append(_trials(start, (p.signal + p.noise) * chi, u, v, g))
         return made
 
 
@@ -138,7 +148,7 @@ class RowSampler:
     """Every context and training row, O((n + k) d) numbers per trial: the witness of the other two."""
 
     def __init__(self, starts: Sequence[LinearProblem]) -> None:
-        self._starts = starts
+        self._starts = [_Start(start) for start in starts]
         p = starts[0]
         self._root = matrix_root(p.covariance)
         self._white = bool(torch.equal(p.covariance, torch.eye(p.d, dtype=p.covariance.dtype)))
@@ -146,7 +156,7 @@ class RowSampler:
 
     def draw(self, draws: Draws, trials: int) -> list[Trials]:
         """Return the trials of each start."""
-        p = self._starts[0]
+        p = self._starts[0].problem
         x = self._rows(draws, trials, p.n)
         task = p.task.to(x)
         y = x @ task
@@ -158,27 +168,26 @@ class RowSampler:
         shake = p.training_noise**0.5 * draws.normal(trials, p.k) if p.training_noise else 0.0
         made = []
         for start in self._starts:
-            v = task - u @ start.weights.to(u).T
+            v = task - u @ start.problem.weights.to(u).T
             residual = torch.bmm(z, v.unsqueeze(-1)).squeeze(-1) + shake
-            made.append(trials_of(start, labels, u, v, _sum_of_rows(z, residual)))
+            made.append(_trials(start, labels, u, v, _sum_of_rows(z, residual)))
         return made
 
     def _rows(self, draws: Draws, trials: int, rows: int) -> Tensor:
-        x = draws.normal(trials, rows, self._starts[0].d)
+        x = draws.normal(trials, rows, self._starts[0].problem.d)
         return x if self._white else x @ self._root.to(x)
 
 
-def trials_of(p: LinearProblem, labels: Tensor, u: Tensor, v: Tensor, g: Tensor) -> Trials:
+def _trials(start: _Start, labels: Tensor, u: Tensor, v: Tensor, g: Tensor) -> Trials:
     """Return the scalars of trials from |y|^2, shape (trials,), and u, v and g, each of shape (trials, d)."""
-    sx = p.covariance.to(u)
-    trace = float(torch.trace(p.covariance @ p.covariance))
-    change = u @ residual_moment(p).to(u).T
+    p, trace = start.problem, start.trace
+    sx, change = p.covariance.to(u), u @ start.change.to(u).T
     v1, g1 = v @ sx, g @ sx
     v2 = v1 @ sx
     energy = _dot(v1, v)
     return Trials(
         start=energy + p.noise,
-        reach=_dot(u @ context_moment(p).to(u), u),
+        reach=_dot(u @ start.moment.to(u), u),
         square=_dot(u, u),
         along=_dot(g1, change),
         along_mean=p.k * _dot(v2, change),

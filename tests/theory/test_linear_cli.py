@@ -1,0 +1,98 @@
+"""`tttab theory` in the terminal: rows, exit codes, figures, the resumable folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tttab.cli import run
+from tttab.theory import linear_experiments as experiments
+
+SMALL = ["--d", "8", "--trials", "300"]
+COMMANDS = {
+    "phase": ["--alpha", "0.5", "--gamma", "0.5,2"],
+    "samples": ["--n", "4", "--k", "4,16"],
+    "context": ["--n", "2,4,8"],
+    "alignment": ["--share", "0,1"],
+    "steps": ["--count", "3", "--decay", "0.4"],
+    "noise": ["--levels", "0,1"],
+    "step-size": ["--multiple", "0,1"],
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_json_holds_rows_alone_and_the_figure_is_drawn(name, tmp_path, capsys):
+    plot = tmp_path / "figure.svg"
+    assert run(["theory", name, *COMMANDS[name], *SMALL, "--json", "--plot", str(plot)]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["experiment"] for row in rows} == {name}
+    assert "<svg" in plot.read_text(encoding="utf-8")[:1000]
+
+
+def test_phase_rows_have_the_documented_fields(capsys):
+    assert run(["theory", "phase", *COMMANDS["phase"], *SMALL, "--json"]) == 0
+    *rows, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    wanted = (
+        "experiment convention d n k alpha gamma init noise eta loss_limit loss_exact loss_measured stderr"
+    )
+    assert all(set(wanted.split()) <= set(row) for row in rows)
+    assert last["kind"] == "threshold"
+    assert {"alpha", "d", "gamma_limit", "gamma_exact", "gamma_measured", "interval"} <= set(last)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["phase", "--d", "0"],
+        ["phase", "--alpha", "0"],
+        ["phase", "--alpha", "nan"],
+        ["phase", "--gamma", "-1"],
+        ["phase", "--convention", "X"],
+        ["phase", "--device", "nowhere"],
+        ["phase", "--dtype", "int8"],
+        ["phase", "--noise", "-1"],
+        ["phase", "--trials", "1"],
+        ["phase", "--sampler", "none"],
+        ["phase", "--plot", "figure.pdf"],
+        ["phase", "--memory", "0"],
+        ["samples", "--k", "0"],
+        ["samples", "--n", "1.5"],
+        ["context", "--k", "0"],
+        ["steps", "--k", "-3"],
+        ["steps", "--count", "1"],
+        ["alignment", "--family", "none"],
+        ["alignment", "--share", "2"],
+        ["alignment", "--d", "1"],
+        ["step-size", "--k", "1"],
+        ["noise", "--levels", "-1"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_request_is_one_line_and_a_hint(wrong, capsys):
+    assert run(["theory", *wrong]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, second = captured.err.strip().splitlines()
+    assert first.startswith("error:") and second.startswith("hint:")
+
+
+def test_a_wrong_law_is_marked_and_exits_with_1(monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
+    assert run(["theory", "samples", *COMMANDS["samples"], *SMALL]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.count("DISAGREES") == 2
+    assert "2 of 2 rows disagree" in captured.err
+
+
+def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys):
+    command = ["theory", "all", "--out", str(tmp_path / "out"), "--d", "6", "--trials", "200", "--json"]
+    assert run(command) == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["experiment"] for row in first] == list(COMMANDS)
+    assert {row["made"] for row in first} == {"now"}
+    (tmp_path / "out" / "noise.png").unlink()
+    assert run(command) == 0
+    again = {row["experiment"]: row["made"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {name for name, made in again.items() if made == "now"} == {"noise"}
+    assert "![phase](phase.svg)" in (tmp_path / "out" / "index.md").read_text(encoding="utf-8")
