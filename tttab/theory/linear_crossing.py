@@ -66,8 +66,11 @@ class Crossing:
 
 
 BATCHES = 20
+SCAN_BATCHES = 8
 WINDOW = 0.2
 """The crossing is read off a fit over k within this share of the first guess."""
+CERTAIN = 4.0
+"""The scan believes that the second start is better at this many standard errors."""
 
 
 def measured_crossing(
@@ -79,48 +82,68 @@ def measured_crossing(
 ) -> Crossing | None:
     """Return the k up to `limit` from which the second start beats the first, from simulation alone.
 
-    Under F each start's step is the best of the measured parabola. A sign change is sought over k in
-    ratios of 1.5, then a parabola in log k is fitted to the difference over a window around it; the
-    interval is a jackknife over batches of trials. None: no sign change.
+    Under F each start's step is the best of the measured parabola. A scan over k in ratios of `RATIO` looks
+    for the first k where the second start is better beyond doubt, then a parabola in log k is fitted to the
+    difference over a window around the change of sign; the interval is a jackknife over batches of trials.
+    None: the scan saw no such k.
     """
-    guess = _first_sign_change(starts, plan, names, convention, limit)
-    if guess is None:
+    bracket = _scan(starts, plan, names, convention, limit)
+    if bracket is None:
         return None
+    low, guess, high = bracket
     ks = np.unique(np.round(guess * np.linspace(1 - WINDOW, 1 + WINDOW, 9)).astype(int))
     ks = ks[ks >= 1]
     if len(ks) < 3:
-        return Crossing(guess, guess - 1, guess + 1)
-    parts = np.stack([_batches(starts(int(k)), plan, [*names, "fine", int(k)], convention) for k in ks])
+        return Crossing(guess, low, high)
+    parts = np.stack(
+        [_batches(starts(int(k)), plan, [*names, "fine", int(k)], convention, BATCHES) for k in ks]
+    )
     full = _root(ks, _difference(parts.mean(1)), guess)
-    left_out = (parts.sum(1, keepdims=True) - parts) / (BATCHES - 1)
-    replicas = np.array([_root(ks, _difference(left_out[:, i]), guess) for i in range(BATCHES)])
-    spread = sqrt((BATCHES - 1) / BATCHES * float(((replicas - replicas.mean()) ** 2).sum()))
+    replicas = [_root(ks, _difference(left), guess) for left in np.moveaxis(_leave_one_out(parts, 1), 1, 0)]
+    if full is None or None in replicas:
+        return Crossing(guess, low, high)
+    spread = _jackknife(np.array(replicas, dtype=float))
     return Crossing(full, full - 1.96 * spread, full + 1.96 * spread)
 
 
-def _first_sign_change(
+def _scan(
     starts: Callable[[int], Sampler],
     plan: Plan,
     names: Sequence[str | int],
     convention: Convention,
     limit: int,
-) -> float | None:
+) -> tuple[float, float, float] | None:
+    """Return the last k where the first start was better, a guess of the crossing, and the k beyond doubt."""
     rough = replace(plan, trials=max(plan.trials // 4, 1))
     k, before = 1, None
     while k <= limit:
-        now = float(_difference(_means(starts(k), rough, [*names, "coarse", k], convention)))
-        if before is not None and before[1] > 0 >= now:
+        parts = _batches(starts(k), rough, [*names, "coarse", k], convention, SCAN_BATCHES)
+        now = float(_difference(parts.mean(0)))
+        if now > 0:
+            before = (k, now)
+        elif before is not None and now < -CERTAIN * _jackknife(_difference(_leave_one_out(parts, 0))):
             share = before[1] / (before[1] - now)
-            return float(before[0] * (k / before[0]) ** share)
-        before = (k, now)
+            return before[0], float(before[0] * (k / before[0]) ** share), k
         k = max(k + 1, round(k * RATIO))
     return None
 
 
-def _batches(sampler: Sampler, plan: Plan, names: Sequence[str | int], convention: Convention) -> np.ndarray:
-    """Return `_means` of `BATCHES` independent batches, shape (BATCHES, 2, 3)."""
-    small = replace(plan, trials=max(plan.trials // BATCHES, 1))
-    return np.stack([_means(sampler, small, [*names, "batch", i], convention) for i in range(BATCHES)])
+def _leave_one_out(parts: np.ndarray, axis: int) -> np.ndarray:
+    """Return the means over `axis` with each batch left out in turn, in the shape of `parts`."""
+    return (parts.sum(axis, keepdims=True) - parts) / (parts.shape[axis] - 1)
+
+
+def _jackknife(replicas: np.ndarray) -> float:
+    count = len(replicas)
+    return sqrt((count - 1) / count * float(((replicas - replicas.mean()) ** 2).sum()))
+
+
+def _batches(
+    sampler: Sampler, plan: Plan, names: Sequence[str | int], convention: Convention, count: int
+) -> np.ndarray:
+    """Return `_means` of `count` independent batches, shape (count, 2, 3)."""
+    small = replace(plan, trials=max(plan.trials // count, 1))
+    return np.stack([_means(sampler, small, [*names, "batch", i], convention) for i in range(count)])
 
 
 def _means(sampler: Sampler, plan: Plan, names: Sequence[str | int], convention: Convention) -> np.ndarray:
@@ -149,9 +172,9 @@ def _difference(parts: np.ndarray) -> np.ndarray:
     return best[..., 1] - best[..., 0]
 
 
-def _root(ks: np.ndarray, differences: np.ndarray, guess: float) -> float:
-    """Return the zero nearest to `guess` of a parabola in log k fitted to `differences`."""
+def _root(ks: np.ndarray, differences: np.ndarray, guess: float) -> float | None:
+    """Return the zero of a parabola in log k fitted to `differences`; None: none within twice the window."""
     x = np.log(ks / guess)
     zeros = np.roots(np.polyfit(x, differences, 2))
-    real = zeros[np.abs(zeros.imag) < 1e-9].real
-    return guess * float(np.exp(real[np.abs(real).argmin()])) if len(real) else guess
+    real = zeros[(np.abs(zeros.imag) < 1e-9) & (np.abs(zeros.real) < 2 * WINDOW)].real
+    return guess * float(np.exp(real[np.abs(real).argmin()])) if len(real) else None

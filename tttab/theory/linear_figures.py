@@ -13,6 +13,7 @@ from tttab.theory.plots import Marker, Panel, Series
 
 Row = dict[str, Any]
 _BARS = 2.0
+_LOSSES = ("loss_limit", "loss_exact", "loss_measured")
 
 
 def figure_panels(experiment: str, rows: Sequence[Row]) -> list[Panel]:
@@ -93,11 +94,19 @@ def _noise(rows: Sequence[Row]) -> list[Panel]:
     for where in _values(rows, "where"):
         series = []
         for colour, init in enumerate(("pretrained", "zero")):
-            here = [row for row in rows if row["where"] == where and row["init"] == init]
+            here = [_excess(row) for row in rows if row["where"] == where and row["init"] == init]
             series += _three(here, "noise", "loss", init, colour)
         title = {"both": "Noise in context and training rows"}.get(where, f"Noise in {where} rows alone")
-        panels.append(Panel(title, "noise variance / |b|²", "loss / |b|²", series))
+        panels.append(
+            Panel(title, "noise variance / |b|²", "(loss - noise of the test label) / |b|²", series)
+        )
     return panels
+
+
+def _excess(row: Row) -> Row:
+    """Return the row with the noise of the test label, which no weights can undo, taken off its losses."""
+    noise = 0.0 if row["where"] == "training" else row["noise"]
+    return {name: value - noise if name in _LOSSES else value for name, value in row.items()}
 
 
 def _alignment(rows: Sequence[Row]) -> list[Panel]:

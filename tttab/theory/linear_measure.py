@@ -69,9 +69,13 @@ def checked(
     """
     seen = look(plan)
     if any(m.differs(e) for m, e in zip(seen, exact, strict=True) if e is not None):
-        again = replace(plan, trials=SECOND_LOOK * plan.trials, seed=stream_seed(plan.seed, "second look"))
-        seen = look(again)
+        seen = look(second_plan(plan))
     return [(m, None if e is None else not m.differs(e)) for m, e in zip(seen, exact, strict=True)]
+
+
+def second_plan(plan: Plan) -> Plan:
+    """Return `plan` with an independent seed and `SECOND_LOOK` times the trials."""
+    return replace(plan, trials=SECOND_LOOK * plan.trials, seed=stream_seed(plan.seed, "second look"))
 
 
 class Moments:
