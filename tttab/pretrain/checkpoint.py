@@ -17,6 +17,8 @@ from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
 
+LAST_LAYER = ("output_projection.2.weight", "output_projection.2.bias")
+
 
 def new_network(recipe: Recipe, seed: int) -> torch.nn.Module:
     """Return a freshly initialised TabPFN v2 network for `recipe`, on the CPU."""
@@ -88,6 +90,8 @@ def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> dict[str, Any
 def load_weights(network: torch.nn.Module, path: Path) -> None:
     """Load the weights of a safetensors file into `network`.
 
+    The last layer of a file made for the other task does not fit and keeps its fresh weights.
+
     Raises:
         ModelError: the file is missing or of another architecture.
     """
@@ -96,6 +100,10 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     if not path.is_file():
         raise ModelError(f"no model file {path}", "give the .safetensors file of an earlier run")
     state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("criterion.")}
+    fresh = network.state_dict()
+    for name in LAST_LAYER:
+        if name in state and state[name].shape != fresh[name].shape:
+            state[name] = fresh[name]
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -50,8 +50,8 @@ class Run:
     """Compile the blocks (a minute once, then faster)."""
     report_every: float = 5.0
     """Seconds between reports."""
-    save_every: float = 60.0
-    """Seconds between states and held-out evaluations."""
+    save_every: float | None = None
+    """Seconds between states and held-out evaluations; None: a twentieth of the budget, at least a minute."""
 
 
 @dataclass
@@ -146,7 +146,10 @@ class Trainer:
     @property
     def save_due(self) -> bool:
         """Whether it is time to write the state."""
-        return time.perf_counter() - self._saved >= self._run.save_every
+        every = self._run.save_every
+        if every is None:
+            every = max(60.0, 3.0 * (self._run.budget.minutes or 0.0))
+        return time.perf_counter() - self._saved >= every
 
     def step(self) -> None:
         """Make one batch and take one step."""
@@ -161,7 +164,7 @@ class Trainer:
         loss = mean_loss(self._loss(logits, tables), tables)
         self._optimisers.clear()
         loss.backward()
-        if self._optimisers.step(rate_at(progress, recipe.optimiser.warm_up)):
+        if self._optimisers.step(self._rate()):
             self._losses.append(loss.detach())
         else:
             counters.skipped += 1
@@ -175,10 +178,9 @@ class Trainer:
         self.counters.seconds = self._seconds()
         self._reported = time.perf_counter()
         recent = torch.stack(self._losses).mean().item() if self._losses else float("nan")
-        rate = rate_at(self.progress, self._run.recipe.optimiser.warm_up)
         size = self._pool.size if self._pool else 0
         found = Report(
-            kind, self.progress, recent, rate, size, Counters(**asdict(self.counters)), losses or {}
+            kind, self.progress, recent, self._rate(), size, Counters(**asdict(self.counters)), losses or {}
         )
         if kind == "training":
             self._losses = []
@@ -200,6 +202,12 @@ class Trainer:
         checkpoint.write_state(out / STATE, state)
         self._saved = time.perf_counter()
         return found
+
+    def _rate(self) -> float:
+        """Return the share of the full learning rates that applies now."""
+        settings = self._run.recipe.optimiser
+        full = 1.0 if self._run.start_from is None else settings.further
+        return full * rate_at(self.progress, settings.warm_up)
 
     def _open_pool(self) -> Pool | None:
         run = self._run

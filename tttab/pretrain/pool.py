@@ -138,6 +138,7 @@ def _work(folder: str, seed: int, worker: int, workers: int, use: PoolUse) -> No
     """Write every `workers`-th file, for ever; the body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
     torch.set_num_threads(1)
+    os.nice(10)  # the trainer comes first
     number = worker
     while os.getppid() != 1:
         first = number * PER_FILE

@@ -64,7 +64,7 @@ def size_at(draw: Draw, shapes: Shapes, progress: float) -> Size:
     queries = int(draw.host.integers(shapes.queries[0], shapes.queries[1] + 1))
     rows = context + queries
     most = min(shapes.most_tables, shapes.most_rows // rows, shapes.tokens // (rows * (-(-columns // 2) + 1)))
-    tables = max(4, most)
+    tables = max(2, most)
     return Size(tables, context, queries, columns, _between(shapes.first_classes, shapes.classes, share))
 
 

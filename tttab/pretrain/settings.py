@@ -57,6 +57,8 @@ class Optimiser:
     warm_up: float = 0.03
     """Share of the budget."""
     clip: float = 1.0
+    further: float = 0.4
+    """Share of the rates with which training goes on from a file."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ PRESETS: dict[str, Recipe] = {
         "nano",
         "classification",
         _NANO,
-        Shapes(context=(20, 500), queries=(48, 96), features=(2, 40), tokens=12_000, most_tables=64),
+        Shapes(context=(20, 700), queries=(48, 96), tokens=8_000, most_tables=64),
         Optimiser(muon=3e-3, adamw=3e-3),
     ),
     "tiny": Recipe(
