@@ -84,6 +84,80 @@ def train(
     _finish(run, last)
 
 
+@pretrain.command()
+def choose(
+    model: Annotated[Path, typer.Argument(help="A model file that `tttab pretrain` wrote.")],
+    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    tables: Annotated[int, typer.Option(help="Held-out synthetic tables to judge on.")] = 24,
+    members: Annotated[
+        int, typer.Option(help="Most ensemble members; the time to predict grows with them.")
+    ] = 1,
+    out: Annotated[Path, typer.Option(help="Where the choice is written, JSON.")] = Path("served.json"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Choose tabpfn's feature transforms, ensemble size and temperature on synthetic tables.
+
+    Example: [bold]tttab pretrain choose nano-classifier/model.safetensors --out served.json[/]
+    """
+    import json
+
+    from tttab.files import write_text_atomically
+    from tttab.pretrain import choose as choosing
+    from tttab.pretrain.settings import recipe
+
+    kind = recipe("nano", task).task
+    tried = []
+    with console.progress(quiet=quiet) as bar:
+        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members)), info="")
+        held_out = []
+        for table in choosing.tables(kind, tables):
+            held_out.append(table)
+            bar.advance(work)
+        for one in choosing.compare(model, kind, held_out, members):
+            tried.append(one)
+            bar.update(work, advance=1, description="serving", info=f"{one.name}: {one.loss:.4f}")
+    chosen = choosing.best(tried)
+    served = chosen.overrides | {"SOFTMAX_TEMPERATURE": choosing.temperature(chosen, held_out)}
+    write_text_atomically(out, json.dumps(served, indent=2) + "\n")
+    rows = [(one.name, one.members, one.loss, "chosen" if one is chosen else "") for one in tried]
+    console.print_table(("served with", "members", "loss, nats", ""), rows, left=("served with", ""))
+    console.note(f"written to {out}, temperature {served['SOFTMAX_TEMPERATURE']}", quiet=quiet)
+
+
+@pretrain.command()
+def bundle(
+    run: Annotated[Path, typer.Argument(help="The folder of a run: model, state and log.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write; its card goes beside it.")],
+    served: Annotated[Path, typer.Option(help="What `tttab pretrain choose` wrote.")] = Path("served.json"),
+    preset: Annotated[str, typer.Option(help="The run's preset.")] = "nano",
+    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    machine: Annotated[str, typer.Option(help="The hardware, in words, for the card.")] = "not stated",
+    earlier: Annotated[
+        Path | None, typer.Option(help="YAML list of runs the weights had behind them, for the card.")
+    ] = None,
+) -> None:
+    """Write a model in the form that ships: small, with its way of serving and a card.
+
+    Example: [bold]tttab pretrain bundle nano-classifier tttab-tiny-classifier.safetensors[/]
+    """
+    import json
+
+    import yaml
+
+    from tttab.pretrain.bundle import bundle as write
+    from tttab.pretrain.bundle import facts_of
+    from tttab.pretrain.loop import MODEL
+    from tttab.pretrain.settings import recipe
+
+    settings = recipe(preset, task)
+    before = yaml.safe_load(earlier.read_text(encoding="utf-8")) if earlier else []
+    facts = facts_of(run, settings, machine, before)
+    way = json.loads(served.read_text(encoding="utf-8"))
+    storage = write(run / MODEL, out, settings, way, facts)
+    console.say(f"{out}: {out.stat().st_size:,} bytes, {storage}")
+    console.say(f"{out.with_suffix('.md')}: its card; the text below the head is yours to write")
+
+
 def _checked_device(name: str) -> str:
     import torch
 

@@ -13,6 +13,7 @@ import torch
 
 from tttab.errors import ModelError
 from tttab.files import atomic_path
+from tttab.models.checkpoint import write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
@@ -47,44 +48,35 @@ def write_model(
     target: Path,
     network: torch.nn.Module,
     recipe: Recipe,
-    inference: dict[str, Any] | None = None,
+    served: dict[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a safetensors file that plain TabPFNClassifier or TabPFNRegressor loads.
 
-    `inference` overrides fields of tabpfn's InferenceConfig for v2; `dtype` is the stored precision.
+    `served` overrides fields of the inference configuration; `dtype` is the stored precision.
     """
-    from tabpfn.checkpoint import save_as_safetensors
-
-    state = {name: value.detach().cpu().to(dtype) for name, value in network.state_dict().items()}
+    state = {name: value.to(dtype) for name, value in network.state_dict().items()}
     if recipe.task == "regression":
         state["criterion.borders"] = bar_borders(recipe)
         state["criterion.losses_per_bucket"] = torch.zeros(recipe.architecture.bars)
-    content = {
-        "state_dict": state,
-        "architecture_name": "tabpfn_v2",
-        "config": asdict(_config(recipe)),
-        "inference_config": inference_config(recipe, inference or {}),
-    }
-    with atomic_path(target) as part:
-        save_as_safetensors(content, part)
+    write_checkpoint(target, state, asdict(_config(recipe)), inference_config(recipe, served or {}))
 
 
-def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> dict[str, Any]:
-    """Return tabpfn's whole inference configuration as plain data, plain features unless overridden."""
+def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> Any:
+    """Return tabpfn's whole inference configuration: plain features and one member unless overridden."""
     from tabpfn.constants import ModelVersion
     from tabpfn.inference_config import InferenceConfig
 
     kind = "multiclass" if recipe.task == "classification" else "regression"
-    base = asdict(InferenceConfig.get_default(kind, ModelVersion.V2))
-    base |= {
+    plain = {
         "PREPROCESS_TRANSFORMS": [{"name": "none", "categorical_name": "numeric"}],
         "REGRESSION_Y_PREPROCESS_TRANSFORMS": (None,),
         "FINGERPRINT_FEATURE": False,
         "SOFTMAX_TEMPERATURE": 1.0,
         "N_ESTIMATORS": 1,
     }
-    return base | overrides
+    default = InferenceConfig.get_default(kind, ModelVersion.V2)
+    return default.override_with_user_input_and_resolve_auto(plain | overrides)
 
 
 def load_weights(network: torch.nn.Module, path: Path) -> None:

@@ -110,10 +110,10 @@ def _divided(x: np.ndarray, y: np.ndarray, context: int) -> HeldOut | None:
     return HeldOut(x[:context], y[:context], x[query], y[query]) if len(query) else None
 
 
-def compare(model: Path, task: Task, held_out: Sequence[HeldOut]) -> Iterator[Tried]:
+def compare(model: Path, task: Task, held_out: Sequence[HeldOut], most_members: int = 4) -> Iterator[Tried]:
     """Yield each candidate with its losses on the held-out tables, served by plain tabpfn."""
     serve = _class_losses if task == "classification" else _density_losses
-    for name, overrides in CANDIDATES.items():
+    for name, overrides in candidates(most_members).items():
         answers = [serve(model, overrides, table) for table in held_out]
         losses, probabilities = zip(*answers, strict=True)
         kept = tuple(p for p in probabilities if p is not None)
@@ -125,6 +125,11 @@ def best(tried: Sequence[Tried]) -> Tried:
     lowest = min(one.loss for one in tried)
     close = [one for one in tried if one.loss <= lowest + CLOSE]
     return min(close, key=lambda one: (one.members, one.loss))
+
+
+def candidates(most_members: int) -> dict[str, dict[str, Any]]:
+    """Return the candidates with at most `most_members` ensemble members; time grows with them."""
+    return {name: about for name, about in CANDIDATES.items() if about["N_ESTIMATORS"] <= most_members}
 
 
 def temperature(chosen: Tried, held_out: Sequence[HeldOut]) -> float:
@@ -154,7 +159,9 @@ def _class_losses(model: Path, overrides: dict[str, Any], table: HeldOut) -> tup
     return _log_loss(np.log(np.clip(p, 1e-12, 1.0)), codes), p
 
 
-def _density_losses(model: Path, overrides: dict[str, Any], table: HeldOut) -> tuple[float, np.ndarray | None]:
+def _density_losses(
+    model: Path, overrides: dict[str, Any], table: HeldOut
+) -> tuple[float, np.ndarray | None]:
     """Return the negative log density in units of the context's standard deviation."""
     from tabpfn import TabPFNRegressor
 

@@ -102,7 +102,7 @@ class Budget:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.minutes is None):
             raise RequestError("give a budget: either steps or minutes", "--steps 5000 or --minutes 60")
-        if (self.steps or 1) < 1 or (self.minutes or 1.0) <= 0:
+        if not (self.minutes if self.steps is None else self.steps) > 0:
             raise RequestError("the budget must be positive", "--steps 5000 or --minutes 60")
 
     def progress(self, steps: int, seconds: float) -> float:

@@ -1,0 +1,46 @@
+"""The choice of preprocessing: on synthetic tables, the cheapest among the good, repeatable."""
+
+import numpy as np
+import pytest
+
+from tttab.pretrain import choose
+from tttab.pretrain.choose import HeldOut, Tried
+
+
+def _tried(name, members, loss):
+    return Tried(name, {"N_ESTIMATORS": members}, (loss,), ())
+
+
+def test_the_fewest_members_close_to_the_best_win():
+    tried = [_tried("one", 1, 0.504), _tried("two", 2, 0.501), _tried("four", 4, 0.500)]
+    assert choose.best(tried).name == "one"
+    assert choose.best([*tried[1:], _tried("one", 1, 0.51)]).name == "two"
+
+
+def test_candidates_respect_the_bound():
+    assert all(c["N_ESTIMATORS"] == 1 for c in choose.candidates(1).values())
+    assert len(choose.candidates(4)) > len(choose.candidates(1))
+
+
+def test_temperature_cools_the_timid_and_warms_the_bold():
+    rng = np.random.default_rng(0)
+    truth = rng.dirichlet([1.0, 1.0], size=4000)
+    y = (rng.random(4000) < truth[:, 1]).astype(float)
+    table = HeldOut(np.zeros((2, 1)), np.array([0.0, 1.0]), np.zeros((4000, 1)), y)
+
+    def heated(by):
+        p = truth ** (1 / by)
+        return p / p.sum(axis=1, keepdims=True)
+
+    for by, expected in ((1.0, 1.0), (1.25, 0.8), (1 / 1.2, 1.2)):
+        tried = Tried("x", {"N_ESTIMATORS": 1}, (0.0,), (heated(by),))
+        assert choose.temperature(tried, [table]) == pytest.approx(expected)
+
+
+def test_held_out_tables_repeat_and_show_every_query_class():
+    pytest.importorskip("tabicl.prior")
+    first, again = list(choose.tables("classification", 4)), list(choose.tables("classification", 4))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.x, b.x)
+        assert set(np.unique(a.y_query)) <= set(np.unique(a.y))
+        assert len(a.x_query) <= choose.QUERIES

@@ -1,0 +1,50 @@
+"""`tttab pretrain` from the command line: files, table on stdout, hints, refusal of nonsense."""
+
+import json
+
+import pytest
+
+from tttab.cli import run
+
+
+def test_a_run_writes_its_files_and_says_what_it_did(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert run(["pretrain", "--preset", "tiny", "--steps", "2", "--out", str(out)]) == 0
+    answer = capsys.readouterr()
+    cells = dict(line.split("\t") for line in answer.out.splitlines())
+    assert cells["steps"] == "2"
+    assert float(cells["held-out loss, n=32"]) > 0
+    assert "100 %" in answer.err
+    for name in ("model.safetensors", "state.pt", "log.jsonl", "loss.png"):
+        assert (out / name).stat().st_size > 0
+
+
+def test_bundle_writes_the_file_and_its_card(tmp_path, capsys):
+    out, target = tmp_path / "run", tmp_path / "small.safetensors"
+    run(["pretrain", "--preset", "tiny", "--steps", "1", "--out", str(out), "-q"])
+    (tmp_path / "served.json").write_text(json.dumps({"SOFTMAX_TEMPERATURE": 0.9}))
+    asked = ["pretrain", "bundle", str(out), str(target), "--preset", "tiny"]
+    assert run([*asked, "--served", str(tmp_path / "served.json"), "--machine", "a test"]) == 0
+    assert "float16" in capsys.readouterr().out
+    from tttab.pretrain.card import check_card
+
+    head = check_card(target.with_suffix(".md"))
+    assert head["training"][0]["steps"] == 1
+    assert head["training"][0]["machine"] == "a test"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--preset", "huge"], "no preset 'huge'"),
+        (["--task", "ranking"], "no task 'ranking'"),
+        (["--steps", "3", "--minutes", "1"], "either steps or minutes"),
+        (["--device", "abacus"], "no device 'abacus'"),
+    ],
+)
+def test_nonsense_is_refused_with_a_hint(tmp_path, capsys, arguments, said):
+    assert run(["pretrain", "--preset", "tiny", "--out", str(tmp_path / "run"), *arguments]) == 2
+    answer = capsys.readouterr()
+    assert said in answer.err
+    assert "hint" in answer.err
+    assert not (tmp_path / "run").exists()

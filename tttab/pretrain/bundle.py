@@ -1,0 +1,126 @@
+"""From a run's model to a file that ships: stored small, with its way of serving and its card.
+
+What does not belong here: training, choosing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tttab.files import sha256_of
+from tttab.pretrain import checkpoint
+from tttab.pretrain.card import write_card
+from tttab.pretrain.curve import read_log
+from tttab.pretrain.features import FAMILIES
+from tttab.pretrain.functions import KINDS
+from tttab.pretrain.loop import LOG, STATE
+from tttab.pretrain.pool import KINDS as TABICL
+from tttab.pretrain.settings import Recipe
+from tttab.seeding import numpy_stream
+
+LARGEST_CHANGE = 1e-3
+"""Half precision is stored only if no reference prediction moves by this much."""
+
+REFERENCE_ROWS = (80, 40)
+
+
+def reference_table(task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (context x, context y, query x) of a fixed synthetic table: 80 context rows, 40 queries."""
+    rng = numpy_stream(0, "reference predictions", task)
+    x = rng.normal(size=(sum(REFERENCE_ROWS), 5))
+    x[:, 3] = rng.integers(0, 4, len(x))
+    score = x[:, 0] + np.sin(2.0 * x[:, 1]) + 0.3 * rng.normal(size=len(x))
+    y = np.digitize(score, [-0.5, 0.7]) if task == "classification" else 10.0 + 3.0 * score
+    return x[: REFERENCE_ROWS[0]], y[: REFERENCE_ROWS[0]], x[REFERENCE_ROWS[0] :]
+
+
+def reference_predictions(model: Path, task: str) -> np.ndarray:
+    """Return what plain tabpfn predicts with `model` on the reference table.
+
+    Probabilities, shape (queries, classes), or means in units of the context's deviation, (queries,).
+    """
+    from tabpfn import TabPFNClassifier, TabPFNRegressor
+
+    x, y, queries = reference_table(task)
+    kind = TabPFNClassifier if task == "classification" else TabPFNRegressor
+    served = kind(model_path=model, device="cpu", random_state=0).fit(x, y)
+    if task == "classification":
+        return served.predict_proba(queries)
+    return (served.predict(queries) - y.mean()) / y.std()
+
+
+def bundle(source: Path, target: Path, recipe: Recipe, served: dict[str, Any], facts: dict[str, Any]) -> str:
+    """Write `source` to `target` with its way of serving and a card; return the stored precision.
+
+    Stored as float16 where reference predictions move by less than `LARGEST_CHANGE`, else float32.
+    """
+    network = checkpoint.new_network(recipe, 0)
+    checkpoint.load_weights(network, source)
+    checkpoint.write_model(target, network, recipe, served, torch.float32)
+    exact = reference_predictions(target, recipe.task)
+    checkpoint.write_model(target, network, recipe, served, torch.float16)
+    storage = "float16"
+    if np.abs(reference_predictions(target, recipe.task) - exact).max() >= LARGEST_CHANGE:
+        checkpoint.write_model(target, network, recipe, served, torch.float32)
+        storage = "float32"
+    write_card(target.with_suffix(".md"), _head(target, network, recipe, served, storage) | facts, "\n")
+    return storage
+
+
+def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the card's `prior` and `training`, read from a run's log and state, after `earlier` runs."""
+    lines = list(read_log(run / LOG))
+    judged = [line for line in lines if line["held_out"]]
+    last, settings = judged[-1], checkpoint.read_state(run / STATE)["identity"]
+    stage = {
+        "preset": recipe.preset,
+        "seed": json.loads(settings)["seed"],
+        "machine": machine,
+        "minutes": round(last["seconds"] / 60.0, 1),
+        "steps": last["step"],
+        "tables": last["tables"],
+        "tables_from_tabicl": last["pooled"],
+        "cells": last["tokens"],
+        "waiting_share": round(last["waited"] / max(last["seconds"], 1e-9), 4),
+        "curve": [{"tables": line["tables"], **_rounded(line["held_out"])} for line in judged],
+    }
+    prior = {
+        "device": {
+            "features": {family.__name__: share for family, share in FAMILIES.items()},
+            "functions": {function.__name__: share for function, share in KINDS.items()},
+        },
+        "tabicl": {"share_asked": recipe.pool.share, "rows": recipe.pool.rows, "priors": dict(TABICL)},
+        "shapes": {name: _plain(value) for name, value in asdict(recipe.shapes).items()},
+    }
+    return {"prior": prior, "training": [*earlier, stage]}
+
+
+def _rounded(values: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _head(
+    target: Path, network: torch.nn.Module, recipe: Recipe, served: dict[str, Any], storage: str
+) -> dict[str, Any]:
+    sizes = recipe.architecture
+    return {
+        "name": target.stem,
+        "file": target.name,
+        "sha256": sha256_of(target),
+        "task": recipe.task,
+        "architecture": {"emsize": sizes.emsize, "nlayers": sizes.nlayers, "nhead": sizes.nhead},
+        "parameters": sum(value.numel() for value in network.state_dict().values()),
+        "storage": storage,
+        "served": served,
+        "licence": "MIT",
+    }

@@ -1,0 +1,84 @@
+"""Model cards: a YAML head that a program can check against the file, and a text for people.
+
+What does not belong here: measuring what a card says.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tttab.errors import ModelError
+from tttab.files import sha256_of, write_text_atomically
+
+FENCE = "---\n"
+FIELDS = (
+    "name",
+    "file",
+    "sha256",
+    "task",
+    "architecture",
+    "parameters",
+    "storage",
+    "prior",
+    "training",
+    "served",
+    "licence",
+)
+"""What every head must hold."""
+
+
+def read_card(path: Path) -> tuple[dict[str, Any], str]:
+    """Return a card's head and text.
+
+    Raises:
+        ModelError: there is no such card, or its head is not what a card must hold.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise ModelError(f"no model card at {path}", "tttab pretrain bundle writes one")
+    parts = path.read_text(encoding="utf-8").split(FENCE, 2)
+    head, text = parts[1:] if len(parts) == 3 else ("", "")
+    content = yaml.safe_load(head) or {}
+    missing = [name for name in FIELDS if name not in content]
+    if missing:
+        raise ModelError(
+            f"{path.name} lacks {', '.join(missing)}", "tttab pretrain bundle writes a whole head"
+        )
+    return content, text
+
+
+def write_card(path: Path, head: dict[str, Any], text: str) -> None:
+    """Write a card; a text that is there already stays."""
+    import yaml
+
+    if path.is_file():
+        text = read_card(path)[1]
+    body = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)
+    write_text_atomically(path, f"{FENCE}{body}{FENCE}{text}")
+
+
+def check_card(path: Path) -> dict[str, Any]:
+    """Return the head of the card at `path` after comparing it with the model file beside it.
+
+    Raises:
+        ModelError: hash, size or architecture differ from what the card says.
+    """
+    from tttab.models.checkpoint import read_checkpoint
+
+    head, _ = read_card(path)
+    file = path.parent / head["file"]
+    checkpoint = read_checkpoint(file)
+    weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("criterion.")}
+    found = {
+        "sha256": sha256_of(file),
+        "parameters": sum(value.numel() for value in weights.values()),
+        "architecture": {name: checkpoint["config"][name] for name in head["architecture"]},
+    }
+    for name, value in found.items():
+        if head[name] != value:
+            raise ModelError(
+                f"{path.name} says {name} {head[name]}, the file has {value}", "write the card anew"
+            )
+    return head
