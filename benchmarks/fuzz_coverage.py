@@ -3,7 +3,7 @@
     pip install atheris
     python benchmarks/fuzz_coverage.py arff CORPUS_FOLDER -max_total_time=300
 
-The reader, PyYAML and liac-arff are instrumented; the corpus folder starts with the target's valid
+The reader and PyYAML are instrumented; the corpus folder starts with the target's valid
 files and grows. Whatever is neither success nor a `TttabError` of one line, and whatever takes longer
 than 5 s, stops the run with the input in a file `crash-…` or `timeout-…`. Options after the folder go
 to libFuzzer.
@@ -17,11 +17,11 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["tttab", "yaml", "arff"]):
-    import arff  # noqa: F401
+with atheris.instrument_imports(include=["tttab", "yaml"]):
     import fuzz
     import yaml  # noqa: F401
 
+    import tttab.data.arff_format
     import tttab.data.build
     import tttab.data.load
     import tttab.data.reading

@@ -56,7 +56,7 @@ def damage_told(path: Path) -> Iterator[None]:
         yield
     except TttabError:
         raise
-    except Exception as error:  # pandas, pyarrow and liac-arff raise nearly everything
+    except Exception as error:  # pandas and pyarrow raise nearly everything
         raise DataError(
             f"{path} cannot be read as {path.suffix[1:].upper()}: {first_line(error)}",
             f"look at the file's first lines: head -c 300 '{path}'",
@@ -67,7 +67,7 @@ def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its type's name where it has no text."""
     try:
         text = str(error).strip()
-    except Exception:  # liac-arff's own errors fail to print where the file has a % in the wrong place
+    except Exception:  # some libraries' errors fail to print
         text = ""
     return text.splitlines()[0][:200] if text else type(error).__name__
 
@@ -163,47 +163,21 @@ def _read_parquet(path: Path, text_columns: Collection[str]) -> RawFrame:
 
 
 def _read_arff(path: Path, text_columns: Collection[str]) -> RawFrame:
-    import arff
     import pandas as pd
 
-    text = path.read_text(encoding="utf-8-sig")
-    lines = [_date_as_string(line) for line in text.split("\n")]
+    from tttab.data.arff_format import parse_arff
+
     try:
-        content = arff.loads("\n".join(lines))
-    except arff.BadLayout:
-        content = arff.loads("\n".join(lines), return_type=arff.LOD)
-    names = [name for name, _ in content["attributes"]]
-    check_names(names, str(path))
-    rows = [_dense(row, content["attributes"]) for row in content["data"]]
-    frame = pd.DataFrame(rows, columns=names, dtype=object)
-    for name, kind in content["attributes"]:
-        frame[name] = _arff_column(frame[name], kind)
-    return RawFrame(frame)
-
-
-def _date_as_string(line: str) -> str:
-    """Return an `@attribute NAME date "FORMAT"` with the type STRING: liac-arff knows no dates."""
-    if line.lstrip()[:10].lower() != "@attribute":
-        return line
-    head = line.rstrip()
-    if head[-1] in "\"'":
-        head = head[: max(0, head.rfind(head[-1], 0, -1))].rstrip()
-    is_date = head[-4:].lower() == "date" and head[-5:-4].isspace()
-    return head[:-4] + "STRING" if is_date else line
-
-
-def _dense(row: Any, attributes: list[tuple[str, Any]]) -> list[Any]:
-    """Return the row of a sparse file in full: what is not written is 0, or the first level."""
-    if not isinstance(row, dict):
-        return row
-    blank = [kind[0] if isinstance(kind, list) else 0.0 for _, kind in attributes]
-    return [row.get(number, value) for number, value in enumerate(blank)]
-
-
-def _arff_column(values: pd.Series, kind: Any) -> pd.Series:
-    if isinstance(kind, list):
-        return values.astype("category")
-    return values if kind.upper() == "STRING" else values.astype("float64")
+        content = parse_arff(path.read_text(encoding="utf-8-sig"))
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as ARFF: {error.message}", error.hint) from error
+    check_names([attribute.name for attribute in content.attributes], str(path))
+    dtypes = {"number": "float64", "text": "object", "nominal": "category"}
+    columns = {
+        attribute.name: pd.Series(cells, dtype=dtypes[attribute.kind])
+        for attribute, cells in zip(content.attributes, content.columns, strict=True)
+    }
+    return RawFrame(pd.DataFrame(columns))
 
 
 def check_names(names: Collection[Any], where: str) -> None:
