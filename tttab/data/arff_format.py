@@ -96,7 +96,7 @@ def _attribute(text: str, number: int) -> Attribute:
         return Attribute(name, "number")
     if word in ("string", "date"):
         return Attribute(name, "text")
-    raise _fault(number, f"attribute {name!r} has the type {kind[:40]!r}")
+    raise _fault(number, f"attribute {name[:40]!r} has the type {kind[:40]!r}")
 
 
 def _values(line: str, number: int) -> list[str | None]:
