@@ -66,6 +66,7 @@ def _parquet_pieces(path: Path, rows: int, text_columns: Collection[str]) -> Ite
         check_names(file.schema_arrow.names, str(path))
         done, total = 0, max(1, file.metadata.num_rows)
         for batch in file.iter_batches(batch_size=rows):
+            batch.validate(full=True)  # text that is not UTF-8 would surface much later
             frame = batch.to_pandas()
             done += len(frame)
             yield Piece(frame.reset_index(drop=True), done / total)
