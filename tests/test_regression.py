@@ -11,10 +11,13 @@ from small_models import small_model
 from tabpfn import TabPFNRegressor
 
 from tttab.adapt import Adaptation, Schedule
+from tttab.arms import Unit
+from tttab.core import Table
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
+from tttab.splits import SplitRequest, split_rows
 
 MEMBERS = 4
 
@@ -151,6 +154,23 @@ def test_quantiles_ascend_and_scores_match_their_definitions(given, parts, prepa
     pinball = server.predict_quantiles(parts[2], many) - parts[3][:, None]
     approximate = 2 * np.mean(np.where(pinball > 0, (1 - many) * pinball, -many * pinball), axis=1)
     assert np.abs(scores["crps"] - approximate).max() < 0.05 * np.std(parts[1])
+
+
+def test_arms_compare_on_a_regression_table(given, parts):
+    import pandas as pd
+
+    x, y = pd.concat([parts[0], parts[2]], ignore_index=True), np.concatenate([parts[1], parts[3]])
+    x["colour"] = x["colour"].astype("category")
+    table = Table("made", "regression", x, y, (), "price", "0" * 64, "file")
+    split = split_rows(y, SplitRequest(n=30, k=30, test_size=25), seed=1)
+    unit = Unit(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
+    rows = {arm: list(unit.run(arm))[-1].row for arm in ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")}
+    for arm, row in rows.items():
+        reads = row.n_context > 0
+        assert set(row.metrics) == {"rmse", "mae", "r2"} | ({"nll", "crps"} if reads else set()), arm
+        assert all(map(math.isfinite, row.metrics.values()))
+        assert row.metrics["mae"] <= row.metrics["rmse"]
+    assert rows["ttt@n+k"].metrics["nll"] != rows["icl@n"].metrics["nll"]
 
 
 def test_a_context_of_equal_targets_is_refused(given, parts):

@@ -17,10 +17,10 @@ import numpy as np
 from tttab.adapt import Adaptation, Adapted, Schedule, Step
 from tttab.baselines import baseline
 from tttab.contexts import choose_context
-from tttab.core import Row, Table
+from tttab.core import Row, Table, Task
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
-from tttab.metrics import classification_metrics
+from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
 from tttab.splits import Split
 
@@ -45,7 +45,7 @@ class Outcome:
 
     row: Row
     probabilities: np.ndarray
-    """Predictions on the test rows, shape (test, classes)."""
+    """Predictions on the test rows: probabilities, shape (test, classes), or means, shape (test,)."""
     adapted: Adapted | None = None
 
 
@@ -172,24 +172,25 @@ def run_ttt(unit: Unit, arm: str) -> Iterator[Progress | Outcome]:
 
 
 def run_estimator(unit: Unit, arm: str) -> Iterator[Outcome]:
-    """A scikit-learn classifier on all n + k labelled rows."""
+    """A scikit-learn model on all n + k labelled rows."""
     x, y = unit.rows("labelled")
     model = baseline(arm, x, unit.table.task, unit.seed)
     start = time.perf_counter()
     model.fit(x, y)
     fitted = time.perf_counter() - start
     x_test, y_test = unit.rows("test")
+    predict = model.predict_proba if unit.table.task == "classification" else model.predict
     start = time.perf_counter()
-    p = model.predict_proba(x_test)
+    p = predict(x_test)
     seconds = {"open": 0.0, "adapt": fitted, "predict": time.perf_counter() - start}
     row = Row(
         identity=unit.identity(arm),
         arm=arm,
         n_context=0,
         k=len(y),
-        metrics=classification_metrics(y_test, p),
+        metrics=_metrics(unit.table.task, y_test, p),
         seconds=seconds,
-        ms_per_1000_rows=_latency(model.predict_proba, x_test, unit.latency_calls, seconds["predict"]),
+        ms_per_1000_rows=_latency(predict, x_test, unit.latency_calls, seconds["predict"]),
     )
     yield Outcome(row, p)
 
@@ -231,7 +232,7 @@ def _serve(
         arm=arm,
         n_context=context.n,
         k=k,
-        metrics=classification_metrics(y_test, p),
+        metrics=server.metrics(x_test, y_test, p),
         seconds=seconds,
         ms_per_1000_rows=_latency(server.predict, x_test, unit.latency_calls, asked),
         cache_bytes=server.cache_bytes,
@@ -239,6 +240,10 @@ def _serve(
         accepted=adapted.accepted if adapted else None,
     )
     return Outcome(row, p, adapted)
+
+
+def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    return classification_metrics(y, p) if task == "classification" else regression_metrics(y, p)
 
 
 def _latency(predict: Callable[[Any], np.ndarray], x: pd.DataFrame, calls: int, asked: float) -> float:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tttab.core import ModelInfo, Task
-from tttab.errors import ModelError
+from tttab.errors import ModelError, SplitError
 from tttab.models.prepared import (
     Call,
     Member,
@@ -182,11 +182,13 @@ class OpenedModel:
         """Fit the preprocessing on the context rows; y holds class codes, or targets for regression.
 
         Raises:
-            SplitError: the labels cannot serve as a context.
+            SplitError: the labels or the features cannot serve as a context.
             ModelError: the table is beyond the model's limits.
         """
         self.check_fits(classes, x.shape[1], len(y))
         self._check_labels(y, classes)
+        if all(x[name].nunique() < 2 for name in x.columns):
+            raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
         x = drop_unused_categories(x)
         estimator = self._estimator("fit_preprocessors", self.module).fit(x, y)
         prepared = PreparedContext(x, y, classes, estimator, self.module)

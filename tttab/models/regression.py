@@ -19,6 +19,7 @@ import torch
 
 from tttab.core import Task
 from tttab.errors import SplitError
+from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models.network import OpenedModel, Pass
 from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores
 from tttab.models.serving import Server
@@ -132,6 +133,11 @@ class RegressionServer(Server):
         ]
         return np.concatenate(parts)
 
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return rmse, mae and r2 of the means, nll and crps of the densities."""
+        scores = self.score(x, y)
+        return regression_metrics(y, predicted, scores["nll"], scores["crps"])
+
     def score(self, x: pd.DataFrame, y: np.ndarray) -> dict[str, np.ndarray]:
         """Return mean, negative log density and CRPS of each row, shape (rows,) each."""
         parts = []
@@ -164,8 +170,6 @@ def _member_outputs(estimator: Any) -> Iterator[list[tuple[Any, torch.Tensor]]]:
 
 def _density_scores(criterion: Any, logits: torch.Tensor, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return negative log density and CRPS per row of a bar distribution in the target's own units."""
-    from tttab.metrics import crps_of_bars
-
     logits = logits.detach().cpu().double()
     criterion = copy.deepcopy(criterion).cpu().double()
     targets = torch.as_tensor(np.asarray(y, dtype=np.float64))

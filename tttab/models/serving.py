@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tttab.metrics import classification_metrics
 from tttab.models.prepared import match_categories
 
 if TYPE_CHECKING:
@@ -36,6 +37,10 @@ class Server:
         """Yield the predictions chunk by chunk."""
         for chunk in self._chunks(x):
             yield self._estimator.predict_proba(chunk)
+
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
+        return classification_metrics(y, predicted)
 
     @property
     def cache_bytes(self) -> int:
