@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,15 +69,16 @@ def test_the_same_command_again_does_nothing_and_more_seeds_add(table, store, ca
     assert run(bench(table, store, "--seeds", "2", "--arms", "logistic", "--dry-run")) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].split("\t")[:3] == ["all", "2", "1"]
-    assert "time: about 0 s with 1 job, from measured cells" in captured.err
+    assert re.search(r"time: about .* with 1 job, from measured cells", captured.err)
 
 
 def test_processes_give_the_same_numbers_as_this_one(table, store, tmp_path):
-    assert run(bench(table, tmp_path, "--seeds", "1", "--jobs", "2", "--quiet")) == 0
+    assert run(bench(table, tmp_path, "--seeds", "1", "--n", "20", "--jobs", "2", "--quiet")) == 0
     one, two = (
         {key: r.row.metrics for key, r in read_store(folder).done.items()} for folder in (store, tmp_path)
     )
-    assert one == two
+    assert len(two) == 4
+    assert {key: one[key] for key in two} == two
 
 
 def test_dry_run_runs_nothing_and_says_that_nothing_is_measured(table, tmp_path, capsys):
@@ -156,7 +158,7 @@ def test_ctrl_c_says_how_to_go_on(table, tmp_path):
     while "1/50" not in process.stderr.readline():
         assert process.poll() is None
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 130
     done = len(read_store(tmp_path / "store").done)
     assert f"{done} of 50 cells are done" in err or f"{done - 1} of 50 cells are done" in err

@@ -113,11 +113,11 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(tmp_path, truth):
         process.stdout.readline()
         time.sleep(rng.uniform(0.0, 0.12))
         process.kill()
-        out, _ = process.communicate(timeout=30)
+        out, _ = process.communicate(timeout=120)
         promised |= set(out.decode().split())
         assert promised <= set(read_store(tmp_path).done)
     process = start(tmp_path)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     contents = read_store(tmp_path)
     assert numbers(contents.records) == truth
@@ -128,7 +128,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
     process = start(tmp_path, jobs=2)
     process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode != 0
     done = len(read_store(tmp_path).done)
     assert 0 < done <= len(CELLS)

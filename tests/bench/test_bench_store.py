@@ -96,7 +96,7 @@ with Writer(sys.argv[1]) as writer:
         writer.append(record(cell(seed=seed), 0.01 * seed), MACHINE)
 """
     for writer in [run_python(code, tmp_path, first) for first in (0, 10)]:
-        assert writer.wait(60) == 0, writer.stderr.read()
+        assert writer.wait(180) == 0, writer.stderr.read()
         writer.communicate()
     contents = read_store(tmp_path)
     assert sorted(r.cell.seed for r in contents.records) == list(range(30))
@@ -133,7 +133,7 @@ with Writer(sys.argv[1]) as writer:
 print(written)
 """
     process = run_python(code, tmp_path)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     contents = read_store(tmp_path)
     assert len(contents.done) == int(out) >= 2
