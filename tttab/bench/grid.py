@@ -15,7 +15,6 @@ from tttab.bench.records import Cell, Record
 from tttab.core import Row
 
 ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
-TEMPERATURE = "temperature@n"
 METRICS: Mapping[str, tuple[str, str]] = {
     "classification": ("accuracy", "log_loss"),
     "regression": ("rmse", "nll"),

@@ -44,7 +44,7 @@ class Board:
 
     def __init__(self, cells: Sequence[Cell]) -> None:
         self._ns = sorted({cell.n for cell in cells})
-        self._planned = defaultdict(int)
+        self._planned: dict[str, int] = defaultdict(int)
         for cell in cells:
             self._planned[cell.table] += 1
         self._finished: dict[str, int] = defaultdict(int)
