@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tttab.errors import RequestError
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool import PER_FILE, Pool, Workers, make_table, read_file, wait_for, write_file
 from tttab.pretrain.prior import Size, batch
@@ -66,6 +67,15 @@ def test_tables_are_taken_in_order_and_no_further_than_asked(tmp_path):
     assert pool.seen == PER_FILE
     pool.take_in()
     assert pool.seen == 2 * PER_FILE  # the third file has not arrived, so the fourth waits
+
+
+def test_waiting_for_tables_that_nobody_makes_is_refused(tmp_path):
+    _fake_file(tmp_path, 0, 2, False)
+    pool = Pool(tmp_path, USE, CPU, False)
+    with Workers(tmp_path, 0, 0, USE) as workers:
+        wait_for(pool, PER_FILE, workers)
+        with pytest.raises(RequestError, match="5 are needed"):
+            wait_for(pool, PER_FILE + 1, workers)
 
 
 def test_no_table_of_the_width_means_no_pool_rows(tmp_path):

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tttab.errors import MissingExtra
+from tttab.errors import MissingExtra, RequestError
 from tttab.files import atomic_path
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.settings import PoolUse
@@ -156,6 +156,7 @@ class Workers:
         folder.mkdir(parents=True, exist_ok=True)
         self._arguments = [(str(folder), seed, worker, count, use) for worker in range(count)]
         self._processes: list[BaseProcess] = []
+        self.count = count
         self.restarts = 0
 
     def __enter__(self) -> Workers:
@@ -273,11 +274,14 @@ def wait_for(pool: Pool, seen: int, workers: Workers, patience: float = math.inf
     """Wait until `seen` tables have arrived and return the seconds it took.
 
     Raises:
+        RequestError: nobody makes them.
         TimeoutError: they did not arrive within `patience` seconds.
     """
     start = time.perf_counter()
     pool.take_in(seen)
     while pool.seen < seen:
+        if not workers.count:
+            raise RequestError(f"the pool has {pool.seen} tables, {seen} are needed", "--workers 1")
         if time.perf_counter() - start > patience:
             raise TimeoutError(f"{seen} pool tables did not arrive within {patience:.0f} s")
         workers.revive()
