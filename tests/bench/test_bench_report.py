@@ -105,6 +105,12 @@ def test_label_budgets_are_never_mixed(tmp_path):
     assert found == {"paper k=1000": pytest.approx(0.2), "equal": pytest.approx(0.25)}
 
 
+def test_a_model_with_plain_rows_alone_is_not_forgotten(tmp_path):
+    rows = [*study(), record(cell("alpha", "icl@n", 200, 0, model="other.ckpt"), 0.3)]
+    found = [summary.group.model for summary in summaries(read_store(fill(tmp_path, rows)))]
+    assert found == ["other.ckpt", "tiny.safetensors"]
+
+
 def test_a_store_of_failures_alone_can_be_reported(tmp_path):
     rows = [record(cell(arm=arm), failed="no model") for arm in ("icl@n", "ttt@n+k")]
     contents = read_store(fill(tmp_path, rows))

@@ -101,7 +101,7 @@ def _error(record: Record) -> float | None:
 
 def _method(record: Record) -> str:
     cell = record.cell
-    labels = (f"{cell.arm} n={cell.n}", cell.budget, cell.recipe, cell.model)
+    labels = (f"{cell.arm} n={cell.n}", cell.budget, cell.rule, cell.recipe, cell.model)
     return " | ".join(filter(None, labels))
 
 

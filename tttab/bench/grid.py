@@ -1,6 +1,6 @@
 """Reading rows back for a report: which belong together, and the errors of one arm seed by seed.
 
-A group is what may be compared: one model file, one label budget, one recipe, one test size. Rows
+A group is what may be compared: one model file, label budget, rule, recipe and test size. Rows
 that no label budget changes (plain icl@n) stand in every group of their model. What does not belong
 here: statistics over them.
 """
@@ -29,23 +29,27 @@ class Group:
 
     model: str
     budget: str
+    rule: str
     recipe: str
     test_asked: int
 
-    def holds(self, cell: Cell) -> bool:
-        """Whether a cell belongs to the group: each label is equal, or empty because it changes nothing."""
-        return (
-            cell.test_asked == self.test_asked
-            and cell.model in ("", self.model)
-            and cell.budget in ("", self.budget)
-            and cell.recipe in ("", self.recipe)
-        )
+    @classmethod
+    def of(cls, cell: Cell) -> Group:
+        """Return the labels of one cell."""
+        return cls(cell.model, cell.budget, cell.rule, cell.recipe, cell.test_asked)
+
+    def part_of(self, other: Group) -> bool:
+        """Whether each label equals the other's, or is empty because it changes nothing."""
+        mine, theirs = ((g.model, g.budget, g.rule, g.recipe) for g in (self, other))
+        same = all(a in ("", b) for a, b in zip(mine, theirs, strict=True))
+        return same and self.test_asked == other.test_asked
 
     @property
     def title(self) -> str:
         """The group in words."""
         test = f", {self.test_asked:,} test rows" if self.test_asked else ""
-        parts = [self.model, f"label budget {self.budget}" if self.budget else "", self.recipe]
+        budget, rule = f"label budget {self.budget}", f"rule {self.rule}"
+        parts = [self.model, budget * bool(self.budget), rule * bool(self.rule), self.recipe]
         return " · ".join(filter(None, parts)) + test
 
 
@@ -60,7 +64,7 @@ class Grid:
         self.tasks: dict[str, str] = {}
         for record in records:
             cell = record.cell
-            if not group.holds(cell):
+            if not Group.of(cell).part_of(group):
                 continue
             self.tasks[cell.table] = cell.task
             if record.failed:
@@ -104,17 +108,6 @@ def error_of(metric: str, value: float) -> float:
 
 
 def groups_of(records: Iterable[Record]) -> list[Group]:
-    """Return every group of a store, one for each label budget and recipe; a store of icl alone has one."""
-    cells = [record.cell for record in records]
-    full = {Group(c.model, c.budget, c.recipe, c.test_asked) for c in cells if c.arm == TTT}
-    if not full:
-        full = {Group(c.model, c.budget, c.recipe, c.test_asked) for c in cells if c.model}
-        full = {g for g in full if not any(g != other and _part_of(g, other) for other in full)}
-    return sorted(full)
-
-
-def _part_of(group: Group, other: Group) -> bool:
-    pairs = zip(
-        (group.model, group.budget, group.recipe), (other.model, other.budget, other.recipe), strict=True
-    )
-    return group.test_asked == other.test_asked and all(mine in ("", theirs) for mine, theirs in pairs)
+    """Return the groups of a store: each label budget and recipe once, none that is part of another."""
+    found = {Group.of(record.cell) for record in records}
+    return sorted(one for one in found if not any(one != other and one.part_of(other) for other in found))

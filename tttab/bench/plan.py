@@ -155,7 +155,8 @@ def _cell(request: BenchRequest, name: str, unit: Unit, arm: str, file: str) -> 
         key=identity_hash(unit.identity(arm)),
         model=file if about.model else "",
         budget="" if arm == ICL else request.budget_label,
-        recipe=request.recipe if about.rule == "" else "",
+        rule=request.rule if about.rule == "" else "",
+        recipe=request.recipe if about.rule is not None else "",
         test_asked=request.test_size or 0,
         classes=len(unit.table.classes),
     )

@@ -36,8 +36,10 @@ class Cell:
     """The model file's name; empty where the arm opens none."""
     budget: str = ""
     """`paper k=1000` or `equal`; empty where the arm reads no query rows and so belongs to every budget."""
+    rule: str = ""
+    """The rule asked for; empty where the arm has one of its own or trains nothing."""
     recipe: str = ""
-    """Rule and schedule in words; empty where nothing is trained."""
+    """The schedule in words; empty where nothing is trained."""
     test_asked: int = 0
     """Test rows asked for; 0: the default share of the table."""
     classes: int = 0

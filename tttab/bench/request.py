@@ -77,8 +77,8 @@ class BenchRequest:
 
     @property
     def recipe(self) -> str:
-        """Rule and schedule in words; equal words mean an equal schedule."""
+        """The schedule in words; equal words mean an equal schedule."""
         standard, mine = asdict(Schedule()), asdict(self.schedule)
         always = ("steps", "lr")
         names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
-        return ", ".join([f"rule {self.rule}", *(f"{name} {cell_text(mine[name])}" for name in names)])
+        return ", ".join(f"{name} {cell_text(mine[name])}" for name in names)
