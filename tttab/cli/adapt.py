@@ -37,7 +37,7 @@ def adapt(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
-    target: Annotated[str | None, typer.Option(help="Target column [default: the last].")] = None,
+    target: Annotated[str | None, typer.Option(help="Target column (default: the last).")] = None,
     n: Annotated[
         int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
     ] = 200,

@@ -15,6 +15,7 @@ from tttab.cli import (
     data,
     doctor,
     inspect,
+    models,
     predict,
     pretrain,
     run_command,
@@ -59,6 +60,7 @@ adapt.register(app)
 predict.register(app)
 inspect.register(app)
 data.register(app)
+models.register(app)
 doctor.register(app)
 bench.register(app)
 theory_linear.register(theory)

@@ -36,7 +36,7 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
     rows: Annotated[Path, typer.Argument(help="New rows: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write a .csv, .tsv or .parquet file [default: rows on stdout].")
+        Path | None, typer.Option(help="Write a .csv, .tsv or .parquet file (default: rows on stdout).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     as_json: Annotated[

@@ -1,24 +1,30 @@
-"""Which model files are known, where they are looked for, and what their weights have seen.
+"""Which model files are known, where they are looked for, fetching and verifying them.
 
-Facts about the official files follow the model pages of Prior Labs' TabPFN v2. What does not belong
-here: opening a file (`checkpoint`) and running it (`session`).
+What does not belong here: the list of official files (`official`), opening a file (`checkpoint`) and
+running it (`session`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from tttab.core import Task
 from tttab.errors import ModelError
+from tttab.files import cache_folder, flush_to_disk, sha256_of, write_text_atomically
 from tttab.models import environment
+from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
 
-SYNTHETIC = "trained on synthetic tables only"
-REAL = "trained on synthetic tables, then further on real tables"
+__all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
+
 UNKNOWN = "a file of yours: what it was trained on is not known"
 WEIGHTS = Path(__file__).parent / "weights"
 
@@ -31,15 +37,33 @@ class KnownModel:
     task: Task
     file: str
     provenance: str
+    """What the weights have seen."""
     bundled: bool = False
+    family: Family | None = None
+    """Version and licence of an official file; None for a bundled one."""
+    megabytes: float | None = None
+    """Size as its model page states it; None where none was found."""
+
+    @property
+    def license(self) -> str:
+        """The licence in words."""
+        return self.family.license if self.family else "MIT, as tttab"
 
 
-KNOWN = (
-    KnownModel("tabpfn-v2", "classification", "tabpfn-v2-classifier.ckpt", SYNTHETIC),
-    KnownModel("tabpfn-v2-finetuned", "classification", "tabpfn-v2-classifier-finetuned-zk73skhh.ckpt", REAL),
-    KnownModel("tabpfn-v2", "regression", "tabpfn-v2-regressor.ckpt", SYNTHETIC),
+_BUNDLED = (
     KnownModel("tttab-tiny", "classification", "tttab-tiny-classifier.safetensors", SYNTHETIC, bundled=True),
 )
+
+
+def _official() -> Iterator[KnownModel]:
+    for family in FAMILIES:
+        for task, entries in (("classification", family.classifiers), ("regression", family.regressors)):
+            for file, provenance, size in entries:
+                name = short_name(file, family.version)
+                yield KnownModel(name, task, file, provenance, family=family, megabytes=size)
+
+
+KNOWN = (*_official(), *_BUNDLED)
 
 
 def names(task: Task | None = None) -> list[str]:
@@ -64,7 +88,7 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     path = Path(spec).expanduser()
     if path.suffix in (".ckpt", ".safetensors") or path.exists() or os.sep in spec:
         if not path.is_file():
-            raise ModelError(f"no model file at {path}", f"--model auto, or one of: {', '.join(names(task))}")
+            raise ModelError(f"no model file at {path}", "--model auto, or a name of: tttab models list")
         return path, next((model for model in KNOWN if model.file == path.name), None)
     close = get_close_matches(spec, names(task), n=1)
     raise ModelError(
@@ -85,22 +109,90 @@ def place_of(model: KnownModel) -> Path:
 def download(model: KnownModel) -> Path:
     """Fetch an official file through tabpfn's own downloader and return its place.
 
+    The file appears whole and readable, or not at all. For a gated version tabpfn asks for its licence
+    to be accepted, with the token in TABPFN_TOKEN.
+
     Raises:
-        ModelError: it could not be downloaded.
+        ModelError: it could not be downloaded, or what came is no checkpoint.
     """
+    if model.family is None:
+        raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
     environment.prepare()
     from tabpfn.constants import ModelVersion
     from tabpfn.model_loading import download_model
 
+    from tttab.models.checkpoint import read_checkpoint
+
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     which = "classifier" if model.task == "classification" else "regressor"
-    answer = download_model(place, version=ModelVersion.V2, which=which, model_name=model.file)
-    if answer != "ok" or not place.is_file():
-        with contextlib.suppress(FileNotFoundError):
-            place.unlink()
-        raise ModelError(f"{model.file} could not be downloaded", f"put the file at {place}")
+    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".getting-") as folder:
+        part = Path(folder) / model.file
+        version = ModelVersion(model.family.version)
+        answer = download_model(part, version=version, which=which, model_name=model.file)
+        if answer != "ok" or not part.is_file():
+            raise ModelError(f"{model.file} could not be downloaded{_reason(answer)}", _way_on(model, place))
+        read_checkpoint(part)
+        flush_to_disk(part)
+        os.replace(part, place)
     return place
+
+
+def verify(model: KnownModel) -> tuple[str, str]:
+    """Return (SHA-256, verdict) of a known model's file.
+
+    A bundled file is compared with the hash recorded beside it. An official one has no published
+    hash: the first one seen here is remembered and later ones are compared with it. The verdict is
+    `ok`, `remembered` or `changed: …`.
+
+    Raises:
+        ModelError: the file is not there.
+    """
+    digest = sha256_of(_require(model))
+    recorded = _recorded(model)
+    if recorded is None:
+        _remember(model, digest)
+        return digest, "remembered"
+    return digest, "ok" if digest == recorded else f"changed: {recorded} is on record"
+
+
+def _recorded(model: KnownModel) -> str | None:
+    if model.bundled:
+        lines = (WEIGHTS / "SHA256SUMS").read_text(encoding="ascii").splitlines()
+        return {file: digest for digest, file in map(str.split, lines)}[model.file]
+    return _remembered().get(model.file)
+
+
+def _remembered() -> dict[str, str]:
+    try:
+        known = json.loads(_memory().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _remember(model: KnownModel, digest: str) -> None:
+    text = json.dumps(_remembered() | {model.file: digest}, indent=2, sort_keys=True)
+    write_text_atomically(_memory(), text + "\n")
+
+
+def _memory() -> Path:
+    return cache_folder() / "model-hashes.json"
+
+
+def _reason(answer: Any) -> str:
+    first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
+    return f": {first[0][:160]}" if first else ""
+
+
+def _way_on(model: KnownModel, place: Path) -> str:
+    copy = f"put the file at {place}"
+    if model.family is None or not model.family.gated:
+        return copy
+    return (
+        "accept the licence at https://ux.priorlabs.ai, then: "
+        f"TABPFN_TOKEN=… tttab models get {model.name}; or {copy}"
+    )
 
 
 def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
@@ -120,7 +212,8 @@ def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
 def _require(model: KnownModel) -> Path:
     place = place_of(model)
     if not place.is_file():
-        raise ModelError(f"the file of {model.name} is not on this machine", f"put {model.file} at {place}")
+        hint = f"put {model.file} at {place}, or: tttab models get {model.name}"
+        raise ModelError(f"the file of {model.name} is not on this machine", hint)
     return place
 
 

@@ -1,0 +1,166 @@
+"""`tttab models`: the known files, a download from a local stand-in, and hashes that are remembered."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tttab.cli import run
+from tttab.errors import ModelError
+from tttab.models import names, open_model, resolve
+from tttab.models.catalog import KNOWN, download, place_of, verify
+from tttab.models.official import FAMILIES
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    """A model cache of this test alone: a file in it would change what `auto` means elsewhere."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch, tiny_model):
+    """A server on loopback in the place of tabpfn's download address, with one v2 checkpoint."""
+    import dataclasses
+
+    import tabpfn.model_loading
+    import torch
+
+    folder = tmp_path / "served"
+    folder.mkdir()
+    checkpoint = {
+        "state_dict": tiny_model.module.state_dict(),
+        "config": dataclasses.asdict(tiny_model._weights.config),
+    }
+    torch.save(checkpoint, folder / "tabpfn-v2-classifier.ckpt")
+    handler = functools.partial(Silent, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(tabpfn.model_loading, "FALLBACK_S3_BASE_URL", address)
+        monkeypatch.setattr(
+            urllib.request, "urlopen", functools.partial(only_loopback, urllib.request.urlopen)
+        )
+        yield folder
+        server.shutdown()
+
+
+def only_loopback(urlopen, url, **options):
+    if not url.startswith("http://127.0.0.1"):
+        raise urllib.error.URLError("no hub in tests")
+    return urlopen(url, **options)
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def known(name, task="classification"):
+    return next(model for model in KNOWN if (model.name, model.task) == (name, task))
+
+
+def test_every_official_file_of_the_installed_tabpfn_has_one_name():
+    from tabpfn.constants import ModelVersion
+    from tabpfn.model_loading import ModelType, _get_model_source
+
+    for task, kind in (("classification", ModelType.CLASSIFIER), ("regression", ModelType.REGRESSOR)):
+        theirs = [file for version in ModelVersion for file in _get_model_source(version, kind).filenames]
+        ours = [model for model in KNOWN if model.task == task and not model.bundled]
+        assert sorted(theirs) == sorted(model.file for model in ours)
+        assert len({model.name for model in ours}) == len(ours)
+    assert {family.version for family in FAMILIES} == {version.value for version in ModelVersion}
+    assert {"tabpfn-v2", "tabpfn-v2-finetuned", "tabpfn-v2.5-real", "tabpfn-v3.5-fast"} < set(names())
+
+
+def test_list_tells_licence_provenance_and_place(capfd):
+    assert run(["models", "list", "--json"]) == 0
+    listed = {(m["name"], m["task"]): m for m in json.loads(capfd.readouterr().out)["models"]}
+    assert listed["tabpfn-v2", "classification"]["provenance"] == "trained on synthetic tables only"
+    assert "real tables" in listed["tabpfn-v2-finetuned", "classification"]["provenance"]
+    assert "non-commercial" in listed["tabpfn-v3.5", "regression"]["license"]
+    assert not listed["tabpfn-v2", "regression"]["here"]
+    assert listed["tttab-tiny", "classification"]["here"]
+    assert listed["tttab-tiny", "classification"]["megabytes"] > 1
+    assert run(["models", "list", "--here"]) == 0
+    captured = capfd.readouterr()
+    assert {line.split("\t")[0] for line in captured.out.splitlines()} == {"name", "tttab-tiny"}
+    assert "looked for in" in captured.err
+
+
+def test_bundled_files_are_those_on_record(capfd):
+    assert run(["models", "verify", "--json"]) == 0
+    rows = json.loads(capfd.readouterr().out)["models"]
+    assert rows
+    assert {row["verdict"] for row in rows} == {"ok"}
+
+
+# tabpfn keeps the exception of a 404 answer, and with it urllib's socket, until it is collected.
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_get_downloads_through_tabpfn_and_the_name_opens(stand_in, capfd):
+    assert run(["models", "get", "tabpfn-v2", "--json"]) == 2  # the stand-in has no regressor
+    assert "tabpfn-v2-regressor.ckpt could not be downloaded" in capfd.readouterr().err
+    place = place_of(known("tabpfn-v2"))
+    assert place.read_bytes() == (stand_in / place.name).read_bytes()
+    assert [path.name for path in place.parent.iterdir()] == [place.name]
+    session = open_model("tabpfn-v2", device="cpu")
+    assert session.info.provenance == "trained on synthetic tables only"
+    assert resolve("auto", "classification")[1].name == "tabpfn-v2"
+
+
+def test_a_damaged_download_never_lands(stand_in):
+    (stand_in / "tabpfn-v2-classifier.ckpt").write_bytes(b"half a file")
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        download(known("tabpfn-v2"))
+    assert list(place_of(known("tabpfn-v2")).parent.iterdir()) == []
+
+
+def test_a_gated_version_shows_its_terms_and_names_the_way(capfd, monkeypatch):
+    import tabpfn.browser_auth
+
+    def refuse(hf_repo_id):
+        raise RuntimeError("the licence has not been accepted")
+
+    monkeypatch.setattr(tabpfn.browser_auth, "ensure_license_accepted", refuse)
+    assert run(["models", "get", "tabpfn-v2.6"]) == 2
+    told = " ".join(capfd.readouterr().err.split())
+    assert "tabpfn-2.6-license-v1.0, non-commercial" in told
+    assert "no production use" in told
+    assert "the licence has not been accepted" in told
+    assert "TABPFN_TOKEN=… tttab models get tabpfn-v2.6" in told
+
+
+def test_a_file_copied_in_is_remembered_and_a_change_is_noticed(capfd):
+    model = known("tabpfn-v2-gn2p4bpt")
+    place = place_of(model)
+    place.parent.mkdir(parents=True)
+    place.write_bytes(b"one")
+    assert verify(model)[1] == "remembered"
+    assert verify(model)[1] == "ok"
+    place.write_bytes(b"two")
+    assert run(["models", "verify", model.name]) == 1
+    captured = capfd.readouterr()
+    assert "changed: " in captured.out
+    assert model.file in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["get", "tabpfn-v22"], "no model is called", "tabpfn-v2"),
+        (["get", "tttab-tiny"], "", ""),
+        (["verify", "tabpfn-v3"], "is not on this machine", "tttab models get tabpfn-v3"),
+    ],
+)
+def test_mistakes(capfd, arguments, message, hint):
+    code = run(["models", *arguments])
+    told = " ".join(capfd.readouterr().err.split())
+    assert code == (0 if not message else 2)
+    assert message in told
+    assert hint in told

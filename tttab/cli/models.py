@@ -1,0 +1,161 @@
+"""`tttab models`: the known model files, fetching official ones, and checking their hashes.
+
+What does not belong here: opening a model.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tttab.cli import choices, console
+
+if TYPE_CHECKING:
+    from tttab.models.catalog import KnownModel
+
+models = typer.Typer(name="models", help="Model files: list, fetch and verify them.", no_args_is_help=True)
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=choices.models)]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    app.add_typer(models, rich_help_panel="Models and tables")
+
+
+@models.command("list")
+def list_models(
+    here: Annotated[bool, typer.Option("--here", help="Only files that are on this machine.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the known files: size, licence, what they were trained on, and where they are looked for.
+
+    Example: [bold]tttab models list --here[/]
+    """
+    with console.waiting("looking for model files", quiet=as_json):
+        facts = [_facts(model) for model in _known()]
+    shown = [fact for fact in facts if fact["here"] or not here]
+    if as_json:
+        console.print_json({"models": shown})
+        return
+    columns = ("name", "task", "here", "MB", "licence", "trained on", "file")
+    rows = [
+        (f["name"], f["task"], "yes" if f["here"] else "no", f["megabytes"], f["license"],
+         f["provenance"].removeprefix("trained on "), f["file"])
+        for f in shown
+    ]  # fmt: skip
+    console.print_table(columns, rows, left=tuple(name for name in columns if name != "MB"))
+    folders = sorted({fact["folder"] for fact in facts})
+    console.note(f"looked for in: {', '.join(folders)} (official files: TABPFN_MODEL_CACHE_DIR moves it)")
+
+
+@models.command("get")
+def get_model(name: Name, as_json: AsJson = False) -> None:
+    """Download an official file through tabpfn's own downloader; a gated one shows its licence first.
+
+    Example: [bold]tttab models get tabpfn-v2[/]
+    """
+    from tttab.models.catalog import download, place_of, verify
+
+    rows = []
+    for model in _named(name):
+        family = model.family
+        if family is not None:
+            console.note(f"{model.file}: {family.license} ({family.license_url})", quiet=as_json)
+        if family is not None and family.gated:
+            console.warn(
+                "research and evaluation only, no production use; tabpfn downloads it after the licence was "
+                "accepted at https://ux.priorlabs.ai"
+            )
+        there = place_of(model).is_file()
+        if not there:
+            with console.waiting(f"downloading {model.file}", quiet=as_json):
+                download(model)
+        digest, verdict = verify(model)
+        rows.append({**_facts(model), "sha256": digest, "verdict": verdict, "downloaded": not there})
+    _print(rows, as_json)
+
+
+@models.command("verify")
+def verify_models(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="One model (default: all that are here).", autocompletion=choices.models),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hash model files and compare: bundled ones with the record, official ones with the first hash seen.
+
+    Example: [bold]tttab models verify[/]
+    """
+    from tttab.errors import BadAnswer
+    from tttab.models.catalog import place_of, verify
+
+    chosen = _named(name) if name else [model for model in _known() if place_of(model).is_file()]
+    rows = []
+    for model in chosen:
+        digest, verdict = verify(model)
+        rows.append({**_facts(model), "sha256": digest, "verdict": verdict})
+    _print(rows, as_json)
+    changed = [row["file"] for row in rows if row["verdict"].startswith("changed")]
+    if changed:
+        raise BadAnswer(
+            f"{len(changed)} files are not those on record: {', '.join(changed)}",
+            "remove an official file and fetch it again: tttab models get NAME",
+        )
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        console.print_json({"models": rows})
+        return
+    columns = ("name", "task", "MB", "sha256", "verdict", "path")
+    lines = [(r["name"], r["task"], r["megabytes"], r["sha256"], r["verdict"], r["path"]) for r in rows]
+    console.print_table(columns, lines, left=("name", "task", "sha256", "verdict", "path"))
+
+
+def _known() -> tuple[KnownModel, ...]:
+    from tttab.models.catalog import KNOWN
+
+    return KNOWN
+
+
+def _named(name: str) -> list[KnownModel]:
+    """Return the models of a name: a classifier, a regressor or both.
+
+    Raises:
+        RequestError: there is none.
+    """
+    from difflib import get_close_matches
+
+    from tttab.errors import RequestError
+    from tttab.models import names
+
+    found = [model for model in _known() if model.name == name]
+    if found:
+        return found
+    close = get_close_matches(name, names()[1:], n=1)
+    raise RequestError(
+        f"no model is called {name!r}", f"did you mean {close[0]}?" if close else "tttab models list"
+    )
+
+
+def _facts(model: KnownModel) -> dict[str, Any]:
+    from tttab.models.catalog import place_of
+
+    path = place_of(model)
+    here = path.is_file()
+    return {
+        "name": model.name,
+        "task": model.task,
+        "file": model.file,
+        "version": model.family.version if model.family else None,
+        "license": model.license,
+        "license_url": model.family.license_url if model.family else None,
+        "provenance": model.provenance,
+        "here": here,
+        "megabytes": round(path.stat().st_size / 1e6, 1) if here else model.megabytes,
+        "folder": str(path.parent),
+        "path": str(path),
+    }
