@@ -133,7 +133,7 @@ def _draw_curve(chart: Chart, curve: Curve, kind: str, arm: str) -> None:
     chart.line(ns, [curve[n].estimate for n in ns], kind)
     for n in ns:
         tip = f"{arm}, n = {n:,}: {curve[n].estimate:.4f}"
-        chart.point(n, curve[n].estimate, kind, tip, radius=2.5)
+        chart.point(n, curve[n].estimate, kind, tip, radius=2.5 if len(ns) > 1 else 5)
 
 
 def _clip(chart: Chart, value: float) -> float:

@@ -72,7 +72,8 @@ def _headline(summary: Summary) -> Iterator[tuple[str, str]]:
     for line in (o for o in summary.overall if o.n == summary.reference_n):
         yield _ratio_tile(line)
         share = "-" if not line.tables else f"{round(line.harmed.estimate * line.tables)} of {line.tables}"
-        yield share, f"data sets harmed beyond noise on {NAMES[line.metric]}; {line.helped} helped"
+        rest = f"{line.helped} helped" + f", {line.undecided} undecided (one seed)" * bool(line.undecided)
+        yield share, f"data sets harmed beyond noise on {NAMES[line.metric]}; {rest}"
     turns = sorted(line.predictions for line in summary.break_even)
     if turns:
         words = "predictions to break even against all rows as context (median)"

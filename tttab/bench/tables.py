@@ -202,6 +202,7 @@ def _overall_figures(line: Overall) -> list[tuple[str, str]]:
         ("harmed", _share(line.harmed, line.tables)),
         ("share harmed", interval_text(line.harmed, digits=2, signed=False)),
         ("helped", f"{line.helped} of {line.tables}"),
+        ("undecided, one seed", f"{line.undecided} of {line.tables}"),
         ("n'/n, geometric mean", interval_text(line.ratio, digits=2, signed=False)),
         ("n'/n, median", interval_text(line.median_ratio, digits=2, signed=False)),
         ("data sets in n'/n", str(line.counted)),
