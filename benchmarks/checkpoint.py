@@ -118,19 +118,23 @@ def read(path: Path) -> list[dict]:
 
 
 def summary(rows: list[dict], model: str) -> str:
-    """Return Markdown: per table and n, accuracy / AUC / log loss of each arm, means over the seeds."""
-    cells = defaultdict(list)
+    """Return Markdown: accuracy / AUC / log loss of each arm, means over the seeds that all arms have."""
+    cells = defaultdict(dict)
     for row in rows:
         if row["model"] in (None, model):
-            cells[row["table"], row["n"], row["arm"]].append([row[name] for name in FIGURES])
+            cells[row["table"], row["n"], row["arm"]][row["seed"]] = [row[name] for name in FIGURES]
     arms = [arm for arm in ARMS if any(place[2] == arm for place in cells)]
-    lines = ["| table | n | " + " | ".join(arms) + " |", "|---|---|" + "---|" * len(arms)]
+    lines = ["| table | n | seeds | " + " | ".join(arms) + " |", "|---|---|---|" + "---|" * len(arms)]
     for table, n in sorted({place[:2] for place in cells}):
-        texts = []
-        for arm in arms:
-            values = cells.get((table, n, arm))
-            texts.append("" if not values else " / ".join(f"{v:.3f}" for v in np.mean(values, axis=0)))
-        lines.append(f"| {table} | {n} | " + " | ".join(texts) + " |")
+        found = {arm: cells.get((table, n, arm), {}) for arm in arms}
+        seeds = set.intersection(*(set(values) for values in found.values() if values))
+        texts = [
+            " / ".join(f"{v:.3f}" for v in np.mean([values[s] for s in seeds], axis=0))
+            if values and seeds
+            else ""
+            for values in found.values()
+        ]
+        lines.append(f"| {table} | {n} | {len(seeds)} | " + " | ".join(texts) + " |")
     return "\n".join(lines)
 
 

@@ -1,0 +1,57 @@
+"""The bundled files are those their cards describe and predict what was stored."""
+
+import json
+
+import numpy as np
+import pytest
+from references import MODELS, STORED, WEIGHTS
+
+from tttab.errors import ModelError
+from tttab.files import sha256_of
+from tttab.pretrain.bundle import bundle, reference_predictions
+from tttab.pretrain.card import check_card, read_card
+from tttab.pretrain.checkpoint import new_network, write_model
+from tttab.pretrain.settings import recipe
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_card_and_hash_match_the_file(name):
+    head = check_card((WEIGHTS / name).with_suffix(".md"))
+    assert head["task"] == MODELS[name]
+    assert len(head["training"]) >= 1
+    text = read_card((WEIGHTS / name).with_suffix(".md"))[1]
+    for word in ("not", "Limits", "Results"):
+        assert word in text
+
+
+def test_both_files_are_small():
+    assert sum((WEIGHTS / name).stat().st_size for name in MODELS) < 12e6
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_reference_predictions_still_hold(name):
+    stored = json.loads(STORED.read_text())[name]
+    assert stored["sha256"] == sha256_of(WEIGHTS / name)
+    found = reference_predictions(WEIGHTS / name, MODELS[name])
+    np.testing.assert_allclose(found, stored["predictions"], atol=1e-4)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_bundling_keeps_the_predictions_and_writes_a_card_that_fits(tmp_path, task):
+    settings = recipe("tiny", task)
+    write_model(tmp_path / "model.safetensors", new_network(settings, 0), settings)
+    target = tmp_path / "small.safetensors"
+    facts = {"prior": {}, "training": []}
+    storage = bundle(tmp_path / "model.safetensors", target, settings, {"SOFTMAX_TEMPERATURE": 0.8}, facts)
+    assert storage == "float16"
+    assert target.stat().st_size < (tmp_path / "model.safetensors").stat().st_size
+    assert check_card(target.with_suffix(".md"))["served"] == {"SOFTMAX_TEMPERATURE": 0.8}
+    target.write_bytes((tmp_path / "model.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="sha256"):
+        check_card(target.with_suffix(".md"))
+
+
+def test_a_card_without_its_head_is_refused(tmp_path):
+    (tmp_path / "card.md").write_text("# no head\n")
+    with pytest.raises(ModelError, match="lacks name"):
+        read_card(tmp_path / "card.md")
