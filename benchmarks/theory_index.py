@@ -60,7 +60,7 @@ def main():
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--tasks", type=int, default=0, help="tasks at once: 128 on CPU, 1024 on CUDA")
+    parser.add_argument("--tasks", type=int, default=0, help="tasks at once: 256 on CPU, 1024 on CUDA")
     parser.add_argument("--loop-tasks", type=int, default=4)
     parser.add_argument("--rows", type=int, default=16384)
     parser.add_argument("--d", type=int, default=32)
@@ -76,7 +76,7 @@ def parse():
     )
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    options.tasks = options.tasks or (128 if options.device == "cpu" else 1024)
+    options.tasks = options.tasks or (256 if options.device == "cpu" else 1024)
     return options
 
 
@@ -110,7 +110,7 @@ def work(options, how):
     """Return what one task costs at least: products of the attention and the ridge, exponentials, bytes."""
     n1, n4 = options.rows // 4, options.rows // 8
     scores = n1 * how.queries
-    flops = 2 * scores * (options.d + 1) + 2 * n4 * how.neurons**2
+    flops = 2 * scores * (options.r + 1) + 2 * n4 * how.neurons**2
     row_bytes = 4 * options.rows * options.d
     return {"flops": flops, "exponentials": scores, "row_bytes_written_and_read": 2 * row_bytes}
 

@@ -86,22 +86,22 @@ def prompt_parts(rows: int) -> tuple[slice, slice, slice, slice]:
 def weak_direction(how: Pipeline, gamma: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
     """Return stage I's direction (tasks, d) from rows x (tasks, rows, d), y (tasks, rows).
 
-    Only the subspace that G kept is used: queries and rows are projected on it, and G's sign is free.
+    Only the subspace that G kept is used: everything happens in its r coordinates, and G's sign is free.
     """
     basis = subspace(gamma)
-    tasks, device = len(x), x.device
-    drawn = torch.randn(tasks, basis.shape[1], generator=generator, device=device)
-    start = unit(drawn) @ basis.T
+    shape, device = (len(x), basis.shape[1]), x.device
+    start = unit(torch.randn(shape, generator=generator, device=device))
     if how.weak == "random":
-        return start
+        return start @ basis.T
+    rows = x @ basis
     if how.weak == "distill":
-        inside = torch.randn(tasks, how.queries, basis.shape[1], generator=generator, device=device)
-        queries = inside @ basis.T
-        teacher = attention_output(gamma, x, y, queries, how.temp)
+        queries = torch.randn(shape[0], how.queries, shape[1], generator=generator, device=device)
+        teacher = attention_output(basis.T @ gamma @ basis, rows, y, queries, how.temp)
     else:
-        queries = x @ (basis @ basis.T)
+        queries = rows
         teacher = y.clamp(-CLIP, CLIP) if how.weak == "direct-clipped" else y
-    return stage_one(start, queries, teacher - teacher.mean(dim=1, keepdim=True), how.student)
+    teacher = teacher - teacher.mean(dim=1, keepdim=True)
+    return stage_one(start, queries, teacher, how.student) @ basis.T
 
 
 def subspace(gamma: Tensor, share: float = 0.1) -> Tensor:

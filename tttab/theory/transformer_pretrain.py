@@ -45,13 +45,20 @@ class Pretraining:
     warmup: int = 200
     curriculum: int = 0
     """Steps over which the active features grow from a twelfth to all of them; 0: all from the start."""
+    stop: int = 0
+    """End here instead, the last sixteenth along a straight line to zero; 0: at `steps`."""
     seed: int = 0
+
+    @property
+    def length(self) -> int:
+        """Number of steps that are taken."""
+        return self.stop or self.steps
 
     @property
     def tokens(self) -> int:
         """Tokens seen in training: one per row for the pair model, two for GPT-2."""
         per_row = 2 if self.model.kind == "gpt2" else 1
-        return self.steps * self.batch * self.rows * per_row
+        return self.length * self.batch * self.rows * per_row
 
     @property
     def key(self) -> str:
@@ -101,16 +108,16 @@ def pretrain(
     step = _load_state(partial, model, optimizer) if partial.exists() else 0
     started = saved = time.monotonic()
     try:
-        while step < settings.steps:
+        while step < settings.length:
             loss = train_step(model, optimizer, settings, step, device, precision)
             step += 1
-            if step % every == 0 or step == settings.steps:
-                yield PretrainStep(step, settings.steps, float(loss), time.monotonic() - started)
+            if step % every == 0 or step == settings.length:
+                yield PretrainStep(step, settings.length, float(loss), time.monotonic() - started)
             if time.monotonic() - saved > SAVE_SECONDS:
                 _save_state(partial, model, optimizer, step)
                 saved = time.monotonic()
     finally:
-        if step < settings.steps:
+        if step < settings.length:
             _save_state(partial, model, optimizer, step)
     save_checkpoint(target, model, settings)
     partial.unlink(missing_ok=True)
@@ -198,7 +205,12 @@ def _trainable(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _schedule(settings: Pretraining, step: int) -> float:
-    """Linear warm-up, then a cosine down to zero."""
+    """Linear warm-up, then a cosine down to zero; with `stop`, a straight line over the last sixteenth."""
+    if settings.stop:
+        bend = settings.stop - settings.stop // 16
+        if step > bend:
+            before = _schedule(replace(settings, stop=0), bend)
+            return before * (settings.stop - step) / (settings.stop - bend)
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
