@@ -44,7 +44,7 @@ def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterat
     """
     warm = pretrained.model
     cold = build_model(pretrained.settings.model, settings.seed + 1).to(settings.device)
-    prompts = _draw(pretrained, settings, max(settings.k), "test", settings.tasks)
+    prompts = _draw(pretrained, settings, max(settings.k, default=0), "test", settings.tasks)
     plain = _losses(warm, None, *prompts[::2])
     yield _row(pretrained, settings, "warm", 0, plain, None, settings.how)
     context, labelled, test = prompts
