@@ -39,7 +39,7 @@ def main():
     rate, loop_rate = options.tasks / batched, options.loop_tasks / looped
     row = {
         "benchmark": "single-index pipeline",
-        "settings": {name: str(value) for name, value in vars(options).items()},
+        "settings": {name: value for name, value in vars(options).items() if name != "out"},
         "machine": machine(options.device),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),

@@ -49,7 +49,7 @@ class Run:
         self.machine = device_name(options.device)
 
     def write(self, row):
-        row = row | {"machine": self.machine, "torch": torch.__version__, "tf32": tf32()}
+        row = row | {"machine": self.machine, "torch": torch.__version__, "tf32": tf32(self.options.device)}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -64,8 +64,8 @@ def device_name(device):
     return torch.cuda.get_device_name() if device.startswith("cuda") else platform.processor() or "cpu"
 
 
-def tf32():
-    return torch.get_float32_matmul_precision() != "highest"
+def tf32(device):
+    return device.startswith("cuda") and torch.get_float32_matmul_precision() != "highest"
 
 
 def main():
