@@ -84,6 +84,20 @@ def test_equal_seeds_give_equal_figures(messy_csv, capfd):
     assert figures[0] == figures[1] != figures[2]
 
 
+def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
+    ways = "--optimizer sgd-1 --context kcenter --split fixed --guard loss+ece --precision fp32"
+    out = tmp_path / "kept"
+    command = ["run", "--dataset", str(messy_csv), "--json", *SMALL, *ways.split(), "--out", str(out)]
+    assert run(command) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["request"]["optimizer"] == "sgd-1"
+    assert json.loads((out / "result.json").read_text()) == document
+    predictions = pd.read_csv(out / "predictions.csv")
+    assert len(predictions) == 60
+    assert np.allclose(predictions[["ttt@n+k:no", "ttt@n+k:yes"]].sum(axis=1), 1, atol=1e-5)
+    assert run(["inspect", str(out)]) == 0
+
+
 def test_the_main_command_in_a_pipe_prints_rows_and_says_what_it_decided():
     """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
     command = [sys.executable, "-m", "tttab", "run", "--dataset", "31", "--n", "200", "--k", "1000"]
@@ -145,6 +159,12 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", "--n", "20", "--device", "cuda:63"], "no device 'cuda:63'", "--device cpu"),
         (["--dataset", "{table}", "--n", "20", "--device", "abacus"], "no device 'abacus'", "--device cpu"),
         (["--dataset", "{table}", "--rule", "ful"], "no rule is called", "--rule full"),
+        (["--dataset", "{table}", "--optimizer", "adam"], "adam", "--optimizer"),
+        (["--dataset", "{table}", "--context", "kcentre"], "kcentre", "--context stratified|"),
+        (["--dataset", "{table}", "--split", "new"], "new", "--split"),
+        (["--dataset", "{table}", "--guard", "none"], "none", "--guard"),
+        (["--dataset", "{table}", "--init", "warm"], "warm", "--init"),
+        (["--dataset", "{table}", "--precision", "fp8"], "fp8", "--precision"),
         (["--dataset", "{table}", "--steps", "0"], "steps must be at least 1", "--steps 50"),
         (["--dataset", "{table}", "--max-memory", "lots"], "not a memory size", "--max-memory 4G"),
         (["--dataset", "{table}", *N20, "--max-memory", "1M"], "cannot hold a training step", "--max-memory"),

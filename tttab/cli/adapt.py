@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import choices, console
+from tttab.cli import choices, console, options
 from tttab.cli.opening import cautions, open_unit, told
 
 if TYPE_CHECKING:
@@ -38,31 +38,29 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
     target: Annotated[str | None, typer.Option(help="Target column (default: the last).")] = None,
-    n: Annotated[
-        int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
-    ] = 200,
-    k: Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")] = 1000,
+    n: options.N = 200,
+    k: options.K = 1000,
     test_size: Annotated[
         int, typer.Option(help="Rows to keep aside and measure on; 0: every row may be context or query.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Names the split and the training streams.")] = 0,
-    model: Annotated[
-        str, typer.Option(help="`auto`, a known name, or a checkpoint.", autocompletion=choices.models)
-    ] = "auto",
-    rule: Annotated[str, typer.Option(help="Which weights move.", autocompletion=choices.rules)] = "full",
-    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
-    max_memory: Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")] = "4G",
-    top_classes: Annotated[
-        int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
-    ] = None,
-    top_features: Annotated[
-        int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    seed: options.Seed = 0,
+    model: options.Model = "auto",
+    rule: options.Rule = "full",
+    steps: options.Steps = 50,
+    lr: options.Rate = 3e-4,
+    optimizer: options.Optimizer = "adamw",
+    init: options.Init = "pretrained",
+    context: options.Context = "stratified",
+    split: options.Split = "fixed",
+    guard: options.Guard = "loss",
+    precision: options.Precision = "auto",
+    device: options.Device = "auto",
+    max_memory: options.MaxMemory = "4G",
+    top_classes: options.TopClasses = None,
+    top_features: options.TopFeatures = None,
+    strict: options.Strict = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Adapt a model to a table and keep it as a bundle to predict from.
 
@@ -71,7 +69,9 @@ def adapt(
     request = {
         "dataset": table, "task": None, "fold": 0, "target": target,
         "n": n, "k": k, "test_size": test_size or None, "seed": seed,
-        "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
+        "model": model, "rule": rule, "steps": steps, "lr": lr, "optimizer": optimizer, "init": init,
+        "context": context, "split": split, "guard": guard, "precision": precision,
+        "device": device, "max_memory": max_memory,
         "top_classes": top_classes, "top_features": top_features, "strict": strict,
     }  # fmt: skip
     from tttab.bundle import save_bundle

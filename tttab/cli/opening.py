@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tttab.cli import console
+from tttab.errors import RequestError
 
 if TYPE_CHECKING:
+    from tttab.adapt import Schedule
     from tttab.arms import Unit
     from tttab.core import Table
 
@@ -28,15 +30,18 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     Raises:
         TttabError: a request that does not fit; nothing has been written.
     """
-    from tttab.adapt import Schedule
+    from tttab.contexts import CHOICES, choose_context
     from tttab.memory import parse_bytes
     from tttab.rules import get_rule
     from tttab.splits import SplitRequest, split_rows
 
     budget = parse_bytes(request["max_memory"])
-    schedule = Schedule(steps=request["steps"], lr=request["lr"])
-    schedule.check()
+    schedule = _schedule(request)
     get_rule(request["rule"])
+    if request["context"] not in CHOICES:
+        raise RequestError(
+            f"no choice of context is called {request['context']!r}", f"--context {'|'.join(CHOICES)}"
+        )
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 
@@ -57,6 +62,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     everything = np.arange(len(table)), np.arange(0)
     prescribed = table.official_split if test else everything
     split = split_rows(table.y, sizes, request["seed"], classes=len(table.classes), prescribed=prescribed)
+    split = choose_context(split, request["context"], table.x, table.y, classes=len(table.classes))
     if request["top_features"] is not None:
         labelled = np.concatenate([split.context, split.queries])
         table = keep_features(table, request["top_features"], labelled)
@@ -73,6 +79,15 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
         f"model: {info.file} ({info.provenance}; sha256 {info.sha256[:12]}…) on {session.device}", quiet=quiet
     )
     return Unit(table, split, session, request["rule"], schedule, request["seed"], budget, opened)
+
+
+def _schedule(request: Mapping[str, Any]) -> Schedule:
+    from tttab.adapt import Schedule
+
+    names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
+    schedule = Schedule(**{name: request[name] for name in names})
+    schedule.check()
+    return schedule
 
 
 def _describe(table: Table) -> str:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import choices, console
+import tttab
+from tttab.cli import choices, console, options
 from tttab.cli.opening import cautions, open_unit, told
 
 if TYPE_CHECKING:
@@ -21,12 +22,17 @@ if TYPE_CHECKING:
     from tttab.arms import Outcome, Unit
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
-METRICS = {
+LABELS = {
     "accuracy": "accuracy",
     "roc_auc": "ROC AUC",
     "log_loss": "log loss",
     "brier": "Brier",
     "ece": "ECE",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R2",
+    "crps": "CRPS",
+    "nll": "NLL",
 }
 
 
@@ -48,32 +54,30 @@ def run(
     ] = None,
     fold: Annotated[int, typer.Option(help="Which fold of the task's official split.")] = 0,
     target: Annotated[str | None, typer.Option(help="Target column of a file [default: the last].")] = None,
-    n: Annotated[
-        int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")
-    ] = 200,
-    k: Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")] = 1000,
+    n: options.N = 200,
+    k: options.K = 1000,
     test_size: Annotated[
         int | None, typer.Option(help="Test rows [default: a quarter of the table, at most 2,000].")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Names the split and the training streams.")] = 0,
-    model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
-    rule: Annotated[
-        str, typer.Option(help="Which weights move; `none` is plain in-context learning.")
-    ] = "full",
-    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
-    max_memory: Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")] = "4G",
+    seed: options.Seed = 0,
+    model: options.Model = "auto",
+    rule: options.Rule = "full",
+    steps: options.Steps = 50,
+    lr: options.Rate = 3e-4,
+    optimizer: options.Optimizer = "adamw",
+    init: options.Init = "pretrained",
+    context: options.Context = "stratified",
+    split: options.Split = "fixed",
+    guard: options.Guard = "loss",
+    precision: options.Precision = "auto",
+    device: options.Device = "auto",
+    max_memory: options.MaxMemory = "4G",
     out: Annotated[Path | None, typer.Option(help="Keep the adapted model and the results here.")] = None,
-    top_classes: Annotated[
-        int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
-    ] = None,
-    top_features: Annotated[
-        int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")
-    ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    top_classes: options.TopClasses = None,
+    top_features: options.TopFeatures = None,
+    strict: options.Strict = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Adapt a model to one table and compare it with its rivals.
 
@@ -82,7 +86,9 @@ def run(
     request = {
         "dataset": dataset, "task": task, "fold": fold, "target": target,
         "n": n, "k": k, "test_size": test_size, "seed": seed,
-        "model": model, "rule": rule, "steps": steps, "lr": lr, "device": device, "max_memory": max_memory,
+        "model": model, "rule": rule, "steps": steps, "lr": lr, "optimizer": optimizer, "init": init,
+        "context": context, "split": split, "guard": guard, "precision": precision,
+        "device": device, "max_memory": max_memory,
         "top_classes": top_classes, "top_features": top_features, "strict": strict,
     }  # fmt: skip
     from tttab.files import check_writable
@@ -125,6 +131,7 @@ def _document(
     request: dict[str, Any], unit: Unit, outcomes: list[Outcome], remarks: list[str]
 ) -> dict[str, Any]:
     """Return everything there is to know of the run as plain data."""
+    from tttab.manifest import versions
     from tttab.memory import peak_resident_bytes
 
     table, split, info = unit.table, unit.split, unit.session.info
@@ -152,7 +159,7 @@ def _document(
         },
         "arms": [_arm(outcome) for outcome in outcomes],
         "peak_rss_mb": round(peak_resident_bytes() / 1024**2, 1),
-        "versions": _versions(),
+        "versions": {"tttab": tttab.__version__, **versions()},
         "warnings": remarks,
     }
 
@@ -196,28 +203,31 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
 
 def _table(arms: list[dict[str, Any]], *, stacked: bool) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows; differences stand below the figures, or in columns of their own."""
-    base = arms[0]["metrics"]
-    metrics = [[f"{arm['metrics'][name]:.4f}" for name in METRICS] for arm in arms]
-    deltas = [[f"{arm['metrics'][name] - base[name]:+.4f}" for name in METRICS] for arm in arms]
-    deltas[0] = [""] * len(METRICS)
-    rest = [_cost_cells(arm) for arm in arms]
+    names = list(arms[0]["metrics"])
+    values = [[_figure(arm["metrics"].get(name)) for name in names] for arm in arms]
+    deltas = [[_difference(arm, arms[0], name) for name in names] for arm in arms]
+    costs = [_cost_cells(arm) for arm in arms]
     lead = [[arm["arm"], str(arm["n_context"] or "-")] for arm in arms]
     if stacked:
-        columns = ["arm", "rows\nread", *METRICS.values(), "adapt\ns", "ms per\n1,000", "KV\ncache"]
+        columns = ["arm", "rows\nread", *(LABELS[name] for name in names)]
+        columns += ["adapt\ns", "ms per\n1,000", "KV\ncache"]
         figures = [
-            [f"{m}\n{d}" for m, d in zip(*pair, strict=True)] for pair in zip(metrics, deltas, strict=True)
+            [f"{value}\n{delta}" for value, delta in zip(*pair, strict=True)]
+            for pair in zip(values, deltas, strict=True)
         ]
-        return columns, [a + f + c for a, f, c in zip(lead, figures, rest, strict=True)]
-    columns = [
-        "arm",
-        "n_context",
-        *METRICS,
-        *(f"d_{name}" for name in METRICS),
-        "adapt_s",
-        "ms_per_1000",
-        "cache",
-    ]
-    return columns, [a + m + d + c for a, m, d, c in zip(lead, metrics, deltas, rest, strict=True)]
+        return columns, [a + f + c for a, f, c in zip(lead, figures, costs, strict=True)]
+    columns = ["arm", "n_context", *names, *(f"d_{name}" for name in names)]
+    columns += ["adapt_s", "ms_per_1000", "cache"]
+    return columns, [a + v + d + c for a, v, d, c in zip(lead, values, deltas, costs, strict=True)]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _difference(arm: dict[str, Any], base: dict[str, Any], name: str) -> str:
+    value = arm["metrics"].get(name)
+    return "" if arm is base or value is None else f"{value - base['metrics'][name]:+.4f}"
 
 
 def _cost_cells(arm: dict[str, Any]) -> list[str]:
@@ -237,16 +247,22 @@ def _verdict(document: dict[str, Any]) -> str:
     if not ttt["accepted"]:
         return (
             f"TTT kept the pretrained weights: no step beat them on the held-out part of the {k} rows "
-            f"(log loss {ttt['held_out']['before']:.4f}), and looking cost {ttt['seconds']['adapt']:.1f} s."
+            f"(loss {ttt['held_out']['before']:.4f}), and looking cost {ttt['seconds']['adapt']:.1f} s."
         )
-    change = {name: ttt["metrics"][name] - icl["metrics"][name] for name in ("log_loss", "accuracy")}
-    verb = "lowered" if change["log_loss"] < 0 else "RAISED"
+    before, after = icl["metrics"], ttt["metrics"]
+    loss, name = ("log_loss", "log loss") if "log_loss" in before else ("nll", "negative log likelihood")
+    verb = "lowered" if after[loss] < before[loss] else "RAISED"
     return (
-        f"With the same {n} context rows TTT {verb} the log loss "
-        f"from {icl['metrics']['log_loss']:.4f} to {ttt['metrics']['log_loss']:.4f} and moved accuracy by "
-        f"{100 * change['accuracy']:+.1f} points; it cost {ttt['seconds']['adapt']:.1f} s, and "
+        f"With the same {n} context rows TTT {verb} the {name} from {before[loss]:.4f} to {after[loss]:.4f} "
+        f"and moved {_second_figure(before, after)}; it cost {ttt['seconds']['adapt']:.1f} s, and "
         f"{_break_even(ttt, full, n + k)}."
     )
+
+
+def _second_figure(before: dict[str, float], after: dict[str, float]) -> str:
+    if "accuracy" in before:
+        return f"accuracy by {100 * (after['accuracy'] - before['accuracy']):+.1f} points"
+    return f"the RMSE by {100 * (after['rmse'] / before['rmse'] - 1):+.1f} %"
 
 
 def _break_even(ttt: dict[str, Any], full: dict[str, Any], rows: int) -> str:
@@ -288,25 +304,15 @@ def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcom
 
 
 def _predictions(unit: Unit, outcomes: list[Outcome]) -> pd.DataFrame:
-    """Return one line per test row: its number in the table, its label, each arm's probabilities."""
+    """Return one line per test row: its number in the table, its label, what each arm predicts."""
     import numpy as np
     import pandas as pd
 
-    classes = np.array(unit.table.classes, dtype=object)
-    columns = {"row": unit.split.test, "label": classes[unit.table.y[unit.split.test]]}
+    y, classes = unit.table.y[unit.split.test], np.array(unit.table.classes, dtype=object)
+    columns = {"row": unit.split.test, "label": classes[y] if len(classes) else y}
     for outcome in outcomes:
+        if not len(classes):
+            columns[outcome.row.arm] = outcome.probabilities
         for number, name in enumerate(classes):
             columns[f"{outcome.row.arm}:{name}"] = outcome.probabilities[:, number]
     return pd.DataFrame(columns)
-
-
-def _versions() -> dict[str, str]:
-    import platform
-    from importlib.metadata import version
-
-    import tttab
-
-    packages = ("tabpfn", "torch", "scikit-learn", "openml", "pandas", "numpy")
-    return {"tttab": tttab.__version__, "python": platform.python_version()} | {
-        p: version(p) for p in packages
-    }
