@@ -91,7 +91,7 @@ def _rows_at(
     for first in range(0, settings.tasks, size):
         parts.append(_measure(settings.how, tasks.part(first, first + size), (gamma, rival), rows, generator))
     ttt, weak, strong, icl = (torch.cat(values) for values in zip(*parts, strict=True))
-    aligned = {"weak_alignment": float(weak.mean()), "strong_alignment": float(strong.median())}
+    aligned = {"weak_alignment": float(weak.mean()), "strong_alignment": float(strong.quantile(0.5))}
     yield _row(settings, tasks, rows, "ttt", ttt) | aligned
     if rival:
         yield _row(settings, tasks, rows, "icl", icl)
@@ -138,7 +138,7 @@ def _row(
         "stage_1": settings.how.weak if method == "ttt" else "",
         "error": float(errors.mean()) + floor,
         "stderr": float(errors.std() / count**0.5) if count > 1 else None,
-        "median": float(errors.median()) + floor,
+        "median": float(errors.quantile(0.5)) + floor,
         "noise_level": floor,
         "label_power": power,
         "stuck": int((errors > STUCK * power).sum()),

@@ -184,7 +184,7 @@ def _row(settings: StrongSettings, errors: Tensor) -> dict[str, Any]:
         "start": settings.start,
         "error": float(errors.mean()),
         "stderr": float(errors.std() / count**0.5) if count > 1 else None,
-        "median": float(errors.median()),
+        "median": float(errors.quantile(0.5)),
         "stuck": int((errors > 1.001 - settings.start).sum()),
         "tasks": count,
         "seed": settings.seed,

@@ -72,7 +72,7 @@ def _rows_at(settings: WeakSettings, text: str, r: int, rows: int) -> Iterator[d
             "method": method,
             "alignment": float(found.mean()),
             "stderr": float(found.std() / len(found) ** 0.5) if len(found) > 1 else None,
-            "median": float(found.median()),
+            "median": float(found.quantile(0.5)),
             "floor": (2 / (torch.pi * r)) ** 0.5,
             "stuck": int((found < 2 / r**0.5).sum()),
             "tasks": len(found),

@@ -110,7 +110,7 @@ def _row(
         "start": start,
         "loss": float(losses.mean()),
         "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,
-        "median": float(losses.median()),
+        "median": float(losses.quantile(0.5)),
         "best_linear": max(0.0, 1 - settings.n / made.law.d),
         "tasks": tasks,
         "stuck": int((losses >= plain).sum()) if plain is not None and start == "warm" else 0,

@@ -142,7 +142,7 @@ def _row(
         "method": cell[2],
         "loss": float(losses.mean()),
         "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,
-        "median": float(losses.median()),
+        "median": float(losses.quantile(0.5)),
         "noise": law.noise**2 / label_power(law),
         "tasks": tasks,
         "stuck": 0 if cell[2] == "icl" else int((losses >= plain).sum()),
