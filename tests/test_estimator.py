@@ -12,11 +12,13 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+from small_models import small_model
 
 import tttab
-from tttab import TTTClassifier
+from tttab import TTTClassifier, TTTRegressor
 from tttab.bundle import load_bundle, save_bundle
+from tttab.cli import run
 from tttab.errors import BundleError, ModelError, RequestError
 
 SMALL = {"n_context": 12, "n_queries": 30, "steps": 1, "model": "tttab-tiny", "device": "cpu"}
@@ -29,6 +31,45 @@ CANNOT_HOLD = {
 @parametrize_with_checks([TTTClassifier(**SMALL)], expected_failed_checks=lambda estimator: CANNOT_HOLD)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
+
+
+@pytest.fixture(scope="module")
+def regressor(tmp_path_factory):
+    """A regressor whose model file has random weights: all but its accuracy can be tested."""
+    path = tmp_path_factory.mktemp("model") / "small-regressor.safetensors"
+    small_model(task="regression", members=1).save(str(path))
+    return TTTRegressor(**{**SMALL, "model": str(path)})
+
+
+def test_scikit_learns_checks_of_the_regressor(regressor):
+    cannot = CANNOT_HOLD | {"check_regressors_train": "random weights have learned nothing"}
+    results = check_estimator(regressor, expected_failed_checks=cannot, on_skip=None, on_fail="raise")
+    assert {r["check_name"] for r in results if r["status"] == "xfail"} <= cannot.keys()
+    assert len([r for r in results if r["status"] == "passed"]) > 40
+
+
+def test_the_regressor_predicts_means_and_quantiles_and_survives_saving(regressor, mixed_frame, tmp_path):
+    frame, y = mixed_frame
+    values = pd.Series(10.0 * y, name="price")
+    fitted = clone(regressor).set_params(steps=2, guard="off").fit(frame, values)
+    assert [step["number"] for step in fitted.history_] == [1, 2]
+    mean, quantiles = fitted.predict(frame), fitted.predict_quantiles(frame, [0.1, 0.5, 0.9])
+    assert mean.shape == (120,)
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    fitted.save(tmp_path)
+    loaded = TTTRegressor.load(tmp_path, device="cpu")
+    assert np.array_equal(loaded.predict(frame), mean)
+    assert loaded.bundle_.schema.target == "price"
+    with pytest.raises(BundleError, match="is for regression"):
+        TTTClassifier.load(tmp_path, device="cpu")
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    out = tmp_path / "predictions.csv"
+    assert (
+        run(["predict", str(tmp_path), str(tmp_path / "new.csv"), "--out", str(out), "--device", "cpu"]) == 0
+    )
+    written = pd.read_csv(out)
+    assert list(written.columns) == ["prediction", "q0.05", "q0.25", "q0.5", "q0.75", "q0.95"]
+    assert np.allclose(written["prediction"], mean, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

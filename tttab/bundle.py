@@ -162,6 +162,8 @@ def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict
         "stopped": adapted.stopped,
         "seconds": adapted.seconds,
         "held_out_loss": {"before": adapted.before, "after": adapted.after},
+        "held_out_ece": {"before": adapted.ece_before, "after": adapted.ece_after},
+        "precision": adapted.precision,
     }
 
 

@@ -56,6 +56,8 @@ class _TestTimeEstimator(BaseEstimator):
         rule: str = "full",
         steps: int = 50,
         lr: float = 3e-4,
+        optimizer: str = "adamw",
+        guard: str = "loss",
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -66,6 +68,8 @@ class _TestTimeEstimator(BaseEstimator):
         self.rule = rule
         self.steps = steps
         self.lr = lr
+        self.optimizer = optimizer
+        self.guard = guard
         self.model = model
         self.device = device
         self.max_memory = max_memory
@@ -193,7 +197,7 @@ class _TestTimeEstimator(BaseEstimator):
         return self.bundle_.schema.apply(frame)
 
     def _schedule(self) -> Schedule:
-        return Schedule(steps=self.steps, lr=self.lr)
+        return Schedule(steps=self.steps, lr=self.lr, optimizer=self.optimizer, guard=self.guard)
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
@@ -235,6 +239,8 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         rule: which weights move; `none` is plain in-context learning.
         steps: gradient steps at most.
         lr: learning rate.
+        optimizer: `adamw` over several steps, or `sgd-1`, one step whose size a line search finds.
+        guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         model: `auto`, a name of `tttab models list`, or the path of a tabpfn checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
@@ -295,7 +301,13 @@ class TTTRegressor(RegressorMixin, _TestTimeEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the mean of the predicted distribution, shape (rows,)."""
-        return self.bundle_.server.predict(self._check_rows(X)).astype(np.float64)
+        x = self._check_rows(X)
+        return self.bundle_.server.predict(x).astype(np.float64)
+
+    def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
+        """Return quantiles of the predicted distribution, shape (rows, quantiles)."""
+        x = self._check_rows(X)
+        return self.bundle_.server.predict_quantiles(x, quantiles).astype(np.float64)
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         return np.asarray(y, dtype=np.float64), ()

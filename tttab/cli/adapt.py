@@ -151,12 +151,8 @@ def _bundle(unit: Unit, adapted: Adapted) -> Bundle:
 
 
 def _before_and_after(unit: Unit, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
-    from tttab.metrics import classification_metrics
-
-    before, after = (
-        classification_metrics(y, session.serve(unit.context).predict(x))
-        for session in (unit.session, adapted.session)
-    )
+    servers = [session.serve(unit.context) for session in (unit.session, adapted.session)]
+    before, after = (server.metrics(x, y, server.predict(x)) for server in servers)
     return {"rows": len(y), "before": before, "after": after}
 
 

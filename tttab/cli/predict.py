@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PIECE = 20_000
 """Rows read, predicted and written at a time."""
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""What is written beside the mean for a regression bundle."""
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +46,7 @@ def predict(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
 ) -> None:
-    """Predict new rows with a bundle: the likeliest class and each class's probability.
+    """Predict new rows with a bundle: class and probabilities, or mean and quantiles.
 
     Example: [bold]tttab predict churn new.csv --out predictions.csv[/]
     """
@@ -107,9 +109,12 @@ class Served:
         import numpy as np
         import pandas as pd
 
-        p = self._bundle.server.predict(x)
+        server = self._bundle.server
         if not self._bundle.schema.classes:
-            return pd.DataFrame({"prediction": p})
+            quantiles = server.predict_quantiles(x, QUANTILES)
+            named = {f"q{level:g}": quantiles[:, number] for number, level in enumerate(QUANTILES)}
+            return pd.DataFrame({"prediction": server.predict(x), **named})
+        p = server.predict(x)
         classes = np.array(self._bundle.schema.classes, dtype=object)
         best = classes[p.argmax(axis=1)]
         self.predicted.update(best.tolist())
