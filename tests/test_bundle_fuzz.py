@@ -18,7 +18,7 @@ from tttab.bundle import load_bundle, save_bundle
 from tttab.errors import BundleError
 from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
-INPUTS = int(os.environ.get("TTTAB_FUZZ", "300"))
+INPUTS = int(os.environ.get("TTTAB_FUZZ", "150"))
 FUZZ = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 NASTY = st.sampled_from(
     [

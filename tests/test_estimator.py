@@ -196,6 +196,16 @@ def test_equal_seeds_give_equal_predictions(learnable):
     assert not np.array_equal(first, third)
 
 
+def test_context_and_optimiser_can_be_chosen(learnable):
+    x, y = learnable
+    chosen = TTTClassifier(**SMALL, context="kcenter", optimizer="sgd-1").fit(x, y)
+    plain = TTTClassifier(**SMALL).fit(x, y)
+    assert not chosen.bundle_.x.equals(plain.bundle_.x)
+    assert chosen.predict_proba(x).shape == (90, 2)
+    with pytest.raises(RequestError, match="no choice of context"):
+        TTTClassifier(**SMALL, context="far").fit(x, y)
+
+
 def test_cross_validation_pipelines_and_grid_search(learnable):
     x, y = learnable
     estimator = TTTClassifier(**SMALL)

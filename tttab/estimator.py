@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from tttab.adapt import Adaptation, Adapted, Schedule
 from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
+from tttab.contexts import choose_context
 from tttab.core import Task
 from tttab.data.build import convert_features
 from tttab.data.columns import label_text
@@ -57,6 +58,8 @@ class _TestTimeEstimator(BaseEstimator):
         steps: int = 50,
         lr: float = 3e-4,
         optimizer: str = "adamw",
+        context: str = "stratified",
+        split: str = "fixed",
         guard: str = "loss",
         model: str = "auto",
         device: str = "auto",
@@ -69,6 +72,8 @@ class _TestTimeEstimator(BaseEstimator):
         self.steps = steps
         self.lr = lr
         self.optimizer = optimizer
+        self.context = context
+        self.split = split
         self.guard = guard
         self.model = model
         self.device = device
@@ -93,6 +98,8 @@ class _TestTimeEstimator(BaseEstimator):
         schema = Schema(_columns(x, kinds), _target_name(y, x.columns), self._task, classes)
         seed = _seed(self.random_state)
         split = _divide(codes, self.n_context, self.n_queries, len(classes), seed)
+        if split.k:
+            split = choose_context(split, self.context, x, codes, classes=len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
         self.n_context_, self.n_queries_ = split.n, split.k
         self.history_ = [asdict(step) for step in adapted.history]
@@ -197,7 +204,8 @@ class _TestTimeEstimator(BaseEstimator):
         return self.bundle_.schema.apply(frame)
 
     def _schedule(self) -> Schedule:
-        return Schedule(steps=self.steps, lr=self.lr, optimizer=self.optimizer, guard=self.guard)
+        names = ("steps", "lr", "optimizer", "split", "guard")
+        return Schedule(**{name: getattr(self, name) for name in names})
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
@@ -240,6 +248,8 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         steps: gradient steps at most.
         lr: learning rate.
         optimizer: `adamw` over several steps, or `sgd-1`, one step whose size a line search finds.
+        context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
+        split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         model: `auto`, a name of `tttab models list`, or the path of a tabpfn checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
