@@ -5,6 +5,8 @@ What does not belong here: models, training, test-time training (`tttab.theory.t
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,9 +127,8 @@ def _make(options: TransformerOptions, settings: Any) -> Any:
                     text = f"loss {event.loss:.3f}"
                     bar.update(task, completed=event.step, total=event.steps, info=text)
     except KeyboardInterrupt:
-        raise Interrupted(
-            "pre-training interrupted; its state is kept", "run the same command again"
-        ) from None
+        again = shlex.join(["tttab", *sys.argv[1:]])
+        raise Interrupted("pre-training interrupted; its state is kept", again) from None
     return opened
 
 
