@@ -35,17 +35,17 @@ from test_bench_executors import CELLS
 from tttab.bench.executors import Engine, execute
 from tttab.bench.plan import units
 from tttab.bench.store import read_store
-folder, jobs = sys.argv[1], int(sys.argv[2])
+folder, jobs, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 done = read_store(folder).done
 missing = [cell for cell in CELLS if cell.key not in done]
-for record in execute(units(missing), SlowWork(0.03), folder, Engine(jobs=jobs)):
+for record in execute(units(missing), SlowWork(pause), folder, Engine(jobs=jobs)):
     print(record.cell.key, flush=True)
 """
 
 
-def start(folder, jobs=1):
+def start(folder, jobs=1, pause=0.03):
     paths = {"PYTHONPATH": f"{ROOT}:{HERE}", "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(jobs)]
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(jobs), str(pause)]
     return subprocess.Popen(
         command, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -134,6 +134,19 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
     assert 0 < done <= len(CELLS)
     time.sleep(0.3)
     assert len(read_store(tmp_path).done) == done
+
+
+def test_workers_end_with_a_parent_that_was_killed(tmp_path):
+    import psutil
+
+    process = start(tmp_path, jobs=2, pause=2.0)  # the next units take 4 s: longer than we wait
+    process.stdout.readline()
+    workers = psutil.Process(process.pid).children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate(timeout=120)
+    _, alive = psutil.wait_procs(workers, timeout=2.5)
+    assert alive == []
 
 
 def test_ray_with_two_workers_one_killed_in_mid_run(tmp_path, truth, monkeypatch):

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -87,7 +89,7 @@ def _in_processes(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path, j
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     parallel = Parallel(jobs, backend="loky", return_as="generator_unordered", batch_size=1)
-    tasks = (delayed(_run_and_store)(unit, work, folder) for unit in units)
+    tasks = (delayed(_run_and_store)(unit, work, folder, os.getpid()) for unit in units)
     try:
         with closing(parallel(tasks)) as results:
             for records in results:
@@ -101,15 +103,28 @@ def _in_processes(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path, j
         get_reusable_executor().shutdown(wait=True, kill_workers=True)
 
 
-def _run_and_store(unit: tuple[Cell, ...], work: Work, folder: Path) -> list[Record]:
+def _run_and_store(unit: tuple[Cell, ...], work: Work, folder: Path, parent: int) -> list[Record]:
     """Run one unit in a worker process, which writes a file of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it stops the workers
+    _end_with(parent)
     writer = _own_writer(folder)
     done = []
     for record, machine in work(unit):
         writer.append(record, machine)
         done.append(record)
     return done
+
+
+@lru_cache
+def _end_with(parent: int) -> None:
+    """End this process within a second of `parent`: a killed benchmark must not go on computing unseen."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @lru_cache
