@@ -294,11 +294,14 @@ def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
 
 
 def _print_table(table: ReportTable, *, quiet: bool, over: str = "") -> None:
+    from tttab.report.tables import cell_text
+
     if not table.rows and not table.notes:
         return
     console.say(f"# {table.title} ({over})" if over else f"# {table.title}")
     if table.rows:
-        console.print_table(table.columns, table.rows, left=table.left)
+        rows = [[cell_text(value) for value in row] for row in table.rows]
+        console.print_table(table.columns, rows, left=table.left)
     for remark in table.notes:
         console.note(remark, quiet=quiet)
 
