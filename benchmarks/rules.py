@@ -21,6 +21,7 @@ import sys
 import time
 import warnings
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 
 TABLES = (
@@ -82,6 +83,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--phases", type=int, default=len(PHASES), help="1: rules; 2: fine-tuning too; 3: variants too"
     )
+    parser.add_argument("--steps", type=int, default=50, help="steps of adamw")
+    parser.add_argument("--test-size", type=int, help="test rows at most [default: tttab's own]")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this")
     parser.add_argument("--summary", action="store_true", help="only make the tables of what is there")
     return parser.parse_args()
@@ -100,14 +103,14 @@ def run_all(args: argparse.Namespace, store: Path) -> None:
     done = {key(row) for row in read(store)}
     deadline = time.time() + 60 * args.minutes
     work = [
-        (table, seed, n, arms, args.device, args.model, deadline)
+        Unit(table, seed, n, arms, args, deadline)
         for phase in PHASES[: args.phases]
         for seed in range(args.seeds)
         for n in map(int, args.sizes.split(","))
         for table in args.tables.split(",")
         if (arms := [arm for arm in phase if (table, seed, n, arm) not in done])
     ]
-    start, cells, finished = time.time(), sum(len(unit[3]) for unit in work), 0
+    start, cells, finished = time.time(), sum(len(unit.arms) for unit in work), 0
     context = multiprocessing.get_context("spawn")
     with store.open("a") as file, ProcessPoolExecutor(args.jobs, context, initializer=prepare) as pool:
         waiting = {pool.submit(run_unit, unit) for unit in work}
@@ -147,24 +150,41 @@ def open_once(model: str, device: str):
     return _sessions[model, device]
 
 
-def run_unit(unit: tuple) -> list[dict]:
-    """Run the arms of one (table, seed, n) until the deadline; a failed cell says why."""
-    table_name, seed, n, arms, device, model, deadline = unit
+@dataclass(frozen=True)
+class Unit:
+    """One (table, seed, n) and the arms that are still to be run on it."""
+
+    table: str
+    seed: int
+    n: int
+    arms: list[str]
+    args: argparse.Namespace
+    deadline: float
+
+
+def run_unit(unit: Unit) -> list[dict]:
+    """Run the arms until the deadline; a failed cell says why."""
     from tttab.data import load_table
     from tttab.splits import SplitRequest, split_rows
 
-    if time.time() > deadline:
+    if time.time() > unit.deadline:
         return []
-    table, session = load_table(table_name), open_once(model, device)
-    split = split_rows(table.y, SplitRequest(n, 1000), seed, classes=len(table.classes))
-    bench = Bench(table, split, session, model, seed)
+    args = unit.args
+    table, session = load_table(unit.table), open_once(args.model, args.device)
+    request = SplitRequest(unit.n, 1000, args.test_size and min(args.test_size, len(table) // 4))
+    split = split_rows(table.y, request, unit.seed, classes=len(table.classes))
+    bench = Bench(table, split, session, args, unit.seed)
+    common = {
+        "table": unit.table, "seed": unit.seed, "n": unit.n, "k": split.k, "test": len(split.test),
+        "steps": args.steps, "model": session.info.file, "sha256": session.info.sha256,
+        "machine": machine(session.device),
+    }  # fmt: skip
     rows = []
-    for arm in arms:
-        if time.time() > deadline:
+    for arm in unit.arms:
+        if time.time() > unit.deadline:
             break
         start = time.perf_counter()
-        row = {"table": table_name, "seed": seed, "n": n, "k": split.k, "arm": arm, "test": len(split.test)}
-        row |= {"model": session.info.file, "sha256": session.info.sha256, "machine": machine(session.device)}
+        row = {**common, "arm": arm}
         try:
             row |= bench.run(arm)
         except Exception as error:
@@ -184,8 +204,8 @@ def machine(device) -> str:
 class Bench:
     """One table under one split: the arms share what is prepared."""
 
-    def __init__(self, table, split, session, model, seed) -> None:
-        self.table, self.split, self.session, self.model, self.seed = table, split, session, model, seed
+    def __init__(self, table, split, session, args, seed) -> None:
+        self.table, self.split, self.session, self.args, self.seed = table, split, session, args, seed
         self._ready: dict = {}
 
     def rows(self, which):
@@ -232,17 +252,22 @@ class Bench:
         peak = Peak(self.session.device)
         run = Adaptation(
             self.session, get_rule(rule), context, self.rows(self.split.queries),
-            Schedule(**{"guard": "loss", "precision": "fp32"} | schedule), self.seed, others=GUARDS[1:],
+            Schedule(**{"steps": self.args.steps, "guard": "loss", "precision": "fp32"} | schedule),
+            self.seed, others=GUARDS[1:],
         )  # fmt: skip
         for _ in run:
             pass
         result = run.result
-        kept = {"loss": result.session, **result.others}
+        judged = self.judge(result.session, context, test)
+        kept = {
+            name: judged if same_weights(other, result.session) else self.judge(other, context, test)
+            for name, other in result.others.items()
+        }
         return {
             "rule": rule,
             "schedule": schedule,
-            "metrics": self.judge(kept["loss"], context, test),
-            "guards": {name: self.judge(session, context, test) for name, session in kept.items()},
+            "metrics": judged,
+            "guards": {"loss": judged, **kept},
             "held_out": [result.before, result.after, result.ece_before, result.ece_after],
             "step": result.step,
             "size": result.size,
@@ -262,7 +287,7 @@ class Bench:
         from tttab.metrics import classification_metrics
         from tttab.models.catalog import resolve
 
-        path, _ = resolve(self.model, "classification")
+        path, _ = resolve(self.args.model, "classification")
         settings = {"model_path": path, "ignore_pretraining_limits": True}
         model = FinetunedTabPFNClassifier(
             device=str(self.session.device), random_state=self.seed, time_limit=FINETUNE_SECONDS,
@@ -291,6 +316,13 @@ class Bench:
                 for rows in np.array_split(np.arange(len(test)), -(-len(test) // 500))
             ]
         return classification_metrics(test.y.cpu().numpy(), np.concatenate(parts))
+
+
+def same_weights(one, other) -> bool:
+    import torch
+
+    pairs = zip(one.module.parameters(), other.module.parameters(), strict=True)
+    return one.temperature == other.temperature and all(torch.equal(a, b) for a, b in pairs)
 
 
 class Peak:
