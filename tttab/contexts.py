@@ -36,8 +36,7 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
     Raises:
         RequestError: there is no such choice.
     """
-    if how not in CHOICES:
-        raise RequestError(f"no choice of context is called {how!r}", f"--context {'|'.join(CHOICES)}")
+    check_choice(how)
     if how == "stratified":
         return split
     labelled = np.sort(np.concatenate([split.context, split.queries]))
@@ -45,6 +44,12 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
     chosen = labelled[_every_class_first(order, y[labelled], split.n, classes)]
     rest = np.setdiff1d(labelled, chosen)
     return replace(split, context=chosen, queries=numpy_stream(split.seed, "queries", how).permutation(rest))
+
+
+def check_choice(how: str) -> None:
+    """Raise RequestError where there is no such choice of context."""
+    if how not in CHOICES:
+        raise RequestError(f"no choice of context is called {how!r}", f"--context {'|'.join(CHOICES)}")
 
 
 def point_cloud(x: pd.DataFrame) -> np.ndarray:
