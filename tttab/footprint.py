@@ -74,16 +74,17 @@ def measure_step(session: Any, context: Any, queries: Any) -> Footprint:
 
 
 def _measure(session: Any, context: Any, queries: Any) -> Footprint:
-    """Fit a line through three samples: one, more context rows, more queries."""
+    """Solve for the four terms of a footprint from four samples."""
     cells = sum(call.context.shape[1] * (call.context.shape[2] + 1) for call in context.calls)
     row = 4 * VALUES_PER_CELL * cells * session.module.embedding_dim * len(session.layers)
     most = min(LARGEST_SAMPLE, context.n // 2, len(queries) // 2)
     rows = max(1, min(most, max(SMALLEST_SAMPLE, SAMPLE_BYTES // (2 * row))))
-    base = _peak(session, context, queries, rows, rows)
-    per_context = (_peak(session, context, queries, min(2 * rows, context.n), rows) - base) / rows
-    per_query = (_peak(session, context, queries, rows, min(2 * rows, len(queries))) - base) / rows
-    fixed = base - rows * (per_context + per_query)
-    return Footprint(max(0.0, fixed), max(0.0, per_context), max(0.0, per_query))
+    n, q = min(2 * rows, context.n), min(2 * rows, len(queries))
+    sizes = [(rows, rows), (n, rows), (rows, q), (n, q)]
+    terms = np.array([(1, n, q, n * (n + q)) for n, q in sizes], dtype=float)
+    peaks = np.array([_peak(session, context, queries, n, q) for n, q in sizes], dtype=float)
+    fitted = np.linalg.lstsq(terms, peaks, rcond=None)[0]
+    return Footprint(*np.maximum(fitted, 0.0).tolist())
 
 
 def held_bytes(device: torch.device) -> int:

@@ -19,8 +19,6 @@ from tttab.errors import MemoryPlanError, RequestError
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 256 * 1024**2
 """Left free for what no plan sees: the data, the other arms, the serving cache."""
-SLACK = 1.15
-"""Resident memory per byte of tensors: what the allocator loses."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -34,22 +32,33 @@ class Mode:
     """Recompute activations in the backward pass."""
     cost: float
     """Time per row, in forward passes: a backward pass costs two."""
+    slack: float
+    """Resident memory per byte of tensors: measured at 1.03 plain and 2.4 recomputed, where many short-lived
+    blocks leave gaps that the allocator keeps (glibc, tests/memory_probe.py)."""
 
 
-MODES = (Mode(False, False, 3.0), Mode(True, False, 4.0), Mode(False, True, 4.0), Mode(True, True, 5.0))
+MODES = (
+    Mode(False, False, 3.0, 1.2),
+    Mode(True, False, 4.0, 1.5),
+    Mode(False, True, 4.0, 2.5),
+    Mode(True, True, 5.0, 2.5),
+)
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What a training step allocates, bytes: a line in the number of rows."""
+    """What a training step allocates, bytes: linear in the rows, and attention where it is written out."""
 
     fixed: float
     context_row: float
     query_row: float
+    pair: float = 0.0
+    """Per pair of a context row and a row that attends to it."""
 
     def bytes(self, context_rows: int, query_rows: int) -> float:
         """Return the peak with so many rows."""
-        return self.fixed + self.context_row * context_rows + self.query_row * query_rows
+        rows = self.context_row * context_rows + self.query_row * query_rows
+        return self.fixed + rows + self.pair * context_rows * (context_rows + query_rows)
 
 
 @dataclass(frozen=True)
@@ -88,10 +97,9 @@ class Demand:
     batch: int
     """Query rows of a step; a chunk is at most this."""
 
-    @property
-    def room(self) -> float:
-        """Bytes left for activations."""
-        return (self.budget - self.held - 5 * self.weights - RESERVE) / SLACK
+    def room(self, mode: Mode) -> float:
+        """Return the bytes left for the tensors of a step."""
+        return (self.budget - self.held - 5 * self.weights - RESERVE) / mode.slack
 
 
 def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
@@ -107,7 +115,7 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
     plans, feet = [], {}
     for mode in MODES:
         feet[mode] = measure(mode)
-        chunk = _largest_chunk(demand, feet[mode])
+        chunk = _largest_chunk(demand, mode, feet[mode])
         if chunk >= 1:
             plans.append((_time(demand, mode, chunk), chunk, mode))
         if chunk == demand.batch:
@@ -115,13 +123,14 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
     if not plans:
         raise _nothing_fits(demand, feet)
     _, chunk, mode = min(plans, key=lambda plan: plan[0])
-    activations = SLACK * feet[mode].bytes(demand.context_rows, chunk)
+    activations = mode.slack * feet[mode].bytes(demand.context_rows, chunk)
     return Plan(chunk, mode, int(5 * demand.weights + activations))
 
 
-def _largest_chunk(demand: Demand, foot: Footprint) -> int:
-    left = demand.room - foot.bytes(demand.context_rows, 0)
-    return int(max(0, min(demand.batch, left // max(1.0, foot.query_row))))
+def _largest_chunk(demand: Demand, mode: Mode, foot: Footprint) -> int:
+    left = demand.room(mode) - foot.bytes(demand.context_rows, 0)
+    row = foot.query_row + foot.pair * demand.context_rows
+    return int(max(0, min(demand.batch, left // max(1.0, row))))
 
 
 def _time(demand: Demand, mode: Mode, chunk: int) -> float:
@@ -131,10 +140,11 @@ def _time(demand: Demand, mode: Mode, chunk: int) -> float:
 
 
 def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:
-    least = min(feet.values(), key=lambda foot: foot.bytes(demand.context_rows, 1))
-    budget = demand.budget - SLACK * (demand.room - least.bytes(demand.context_rows, 1))
-    rows = int((demand.room - least.bytes(0, 1)) // max(1.0, least.context_row))
-    smaller = f", or --n {rows}" if rows >= 1 else ""
+    mode = min(feet, key=lambda mode: mode.slack * feet[mode].bytes(demand.context_rows, 1))
+    foot = feet[mode]
+    budget = demand.budget - mode.slack * (demand.room(mode) - foot.bytes(demand.context_rows, 1))
+    rows = next((n for n in range(demand.context_rows, 0, -1) if foot.bytes(n, 1) <= demand.room(mode)), 0)
+    smaller = f", or --n {rows}" if rows else ""
     return MemoryPlanError(
         f"{format_bytes(demand.budget)} of memory cannot hold a training step with "
         f"{demand.context_rows:,} context rows",
