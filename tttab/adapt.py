@@ -21,7 +21,15 @@ from tttab.batches import Batch, Labelled, get_source
 from tttab.core import Rule, Session
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.guards import Choice, Score, check_guard
-from tttab.memory import DEFAULT_BUDGET, Demand, Mode, Plan, is_out_of_memory, plan_step
+from tttab.memory import (
+    DEFAULT_BUDGET,
+    Demand,
+    Mode,
+    Plan,
+    format_bytes,
+    is_out_of_memory,
+    plan_step,
+)
 from tttab.metrics import calibration_error
 from tttab.optimisers import Move, NotFinite, get_optimiser
 from tttab.precision import check_precision, choose_precision
@@ -126,6 +134,16 @@ class Adapted:
     """The arithmetic of the training steps."""
     others: dict[str, Any] = field(default_factory=dict)
     """Sessions with the weights that other guards would have kept, by guard."""
+
+    @property
+    def manner(self) -> str:
+        """In words: the arithmetic of the training steps, and the pieces they were cut into."""
+        if self.plan is None:
+            return "nothing was trained"
+        pieces = f"{self.plan.chunk:,} queries at a time"
+        pieces += ", member by member" if self.plan.by_member else ""
+        pieces += ", activations recomputed" if self.plan.checkpointing else ""
+        return f"trained in {self.precision}, {pieces}, about {format_bytes(self.plan.needed)} planned"
 
 
 class Adaptation:

@@ -84,6 +84,7 @@ def adapt(
         console.note(_division(unit), quiet=quiet)
         check_writable(out)
         adapted = _adapt(unit, quiet)
+        console.note(adapted.manner, quiet=quiet)
         bundle = _bundle(unit, adapted)
     save_bundle(out, bundle)
     remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tttab.cli import console
-from tttab.errors import RequestError
 
 if TYPE_CHECKING:
     from tttab.adapt import Schedule
@@ -30,7 +29,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     Raises:
         TttabError: a request that does not fit; nothing has been written.
     """
-    from tttab.contexts import CHOICES, choose_context
+    from tttab.contexts import check_choice, choose_context
     from tttab.memory import parse_bytes
     from tttab.rules import get_rule
     from tttab.splits import SplitRequest, split_rows
@@ -38,10 +37,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     budget = parse_bytes(request["max_memory"])
     schedule = _schedule(request)
     get_rule(request["rule"])
-    if request["context"] not in CHOICES:
-        raise RequestError(
-            f"no choice of context is called {request['context']!r}", f"--context {'|'.join(CHOICES)}"
-        )
+    check_choice(request["context"])
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 

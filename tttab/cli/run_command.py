@@ -100,6 +100,9 @@ def run(
         if out is not None:
             check_writable(out)
         outcomes = _run_arms(unit, quiet)
+    for outcome in outcomes:
+        if outcome.adapted is not None:
+            console.note(f"{outcome.row.arm}: {outcome.adapted.manner}", quiet=quiet)
     remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))
     document = _document(request, unit, outcomes, remarks)
     if out is not None:
@@ -183,6 +186,7 @@ def _arm(outcome: Outcome) -> dict[str, Any]:
         extra = {
             "held_out": {"before": adapted.before, "after": adapted.after},
             "chunk": adapted.plan.chunk if adapted.plan else None,
+            "precision": adapted.precision,
             "stopped": adapted.stopped,
         }
     return {name: row[name] for name in names} | extra
