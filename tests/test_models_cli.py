@@ -121,6 +121,13 @@ def test_a_damaged_download_never_lands(stand_in):
     assert list(place_of(known("tabpfn-v2")).parent.iterdir()) == []
 
 
+def test_offline_means_offline(monkeypatch):
+    monkeypatch.setenv("TTTAB_OFFLINE", "1")
+    with pytest.raises(ModelError, match="TTTAB_OFFLINE") as caught:
+        download(known("tabpfn-v2"))
+    assert "put the file at" in caught.value.hint
+
+
 def test_a_gated_version_shows_its_terms_and_names_the_way(capfd, monkeypatch):
     import tabpfn.browser_auth
 

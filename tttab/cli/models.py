@@ -18,6 +18,14 @@ models = typer.Typer(name="models", help="Model files: list, fetch and verify th
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=choices.models)]
 
+_SHORT = {
+    "trained on synthetic tables only": "synthetic",
+    "trained on synthetic tables, then further on real tables": "real too",
+    "trained on real tables too (older downloads), or a copy of its base file (newer ones)": "see docs",
+    "trained on what is not recorded here: see its model page": "not recorded",
+}
+"""What a model has seen, in a word: a terminal is narrow."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
@@ -39,13 +47,19 @@ def list_models(
     if as_json:
         console.print_json({"models": shown})
         return
-    columns = ("name", "task", "here", "MB", "licence", "trained on", "file")
     rows = [
-        (f["name"], f["task"], "yes" if f["here"] else "no", f["megabytes"], f["license"],
-         f["provenance"].removeprefix("trained on "), f["file"])
+        (f["name"], f["task"], "yes" if f["here"] else "no", f["megabytes"], f["license"], f["provenance"],
+         f["file"])
         for f in shown
     ]  # fmt: skip
-    console.print_table(columns, rows, left=tuple(name for name in columns if name != "MB"))
+    columns = ("name", "task", "here", "MB", "licence", "trained on", "file")
+    if console.stdout().is_terminal:  # what does not fit a line stands in the pipe and in the JSON
+        rows = [
+            (*row[:4], row[4].split(", ")[-1].removeprefix("Apache 2.0 with "), _SHORT[row[5]])
+            for row in rows
+        ]
+        columns = columns[:6]
+    console.print_table(columns, rows, left=("task", "here", "licence", "trained on", "file"))
     folders = sorted({fact["folder"] for fact in facts})
     console.note(f"looked for in: {', '.join(folders)} (official files: TABPFN_MODEL_CACHE_DIR moves it)")
 

@@ -47,7 +47,7 @@ class KnownModel:
     @property
     def license(self) -> str:
         """The licence in words."""
-        return self.family.license if self.family else "MIT, as tttab"
+        return self.family.license if self.family else "MIT"
 
 
 _BUNDLED = (
@@ -117,6 +117,8 @@ def download(model: KnownModel) -> Path:
     """
     if model.family is None:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
+    if os.environ.get("TTTAB_OFFLINE", "0") not in ("", "0"):
+        raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
     environment.prepare()
     from tabpfn.constants import ModelVersion
     from tabpfn.model_loading import download_model

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 SYNTHETIC = "trained on synthetic tables only"
 REAL = "trained on synthetic tables, then further on real tables"
-ALIAS = (
-    "older downloads: further trained on real tables; newer ones: a copy of the base file (compare hashes)"
-)
+ALIAS = "trained on real tables too (older downloads), or a copy of its base file (newer ones)"
+"""In 2026 the model page replaced these files by copies of their base: the hash tells which one is there."""
 UNSTATED = "trained on what is not recorded here: see its model page"
 
 _V2_CLASSIFIERS = (
