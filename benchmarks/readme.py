@@ -34,7 +34,7 @@ def _filled(block: re.Match[str]) -> str:
 def output_of(command: str) -> str:
     """Return what a command prints on stdout when that is a terminal; notes on stderr come first."""
     arguments = [sys.executable, "-m", *shlex.split(command)]
-    env = os.environ | {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb"}
+    env = os.environ | {"COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "xterm"}
     ours, theirs = pty.openpty()
     done = subprocess.Popen(arguments, stdout=theirs, stderr=subprocess.PIPE, env=env)
     os.close(theirs)

@@ -168,7 +168,7 @@ def parse_bytes(text: str) -> int:
 def format_bytes(count: float) -> str:
     """Return a size in words a person reads: `2.7 MiB`."""
     for unit in ("B", "KiB", "MiB"):
-        if count < 1024:
+        if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"

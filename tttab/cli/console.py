@@ -59,10 +59,13 @@ def print_table(
             sys.stdout.write("\t".join(" ".join(cell.split()) for cell in line) + "\n")
         return
     table = Table(
-        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
-    )
-    for name in columns:
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=name not in left)
+        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD,
+        show_edge=False, padding=0,
+    )  # fmt: skip
+    for place, name in enumerate(columns):
+        # Only running text may be wrapped: a cut figure is worse than a wide table.
+        words = any(" " in line[place] for line in lines) and name in left
+        table.add_column(name, justify="left" if name in left else "right", no_wrap=not words)
     for line in lines:
         table.add_row(*[_escape(cell) for cell in line])
     stdout().print(table)

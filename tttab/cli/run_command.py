@@ -213,7 +213,7 @@ def _table(arms: list[dict[str, Any]], *, stacked: bool) -> tuple[list[str], lis
     costs = [_cost_cells(arm) for arm in arms]
     lead = [[arm["arm"], str(arm["n_context"] or "-")] for arm in arms]
     if stacked:
-        columns = ["arm", "rows\nread", *(LABELS[name] for name in names)]
+        columns = ["arm", "rows\nread", *(LABELS[name].replace(" ", "\n") for name in names)]
         columns += ["adapt\ns", "ms per\n1,000", "KV\ncache"]
         figures = [
             [f"{value}\n{delta}" for value, delta in zip(*pair, strict=True)]
