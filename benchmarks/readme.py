@@ -18,6 +18,7 @@ from pathlib import Path
 
 README = Path(__file__).parent.parent / "README.md"
 BLOCK = re.compile(r"(<!-- output: (?P<command>[^>]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+STYLE = re.compile(r"\x1b\[[0-9;]*m")
 WIDTH = 100
 
 
@@ -42,7 +43,7 @@ def output_of(command: str) -> str:
     notes = done.stderr.read().decode() if done.stderr else ""
     if done.wait():
         raise SystemExit(notes)
-    lines = (notes + printed.replace("\r\n", "\n")).splitlines()
+    lines = STYLE.sub("", notes + printed.replace("\r\n", "\n")).splitlines()
     return "\n".join(line.rstrip() for line in lines if line.strip()) + "\n"
 
 
