@@ -177,7 +177,7 @@ def done_cells(out: Path) -> set[str]:
     from tttab.bench.store import read_store
 
     return (
-        {record.row.key for record in read_store(out).records() if not record.row.error}
+        {record.row.key for record in read_store(out).records if not record.row.error}
         if out.exists()
         else set()
     )

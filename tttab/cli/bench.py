@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     ctx: typer.Context,
-    suite: Annotated[str | None, typer.Option(help="A suite of datasets.yaml [default: offline].")] = None,
+    suite: Annotated[str | None, typer.Option(help="A suite of datasets.yaml (default: offline).")] = None,
     datasets: Annotated[
         str | None, typer.Option(help="Instead of a suite: names, OpenML ids or files, with commas.")
     ] = None,
@@ -48,15 +48,15 @@ def bench(
         str, typer.Option("--n", help="Context sizes for icl@n and ttt@n+k, with commas.")
     ] = "50,100,200,400,600,800,1000",
     k: Annotated[int, typer.Option("--k", help="Training queries under the budget `paper`.")] = 1000,
-    arms: Annotated[str | None, typer.Option(help="Arms, with commas [default: all].")] = None,
-    ttt_at: Annotated[str, typer.Option(help="Context sizes for ttt@n+k [default: all].")] = "",
+    arms: Annotated[str | None, typer.Option(help="Arms, with commas (default: all).")] = None,
+    ttt_at: Annotated[str, typer.Option(help="Context sizes for ttt@n+k (default: all).")] = "",
     controls_at: Annotated[str, typer.Option(help="Context sizes for the other arms.")] = "200",
     seeds: Annotated[str, typer.Option(help="How many (5), or which (0,3,7 or 5-9).")] = "5",
     budget: Annotated[
         str, typer.Option(help="Labels: `paper` (k beside the context) or `equal` (1,000 in all).")
     ] = "paper",
     test_size: Annotated[
-        int | None, typer.Option(help="Test rows [default: a quarter of the table, at most 2,000].")
+        int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
     model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
     rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
@@ -69,7 +69,7 @@ def bench(
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads per process; they change the last digits.")] = 1,
     engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster [default: a local one].")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster (default: a local one).")] = None,
     cell_gpus: Annotated[float, typer.Option(help="GPUs, or a share, that a Ray task needs.")] = 0.0,
     cell_memory: Annotated[float, typer.Option(help="GiB of memory that a Ray task needs.")] = 0.0,
     export: Annotated[

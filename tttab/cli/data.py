@@ -141,7 +141,7 @@ def get_data(
 
 @data.command("check")
 def check_catalog(
-    file: Annotated[Path | None, typer.Argument(help="A datasets.yaml [default: tttab's own].")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A datasets.yaml (default: tttab's own).")] = None,
 ) -> None:
     """Check a datasets.yaml; a fault is named with its line.
 

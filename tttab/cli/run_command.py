@@ -53,11 +53,11 @@ def run(
         int | None, typer.Option(help="An OpenML task instead: its data set, target and official split.")
     ] = None,
     fold: Annotated[int, typer.Option(help="Which fold of the task's official split.")] = 0,
-    target: Annotated[str | None, typer.Option(help="Target column of a file [default: the last].")] = None,
+    target: Annotated[str | None, typer.Option(help="Target column of a file (default: the last).")] = None,
     n: options.N = 200,
     k: options.K = 1000,
     test_size: Annotated[
-        int | None, typer.Option(help="Test rows [default: a quarter of the table, at most 2,000].")
+        int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
     seed: options.Seed = 0,
     model: options.Model = "auto",
