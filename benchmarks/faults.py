@@ -328,7 +328,7 @@ FAULTS = {
     "kill adapt": kill_adapt,
     "kill bench": kill_bench,
     "full disk": full_disk,
-    "full disk, bench": full_disk_bench,
+    "full disk bench": full_disk_bench,
     "read-only": read_only,
     "no home": no_home,
     "clock": jumping_clock,
