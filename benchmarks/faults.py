@@ -220,7 +220,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path | None]:
     try:
         yield disk
     finally:
-        subprocess.run(["umount", str(disk)], check=False)
+        subprocess.run(["umount", "-l", str(disk)], check=False)
 
 
 def full_disk(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
