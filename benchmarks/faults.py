@@ -248,7 +248,7 @@ def full_disk(tally: Tally, folder: Path, times: int, rng: random.Random) -> Non
 def full_disk_bench(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
     """a disk that is full while `tttab bench` appends"""
     data = table(folder)
-    with mounted(folder, "size=16k") as disk:
+    with mounted(folder, "size=8k") as disk:
         if disk is None:
             tally.skipped = "skipped: mounting needs root"
             return

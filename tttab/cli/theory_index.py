@@ -5,7 +5,7 @@ What does not belong here: any computation (`tttab.theory`), the transformers (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -74,18 +74,23 @@ class Ablations:
     link_fixed: Annotated[bool, typer.Option(help="The same link for every task.")] = False
 
 
+PANEL = "Single-index models and transformers (arXiv 2509.25741)"
+
+
 def register(theory: typer.Typer) -> None:
     """Add the commands to `tttab theory`."""
     from tttab.cli.theory_transformer import transformer
 
-    panel = {"rich_help_panel": "Single-index models and transformers (arXiv 2509.25741)"}
-    theory.command(**panel)(exponents)
-    theory.command(**panel)(spread(StageOne, "stage")(spread(Common)(weak)))
-    theory.command(**panel)(spread(Common)(strong))
-    theory.command("single-index", **panel)(
-        spread(Ablations, "ablations")(spread(StageOne, "stage")(spread(Common)(single_index)))
-    )
-    theory.command(**panel)(transformer)
+    def add(name: str, command: Callable[..., Any], words: str) -> None:
+        example = f"Example: [bold]tttab theory {name} {words}[/]"
+        theory.command(name, rich_help_panel=PANEL, epilog=example)(command)
+
+    add("exponents", exponents, "--link 'He3 + 0.5*He4'")
+    add("weak", spread(StageOne, "stage")(spread(Common)(weak)), "--plot weak.svg")
+    add("strong", spread(Common)(strong), "--plot strong.svg")
+    pipeline = spread(Ablations, "ablations")(spread(StageOne, "stage")(spread(Common)(single_index)))
+    add("single-index", pipeline, "--no-distill")
+    add("transformer", transformer, "--paper B --plot context.svg")
 
 
 def exponents(

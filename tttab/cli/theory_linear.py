@@ -68,11 +68,24 @@ class MatrixOptions(Options):
     trials: Annotated[int, typer.Option(help="Simulated trials per point.")] = 4_000
 
 
+EXAMPLES = {
+    "phase": " --d 60 --plot phase.svg",
+    "samples": " --d 100 --plot samples.svg",
+    "context": " --d 300 --trials 20000",
+    "alignment": " --plot alignment.svg",
+    "steps": " --d 60 --json",
+    "noise": " --convention F",
+    "step-size": " --plot step-size.png",
+    "all": " --out figures",
+}
+
+
 def register(theory: typer.Typer) -> None:
     """Add the commands to `tttab theory`."""
     for command in (phase, samples, context, alignment, steps, noise, step_size, everything):
         name = {"everything": "all"}.get(command.__name__, command.__name__.replace("_", "-"))
-        theory.command(name, rich_help_panel="Linear attention (arXiv 2503.11842)")(command)
+        example = f"Example: [bold]tttab theory {name}{EXAMPLES[name]}[/]"
+        theory.command(name, rich_help_panel="Linear attention (arXiv 2503.11842)", epilog=example)(command)
 
 
 @spread(Options)
