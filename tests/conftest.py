@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 
 os.environ.update(HF_HUB_OFFLINE="1", TABPFN_NO_BROWSER="1", TABPFN_DISABLE_TELEMETRY="1", NO_COLOR="1")
 
 import numpy as np
 import pytest
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell: Ctrl-C would not reach the commands under test.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _connect = socket.socket.connect

@@ -43,7 +43,7 @@ def test_the_figures_in_the_readme_come_out_again():
     printed = {
         line.split()[0]: [float(figure) for figure in re.findall(r"\d\.\d{4}", line)]
         for line in block[2].splitlines()
-        if re.match(r"\s*(icl|ttt|gbt|logistic)", line)
+        if re.match(r"(icl|ttt|gbt|logistic)\S*\s+[\d-]", line)
     }
     command = [
         sys.executable,

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from tttab.errors import MemoryPlanError, RequestError
 
 DEFAULT_BUDGET = 4 * 1024**3
-RESERVE = 256 * 1024**2
+RESERVE = 320 * 1024**2
 """Left free for what no plan sees: the data, the other arms, the serving cache."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
