@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tttab").rglob("*.py"))
+LOOSE = ("/work/", "/root/", "TODO", "FIXME", "XXX")  # split, or they would find themselves
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 7
 
 
@@ -55,5 +56,5 @@ def test_modules_and_functions_stay_readable(path):
 def test_no_paths_of_a_machine_and_no_loose_ends():
     for path in [*MODULES, *sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
-        for word in ("/work/", "/root/", "TODO", "FIXME", "XXX"):
+        for word in LOOSE:
             assert word not in text, (path, word)

@@ -25,7 +25,7 @@ import numpy as np
 
 from tttab.core import ModelInfo, Table
 from tttab.errors import BundleError, DataError, ModelError
-from tttab.files import flush_to_disk, sha256_of, write_text_atomically
+from tttab.files import flush_to_disk, plain, sha256_of, write_text_atomically
 from tttab.manifest import (
     AGAIN,
     ATTACHMENT,
@@ -33,7 +33,6 @@ from tttab.manifest import (
     HEX,
     MANIFEST,
     digest_of,
-    plain,
     read_manifest,
     verdict_on,
     versions,

@@ -111,14 +111,13 @@ def _weights() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    import openml
-
+    from tttab.data.remote import cache_folder
     from tttab.models.catalog import KNOWN, place_of
 
     official = next(model for model in KNOWN if not model.bundled)
     for subject, folder in (
         ("model cache", place_of(official).parent),
-        ("OpenML cache", openml.config.get_cache_directory()),
+        ("OpenML cache", cache_folder()),
     ):
         yield _folder(subject, Path(folder))
 

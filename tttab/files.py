@@ -6,11 +6,13 @@ What does not belong here: any knowledge of what the files hold.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -62,6 +64,16 @@ def cache_folder() -> Path:
         folder = Path(tempfile.gettempdir()) / f"tttab-{os.getuid()}"
         folder.mkdir(exist_ok=True)
     return folder
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as JSON knows it: NumPy scalars as numbers, NaN and infinities as None."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -84,16 +83,6 @@ def versions() -> dict[str, str]:
 
     packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
-
-
-def plain(value: Any) -> Any:
-    """Return `value` as JSON knows it: NumPy scalars as numbers, NaN and infinities as None."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    value = value.item() if hasattr(value, "item") else value
-    return value if not isinstance(value, float) or math.isfinite(value) else None
 
 
 def _check_manifest(manifest: dict[str, Any]) -> None:

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tttab.files import plain
+
 
 @cache
 def stdout() -> Console:
@@ -85,12 +87,12 @@ def conclude(text: str) -> None:
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(strict(document), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n")
 
 
 def print_json_line(row: Mapping[str, Any]) -> None:
     """Print one row of JSON Lines on stdout."""
-    sys.stdout.write(json.dumps(strict(row), ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 
@@ -128,14 +130,3 @@ def _escape(text: str) -> str:
     from rich.markup import escape
 
     return escape(text)
-
-
-def strict(value: Any) -> Any:
-    """Return plain data with NaN and infinities as None: JSON has no word for them."""
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    if isinstance(value, Mapping):
-        return {str(key): strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return value

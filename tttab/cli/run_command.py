@@ -281,6 +281,7 @@ def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcom
     """Write the adapted model with its context as a bundle, beside it the predictions and the JSON."""
     from tttab.bundle import Bundle, adaptation_record, save_bundle, table_record
     from tttab.data import schema_of
+    from tttab.files import plain
 
     adapted = next(outcome.adapted for outcome in outcomes if outcome.adapted is not None)
     by_arm = {outcome.row.arm: dict(outcome.row.metrics) for outcome in outcomes}
@@ -298,7 +299,7 @@ def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcom
     }
     x, y = unit.rows("context")
     bundle = Bundle(adapted.session, x, y, schema_of(unit.table), record)
-    text = json.dumps(console.strict(document), indent=2, ensure_ascii=False)
+    text = json.dumps(plain(document), indent=2, ensure_ascii=False)
     predictions = _predictions(unit, outcomes)
     attachments = {
         "result.json": lambda path: path.write_text(text + "\n", encoding="utf-8"),

@@ -17,7 +17,7 @@ import numpy as np
 
 from tttab.core import identity_hash
 from tttab.errors import StoreError
-from tttab.files import write_text_atomically
+from tttab.files import plain, write_text_atomically
 from tttab.theory import linear_alignment, linear_experiments, linear_step_size, linear_steps
 from tttab.theory.linear_experiments import Row, Setting
 from tttab.theory.linear_figures import figure_panels, figure_title
@@ -86,7 +86,7 @@ class Folder:
     def write(self, name: str, rows: Sequence[Row]) -> None:
         """Write rows, table and figures of one experiment, then enter it in the manifest."""
         lines, table, *figures = self._files(name)
-        write_text_atomically(lines, "".join(json.dumps(_plain(row), allow_nan=False) + "\n" for row in rows))
+        write_text_atomically(lines, "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows))
         write_text_atomically(table, _table(rows))
         for figure in figures:
             draw(figure_panels(name, rows), figure, figure_title(rows))
@@ -132,11 +132,3 @@ def _table(rows: Sequence[Row]) -> str:
 
 def _text(value: Any) -> str:
     return "" if value is None else f"{value:.8g}" if isinstance(value, float) else str(value)
-
-
-def _plain(row: Row) -> Row:
-    """Return the row with infinities and NaN as None: JSON has no word for them."""
-    return {
-        name: None if isinstance(value, float) and not np.isfinite(value) else value
-        for name, value in row.items()
-    }

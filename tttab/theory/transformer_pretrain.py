@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tttab import files
 from tttab.core import identity_hash
 from tttab.errors import ModelError
 from tttab.files import atomic_path
@@ -78,11 +78,8 @@ class PretrainStep:
 
 
 def cache_folder() -> Path:
-    """Return where checkpoints are kept: $TTTAB_CACHE, else $XDG_CACHE_HOME/tttab, else ~/.cache/tttab."""
-    if os.environ.get("TTTAB_CACHE"):
-        return Path(os.environ["TTTAB_CACHE"]) / "theory"
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "tttab" / "theory"
+    """Return where checkpoints are kept: the folder `theory` in tttab's cache."""
+    return files.cache_folder() / "theory"
 
 
 def checkpoint_path(settings: Pretraining, folder: Path) -> Path:
