@@ -128,9 +128,7 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        for start in range(0, len(queries), args.chunk):
-            rows = np.arange(start, min(start + args.chunk, len(queries)))
-            (fork.loss(context, queries, rows) / len(queries)).backward()
+        fork.accumulate(context, queries, np.arange(len(queries)), 1 / len(queries), args.chunk)
         optimizer.step()
         synchronize(args.device)
 

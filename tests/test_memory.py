@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 
 from tttab.errors import MemoryPlanError
 from tttab.footprint import PeakCounter
-from tttab.memory import DEFAULT_BUDGET, MODES, RESERVE, Demand, Footprint, plan_step
+from tttab.memory import DEFAULT_BUDGET, MODES, PIECE, RESERVE, Demand, Footprint, plan_step
 
 GIB = 1024**3
 FEET = {MODES[0]: Footprint(0, 30e6, 30e6), MODES[1]: Footprint(0, 8e6, 8e6),
@@ -40,6 +41,13 @@ def test_where_everything_fits_nothing_is_recomputed_and_one_mode_is_measured():
     plan = plan_step(demand(32 * GIB), lambda mode: asked.append(mode) or FEET[mode])
     assert (plan.chunk, plan.by_member, plan.checkpointing) == (256, False, False)
     assert asked == [MODES[0]]
+
+
+def test_a_shared_context_makes_small_chunks_free_and_needs_less_memory():
+    apart = plan_step(demand(32 * GIB), FEET.get)
+    shared = plan_step(replace(demand(32 * GIB), shared=True), FEET.get)
+    assert (shared.chunk, shared.by_member, shared.checkpointing) == (PIECE, False, False)
+    assert shared.needed < apart.needed
 
 
 def test_a_budget_that_is_too_small_names_one_that_fits_and_a_context_that_fits():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from small_models import SIZES, small_model
 from tabpfn import TabPFNClassifier
 
 from tttab.adapt import Adaptation, Schedule
@@ -125,21 +126,43 @@ def test_a_server_keeps_the_weights_it_was_made_with(tiny_model, parts):
     assert not np.array_equal(fork.predict(context, x_query), before)
 
 
-def test_chunks_of_queries_give_the_same_gradient(tiny_model, parts):
+@pytest.mark.parametrize("by_member", [False, True])
+@pytest.mark.parametrize("rule", ["full", "head", "last-layers", "temperature"])
+@pytest.mark.parametrize("architecture", list(SIZES))
+def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architecture, rule, by_member):
     x, y, x_query, y_query = parts
-    context = tiny_model.context(x, y, 3)
+    session = small_model(architecture)
+    context = session.context(x, y, 3)
+    queries = session.queries(context, x_query, y_query)
 
-    def gradient(chunks):
-        fork = tiny_model.fork()
-        queries = fork.queries(context, x_query, y_query)
-        fork.module.requires_grad_(True)
-        for chunk in chunks:
-            fork.loss(context, queries, chunk).backward()
-        return torch.cat([p.grad.flatten() for p in fork.module.parameters() if p.grad is not None])
+    def gradient(backward):
+        fork = session.fork()
+        fork.by_member = by_member
+        parameters = get_rule(rule).parameters(fork)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        loss = backward(fork)
+        return loss, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
-    whole = gradient([np.arange(80)])
-    parts_ = gradient(np.array_split(np.arange(80), 7))
-    assert (whole - parts_).abs().max() < 1e-5 * whole.abs().max()
+    def whole(fork):
+        loss = fork.loss(context, queries, np.arange(80)) / 80
+        loss.backward()
+        return loss.item()
+
+    loss, exact = gradient(whole)
+    ours, found = gradient(lambda fork: fork.accumulate(context, queries, np.arange(80), 1 / 80, 13))
+    assert ours == pytest.approx(loss, rel=1e-5)
+    assert (found - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_scores_in_chunks_are_the_scores_of_all_rows_at_once(parts):
+    x, y, x_query, y_query = parts
+    session = small_model()
+    context = session.context(x, y, 3)
+    queries = session.queries(context, x_query, y_query)
+    chunked = session.row_scores(context, queries, np.arange(80), 13)
+    served = session.predict(context, x_query)
+    assert np.abs(np.exp(-chunked.loss) - served[np.arange(80), y_query]).max() < 1e-5
 
 
 def test_a_context_without_a_class_is_refused(tiny_model, parts):

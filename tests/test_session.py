@@ -88,7 +88,7 @@ def test_bfloat16_trains_on_the_served_column_embeddings(parts, architecture):
 
 
 def test_without_the_repair_bfloat16_would_draw_other_column_embeddings(parts, monkeypatch):
-    monkeypatch.setattr("tttab.models.network.EMBEDDERS", ())
+    monkeypatch.setattr("tttab.models.passes.EMBEDDERS", ())
     session = small_model()
     _, exact = gradient(session, parts, "fp32")
     _, rough = gradient(session, parts, "bf16")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.batches import Batch, Labelled, get_source
+from tttab.batches import Labelled, get_source
 from tttab.core import Rule, Session
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.guards import Choice, Score, check_guard
@@ -217,7 +217,11 @@ class Adaptation:
         batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
         count = sum(len(batch.rows) for batch in batches)
         self._steps += 1
-        loss = sum(self._accumulate(batch, count) for batch in batches)
+        chunk = self.result.plan.chunk
+        loss = sum(
+            self._session.accumulate(batch.context, batch.queries, batch.rows, 1 / count, chunk)
+            for batch in batches
+        )
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
         if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
             raise NotFinite(f"the loss or its gradient was not finite at step {self._steps}")
@@ -255,7 +259,8 @@ class Adaptation:
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
         batch = min(self.schedule.batch, len(train))
         held = held_bytes(session.device)
-        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch), measure)
+        shared = session.shares_context
+        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch, shared), measure)
         session.by_member, session.checkpointing = plan.by_member, plan.checkpointing
         rows = train[: plan.chunk]
         session.precision = choose_precision(
@@ -282,13 +287,6 @@ class Adaptation:
         self.result.before = self.result.after = self._score.loss
         self.result.ece_before = self.result.ece_after = self._score.ece
 
-    def _accumulate(self, batch: Batch, count: int) -> float:
-        """Add the batch's share of the gradient, chunk by chunk; return its share of the mean loss."""
-        session, total = self._session, 0.0
-        for rows in _chunks(batch.rows, self.result.plan.chunk):
-            total += session.accumulate(batch.context, batch.queries, rows, 1 / count)
-        return total
-
     def _judge(self, move: Move) -> Score:
         self._score = self._score_now()
         for choice in self._choices:
@@ -296,16 +294,9 @@ class Adaptation:
         return self._score
 
     def _score_now(self) -> Score:
-        parts = [
-            self._session.row_scores(self._context, self._queries, rows)
-            for rows in _chunks(self._held, self.result.plan.chunk)
-        ]
-        loss = float(np.concatenate([part.loss for part in parts]).mean())
-        if parts[0].confidence is None:
-            return Score(loss, math.nan, len(self._held))
-        confidence = np.concatenate([part.confidence for part in parts])
-        correct = np.concatenate([part.correct for part in parts])
-        return Score(loss, calibration_error(confidence, correct), len(self._held))
+        rows = self._session.row_scores(self._context, self._queries, self._held, self.result.plan.chunk)
+        ece = math.nan if rows.confidence is None else calibration_error(rows.confidence, rows.correct)
+        return Score(float(rows.loss.mean()), ece, len(self._held))
 
     def _report(self, move: Move) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
@@ -333,8 +324,3 @@ class Adaptation:
             parameter.requires_grad_(False)
             parameter.grad = None
         return session
-
-
-def _chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]

@@ -19,6 +19,11 @@ from tttab.errors import MemoryPlanError, RequestError
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 320 * 1024**2
 """Left free for what no plan sees: the data, the other arms, the serving cache."""
+PIECE = 128
+"""Query rows per chunk where the context is shared: measured as fast as all 800 at once, with 0.4 of the
+memory (benchmarks/run_speed.py)."""
+CHUNK_ROWS = 8
+"""What starting a chunk costs, in rows."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -93,9 +98,19 @@ class Demand:
     weights: int
     """Bytes of the trained weights; gradients, two moments and two copies are five times that."""
     context_rows: int
-    """Rows that every chunk carries along."""
+    """Rows that every chunk carries along, where it does."""
     batch: int
     """Query rows of a step; a chunk is at most this."""
+    shared: bool = False
+    """Whether a step computes its context once, unless activations are recomputed."""
+
+    def carries(self, mode: Mode) -> bool:
+        """Whether every chunk computes the context again."""
+        return mode.checkpointing or not self.shared
+
+    def most(self, mode: Mode) -> int:
+        """Return the largest chunk worth having: with a shared context more rows at once save nothing."""
+        return self.batch if self.carries(mode) else min(self.batch, PIECE)
 
     def room(self, mode: Mode) -> float:
         """Return the bytes left for the tensors of a step."""
@@ -118,7 +133,7 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
         chunk = _largest_chunk(demand, mode, feet[mode])
         if chunk >= 1:
             plans.append((_time(demand, mode, chunk), chunk, mode))
-        if chunk == demand.batch:
+        if chunk == demand.most(mode):
             break
     if not plans:
         raise _nothing_fits(demand, feet)
@@ -130,13 +145,14 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
 def _largest_chunk(demand: Demand, mode: Mode, foot: Footprint) -> int:
     left = demand.room(mode) - foot.bytes(demand.context_rows, 0)
     row = foot.query_row + foot.pair * demand.context_rows
-    return int(max(0, min(demand.batch, left // max(1.0, row))))
+    return int(max(0, min(demand.most(mode), left // max(1.0, row))))
 
 
 def _time(demand: Demand, mode: Mode, chunk: int) -> float:
-    """Return the time of a step in forward passes of one row: every chunk carries the context along."""
-    passes = -(-demand.batch // chunk)
-    return mode.cost * (passes * demand.context_rows + demand.batch)
+    """Return the time of a step in forward passes of one row."""
+    chunks = -(-demand.batch // chunk)
+    contexts = chunks if demand.carries(mode) else 1
+    return mode.cost * (contexts * demand.context_rows + chunks * CHUNK_ROWS + demand.batch)
 
 
 def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:

@@ -1,9 +1,7 @@
-"""What a classifier and a regressor share: the weights, the contexts, the forward passes, the gradient.
+"""What a classifier and a regressor share: the weights, and contexts and queries prepared for them.
 
-Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of
-the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
-which is why members may be taken one at a time. What does not belong here: what the outputs mean
-(`session`, `regression`), which weights move (rules) and how (adapt).
+What does not belong here: running the network (`passes`), what its outputs mean (`session`,
+`regression`), which weights move (rules) and how (adapt).
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +17,12 @@ import torch
 
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, SplitError
+from tttab.models.passes import Passes
 from tttab.models.prepared import (
     Call,
     Member,
     PreparedContext,
     PreparedQueries,
-    RowScores,
     drop_unused_categories,
     group_calls,
     join_inputs,
@@ -40,9 +37,6 @@ if TYPE_CHECKING:
 
     from tttab.models.serving import Server
 
-EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
-"""The methods that add the column embeddings, by architecture."""
-
 
 @dataclass
 class Weights:
@@ -54,32 +48,15 @@ class Weights:
     criterion: Any = None
 
 
-@dataclass(frozen=True)
-class Pass:
-    """One forward pass: a slice of the members of one prepared call."""
-
-    call: int
-    first: int
-    last: int
-
-
-class OpenedModel:
-    """An opened TabPFN network. Pretrained weights are never changed: adapt a fork.
-
-    `checkpointing`, `by_member` and `precision` say how training steps are run, not what they compute:
-    recomputing activations and taking members one at a time save memory and cost time;
-    `precision="bf16"` runs the network's matrix products in bfloat16 where gradients are taken.
-    """
+class OpenedModel(Passes):
+    """An opened TabPFN network. Pretrained weights are never changed: adapt a fork."""
 
     task: Task
 
     def __init__(self, info: ModelInfo, weights: Weights, device: torch.device, seed: int = 0) -> None:
+        super().__init__(device)
         self.info = info
-        self.device = device
         self.seed = seed
-        self.checkpointing = False
-        self.by_member = False
-        self.precision = "fp32"
         self._weights = weights
         weights.module.to(device).eval().requires_grad_(False)
         start = float(weights.inference_config.SOFTMAX_TEMPERATURE)
@@ -205,58 +182,6 @@ class OpenedModel:
         inputs = join_inputs(context.calls, context.groups, calls, context.n)
         return PreparedQueries(inputs, self._labels(y))
 
-    def member_log_likelihoods(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
-    ) -> torch.Tensor:
-        """Return each member's log likelihood of the true label, shape (members of the pass, rows)."""
-        raise NotImplementedError
-
-    def row_scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
-        """Return how well the query rows numbered `rows` are predicted, in fp32, as served."""
-        raise NotImplementedError
-
-    def loss(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
-        """Return the summed loss, nats, of the query rows numbered `rows`, as it is served."""
-        parts = [self.member_log_likelihoods(context, queries, rows, p) for p in self._passes(context)]
-        return -_log_mean(torch.cat(parts)).sum()
-
-    def accumulate(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, scale: float
-    ) -> float:
-        """Add the gradient of `scale` times the summed loss to the parameters; return that product.
-
-        With `by_member` one member's activations are held at a time: d(-log mean_m p_m) is the sum of
-        -w_m d(log p_m), w being the softmax of the log p_m, which a first pass without gradients gives.
-        """
-        if not self.by_member:
-            loss = self.loss(context, queries, rows) * scale
-            if torch.isfinite(loss):
-                loss.backward()
-            return loss.item()
-        passes = self._passes(context)
-        with torch.no_grad():
-            parts = [self.member_log_likelihoods(context, queries, rows, p) for p in passes]
-        total = -_log_mean(torch.cat(parts)).sum().item() * scale
-        shares = torch.softmax(torch.cat(parts), dim=0).split([len(part) for part in parts])
-        if math.isfinite(total):
-            for share, which in zip(shares, passes, strict=True):
-                likelihoods = self.member_log_likelihoods(context, queries, rows, which)
-                (-(share * likelihoods).sum() * scale).backward()
-        return total
-
-    def outputs(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
-    ) -> torch.Tensor:
-        """Return the network's raw outputs for one pass, shape (rows, members, outputs), float32."""
-        index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
-        call, members = context.calls[which.call], slice(which.first, which.last)
-        x = torch.cat([call.context[:, members], queries.inputs[which.call][index][:, members]])
-        kwargs = dict(call.kwargs)
-        if kwargs.get("categorical_inds") is not None:
-            kwargs["categorical_inds"] = kwargs["categorical_inds"][members]
-        with self._reduced_precision():
-            return self.module(x, call.y[:, members], **self._options(kwargs)).float()
-
     def serve(self, context: PreparedContext) -> Server:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         raise NotImplementedError
@@ -280,56 +205,6 @@ class OpenedModel:
     def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         yield from self.module.named_parameters()
         yield "log_temperature", self.log_temperature
-
-    def _passes(self, context: PreparedContext) -> list[Pass]:
-        passes = []
-        for number, call in enumerate(context.calls):
-            members = call.context.shape[1]
-            step = 1 if self.by_member else members
-            passes += [Pass(number, first, first + step) for first in range(0, members, step)]
-        return passes
-
-    def _members_of(self, context: PreparedContext, which: Pass) -> list[tuple[Member, int]]:
-        """Return the members that a pass computes, and where each stands in its batch."""
-        return [
-            (member, member.batch - which.first)
-            for member in context.members
-            if member.call == which.call and which.first <= member.batch < which.last
-        ]
-
-    @contextmanager
-    def _reduced_precision(self) -> Iterator[None]:
-        """Run the network in bfloat16 where that is asked for and gradients are taken.
-
-        Column embeddings are random numbers drawn in the dtype of the cells, and the streams of
-        float32 and bfloat16 are unrelated: they are drawn in float32, as they are served.
-        """
-        if self.precision != "bf16" or not torch.is_grad_enabled():
-            with nullcontext():
-                yield
-            return
-        name = next((name for name in EMBEDDERS if hasattr(self.module, name)), None)
-        if name is not None:
-            add = getattr(self.module, name)
-            setattr(self.module, name, lambda cells: add(cells.float()))
-        try:
-            with torch.autocast(self.device.type, torch.bfloat16):
-                yield
-        finally:
-            if name is not None:
-                delattr(self.module, name)
-
-    def _options(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        options = kwargs.get("performance_options")
-        if options is None or not torch.is_grad_enabled():
-            return kwargs
-        training = replace(
-            options,
-            save_peak_memory_factor=None,
-            force_recompute_layer=self.checkpointing,
-            use_chunkwise_inference=False,
-        )
-        return {**kwargs, "performance_options": training}
 
     def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
         """Return the network's inputs for context and `x`, and where each member stands in them."""
@@ -363,8 +238,3 @@ class OpenedModel:
             ignore_pretraining_limits=True,
             random_state=self.seed,
         )
-
-
-def _log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the mean over members, shape (rows,)."""
-    return torch.logsumexp(likelihoods, dim=0) - math.log(len(likelihoods))

@@ -92,6 +92,14 @@ class RowScores:
     correct: np.ndarray | None = None
     """Shape (rows,): whether that class is the true one; None for regression."""
 
+    @staticmethod
+    def joined(parts: list[RowScores]) -> RowScores:
+        """Return the scores of several pieces as one."""
+        if parts[0].confidence is None:
+            return RowScores(np.concatenate([part.loss for part in parts]))
+        columns = zip(*((part.loss, part.confidence, part.correct) for part in parts), strict=True)
+        return RowScores(*(np.concatenate(column) for column in columns))
+
 
 def group_calls(calls: list[Call]) -> tuple[list[Call], list[list[int]]]:
     """Join calls of one shape into one call with more members, and say which went where."""

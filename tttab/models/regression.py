@@ -20,7 +20,8 @@ import torch
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
-from tttab.models.network import OpenedModel, Pass
+from tttab.models.network import OpenedModel
+from tttab.models.passes import Pass
 from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores
 from tttab.models.serving import Server
 
@@ -53,24 +54,22 @@ class TabPFNRegressionSession(OpenedModel):
     def log_bars(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
         """Return the logarithm of the averaged bars' mass, shape (rows, buckets), as served."""
         parts = []
-        for which in self._passes(context):
+        for which in self._whole_calls(context):
             outputs = self.outputs(context, queries, rows, which)
             parts += [self._bars(outputs[:, place], m) for m, place in self._members_of(context, which)]
         return torch.stack(parts).mean(dim=0).log()
-
-    def row_scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
-        """Return the negative log density of the query rows numbered `rows`, as served."""
-        with torch.no_grad():
-            parts = [self.member_log_likelihoods(context, queries, rows, p) for p in self._passes(context)]
-            likelihoods = torch.cat(parts)
-            loss = math.log(len(likelihoods)) - torch.logsumexp(likelihoods, dim=0)
-        return RowScores(loss.cpu().numpy().astype(np.float64))
 
     def serve(self, context: PreparedContext) -> RegressionServer:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         module = copy.deepcopy(self.module).requires_grad_(False)
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return RegressionServer(fitted, context.x)
+
+    def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
+        whole = self._whole_calls(context)
+        likelihoods = torch.cat([self.member_log_likelihoods(context, queries, rows, p) for p in whole])
+        loss = math.log(len(likelihoods)) - torch.logsumexp(likelihoods, dim=0)
+        return RowScores(loss.cpu().numpy().astype(np.float64))
 
     def _bars(self, logits: torch.Tensor, member: Member) -> torch.Tensor:
         """Return one member's mass per bar of standardised targets, shape (rows, buckets)."""

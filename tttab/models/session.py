@@ -15,7 +15,8 @@ import torch
 
 from tttab.core import Task
 from tttab.errors import SplitError
-from tttab.models.network import OpenedModel, Pass, Weights
+from tttab.models.network import OpenedModel, Weights
+from tttab.models.passes import Pass
 from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores, match_categories
 from tttab.models.serving import Server
 
@@ -56,22 +57,17 @@ class TabPFNSession(OpenedModel):
         labels = queries.y[torch.as_tensor(rows, device=self.device)].expand(len(members), -1)
         return torch.log_softmax(logits, dim=-1).gather(-1, labels[..., None])[..., 0]
 
-    def row_scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
-        """Return log loss, confidence and correctness of the query rows numbered `rows`, as served."""
-        with torch.no_grad():
-            log_p = self.log_probabilities(context, queries, rows)
-            labels = queries.y[torch.as_tensor(rows, device=self.device)]
-            top, guess = log_p.max(dim=-1)
-            loss = torch.nn.functional.nll_loss(log_p, labels, reduction="none")
+    def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
+        log_p = self.log_probabilities(context, queries, rows)
+        labels = queries.y[torch.as_tensor(rows, device=self.device)]
+        top, guess = log_p.max(dim=-1)
+        loss = torch.nn.functional.nll_loss(log_p, labels, reduction="none")
         return RowScores(loss.cpu().numpy(), top.exp().cpu().numpy(), (guess == labels).cpu().numpy())
 
     def serve(self, context: PreparedContext) -> Server:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         module = copy.deepcopy(self.module).requires_grad_(False)
         return Server(self._estimator("fit_with_cache", module).fit(context.x, context.y), context.x)
-
-    def _whole_calls(self, context: PreparedContext) -> list[Pass]:
-        return [Pass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
 
     def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
         answer = context.estimator.predict_raw_logits(x)

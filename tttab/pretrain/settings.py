@@ -112,7 +112,7 @@ class Budget:
 
 
 _SMALL = Architecture(emsize=128, nlayers=6, nhead=4)
-_NANO = Architecture(emsize=96, nlayers=5, nhead=3, bars=100)
+_NANO = Architecture(emsize=64, nlayers=5, nhead=2, bars=100)
 _TINY = Architecture(emsize=32, nlayers=2, nhead=2, bars=20)
 _TINY_SHAPES = Shapes(
     context=(16, 32), first_context=32, queries=(16, 16), features=(2, 4), first_features=4, tokens=1500
