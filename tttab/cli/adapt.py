@@ -6,6 +6,7 @@ What does not belong here: the comparison with rivals (`run_command`) and predic
 from __future__ import annotations
 
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     app.command("adapt", rich_help_panel="Adapt")(adapt)
 
 
+@options.spread(options.Adapting, "adapting")
 def adapt(
     table: Annotated[
         str,
@@ -38,42 +40,20 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
     target: Annotated[str | None, typer.Option(help="Target column (default: the last).")] = None,
-    n: options.N = 200,
-    k: options.K = 1000,
     test_size: Annotated[
         int, typer.Option(help="Rows to keep aside and measure on; 0: every row may be context or query.")
     ] = 0,
-    seed: options.Seed = 0,
-    model: options.Model = "auto",
-    rule: options.Rule = "full",
-    steps: options.Steps = 50,
-    lr: options.Rate = 3e-4,
-    optimizer: options.Optimizer = "adamw",
-    init: options.Init = "pretrained",
-    context: options.Context = "stratified",
-    split: options.Split = "fixed",
-    guard: options.Guard = "loss",
-    precision: options.Precision = "auto",
-    device: options.Device = "auto",
-    max_memory: options.MaxMemory = "4G",
-    top_classes: options.TopClasses = None,
-    top_features: options.TopFeatures = None,
-    strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    *,
+    adapting: options.Adapting,
 ) -> None:
     """Adapt a model to a table and keep it as a bundle to predict from.
 
     Example: [bold]tttab adapt customers.csv --target churned --out churn[/]
     """
-    request = {
-        "dataset": table, "task": None, "fold": 0, "target": target,
-        "n": n, "k": k, "test_size": test_size or None, "seed": seed,
-        "model": model, "rule": rule, "steps": steps, "lr": lr, "optimizer": optimizer, "init": init,
-        "context": context, "split": split, "guard": guard, "precision": precision,
-        "device": device, "max_memory": max_memory,
-        "top_classes": top_classes, "top_features": top_features, "strict": strict,
-    }  # fmt: skip
+    own = {"dataset": table, "task": None, "fold": 0, "target": target, "test_size": test_size or None}
+    request = own | asdict(adapting)
     from tttab.bundle import save_bundle
     from tttab.files import check_writable
 

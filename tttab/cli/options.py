@@ -1,11 +1,14 @@
 """Options that several commands share: declared once, with their help.
 
-What does not belong here: defaults, which are each command's own, and what the options do.
+What does not belong here: what the options do.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -55,3 +58,67 @@ Guard = Annotated[
     str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
 ]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
+
+
+@dataclass(frozen=True)
+class Adapting:
+    """What `run` and `adapt` ask alike."""
+
+    n: N = 200
+    k: K = 1000
+    seed: Seed = 0
+    model: Model = "auto"
+    rule: Rule = "full"
+    steps: Steps = 50
+    lr: Rate = 3e-4
+    optimizer: Optimizer = "adamw"
+    init: Init = "pretrained"
+    context: Context = "stratified"
+    split: Split = "fixed"
+    guard: Guard = "loss"
+    precision: Precision = "auto"
+    device: Device = "auto"
+    max_memory: MaxMemory = "4G"
+    top_classes: TopClasses = None
+    top_features: TopFeatures = None
+    strict: Strict = False
+
+
+def spread(options: type, name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator: the parameter `name`, a dataclass `options`, becomes one option per field.
+
+    A field's annotation is `Annotated[type, typer.Option(...)]`, its default the option's default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            parameter.replace(annotation=get_type_hints(command, include_extras=True)[parameter.name])
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != name
+        ]
+        added = _parameters(options)
+
+        def run(**given: Any) -> None:
+            shared = {parameter.name: given.pop(parameter.name) for parameter in added}
+            command(**given, **{name: options(**shared)})
+
+        every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
+        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate
+
+
+def _parameters(options: type) -> list[inspect.Parameter]:
+    hints = get_type_hints(options, include_extras=True)
+    return [
+        inspect.Parameter(
+            item.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if item.default is MISSING else item.default,
+            annotation=hints[item.name],
+        )
+        for item in fields(options)
+    ]

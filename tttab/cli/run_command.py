@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,6 +42,7 @@ def register(app: typer.Typer) -> None:
     app.command("run", rich_help_panel="Adapt")(run)
 
 
+@options.spread(options.Adapting, "adapting")
 def run(
     dataset: Annotated[
         str,
@@ -54,43 +56,21 @@ def run(
     ] = None,
     fold: Annotated[int, typer.Option(help="Which fold of the task's official split.")] = 0,
     target: Annotated[str | None, typer.Option(help="Target column of a file (default: the last).")] = None,
-    n: options.N = 200,
-    k: options.K = 1000,
     test_size: Annotated[
         int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
-    seed: options.Seed = 0,
-    model: options.Model = "auto",
-    rule: options.Rule = "full",
-    steps: options.Steps = 50,
-    lr: options.Rate = 3e-4,
-    optimizer: options.Optimizer = "adamw",
-    init: options.Init = "pretrained",
-    context: options.Context = "stratified",
-    split: options.Split = "fixed",
-    guard: options.Guard = "loss",
-    precision: options.Precision = "auto",
-    device: options.Device = "auto",
-    max_memory: options.MaxMemory = "4G",
     out: Annotated[Path | None, typer.Option(help="Keep the adapted model and the results here.")] = None,
-    top_classes: options.TopClasses = None,
-    top_features: options.TopFeatures = None,
-    strict: options.Strict = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
+    *,
+    adapting: options.Adapting,
 ) -> None:
     """Adapt a model to one table and compare it with its rivals.
 
     Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
     """
-    request = {
-        "dataset": dataset, "task": task, "fold": fold, "target": target,
-        "n": n, "k": k, "test_size": test_size, "seed": seed,
-        "model": model, "rule": rule, "steps": steps, "lr": lr, "optimizer": optimizer, "init": init,
-        "context": context, "split": split, "guard": guard, "precision": precision,
-        "device": device, "max_memory": max_memory,
-        "top_classes": top_classes, "top_features": top_features, "strict": strict,
-    }  # fmt: skip
+    own = {"dataset": dataset, "task": task, "fold": fold, "target": target, "test_size": test_size}
+    request = own | asdict(adapting)
     from tttab.files import check_writable
 
     quiet = quiet or as_json

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tttab.cli.console import print_json_line, print_table, say
+from tttab.cli.options import spread
 from tttab.cli.theory_output import (
     DeviceOption,
     JsonOption,
@@ -24,7 +25,6 @@ from tttab.cli.theory_output import (
     gather,
     numbers,
     show,
-    spread,
 )
 from tttab.errors import RequestError
 

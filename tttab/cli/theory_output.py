@@ -6,11 +6,10 @@ does not belong here: any experiment.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
@@ -27,33 +26,6 @@ class Output:
 
     json_lines: bool = False
     plot: Path | None = None
-
-
-def spread(options: type, name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return a decorator: the parameter `name`, a dataclass `options`, becomes one option per field.
-
-    A field's annotation is `Annotated[type, typer.Option(...)]`, its default the option's default.
-    """
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [
-            parameter.replace(annotation=get_type_hints(command, include_extras=True)[parameter.name])
-            for parameter in inspect.signature(command).parameters.values()
-            if parameter.name != name
-        ]
-        added = _parameters(options)
-
-        def run(**given: Any) -> None:
-            shared = {parameter.name: given.pop(parameter.name) for parameter in added}
-            command(**given, **{name: options(**shared)})
-
-        every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
-        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
-
-    return decorate
 
 
 def numbers(text: str, option: str, *, above: float | None = None) -> list[float]:
@@ -124,19 +96,6 @@ def _cell(row: Mapping[str, Any], name: str) -> Any:
     if isinstance(value, list | tuple):
         return " .. ".join("-" if item is None else f"{item:.4g}" for item in value)
     return value
-
-
-def _parameters(options: type) -> list[inspect.Parameter]:
-    hints = get_type_hints(options, include_extras=True)
-    return [
-        inspect.Parameter(
-            item.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if item.default is MISSING else item.default,
-            annotation=hints[item.name],
-        )
-        for item in fields(options)
-    ]
 
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines, one row a line.")]

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from tttab.cli.console import note, progress
+from tttab.cli.options import spread
 from tttab.cli.theory_output import (
     DeviceOption,
     JsonOption,
@@ -25,7 +26,6 @@ from tttab.cli.theory_output import (
     gather,
     show,
 )
-from tttab.cli.theory_output import spread as options_of
 from tttab.errors import Interrupted, RequestError
 
 COLUMNS = {
@@ -56,7 +56,7 @@ class TransformerOptions:
     plot: PlotOption = None
 
 
-@options_of(TransformerOptions)
+@spread(TransformerOptions)
 def transformer(options: TransformerOptions) -> None:
     """Small transformers under both papers' experiments: in context against trained at test time.
 
