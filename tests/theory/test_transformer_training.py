@@ -75,6 +75,14 @@ def test_training_learns_and_a_time_limit_becomes_a_number_of_steps(tmp_path):
     assert 20 <= short < long
 
 
+def test_a_time_limit_is_timed_once_so_that_the_same_call_goes_on(tmp_path):
+    first = list(make(tiny(), tmp_path, minutes=0.002))
+    again = list(make(tiny(), tmp_path, minutes=0.002))
+    assert len(first) > len(again) == 1
+    assert again[0].settings == first[-1].settings
+    assert again[0].settings.steps >= 20
+
+
 def test_half_precision_files_open_and_damaged_ones_are_refused(tmp_path):
     settings = tiny()
     model = build_model(settings.model, 0)

@@ -5,14 +5,17 @@ What does not belong here: training itself (`transformer_pretrain`).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import nn
 
+from tttab.core import identity_hash
 from tttab.errors import RequestError
+from tttab.files import write_text_atomically
 from tttab.theory.transformer_model import ModelSettings
 from tttab.theory.transformer_pretrain import (
     Pretraining,
@@ -83,9 +86,23 @@ def make(
     precision: str = "float32",
     minutes: float = 0.0,
 ) -> Iterator[PretrainStep | Pretrained]:
-    """Pre-train into the cache, yielding progress and last the opened model; `minutes` bounds the steps."""
+    """Pre-train into the cache, yielding progress and last the opened model; `minutes` bounds the steps.
+
+    How many steps fit is timed once and kept in the cache: the same call goes on with the same run.
+    """
     folder = folder or cache_folder()
     if minutes:
-        settings = within_minutes(settings, minutes, device, precision)
+        settings = _bounded(settings, folder, minutes, device, precision)
     yield from pretrain(settings, folder, device, precision=precision)
     yield open_pretrained(settings, folder, device)
+
+
+def _bounded(settings: Pretraining, folder: Path, minutes: float, device: str, precision: str) -> Pretraining:
+    kept = (
+        folder / f"bound-{identity_hash(asdict(settings) | {'minutes': minutes, 'device': device})[:16]}.json"
+    )
+    if kept.exists():
+        return replace(settings, **json.loads(kept.read_text(encoding="utf-8")))
+    bounded = within_minutes(settings, minutes, device, precision)
+    write_text_atomically(kept, json.dumps({"steps": bounded.steps, "warmup": bounded.warmup}))
+    return bounded
