@@ -16,7 +16,7 @@ import torch
 
 from tttab.core import Task
 from tttab.pretrain.draw import Draw
-from tttab.pretrain.pool import make_table
+from tttab.pretrain.pool import made_apart
 from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
 
@@ -27,6 +27,7 @@ COLUMNS = (3, 8, 20)
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
 CLOSE = 0.005
 """A cheaper way to serve is taken when its loss is at most this much above the best, nats."""
+_SERVED: dict[str, Any] = {"device": "cpu", "random_state": 0, "ignore_pretraining_limits": True}
 
 
 def _plain(*names: str, members: int = 1, categories: str = "numeric") -> dict[str, Any]:
@@ -83,12 +84,12 @@ class Tried:
 def tables(task: Task, count: int) -> Iterator[HeldOut]:
     """Yield `count` held-out tables, from both priors in turn (tabicl's need the extra `pretrain`)."""
     use = PoolUse(rows=max(CONTEXTS) + QUERIES, features=COLUMNS)
-    drawn = number = 0
+    apart = made_apart(SEED, use)
+    drawn = 0
     while drawn < count:
         context = CONTEXTS[drawn % len(CONTEXTS)]
         if drawn % 2:
-            _, found = make_table(SEED, number, use)
-            number += 1
+            _, found = next(apart)
             if found is None or found.named != (task == "classification"):
                 continue
             table = _divided(found.x.astype(np.float64), found.y.astype(np.float64), context)
@@ -100,6 +101,7 @@ def tables(task: Task, count: int) -> Iterator[HeldOut]:
         if table is not None and (task == "regression" or len(np.unique(table.y)) > 1):
             drawn += 1
             yield table
+    apart.close()
 
 
 def _divided(x: np.ndarray, y: np.ndarray, context: int) -> HeldOut | None:
@@ -153,7 +155,7 @@ def _log_loss(logits: np.ndarray, y: np.ndarray) -> float:
 def _class_losses(model: Path, overrides: dict[str, Any], table: HeldOut) -> tuple[float, np.ndarray | None]:
     from tabpfn import TabPFNClassifier
 
-    served = TabPFNClassifier(model_path=model, device="cpu", random_state=0, inference_config=overrides)
+    served = TabPFNClassifier(model_path=model, inference_config=overrides, **_SERVED)
     p = served.fit(table.x, table.y.astype(int)).predict_proba(table.x_query)
     codes = np.searchsorted(served.classes_, table.y_query.astype(int))
     return _log_loss(np.log(np.clip(p, 1e-12, 1.0)), codes), p
@@ -165,7 +167,7 @@ def _density_losses(
     """Return the negative log density in units of the context's standard deviation."""
     from tabpfn import TabPFNRegressor
 
-    served = TabPFNRegressor(model_path=model, device="cpu", random_state=0, inference_config=overrides)
+    served = TabPFNRegressor(model_path=model, inference_config=overrides, **_SERVED)
     answer = served.fit(table.x, table.y).predict(table.x_query, output_type="full")
     y = torch.as_tensor(table.y_query, dtype=answer["logits"].dtype)
     with torch.no_grad():

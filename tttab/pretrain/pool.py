@@ -13,7 +13,10 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -56,7 +59,10 @@ def require_tabicl() -> None:
 
 
 def make_table(seed: int, number: int, use: PoolUse) -> tuple[str, PoolTable | None]:
-    """Return the prior's kind and table `number` of `seed`, None where it holds no signal to learn."""
+    """Return the prior's kind and table `number` of `seed`, None where it holds no signal to learn.
+
+    The same in every process that hashes strings alike (`PYTHONHASHSEED`).
+    """
     rng = numpy_stream(seed, "pool", number)
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     named = bool(rng.random() < 0.4)
@@ -134,6 +140,28 @@ def read_file(path: Path) -> Iterator[PoolTable]:
             yield PoolTable(content[f"x{name}"], content[f"y{name}"], bool(content[f"n{name}"]))
 
 
+def made_apart(seed: int, use: PoolUse) -> Iterator[tuple[str, PoolTable | None]]:
+    """Yield what `make_table` gives for number 0, 1, … in a process like a worker: the same in every run."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
+        with _fixed_hashes():
+            maker.submit(require_tabicl).result()
+        for number in count():
+            yield maker.submit(make_table, seed, number, use).result()
+
+
+@contextmanager
+def _fixed_hashes() -> Iterator[None]:
+    """Let processes started inside hash strings alike: tabicl's graph prior draws in the order of sets."""
+    before = os.environ.get("PYTHONHASHSEED")
+    os.environ["PYTHONHASHSEED"] = "0"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONHASHSEED"]
+        if before is not None:
+            os.environ["PYTHONHASHSEED"] = before
+
+
 def _work(folder: str, seed: int, worker: int, workers: int, use: PoolUse) -> None:
     """Write every `workers`-th file, for ever; the body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
@@ -180,7 +208,8 @@ class Workers:
 
     def _start(self, arguments: tuple[str, int, int, int, PoolUse]) -> BaseProcess:
         process = get_context("spawn").Process(target=_work, args=arguments, daemon=True)
-        process.start()
+        with _fixed_hashes():
+            process.start()
         return process
 
 
