@@ -9,12 +9,13 @@ import json
 from pathlib import Path
 
 from tttab.files import sha256_of, write_text_atomically
+from tttab.models.catalog import KNOWN
 from tttab.pretrain.bundle import reference_predictions
 
 WEIGHTS = Path(__file__).parents[2] / "tttab" / "models" / "weights"
 STORED = Path(__file__).with_name("references.json")
-MODELS = {"tttab-tiny-classifier.safetensors": "classification"}
-"""The bundled files and their tasks; a new one is added here."""
+MODELS = {model.file: model.task for model in KNOWN if model.bundled}
+"""The bundled files and their tasks."""
 
 
 def main() -> None:

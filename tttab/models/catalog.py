@@ -52,6 +52,7 @@ class KnownModel:
 
 _BUNDLED = (
     KnownModel("tttab-tiny", "classification", "tttab-tiny-classifier.safetensors", SYNTHETIC, bundled=True),
+    KnownModel("tttab-tiny", "regression", "tttab-tiny-regressor.safetensors", SYNTHETIC, bundled=True),
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tttab.theory.plots import Panel, Series
+from tttab.theory.plots import Panel, Series, Style
 
 Row = dict[str, Any]
 
@@ -81,15 +81,23 @@ def warm_cold_panels(rows: Sequence[Row]) -> list[Panel]:
     return [Panel(title, "k", "loss / E|b|^2", lines, log_x=True, log_y=True)]
 
 
+DASHES: tuple[Style, ...] = ("line", "dashed", "dashdot")
+
+
 def context_panels(rows: Sequence[Row]) -> list[Panel]:
     """Return one panel per link shift: the loss against context length, by d and method."""
     panels = []
     for (shift,) in _distinct(rows, "shift"):
         here = [row for row in rows if row["shift"] == shift]
         lines = []
-        for colour, (d, method) in enumerate(_distinct(here, "d", "method")):
+        methods = [method for (method,) in _distinct(here, "method")]
+        dims = [d for (d,) in _distinct(here, "d")]
+        for d, method in _distinct(here, "d", "method"):
             cell = [row for row in here if (row["d"], row["method"]) == (d, method)]
-            lines += _line(f"{method}, d = {d}", cell, ("n", "loss"), colour, [row["stderr"] for row in cell])
+            x, y = _xy(cell, "n", "loss")
+            colour, style = methods.index(method), DASHES[dims.index(d) % len(DASHES)]
+            lines.append(Series(f"{method}, d = {d}", x, y, style, colour))
+            lines.append(Series("", x, y, "points", colour, [row["stderr"] for row in cell]))
         single = [row for row in here if row["method"] == "icl" and row["d"] == here[0]["d"]]
         lines.append(Series("noise", *_xy(single, "n", "noise"), style="dotted", colour=6))
         title = "in distribution" if shift == "none" else f"link shift: {shift}"

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Style = Literal["line", "dashed", "dotted", "points", "crosses"]
+Style = Literal["line", "dashed", "dashdot", "dotted", "points", "crosses"]
 SUFFIXES = (".svg", ".png")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
-_FORMAT = {"line": "-", "dashed": "--", "dotted": ":", "points": "o", "crosses": "x"}
+_FORMAT = {"line": "-", "dashed": "--", "dashdot": "-.", "dotted": ":", "points": "o", "crosses": "x"}
 _COLUMNS = 2
 
 
@@ -128,10 +128,20 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
     axes.set_xscale("log" if panel.log_x else "linear")
     axes.set_yscale("log" if panel.log_y else "linear")
+    if panel.log_x:
+        _tick_at_data(axes, panel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, frameon=False)
+
+
+def _tick_at_data(axes: Axes, panel: Panel) -> None:
+    """Label a logarithmic axis at the measured places where they are few: its own labels run together."""
+    places = sorted({float(x) for series in panel.series for x in series.x})
+    if 1 < len(places) <= 8:
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.set_xticks([], minor=True)
 
 
 def _plot(axes: Axes, series: Series) -> None:
