@@ -13,7 +13,7 @@ import torch
 
 from tttab.errors import MemoryPlanError
 from tttab.footprint import PeakCounter
-from tttab.memory import DEFAULT_BUDGET, MODES, PIECE, RESERVE, Demand, Footprint, plan_step
+from tttab.memory import DEFAULT_BUDGET, MODES, RESERVE, Demand, Footprint, plan_step
 
 GIB = 1024**3
 FEET = {MODES[0]: Footprint(0, 30e6, 30e6), MODES[1]: Footprint(0, 8e6, 8e6),
@@ -45,8 +45,8 @@ def test_where_everything_fits_nothing_is_recomputed_and_one_mode_is_measured():
 
 def test_a_shared_context_makes_small_chunks_free_and_needs_less_memory():
     apart = plan_step(demand(32 * GIB), FEET.get)
-    shared = plan_step(replace(demand(32 * GIB), shared=True), FEET.get)
-    assert (shared.chunk, shared.by_member, shared.checkpointing) == (PIECE, False, False)
+    shared = plan_step(replace(demand(32 * GIB), piece=200), FEET.get)
+    assert (shared.chunk, shared.by_member, shared.checkpointing) == (128, False, False)
     assert shared.needed < apart.needed
 
 

@@ -259,8 +259,8 @@ class Adaptation:
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
         batch = min(self.schedule.batch, len(train))
         held = held_bytes(session.device)
-        shared = session.shares_context
-        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch, shared), measure)
+        piece = session.piece(self._context)
+        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch, piece), measure)
         session.by_member, session.checkpointing = plan.by_member, plan.checkpointing
         rows = train[: plan.chunk]
         session.precision = choose_precision(

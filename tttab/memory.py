@@ -19,9 +19,6 @@ from tttab.errors import MemoryPlanError, RequestError
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 320 * 1024**2
 """Left free for what no plan sees: the data, the other arms, the serving cache."""
-PIECE = 128
-"""Query rows per chunk where the context is shared: measured as fast as all 800 at once, with 0.4 of the
-memory (benchmarks/run_speed.py)."""
 CHUNK_ROWS = 8
 """What starting a chunk costs, in rows."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -101,16 +98,17 @@ class Demand:
     """Rows that every chunk carries along, where it does."""
     batch: int
     """Query rows of a step; a chunk is at most this."""
-    shared: bool = False
-    """Whether a step computes its context once, unless activations are recomputed."""
+    piece: int = 0
+    """Rows per chunk at most where a step computes its context once; 0: it does not."""
 
     def carries(self, mode: Mode) -> bool:
         """Whether every chunk computes the context again."""
-        return mode.checkpointing or not self.shared
+        return mode.checkpointing or not self.piece
 
     def most(self, mode: Mode) -> int:
-        """Return the largest chunk worth having: with a shared context more rows at once save nothing."""
-        return self.batch if self.carries(mode) else min(self.batch, PIECE)
+        """Return the largest chunk worth having: with a shared context larger ones save little."""
+        pieces = 1 if self.carries(mode) else -(-self.batch // self.piece)
+        return -(-self.batch // pieces)
 
     def room(self, mode: Mode) -> float:
         """Return the bytes left for the tensors of a step."""

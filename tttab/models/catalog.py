@@ -206,10 +206,8 @@ def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
     if _hub_answers():
         with contextlib.suppress(ModelError):
             return download(official), official
-    for model in candidates:
-        if model.bundled:
-            return _require(model), model
-    raise ModelError(f"no {task} model is on this machine", f"put {official.file} at {place_of(official)}")
+    bundled = next(model for model in candidates if model.bundled)
+    return _require(bundled), bundled
 
 
 def _require(model: KnownModel) -> Path:
