@@ -6,14 +6,17 @@ from tttab.theory.transformer_paper_b import ContextSettings, context_rows
 from tttab.theory.transformer_store import SHIPPED, open_file, shipped_path
 
 
-@pytest.mark.parametrize(("paper", "d"), [("A", 60), ("B", 4)])
+MODELS = [("A", 60), ("B", 4), ("B", 8), ("B", 16)]
+
+
+@pytest.mark.parametrize(("paper", "d"), MODELS)
 def test_a_small_checkpoint_ships_for_each_paper(paper, d):
     path = shipped_path(paper, d)
     assert path.stat().st_size < 1_500_000
     opened = open_file(path)
     assert opened.source == "shipped"
     assert opened.settings.law.d == d
-    assert len(list(SHIPPED.glob("*.safetensors"))) == 2
+    assert len(list(SHIPPED.glob("*.safetensors"))) == len(MODELS)
 
 
 def test_the_linear_checkpoint_reads_its_context():
