@@ -5,7 +5,6 @@ from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
 from tttab.theory.transformer_paper_b import ContextSettings, context_rows
 from tttab.theory.transformer_store import SHIPPED, open_file, shipped_path
 
-
 MODELS = [("A", 60), ("B", 4), ("B", 8), ("B", 16)]
 
 
