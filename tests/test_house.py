@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tttab").rglob("*.py"))
-LOOSE = ("/work/", "/root/", "TODO", "FIXME", "XXX")  # split, or they would find themselves
+LOOSE = ("/" + "work/", "/" + "root/", "TO" + "DO", "FIX" + "ME", "XX" + "X")  # split, not to find themselves
 LONGEST_MODULE, LONGEST_FUNCTION, MOST_PARAMETERS = 400, 60, 7
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,7 +94,7 @@ class Passes:
     def loss(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
         """Return the summed loss, nats, of the query rows numbered `rows`, as it is served."""
         parts = [self.member_log_likelihoods(context, queries, rows, p) for p in self._passes(context)]
-        return -_log_mean(torch.cat(parts)).sum()
+        return -log_mean(torch.cat(parts)).sum()
 
     def accumulate(
         self,
@@ -138,12 +138,10 @@ class Passes:
         raise NotImplementedError
 
     def _passes(self, context: PreparedContext) -> list[Pass]:
-        passes = []
-        for number, call in enumerate(context.calls):
-            members = call.context.shape[1]
-            step = 1 if self.by_member else members
-            passes += [Pass(number, first, first + step) for first in range(0, members, step)]
-        return passes
+        whole = self._whole_calls(context)
+        if not self.by_member:
+            return whole
+        return [Pass(which.call, member, member + 1) for which in whole for member in range(which.last)]
 
     def _whole_calls(self, context: PreparedContext) -> list[Pass]:
         return [Pass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
@@ -182,7 +180,7 @@ class Passes:
             with torch.no_grad(), self._sharing(context, [which]):
                 likelihoods = [self.member_log_likelihoods(context, queries, p, which) for p in pieces]
             parts.append(torch.cat(likelihoods, dim=1))
-        total = -_log_mean(torch.cat(parts)).sum().item() * scale
+        total = -log_mean(torch.cat(parts)).sum().item() * scale
         shares = torch.softmax(torch.cat(parts), dim=0).split([len(part) for part in parts])
         if not math.isfinite(total):
             return total
@@ -210,8 +208,7 @@ class Passes:
         float32 and bfloat16 are unrelated: they are drawn in float32, as they are served.
         """
         if self.precision != "bf16" or not torch.is_grad_enabled():
-            with nullcontext():
-                yield
+            yield
             return
         name = next((name for name in EMBEDDERS if hasattr(self.module, name)), None)
         if name is not None:
@@ -237,8 +234,8 @@ class Passes:
         return {**kwargs, "performance_options": training}
 
 
-def _log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
-    """Return the logarithm of the mean over members, shape (rows,)."""
+def log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean over members, the first dimension."""
     return torch.logsumexp(likelihoods, dim=0) - math.log(len(likelihoods))
 
 

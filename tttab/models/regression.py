@@ -21,7 +21,7 @@ from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models.network import OpenedModel
-from tttab.models.passes import Pass
+from tttab.models.passes import Pass, log_mean
 from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores
 from tttab.models.serving import Server
 
@@ -68,8 +68,7 @@ class TabPFNRegressionSession(OpenedModel):
     def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
         whole = self._whole_calls(context)
         likelihoods = torch.cat([self.member_log_likelihoods(context, queries, rows, p) for p in whole])
-        loss = math.log(len(likelihoods)) - torch.logsumexp(likelihoods, dim=0)
-        return RowScores(loss.cpu().numpy().astype(np.float64))
+        return RowScores((-log_mean(likelihoods)).cpu().numpy().astype(np.float64))
 
     def _bars(self, logits: torch.Tensor, member: Member) -> torch.Tensor:
         """Return one member's mass per bar of standardised targets, shape (rows, buckets)."""

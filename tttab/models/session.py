@@ -7,7 +7,6 @@ and how (adapt).
 from __future__ import annotations
 
 import copy
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.models.network import OpenedModel, Weights
-from tttab.models.passes import Pass
+from tttab.models.passes import Pass, log_mean
 from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores, match_categories
 from tttab.models.serving import Server
 
@@ -44,8 +43,7 @@ class TabPFNSession(OpenedModel):
     ) -> torch.Tensor:
         """Return log p(class), shape (rows, classes), as served: the mean over members after softmax."""
         scaled = self.logits(context, queries, rows) / self.log_temperature.exp()
-        log_p = torch.log_softmax(scaled, dim=-1)
-        return torch.logsumexp(log_p, dim=0) - math.log(len(log_p))
+        return log_mean(torch.log_softmax(scaled, dim=-1))
 
     def member_log_likelihoods(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
