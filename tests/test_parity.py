@@ -127,7 +127,7 @@ def test_a_server_keeps_the_weights_it_was_made_with(tiny_model, parts):
 
 
 @pytest.mark.parametrize("by_member", [False, True])
-@pytest.mark.parametrize("rule", ["full", "head", "last-layers", "temperature"])
+@pytest.mark.parametrize("rule", ["full", "head", "last-layers", "lora", "temperature"])
 @pytest.mark.parametrize("architecture", list(SIZES))
 def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architecture, rule, by_member):
     x, y, x_query, y_query = parts
@@ -140,7 +140,7 @@ def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architectur
         fork.by_member = by_member
         parameters = get_rule(rule).parameters(fork)
         for parameter in parameters:
-            parameter.requires_grad_(True)
+            parameter.requires_grad_(True).data.add_(0.01)
         loss = backward(fork)
         return loss, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
@@ -149,10 +149,34 @@ def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architectur
         loss.backward()
         return loss.item()
 
+    def in_chunks(fork):
+        return fork.accumulate(context, fork.embed(context, queries, 11), np.arange(80), 1 / 80, 13)
+
     loss, exact = gradient(whole)
-    ours, found = gradient(lambda fork: fork.accumulate(context, queries, np.arange(80), 1 / 80, 13))
+    ours, found = gradient(in_chunks)
     assert ours == pytest.approx(loss, rel=1e-5)
     assert (found - exact).norm() < 1e-5 * exact.norm()
+
+
+@pytest.mark.parametrize(
+    ("rule", "frozen"), [("head", True), ("temperature", True), ("last-layers", False), ("lora", False)]
+)
+def test_frozen_layers_run_once_and_score_the_same(parts, rule, frozen):
+    x, y, x_query, y_query = parts
+    session = small_model().fork()
+    for parameter in get_rule(rule).parameters(session):
+        parameter.requires_grad_(True)
+    context = session.context(x, y, 3)
+    queries = session.queries(context, x_query, y_query)
+    embedded = session.embed(context, queries, 13)
+    assert (embedded is not queries) == frozen
+    if frozen:
+        before = session.row_scores(context, queries, np.arange(80)).loss
+        assert np.abs(session.row_scores(context, embedded, np.arange(80)).loss - before).max() < 1e-5
+        with torch.no_grad():
+            for parameter in session.module.blocks.parameters():
+                parameter.zero_()
+        assert np.abs(session.row_scores(context, embedded, np.arange(80)).loss - before).max() < 1e-5
 
 
 def test_scores_in_chunks_are_the_scores_of_all_rows_at_once(parts):

@@ -241,10 +241,11 @@ class Adaptation:
             parameter.requires_grad_(True)
         train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
         self._queries = self._session.queries(self._context, x, y)
+        self._plan_memory(train)
+        self._queries = self._session.embed(self._context, self._queries, self.result.plan.chunk)
         labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
         self._source = get_source(self.schedule.split)(labelled)
         self._steps = 0
-        self._plan_memory(train)
         self._judge_untouched()
 
     def _plan_memory(self, train: np.ndarray) -> None:

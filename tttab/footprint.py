@@ -65,26 +65,28 @@ def measure_step(session: Any, context: Any, queries: Any) -> Footprint:
         context: the prepared context.
         queries: prepared queries, of which a few are used.
     """
+    sizes = _samples(session, context, queries)
     trained = sum(parameter.numel() for _, parameter in session.trainable())
     shapes = tuple(tuple(call.context.shape[1:]) for call in context.calls)
-    key = (session.info.sha256, trained, shapes, session.by_member, session.checkpointing, session.precision)
+    settings = (session.by_member, session.checkpointing, session.precision)
+    # A sample of few rows tells less than one of many: each stands for itself.
+    key = (session.info.sha256, trained, shapes, *settings, *sizes)
     if key not in _measured:
-        _measured[key] = _measure(session, context, queries)
+        terms = np.array([(1, n, q, n * (n + q)) for n, q in sizes], dtype=float)
+        peaks = np.array([_peak(session, context, queries, n, q) for n, q in sizes], dtype=float)
+        fitted = np.linalg.lstsq(terms, peaks, rcond=None)[0]
+        _measured[key] = Footprint(*np.maximum(fitted, 0.0).tolist())
     return _measured[key]
 
 
-def _measure(session: Any, context: Any, queries: Any) -> Footprint:
-    """Solve for the four terms of a footprint from four samples."""
+def _samples(session: Any, context: Any, queries: Any) -> list[tuple[int, int]]:
+    """Return four samples, (context rows, query rows), that tell the terms of a footprint apart."""
     cells = sum(call.context.shape[1] * (call.context.shape[2] + 1) for call in context.calls)
     row = 4 * VALUES_PER_CELL * cells * session.module.embedding_dim * len(session.layers)
     most = min(LARGEST_SAMPLE, context.n // 2, len(queries) // 2)
     rows = max(1, min(most, max(SMALLEST_SAMPLE, SAMPLE_BYTES // (2 * row))))
     n, q = min(2 * rows, context.n), min(2 * rows, len(queries))
-    sizes = [(rows, rows), (n, rows), (rows, q), (n, q)]
-    terms = np.array([(1, n, q, n * (n + q)) for n, q in sizes], dtype=float)
-    peaks = np.array([_peak(session, context, queries, n, q) for n, q in sizes], dtype=float)
-    fitted = np.linalg.lstsq(terms, peaks, rcond=None)[0]
-    return Footprint(*np.maximum(fitted, 0.0).tolist())
+    return [(rows, rows), (n, rows), (rows, q), (n, q)]
 
 
 def held_bytes(device: torch.device) -> int:

@@ -21,6 +21,9 @@ from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowS
 from tttab.models.shared import ARCHITECTURE as SHARES_CONTEXT
 from tttab.models.shared import SharedContext
 
+OUTPUT = "output_projection"
+"""What follows the layers in that architecture."""
+
 EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
 """The methods that add the column embeddings, by architecture."""
 
@@ -78,6 +81,25 @@ class Passes:
         cells = sum(call.context.shape[1] * (-(-call.context.shape[2] // 2) + 1) for call in context.calls)
         return min(MOST_ROWS, max(LEAST_ROWS, CELLS // cells))
 
+    def embed(self, context: PreparedContext, queries: PreparedQueries, chunk: int) -> PreparedQueries:
+        """Return the queries with what the layers make of them, where at most the output projection trains.
+
+        The layers' answer is then the same in every step: it is computed here, `chunk` rows at a time, and
+        a step costs the output projection alone. Elsewhere the queries come back as they are. What comes
+        back belongs to this context and these layers; it must not outlive a change of either.
+        """
+        trained = [name for name, parameter in self.module.named_parameters() if parameter.requires_grad]
+        if self.architecture != SHARES_CONTEXT or any(not name.startswith(OUTPUT) for name in trained):
+            return queries
+        embedded, whole = [], self._whole_calls(context)
+        with torch.no_grad(), self._sharing(context, queries, whole):
+            for which in whole:
+                with _inputs_of(self.module.get_submodule(OUTPUT)) as seen:
+                    for piece in _pieces(np.arange(len(queries)), chunk):
+                        self.outputs(context, queries, piece, which)
+                embedded.append(torch.cat(seen))
+        return replace(queries, embedded=embedded)
+
     def member_log_likelihoods(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
     ) -> torch.Tensor:
@@ -88,7 +110,7 @@ class Passes:
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, chunk: int | None = None
     ) -> RowScores:
         """Return how well the query rows numbered `rows` are predicted, in fp32, `chunk` at a time."""
-        with torch.no_grad(), self._sharing(context, self._whole_calls(context)):
+        with torch.no_grad(), self._sharing(context, queries, self._whole_calls(context)):
             return RowScores.joined([self._scores(context, queries, p) for p in _pieces(rows, chunk)])
 
     def loss(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
@@ -114,7 +136,7 @@ class Passes:
         if self.by_member:
             return self._accumulate_by_member(context, queries, pieces, scale)
         total = 0.0
-        with self._sharing(context, self._passes(context)):
+        with self._sharing(context, queries, self._passes(context)):
             for piece in pieces:
                 loss = self.loss(context, queries, piece) * scale
                 if torch.isfinite(loss):
@@ -127,6 +149,8 @@ class Passes:
     ) -> torch.Tensor:
         """Return the network's raw outputs for one pass, shape (rows, members, outputs), float32."""
         index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
+        if queries.embedded is not None:
+            return self.module.get_submodule(OUTPUT)(queries.embedded[which.call][index][:, which.members])
         x = queries.inputs[which.call][index][:, which.members]
         with self._reduced_precision():
             if which in self._shared:
@@ -157,9 +181,11 @@ class Passes:
         return call.context[:, members], call.y[:, members], self._options(kwargs)
 
     @contextmanager
-    def _sharing(self, context: PreparedContext, passes: list[Pass]) -> Iterator[None]:
+    def _sharing(
+        self, context: PreparedContext, queries: PreparedQueries, passes: list[Pass]
+    ) -> Iterator[None]:
         """Compute the context of `passes` once for all chunks inside; at the end its gradient, once."""
-        if not self.shares_context:
+        if not self.shares_context or queries.embedded is not None:
             yield
             return
         try:
@@ -177,7 +203,7 @@ class Passes:
     ) -> float:
         passes, parts = self._passes(context), []
         for which in passes:
-            with torch.no_grad(), self._sharing(context, [which]):
+            with torch.no_grad(), self._sharing(context, queries, [which]):
                 likelihoods = [self.member_log_likelihoods(context, queries, p, which) for p in pieces]
             parts.append(torch.cat(likelihoods, dim=1))
         total = -log_mean(torch.cat(parts)).sum().item() * scale
@@ -186,7 +212,7 @@ class Passes:
             return total
         sizes = [len(piece) for piece in pieces]
         for share, which in zip(shares, passes, strict=True):
-            with self._sharing(context, [which]):
+            with self._sharing(context, queries, [which]):
                 for piece, part in zip(pieces, share.split(sizes, dim=1), strict=True):
                     likelihoods = self.member_log_likelihoods(context, queries, piece, which)
                     (-(part * likelihoods).sum() * scale).backward()
@@ -237,6 +263,17 @@ class Passes:
 def log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
     """Return the logarithm of the mean over members, the first dimension."""
     return torch.logsumexp(likelihoods, dim=0) - math.log(len(likelihoods))
+
+
+@contextmanager
+def _inputs_of(part: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what `part` is given inside."""
+    seen: list[torch.Tensor] = []
+    hook = part.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def _pieces(rows: np.ndarray, chunk: int | None) -> list[np.ndarray]:

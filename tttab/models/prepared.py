@@ -75,6 +75,8 @@ class PreparedQueries:
     """One tensor of shape (rows, members, columns) per prepared call."""
     y: torch.Tensor
     """Shape (rows,): class codes, or targets in the table's own units."""
+    embedded: list[torch.Tensor] | None = None
+    """What frozen layers make of them, shape (rows, members, width) per call; None where layers train."""
 
     def __len__(self) -> int:
         """Return the number of query rows."""

@@ -4,8 +4,9 @@ Query rows read the context through the first head's keys and values of every la
 embedding of the unknown target, nothing else. So the context runs once, with its graph; those tensors
 become leaves that every chunk reads as tabpfn's key-value cache; and the gradient that the chunks leave
 there goes back through the context once. The gradient is exact, and chunks cost no second context.
-In the last layer only the target's cell is read: the others are left out.
-What does not belong here: chunks and losses (`network`), serving (`serving`).
+The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values,
+no copies between the two attentions, and in the last layer the target's cell alone, which is all that
+anything reads. What does not belong here: chunks and losses (`passes`), serving (`serving`).
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ class SharedContext:
         from tabpfn.architectures.kv_cache import KVCacheEntry
 
         self._module, self._options = module, options
-        with _target_only(module.blocks[-1]), _read(module) as taken:
+        with _own_layers(module), _unknown_target(module) as taken:
             _, cache = module(x, y, return_kv_cache=True, **options)
-        self._outer = taken
+        entries = [cache.kv[number] for number in range(len(module.blocks))]
+        self._outer = [tensor for entry in entries for tensor in (entry.key, entry.value)] + taken[-1:]
         # A tensor without a graph stays a constant: rules that move late layers pay for no more.
-        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in taken]
+        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in self._outer]
         *heads, unknown = self._leaves
         kv = {
             number: KVCacheEntry(key=key, value=value)
@@ -43,7 +45,7 @@ class SharedContext:
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for query rows x (rows, members, features)."""
-        with _target_only(self._module.blocks[-1]):
+        with _own_layers(self._module):
             return self._module(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
 
     def backward(self) -> None:
@@ -55,61 +57,96 @@ class SharedContext:
 
 
 @contextmanager
-def _read(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Give, after a pass inside, each layer's first-head keys and values, then the unknown target.
+def _unknown_target(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Take the target embedder's outputs with their graph; the last is the unknown target's.
 
-    tabpfn's own cache holds the same tensors without their graph.
+    The embedder runs over the context's targets, then over one unknown target.
     """
-    seen: dict[torch.nn.Module, torch.Tensor] = {}
-
-    def keep(part: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
-        seen[part] = output
-
-    attentions = [block.per_column_attention_between_cells for block in module.blocks]
-    parts = [part for a in attentions for part in (a.k_projection, a.v_projection)]
-    hooks = [part.register_forward_hook(keep) for part in (*parts, module.target_embedder)]
     taken: list[torch.Tensor] = []
+    hook = module.target_embedder.register_forward_hook(lambda _, __, output: taken.append(output[0]))
     try:
         yield taken
     finally:
-        for hook in hooks:
-            hook.remove()
-    width = attentions[0].head_dim
-    taken.extend(seen[part][..., :width].unsqueeze(2).contiguous() for part in parts)
-    # The embedder runs twice: over the context's targets, then over one unknown target.
-    taken.append(seen[module.target_embedder][0])
+        hook.remove()
 
 
 @contextmanager
-def _target_only(block: torch.nn.Module) -> Iterator[None]:
-    """Let a v2 block compute the target's cell alone, as far as anything reads it."""
-    block.forward = _last_layer(block)
+def _own_layers(module: torch.nn.Module) -> Iterator[None]:
+    """Let the module run the layers of this file."""
+    for block in module.blocks:
+        block.forward = _layer(block, last=block is module.blocks[-1])
     try:
         yield
     finally:
-        del block.forward
+        for block in module.blocks:
+            del block.forward
 
 
-def _last_layer(block: torch.nn.Module) -> Callable[..., Any]:
-    from tabpfn.architectures.shared.scaled_dot_product_attention import scaled_dot_product_attention
+def _layer(block: torch.nn.Module, *, last: bool) -> Callable[..., Any]:
+    """Return a v2 block's forward, with the shapes and the cache entry of tabpfn's own."""
+    from tabpfn.architectures.kv_cache import KVCacheEntry
 
     across, down = block.per_sample_attention_between_features, block.per_column_attention_between_cells
 
-    def heads(projection: torch.nn.Module, cells: torch.Tensor) -> torch.Tensor:
-        return projection(cells).unflatten(-1, (-1, across.head_dim))
-
     def forward(cells: Any, _: int, __: Any, *, cached_kv: Any = None, return_kv: bool = False) -> Any:
         cells = cells.pop(0) if isinstance(cells, list) else cells
-        flat = cells.flatten(0, 1)
-        target = flat[:, -1:]
-        keys, values = heads(across.k_projection, flat), heads(across.v_projection, flat)
-        mixed = scaled_dot_product_attention(heads(across.q_projection, target), keys, values)
-        target = block.layernorm_mha1(target + across.out_projection(mixed.flatten(2)))
-        target = target.view(cells.shape[0], cells.shape[1], -1)
-        attended, entry = down(target, target.shape[1], cached_kv=cached_kv, return_kv=return_kv)
-        if cached_kv is not None:
-            target = block.layernorm_mha2(target + attended)
-            target = block.layernorm_mlp(target + block.mlp(target))
-        return target.unsqueeze(2), entry
+        read = cells[:, :, -1:] if last else cells
+        mixed = _attend(*(part.flatten(0, 1) for part in _heads(across, read, cells)))
+        mixed = _product(mixed.flatten(2), across.out_projection).view(read.shape)
+        read = block.layernorm_mha1(read + mixed)
+        entry = None
+        if cached_kv is None:
+            query, key, value = (_by_column(part) for part in _heads(down, read, read))
+            entry = KVCacheEntry(key=key[:, :, :1].contiguous(), value=value[:, :, :1].contiguous())
+            if last:  # what the context predicts for itself is read by nobody
+                return read, entry
+        else:
+            # All heads read one head's keys and values: as more queries of it, they share them uncopied.
+            query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
+            query = _by_column(query).flatten(1, 2)[:, :, None]
+            key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
+        mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
+        mixed = _product(mixed, down.out_projection).unflatten(0, (len(read), -1)).transpose(1, 2)
+        read = block.layernorm_mha2(read + mixed)
+        widen, activation, narrow = block.mlp
+        mixed = _product(activation(_product(read, widen)), narrow)
+        return block.layernorm_mlp(read + mixed), entry
 
     return forward
+
+
+def _heads(attention: torch.nn.Module, read: torch.Tensor, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the queries of `read`, the keys and the values of `cells`: (…, columns, heads, width)."""
+    query, key, value = attention.q_projection, attention.k_projection, attention.v_projection
+    groups = [(cells, (query, key, value))] if read is cells else [(read, (query,)), (cells, (key, value))]
+    for given, parts in groups:
+        made = _product(given, *parts)
+        yield from made.unflatten(-1, (len(parts), -1, attention.head_dim)).unbind(-3)
+
+
+def _product(cells: torch.Tensor, *parts: torch.nn.Module) -> torch.Tensor:
+    """Return what linear maps without a bias make of the cells, side by side, as one product."""
+    weights = [_matrix(part) for part in parts]
+    return torch.nn.functional.linear(cells, weights[0] if len(weights) == 1 else torch.cat(weights))
+
+
+def _matrix(part: Any) -> torch.Tensor:
+    """Return the matrix of a linear map; peft's additions are added to it, not applied beside it."""
+    if isinstance(part, torch.nn.Linear):
+        return part.weight
+    return part.get_base_layer().weight + sum(part.get_delta_weight(name) for name in part.active_adapters)
+
+
+def _by_column(heads: torch.Tensor) -> torch.Tensor:
+    """Return (members, rows, columns, heads, width) as (members x columns, rows, heads, width)."""
+    return heads.transpose(1, 2).flatten(0, 1)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return softmax attention over the second dimension of (batch, places, heads, width)."""
+    if query.is_cuda:
+        from tabpfn.architectures.shared.scaled_dot_product_attention import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(query, key, value)
+    parts = (part.transpose(1, 2) for part in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
