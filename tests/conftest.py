@@ -7,6 +7,8 @@ import signal
 import socket
 
 os.environ.update(HF_HUB_OFFLINE="1", TABPFN_NO_BROWSER="1", TABPFN_DISABLE_TELEMETRY="1", NO_COLOR="1")
+# Test processes run side by side: more threads than cores would make each of them wait for the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
