@@ -112,7 +112,8 @@ def run_all(args: argparse.Namespace, store: Path) -> None:
     ]
     start, cells, finished = time.time(), sum(len(unit.arms) for unit in work), 0
     context = multiprocessing.get_context("spawn")
-    with store.open("a") as file, ProcessPoolExecutor(args.jobs, context, initializer=prepare) as pool:
+    workers = ProcessPoolExecutor(args.jobs, context, initializer=prepare, initargs=(os.getpid(),))
+    with store.open("a") as file, workers as pool:
         waiting = {pool.submit(run_unit, unit) for unit in work}
         while waiting:
             ready, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -130,8 +131,11 @@ def key(row: dict) -> tuple:
     return row["table"], row["seed"], row["n"], row["arm"]
 
 
-def prepare() -> None:
-    """Give each worker one thread; quiet tabpfn."""
+def prepare(parent: int) -> None:
+    """Give each worker one thread, and an end when the command that started it is killed; quiet tabpfn."""
+    from tttab.bench.executors import end_with
+
+    end_with(parent)
     os.environ.update(TABPFN_DISABLE_TELEMETRY="1", TABPFN_NO_BROWSER="1", HF_HUB_OFFLINE="1")
     warnings.simplefilter("ignore")
     import torch

@@ -59,6 +59,14 @@ def test_the_rule_none_trains_nothing(adapt, tiny_model):
     assert run.result.accepted is None
 
 
+@pytest.mark.parametrize(("rule", "expected"), [("full", "bf16"), ("head", "fp32")])
+def test_the_arithmetic_that_is_reported_is_that_of_the_steps(adapt, monkeypatch, rule, expected):
+    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
+    run = adapt(rule, steps=1, precision="bf16")
+    list(run)
+    assert run.result.precision == expected
+
+
 def test_a_non_finite_loss_stops_and_restores(adapt, tiny_model, monkeypatch):
     run = adapt(steps=5, lr=1e-3, evaluate_every=1)
     steps = iter(run)

@@ -240,9 +240,11 @@ class Adaptation:
         for parameter in self.parameters:
             parameter.requires_grad_(True)
         train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
-        self._queries = self._session.queries(self._context, x, y)
+        raw = self._queries = self._session.queries(self._context, x, y)
         self._plan_memory(train)
-        self._queries = self._session.embed(self._context, self._queries, self.result.plan.chunk)
+        self._queries = self._session.embed(self._context, raw, self.result.plan.chunk)
+        if self._queries is not raw:  # what is left of a step runs in float32
+            self._session.precision = self.result.precision = "fp32"
         labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
         self._source = get_source(self.schedule.split)(labelled)
         self._steps = 0

@@ -106,7 +106,7 @@ def _in_processes(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path, j
 def _run_and_store(unit: tuple[Cell, ...], work: Work, folder: Path, parent: int) -> list[Record]:
     """Run one unit in a worker process, which writes a file of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle: it stops the workers
-    _end_with(parent)
+    end_with(parent)
     writer = _own_writer(folder)
     done = []
     for record, machine in work(unit):
@@ -116,7 +116,7 @@ def _run_and_store(unit: tuple[Cell, ...], work: Work, folder: Path, parent: int
 
 
 @lru_cache
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process within a second of `parent`: a killed benchmark must not go on computing unseen."""
 
     def watch() -> None:
