@@ -94,10 +94,9 @@ def context_panels(rows: Sequence[Row]) -> list[Panel]:
         dims = [d for (d,) in _distinct(here, "d")]
         for d, method in _distinct(here, "d", "method"):
             cell = [row for row in here if (row["d"], row["method"]) == (d, method)]
-            x, y = _xy(cell, "n", "loss")
             colour, style = methods.index(method), DASHES[dims.index(d) % len(DASHES)]
-            lines.append(Series(f"{method}, d = {d}", x, y, style, colour))
-            lines.append(Series("", x, y, "points", colour, [row["stderr"] for row in cell]))
+            bars = [row["stderr"] for row in cell]
+            lines += _line(f"{method}, d = {d}", cell, ("n", "loss"), colour, bars, style)
         single = [row for row in here if row["method"] == "icl" and row["d"] == here[0]["d"]]
         lines.append(Series("noise", *_xy(single, "n", "noise"), style="dotted", colour=6))
         title = "in distribution" if shift == "none" else f"link shift: {shift}"
@@ -123,10 +122,15 @@ def _lines(rows: Sequence[Row], by: str, x: str, y: str) -> list[Series]:
 
 
 def _line(
-    label: str, rows: Sequence[Row], names: tuple[str, str], colour: int, bars: Sequence[float | None]
+    label: str,
+    rows: Sequence[Row],
+    names: tuple[str, str],
+    colour: int,
+    bars: Sequence[float | None],
+    style: Style = "line",
 ) -> list[Series]:
     x, y = _xy(rows, *names)
-    return [Series(label, x, y, "line", colour), Series("", x, y, "points", colour, bars)]
+    return [Series(label, x, y, style, colour), Series("", x, y, "points", colour, bars)]
 
 
 def _xy(rows: Sequence[Row], x: str, y: str) -> tuple[list[Any], list[Any]]:
