@@ -342,16 +342,14 @@ class Peak:
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
 
-    def bytes(self) -> int | None:
+    def bytes(self) -> int:
         import torch
+
+        from tttab.memory import peak_resident_bytes
 
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return 1024 * int(line.split()[1])
-        return None
+        return peak_resident_bytes()
 
 
 if __name__ == "__main__":

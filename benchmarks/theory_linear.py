@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ import torch
 from torch import Tensor
 
 from tttab.files import write_text_atomically
+from tttab.memory import peak_resident_bytes
 from tttab.theory.linear_all import ALPHAS, GAMMAS
 from tttab.theory.linear_experiments import Setting, phase
 from tttab.theory.linear_isotropic import Isotropic, fixed_step
@@ -283,7 +283,7 @@ def _memory(case: Case) -> dict[str, float]:
 def _peak(case: Case) -> float:
     if case.device != "cpu":
         return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_bytes() / 2**20
 
 
 def _machine(case: Case) -> dict[str, Any]:

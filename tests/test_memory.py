@@ -84,3 +84,10 @@ def test_a_real_step_stays_below_its_plan_and_budget(budget):
     assert answer["peak"] <= budget
     assert answer["peak"] - answer["before"] <= answer["needed"] + RESERVE
     assert answer["needed"] <= 4 * (answer["peak"] - answer["before"]), "the plan is no wild guess"
+
+
+def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it():
+    held = torch.zeros(300 * 1024**2 // 4)
+    code = "from tttab.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 1024**2 < int(done.stdout) < held.nbytes
