@@ -14,18 +14,25 @@ import tempfile
 import time
 from pathlib import Path
 
-REQUEST = {"ns": (50, 200, 800), "ttt_at": (200,), "k": 200, "test_size": 250}
-
 
 def smoke_request(model: str, seeds: int):
     """Return what `tttab bench --suite smoke` asks for, with so many seeds."""
     from tttab.adapt import Schedule
     from tttab.bench import BenchRequest
+    from tttab.cli.bench import SMOKE
     from tttab.data import catalog
 
-    tables = tuple(entry.name for entry in catalog().suite("smoke"))
-    steps = Schedule(steps=10)
-    return BenchRequest(tables, model=model, schedule=steps, seeds=tuple(range(seeds)), **REQUEST)
+    return BenchRequest(
+        tables=tuple(entry.name for entry in catalog().suite("smoke")),
+        ns=tuple(map(int, SMOKE["n"].split(","))),
+        ttt_at=tuple(map(int, SMOKE["ttt_at"].split(","))),
+        k=SMOKE["k"],
+        test_size=SMOKE["test_size"],
+        arms=tuple(SMOKE["arms"].split(",")),
+        schedule=Schedule(steps=SMOKE["steps"], precision="fp32"),
+        model=model,
+        seeds=tuple(range(seeds)),
+    )
 
 
 def run_once(request, folder: Path, jobs: int) -> tuple[float, float]:

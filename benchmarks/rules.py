@@ -85,6 +85,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--steps", type=int, default=50, help="steps of adamw")
     parser.add_argument("--test-size", type=int, help="test rows at most [default: tttab's own]")
+    parser.add_argument(
+        "--apart", action="store_true", help="a process per cell: what memory it needs comes out clean"
+    )
     parser.add_argument("--minutes", type=float, default=1e9, help="start no new cell after this")
     parser.add_argument("--summary", action="store_true", help="only make the tables of what is there")
     return parser.parse_args()
@@ -108,11 +111,15 @@ def run_all(args: argparse.Namespace, store: Path) -> None:
         for seed in range(args.seeds)
         for n in map(int, args.sizes.split(","))
         for table in args.tables.split(",")
-        if (arms := [arm for arm in phase if (table, seed, n, arm) not in done])
+        for share in ([[arm] for arm in phase] if args.apart else [phase])
+        if (arms := [arm for arm in share if (table, seed, n, arm) not in done])
     ]
     start, cells, finished = time.time(), sum(len(unit.arms) for unit in work), 0
     context = multiprocessing.get_context("spawn")
-    workers = ProcessPoolExecutor(args.jobs, context, initializer=prepare, initargs=(os.getpid(),))
+    once = 1 if args.apart else None
+    workers = ProcessPoolExecutor(
+        args.jobs, context, initializer=prepare, initargs=(os.getpid(),), max_tasks_per_child=once
+    )
     with store.open("a") as file, workers as pool:
         waiting = {pool.submit(run_unit, unit) for unit in work}
         while waiting:
@@ -253,7 +260,7 @@ class Bench:
         from tttab.rules import get_rule
 
         context, test = self.context("icl@n", self.split.context)
-        peak = Peak(self.session.device)
+        peak = Peak(self.session.device, self.args.apart)
         run = Adaptation(
             self.session, get_rule(rule), context, self.rows(self.split.queries),
             Schedule(**{"steps": self.args.steps, "guard": "loss", "precision": "fp32"} | schedule),
@@ -261,6 +268,7 @@ class Bench:
         )  # fmt: skip
         for _ in run:
             pass
+        rise = peak.rise()
         result = run.result
         judged = self.judge(result.session, context, test)
         kept = {
@@ -278,7 +286,7 @@ class Bench:
             "vetoed": len(result.vetoed),
             "stopped": result.stopped,
             "adapt_seconds": round(result.seconds, 3),
-            "peak_bytes": peak.bytes(),
+            "rise_bytes": rise,
             "chunk": result.plan.chunk,
         }
 
@@ -297,15 +305,15 @@ class Bench:
             device=str(self.session.device), random_state=self.seed, time_limit=FINETUNE_SECONDS,
             model_version=ModelVersion.V2, extra_classifier_kwargs=settings,
         )  # fmt: skip
-        peak = Peak(self.session.device)
+        peak = Peak(self.session.device, self.args.apart)
         x, y = self.rows(np.concatenate([self.split.context, self.split.queries]))
         start = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
             model.fit(x, y)
-        seconds = time.perf_counter() - start
+        seconds, rise = time.perf_counter() - start, peak.rise()
         x_test, y_test = self.rows(self.split.test)
         metrics = classification_metrics(y_test, model.predict_proba(x_test))
-        return {"metrics": metrics, "adapt_seconds": round(seconds, 3), "peak_bytes": peak.bytes()}
+        return {"metrics": metrics, "adapt_seconds": round(seconds, 3), "rise_bytes": rise}
 
     def judge(self, session, context, test) -> dict:
         """Return the figures of merit on the test rows; what is computed is what is served."""
@@ -330,26 +338,33 @@ def same_weights(one, other) -> bool:
 
 
 class Peak:
-    """The most memory held since it was made: tensors on a GPU, else the process's resident size."""
+    """How far memory rises from when it was made: tensors on a GPU, else the process's resident size.
 
-    def __init__(self, device) -> None:
+    A process keeps what earlier cells freed, so resident size tells of a cell only in a process of its own.
+    """
+
+    def __init__(self, device, apart: bool) -> None:
         import torch
 
-        self.device = device
+        from tttab.memory import resident_bytes
+
+        self.device, self.apart = device, apart
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
+            self.before = torch.cuda.memory_allocated(device)
         else:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # Linux: the peak starts anew
                 Path("/proc/self/clear_refs").write_text("5")
+            self.before = resident_bytes()
 
-    def bytes(self) -> int:
+    def rise(self) -> int | None:
         import torch
 
         from tttab.memory import peak_resident_bytes
 
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return peak_resident_bytes()
+            return torch.cuda.max_memory_allocated(self.device) - self.before
+        return peak_resident_bytes() - self.before if self.apart else None
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def main_table(rows: list[dict]) -> str:
             figures = [(row, row["guards"][guard] if guard != "-" else row["metrics"]) for row in mine]
             lines.append([arm, guard, str(len(mine)), *figure_cells(figures, base), *cost_cells(mine)])
     names = ["arm", "guard", "pairs", "accuracy", "log loss", "ECE", "Δ accuracy", "Δ log loss", "Δ ECE",
-             "pairs harmed", "tables harmed", "worst table", "adapt s", "peak MiB"]  # fmt: skip
+             "pairs harmed", "tables harmed", "worst table", "adapt s", "memory rises by, MiB"]  # fmt: skip
     return markdown(names, lines)
 
 
@@ -65,7 +65,7 @@ def figure_cells(figures: list[tuple], base: dict) -> list[str]:
 
 def cost_cells(rows: list[dict]) -> list[str]:
     seconds = [row["adapt_seconds"] for row in rows if "adapt_seconds" in row]
-    peaks = [row["peak_bytes"] for row in rows if row.get("peak_bytes")]
+    peaks = [row["rise_bytes"] for row in rows if row.get("rise_bytes")]
     return [
         f"{statistics.median(seconds):.1f}" if seconds else "-",
         f"{max(peaks) / 1024**2:.0f}" if peaks else "-",

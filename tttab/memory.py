@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -208,5 +207,11 @@ def peak_resident_bytes() -> int:
     if status.exists():
         # `ru_maxrss` would not do on Linux: it starts at what the process that started this one held.
         return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[1])
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -19,7 +19,9 @@ def cell(table="banana", arm="icl@n", n=200, seed=0, *, k=1000, classes=2, **lab
     budget = "" if arm == "icl@n" else labels.get("budget", "paper k=1000")
     rule, recipe = ("full", "steps 50, lr 0.0003") if arm == "ttt@n+k" else ("", "")
     model = "" if arm in ("gbt", "logistic") else labels.get("model", "tiny.safetensors")
-    return Cell(table, seed, n, k, arm, identity_hash(identity), model, budget, rule, recipe, 0, classes)
+    shown = {"rule": rule, "recipe": recipe, "classes": classes, "test_asked": labels.get("test_asked", 0)}
+    content = labels.get("fingerprint", table)
+    return Cell(table, seed, n, k, arm, identity_hash(identity), content, model, budget, **shown)
 
 
 def record(at, error_rate=0.2, log_loss=0.5, *, failed="", second=0.0, adapt=0.0, ms=10.0):

@@ -118,6 +118,19 @@ def test_failed_cells_are_kept_reported_and_tried_again(table, tmp_path, capsys,
     assert read_store(tmp_path).failed == {}
 
 
+def test_a_number_under_a_second_label_is_copied_and_not_computed_again(table, tmp_path, monkeypatch):
+    import tttab.bench
+
+    command = bench(table, tmp_path, "--seeds", "1", "--arms", "logistic", "--k")
+    assert run([*command, "5000"]) == 0
+    monkeypatch.setattr(tttab.bench, "run_unit", lambda *_, **__: 1 / 0)
+    assert run([*command, "6000"]) == 0, "both shrink to the rows that are left"
+    first, second = read_store(tmp_path).records
+    assert {first.cell.budget, second.cell.budget} == {"paper k=5000", "paper k=6000"}
+    assert first.cell.key == second.cell.key
+    assert first.row == second.row
+
+
 def test_a_table_that_cannot_be_read_does_not_stop_the_others(table, tmp_path, capsys):
     command = bench(table, tmp_path / "store", "--seeds", "1", "--arms", "logistic")
     command[2] = f"{tmp_path / 'nowhere.csv'},{table}"
@@ -136,6 +149,12 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(table, tmp_path, c
         (["--seeds", "many"], "--seeds takes"),
         (["--n", "20,twenty"], "--n takes numbers"),
         (["--jobs", "0"], "jobs must be at least 1"),
+        (["--threads", "0"], "threads must be at least 1"),
+        (["--rule", "fulll"], "no rule is called 'fulll'"),
+        (["--device", "banana"], "no device 'banana'"),
+        (["--precision", "auto"], "states its arithmetic"),
+        (["--ttt-at", "30"], "--ttt-at 30 is none of the context sizes"),
+        (["--test-size", "5000"], "nothing to run"),
         (["--suite", "smoke"], "exclude each other"),
         (["--export", "rows.xlsx"], "no results"),
     ],

@@ -37,7 +37,7 @@ from tttab.bench.plan import units
 from tttab.bench.store import read_store
 folder, jobs, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 done = read_store(folder).done
-missing = [cell for cell in CELLS if cell.key not in done]
+missing = [cell for cell in CELLS if cell.place not in done]
 for record in execute(units(missing), SlowWork(pause), folder, Engine(jobs=jobs)):
     print(record.cell.key, flush=True)
 """
@@ -80,7 +80,7 @@ def test_here_writes_before_it_yields(tmp_path, truth):
     seen = []
     for record in execute(units(CELLS), SlowWork(), tmp_path, Engine()):
         seen.append(record.cell.key)
-        assert set(seen) == set(read_store(tmp_path).done)
+        assert set(seen) == set(read_store(tmp_path).numbers)
     assert len(seen) == len(CELLS)
     assert numbers(read_store(tmp_path).records) == truth
 
@@ -98,7 +98,7 @@ def test_a_dead_process_is_explained_and_what_is_done_is_kept(tmp_path, truth):
         [*execute(units(CELLS), work, tmp_path / "store", Engine(jobs=2))]
     assert "--jobs 1" in caught.value.hint
     done = read_store(tmp_path / "store").done
-    missing = [c for c in CELLS if c.key not in done]
+    missing = [c for c in CELLS if c.place not in done]
     assert 0 < len(missing) < len(CELLS)
     [*execute(units(missing), work, tmp_path / "store", Engine(jobs=2))]
     assert numbers(read_store(tmp_path / "store").records) == truth
@@ -115,7 +115,7 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(tmp_path, truth):
         process.kill()
         out, _ = process.communicate(timeout=120)
         promised |= set(out.decode().split())
-        assert promised <= set(read_store(tmp_path).done)
+        assert promised <= set(read_store(tmp_path).numbers)
     process = start(tmp_path)
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err

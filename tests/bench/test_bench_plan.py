@@ -10,7 +10,7 @@ from bench_fakes import cell, record
 from tttab.adapt import Schedule
 from tttab.bench import BenchRequest, Plan, estimate_seconds, plan_tables
 from tttab.bench.plan import load, split_of
-from tttab.errors import RequestError
+from tttab.errors import RequestError, RuleError
 
 NS = (50, 200, 1000)
 
@@ -64,7 +64,7 @@ def test_plans_are_equal_for_equal_requests_and_differ_where_numbers_would():
     base = keys()
     assert keys() == base
     assert keys(device="cuda") == base
-    faster = keys(schedule=Schedule(lr=1e-3))
+    faster = keys(schedule=Schedule(lr=1e-3, precision="fp32"))
     assert faster["ttt@n+k"] != base["ttt@n+k"]
     assert faster["icl@n"] == base["icl@n"]
     assert not set(keys(seeds=(1,)).values()) & set(base.values())
@@ -80,7 +80,7 @@ def test_seeds_take_turns():
     asked = request(ns=(50,), arms=("logistic",), controls_at=(50,), seeds=(1, 0))
     plan = Plan(tuple(plan_tables(asked)))
     assert [c.seed for c in plan.cells] == [0, 1]
-    assert [c.seed for c in plan.missing({plan.cells[0].key: None})] == [1]
+    assert [c.seed for c in plan.missing({plan.cells[0].place})] == [1]
 
 
 def test_estimates_come_from_the_nearest_measured_cell():
@@ -92,9 +92,20 @@ def test_estimates_come_from_the_nearest_measured_cell():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tables": ()}, {"ns": ()}, {"seeds": (1, 1)}, {"arms": ("x",)}, {"k": 0}]
+    "changes",
+    [
+        {"tables": ()},
+        {"ns": ()},
+        {"seeds": (1, 1)},
+        {"arms": ("x",)},
+        {"k": 0},
+        {"rule": "fulll"},
+        {"ttt_at": (75,)},
+        {"controls_at": (75,)},
+        {"schedule": Schedule()},
+    ],
 )
 def test_requests_that_make_no_sense(changes):
-    with pytest.raises(RequestError) as caught:
+    with pytest.raises((RequestError, RuleError)) as caught:
         [*plan_tables(request(**changes))]
     assert caught.value.hint

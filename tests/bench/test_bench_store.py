@@ -71,18 +71,18 @@ def test_a_failed_cell_is_kept_until_it_succeeds(tmp_path):
     fill(tmp_path, [record(at, failed="no memory", second=1)])
     contents = read_store(tmp_path)
     assert contents.done == {}
-    assert contents.failed[at.key].row.error == "no memory"
+    assert contents.failed[at.place].row.error == "no memory"
     fill(tmp_path, [record(at, 0.1, second=2)])
     contents = read_store(tmp_path)
     assert contents.failed == {}
-    assert contents.done[at.key].row.metrics["accuracy"] == 0.9
+    assert contents.done[at.place].row.metrics["accuracy"] == 0.9
 
 
 def test_a_later_failure_does_not_undo_a_success(tmp_path):
     at = cell()
     fill(tmp_path, [record(at, 0.1, second=1), record(at, failed="late", second=2)])
     contents = read_store(tmp_path)
-    assert at.key in contents.done
+    assert at.place in contents.done
     assert contents.failed == {}
 
 

@@ -259,6 +259,15 @@ def test_refresh_without_a_server_keeps_the_cache(server):
     assert load_table("1001").source == "OpenML cache"
 
 
+def test_a_refresh_that_fails_halfway_keeps_the_cache(server):
+    before = load_table("1001").fingerprint
+    server.faults[description(1001)] = [(0, 500, b"")] * 9
+    with pytest.raises(DataError):
+        load_table("1001", refresh=True)
+    again = load_table("1001")
+    assert (again.source, again.fingerprint) == ("OpenML cache", before)
+
+
 def test_no_parquet_falls_back_on_arff(server):
     server.data_sets[1002].parquet = False
     reference = load_table("1002")

@@ -8,7 +8,8 @@ What does not belong here: the arms (`tttab.arms`) and the terminal.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from tttab.arms import ARMS
@@ -16,7 +17,7 @@ from tttab.bench.executors import Engine, execute
 from tttab.bench.export import export
 from tttab.bench.html import html_report, markdown_report
 from tttab.bench.plan import Plan, TablePlan, estimate_seconds, plan_tables, units
-from tttab.bench.records import Cell, Machine, Record
+from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Contents, Writer, read_store
 from tttab.bench.summary import Summary, summaries
@@ -57,6 +58,9 @@ def start(
 ) -> Generator[Record]:
     """Run `cells` on `engine` and yield each record once it is in the store `folder`.
 
+    A number that several labels ask for, or that the store holds under another one, is computed once and
+    copied.
+
     Args:
         cells: what is missing, see `Plan.missing`.
         request: the request the cells were planned from.
@@ -67,4 +71,26 @@ def start(
     Raises:
         StoreError, BadAnswer, MissingExtra: as `execute`.
     """
-    yield from execute(units(cells), partial(run_unit, request=request, threads=threads), folder, engine)
+    cells = tuple(cells)
+    known = {record.cell.key for record in read_store(folder).done.values()}
+    once: dict[str, Cell] = {}
+    for cell in cells:
+        if cell.key not in known:
+            once.setdefault(cell.key, cell)
+    work = partial(run_unit, request=request, threads=threads)
+    yield from execute(units(once.values()), work, folder, engine)
+    yield from _relabelled(cells, once, folder)
+
+
+def _relabelled(
+    cells: Iterable[Cell], ran: Mapping[str, Cell], folder: str | os.PathLike[str]
+) -> Iterator[Record]:
+    """Copy numbers of the store to the cells that were not run themselves."""
+    contents = read_store(folder)
+    numbers = contents.numbers
+    with Writer(folder) as writer:
+        for cell in cells:
+            if ran.get(cell.key) is not cell:
+                record = replace(numbers[cell.key], cell=cell)
+                writer.append(record, contents.machines.get(record.machine) or this_machine())
+                yield record

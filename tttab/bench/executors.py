@@ -48,6 +48,8 @@ class Engine:
         """Raise RequestError where a value makes no sense."""
         if self.jobs < 1:
             raise RequestError(f"jobs must be at least 1, got {self.jobs}", "--jobs 2")
+        if self.cpus < 1:
+            raise RequestError(f"threads must be at least 1, got {self.cpus:g}", "--threads 1")
         if self.name not in ("local", "ray"):
             raise RequestError(f"there is no engine {self.name!r}", "--engine local, or --engine ray")
         if self.address and self.name != "ray":

@@ -71,12 +71,14 @@ def bencheval_frame(contents: Contents) -> tuple[pd.DataFrame, list[str]]:
     full = sorted(m for m in methods if all((m, *place) in tried for place in places))
     lines = [_line(tried[m, *place], m) for place in sorted(places) for m in full]
     frame = pd.DataFrame(lines, columns=list(BENCHEVAL_COLUMNS))
+    frame["imputed"] |= frame["metric_error"].isna()
     groups = frame.groupby(["task", "seed"])
     for column in ("metric_error", "time_train_s", "time_infer_s"):
         frame[column] = frame[column].fillna(groups[column].transform("max"))
     remarks = [f"left out, not tried on every table and seed: {m}" for m in sorted(methods.difference(full))]
     if failed := int(frame["imputed"].sum()):
-        remarks.append(f"{failed} failed cells carry the worst error of their table and seed, see `imputed`")
+        why = "failed or without a defined error"
+        remarks.append(f"{failed} cells, {why}, carry the worst of their table and seed, see `imputed`")
     lost = frame["metric_error"].isna()
     if lost.any():
         remarks.append(f"left out, every method failed there: {int(lost.sum())} lines")
@@ -101,7 +103,8 @@ def _error(record: Record) -> float | None:
 
 def _method(record: Record) -> str:
     cell = record.cell
-    labels = (f"{cell.arm} n={cell.n}", cell.budget, cell.rule, cell.recipe, cell.model)
+    test = f"{cell.test_asked} test rows" * bool(cell.test_asked)
+    labels = (f"{cell.arm} n={cell.n}", cell.budget, cell.rule, cell.recipe, cell.model, test)
     return " | ".join(filter(None, labels))
 
 

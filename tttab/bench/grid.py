@@ -1,8 +1,8 @@
 """Reading rows back for a report: which belong together, and the errors of one arm seed by seed.
 
 A group is what may be compared: one model file, label budget, rule, recipe and test size. Rows
-that no label budget changes (plain icl@n) stand in every group of their model. What does not belong
-here: statistics over them.
+that no label budget changes (plain icl@n) and rows of no model stand in every group that has a row of
+its own on their table. What does not belong here: statistics over them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from tttab.bench.records import Cell, Record
 from tttab.core import Row
 
 ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
+REFERENCE_N = 200
 METRICS: Mapping[str, tuple[str, str]] = {
     "classification": ("accuracy", "log_loss"),
     "regression": ("rmse", "nll"),
@@ -60,17 +61,21 @@ class Grid:
         """Sort `records`; those of other groups are left out."""
         self.group = group
         self.rows: dict[tuple[str, str, int], dict[int, Row]] = defaultdict(dict)
-        self.failed: list[Record] = []
+        self.failed: dict[tuple[str, str, int], set[int]] = defaultdict(set)
+        """Seeds by table, arm and n."""
         self.tasks: dict[str, str] = {}
+        records = [record for record in records if Group.of(record.cell).part_of(group)]
+        names = _names(record.cell for record in records if Group.of(record.cell) == group)
         for record in records:
             cell = record.cell
-            if not Group.of(cell).part_of(group):
+            name = names.get(cell.fingerprint)
+            if name is None:
                 continue
-            self.tasks[cell.table] = cell.task
+            self.tasks[name] = cell.task
             if record.failed:
-                self.failed.append(record)
+                self.failed[name, cell.arm, cell.n].add(cell.seed)
             else:
-                self.rows[cell.table, cell.arm, cell.n][cell.seed] = record.row
+                self.rows[name, cell.arm, cell.n][cell.seed] = record.row
 
     @property
     def tables(self) -> list[str]:
@@ -80,7 +85,7 @@ class Grid:
     @property
     def arms(self) -> list[str]:
         """Names of all arms, plain icl and ttt first."""
-        found = {arm for _, arm, _ in self.rows} | {record.cell.arm for record in self.failed}
+        found = {arm for _, arm, _ in [*self.rows, *self.failed]}
         first = [arm for arm in (ICL, TTT, ICL_ALL) if arm in found]
         return first + sorted(found.difference(first))
 
@@ -88,9 +93,9 @@ class Grid:
         """Context sizes at which `arm` has finished on `table`."""
         return sorted(n for name, a, n in self.rows if (name, a) == (table, arm))
 
-    def failures(self, table: str, arm: str, n: int) -> int:
-        """How many seeds of this place failed."""
-        return sum((r.cell.table, r.cell.arm, r.cell.n) == (table, arm, n) for r in self.failed)
+    def failures(self, table: str, arm: str, n: int) -> set[int]:
+        """The seeds of this place that failed."""
+        return self.failed.get((table, arm, n), set())
 
     def seeds(self, table: str, arm: str, n: int) -> dict[int, Row]:
         """The finished rows of one place by seed."""
@@ -100,6 +105,15 @@ class Grid:
         """The errors by seed: `metric` itself, or one minus it where higher is better."""
         rows = self.seeds(table, arm, n)
         return {s: error_of(metric, row.metrics[metric]) for s, row in rows.items() if metric in row.metrics}
+
+
+def _names(cells: Iterable[Cell]) -> dict[str, str]:
+    """Return a name for each content: contents of one name are told apart by their fingerprint."""
+    first: dict[str, str] = {}
+    for cell in sorted(cells, key=lambda cell: cell.table):
+        first.setdefault(cell.fingerprint, cell.table)
+    names = list(first.values())
+    return {mark: name if names.count(name) == 1 else f"{name} {mark}" for mark, name in first.items()}
 
 
 def error_of(metric: str, value: float) -> float:

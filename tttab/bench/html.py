@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from html import escape
+from statistics import median
 
 from tttab.bench.charts import cost_chart, curve_charts, effective_chart, trade_chart
 from tttab.bench.store import Contents
@@ -74,10 +75,10 @@ def _headline(summary: Summary) -> Iterator[tuple[str, str]]:
         share = "-" if not line.tables else f"{round(line.harmed.estimate * line.tables)} of {line.tables}"
         rest = f"{line.helped} helped" + f", {line.undecided} undecided (one seed)" * bool(line.undecided)
         yield share, f"data sets harmed beyond noise on {NAMES[line.metric]}; {rest}"
-    turns = sorted(line.predictions for line in summary.break_even)
+    turns = [line.predictions for line in summary.break_even]
     if turns:
         words = "predictions to break even against all rows as context (median)"
-        yield count_text(turns[len(turns) // 2]), words
+        yield count_text(median(turns)), words
 
 
 def _ratio_tile(line: Overall) -> tuple[str, str]:

@@ -7,7 +7,7 @@ running cells (see `work`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
@@ -18,6 +18,7 @@ from tttab.arms import ARMS, Unit
 from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.request import BenchRequest
+from tttab.bench.store import Place
 from tttab.core import Table, identity_hash
 from tttab.errors import DataError, SplitError
 from tttab.files import sha256_of
@@ -45,12 +46,12 @@ class Plan:
     @property
     def cells(self) -> tuple[Cell, ...]:
         """Each cell once, seed by seed so that every table has something to show early."""
-        unique = {cell.key: cell for table in self.tables for cell in table.cells}
+        unique = {cell.place: cell for table in self.tables for cell in table.cells}
         return tuple(sorted(unique.values(), key=lambda cell: cell.seed))
 
-    def missing(self, done: Mapping[str, Record]) -> tuple[Cell, ...]:
+    def missing(self, done: Container[Place]) -> tuple[Cell, ...]:
         """Return the cells that `done` does not hold; failed ones are not done."""
-        return tuple(cell for cell in self.cells if cell.key not in done)
+        return tuple(cell for cell in self.cells if cell.place not in done)
 
 
 def plan_tables(request: BenchRequest) -> Iterator[TablePlan]:
@@ -153,6 +154,7 @@ def _cell(request: BenchRequest, name: str, unit: Unit, arm: str, file: str) -> 
         k=unit.split.k,
         arm=arm,
         key=identity_hash(unit.identity(arm)),
+        fingerprint=unit.table.fingerprint[:12],
         model=file if about.model else "",
         budget="" if arm == ICL else request.budget_label,
         rule=request.rule if about.rule == "" else "",
@@ -163,11 +165,11 @@ def _cell(request: BenchRequest, name: str, unit: Unit, arm: str, file: str) -> 
 
 
 def _model_of(request: BenchRequest, table: Table) -> tuple[SimpleNamespace, str]:
-    """Return what stands for the opened model in an identity, and the file's name."""
+    """Return what stands for the opened model in an identity, and its label."""
     if not any(ARMS[arm].model for arm in request.arms):
         return SimpleNamespace(info=SimpleNamespace(sha256="")), ""
     sha256, file = _digest(request.model, table.task)
-    return SimpleNamespace(info=SimpleNamespace(sha256=sha256)), file
+    return SimpleNamespace(info=SimpleNamespace(sha256=sha256)), f"{file} {sha256[:12]}"
 
 
 @lru_cache

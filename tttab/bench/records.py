@@ -32,8 +32,10 @@ class Cell:
     arm: str
     key: str
     """Hash of everything that changes the number, see `tttab.core.Row`."""
+    fingerprint: str = ""
+    """The start of the table's fingerprint: one content may have several names, one name several contents."""
     model: str = ""
-    """The model file's name; empty where the arm opens none."""
+    """The model file's name and the start of its SHA-256; empty where the arm opens none."""
     budget: str = ""
     """`paper k=1000` or `equal`; empty where the arm reads no query rows and so belongs to every budget."""
     rule: str = ""
@@ -44,6 +46,15 @@ class Cell:
     """Test rows asked for; 0: the default share of the table."""
     classes: int = 0
     """Number of classes; 0 for regression."""
+
+    @property
+    def place(self) -> tuple[str | int, ...]:
+        """Its place in a store: the number and every label that a report groups by.
+
+        Two requests may ask for one number under two labels, for instance where k shrinks to the same rows.
+        """
+        labels = (self.table, self.fingerprint, self.model, self.budget, self.rule, self.recipe)
+        return self.key, *labels, self.test_asked
 
     @property
     def task(self) -> Task:

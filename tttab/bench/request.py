@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 
 from tttab.adapt import Schedule
 from tttab.arms import ARMS
-from tttab.bench.grid import ICL, ICL_ALL, TTT
+from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
 from tttab.report.tables import cell_text
+from tttab.rules import get_rule
 from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
@@ -29,15 +30,15 @@ class BenchRequest:
     arms: tuple[str, ...] = (ICL, TTT, ICL_ALL)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     """Each names a split and its training streams."""
-    controls_at: tuple[int, ...] = (200,)
-    """Context sizes for arms other than icl@n and ttt@n+k, which run at every n."""
+    controls_at: tuple[int, ...] = ()
+    """Context sizes for arms other than icl@n and ttt@n+k; empty: 200, or the n next to it."""
     ttt_at: tuple[int, ...] = ()
     """Context sizes for ttt@n+k; empty: every n."""
     budget: Budget = "paper"
     test_size: int | None = None
     model: str = "auto"
     rule: str = "full"
-    schedule: Schedule = field(default_factory=Schedule)
+    schedule: Schedule = field(default_factory=lambda: Schedule(precision="fp32"))
     device: str = "auto"
     memory: int = DEFAULT_BUDGET
     """The most bytes one process may hold."""
@@ -46,15 +47,26 @@ class BenchRequest:
         """Raise RequestError where a value makes no sense, before anything is loaded."""
         if not self.tables:
             raise RequestError("no table to run on", "--suite smoke")
-        for name, values in (("n", self.ns), ("arms", self.arms), ("seeds", self.seeds)):
+        lists = {"n": self.ns, "arms": self.arms, "seeds": self.seeds, "datasets": self.tables}
+        for name, values in lists.items():
             if not values or len(set(values)) < len(values):
                 raise RequestError(f"--{name} needs at least one value, and none twice", "tttab bench --help")
+        for name, sizes in (("ttt-at", self.ttt_at), ("controls-at", self.controls_at)):
+            if absent := sorted(set(sizes) - set(self.ns)):
+                every = ",".join(map(str, sorted({*self.ns, *absent})))
+                raise RequestError(
+                    f"--{name} {absent[0]} is none of the context sizes of --n", f"--n {every}"
+                )
         for arm in self.arms:
             if arm not in ARMS:
                 raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
         if min(self.ns) < 1 or self.k < 1:
             raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
         self.schedule.check()
+        if self.schedule.precision == "auto":
+            # Chosen by a stopwatch, so the same cell could give two numbers.
+            raise RequestError("a benchmark states its arithmetic", "--precision fp32, or --precision bf16")
+        get_rule(self.rule)
 
     def arms_at(self, n: int) -> tuple[str, ...]:
         """Return the arms to run with n context rows.
@@ -68,7 +80,9 @@ class BenchRequest:
     def _ns_of(self, arm: str) -> tuple[int, ...]:
         if arm == ICL:
             return self.ns
-        return (self.ttt_at or self.ns) if arm == TTT else self.controls_at
+        if arm == TTT:
+            return self.ttt_at or self.ns
+        return self.controls_at or (min(self.ns, key=lambda n: abs(n - REFERENCE_N)),)
 
     @property
     def budget_label(self) -> str:
@@ -78,7 +92,7 @@ class BenchRequest:
     @property
     def recipe(self) -> str:
         """The schedule in words; equal words mean an equal schedule."""
-        standard, mine = asdict(Schedule()), asdict(self.schedule)
+        standard, mine = asdict(Schedule(precision="fp32")), asdict(self.schedule)
         always = ("steps", "lr")
         names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
         return ", ".join(f"{name} {cell_text(mine[name])}" for name in names)

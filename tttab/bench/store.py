@@ -8,6 +8,7 @@ What does not belong here: what the lines mean beyond their key.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -21,6 +22,7 @@ from tttab.bench.records import Machine, Record, machine_from_dict, record_from_
 from tttab.errors import StoreError
 
 PATTERN = "cells-*.jsonl"
+Place = tuple[str | int, ...]
 
 
 class Writer:
@@ -74,7 +76,8 @@ class Writer:
                 self._file = self._open()
             _append_whole(self._file, text.encode())
         except OSError as error:
-            hint = "free some disk space, then the same command again: what is done stays done"
+            full = error.errno == errno.ENOSPC
+            hint = f"{'free some disk space' if full else 'make it writable'}, then the same command again"
             raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}", hint) from error
 
     def _open(self) -> int:
@@ -85,12 +88,12 @@ class Writer:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a store holds, one record per key."""
+    """All that a store holds, one record per place."""
 
-    done: Mapping[str, Record] = field(default_factory=dict)
-    """Finished cells by key."""
-    failed: Mapping[str, Record] = field(default_factory=dict)
-    """Cells that never finished, by key, with the latest reason."""
+    done: Mapping[Place, Record] = field(default_factory=dict)
+    """Finished cells by `Cell.place`."""
+    failed: Mapping[Place, Record] = field(default_factory=dict)
+    """Cells that never finished, by place, with the latest reason."""
     machines: Mapping[str, Machine] = field(default_factory=dict)
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Tables that could not be read and have no row, with the reason."""
@@ -102,11 +105,16 @@ class Contents:
         """Every cell once: the finished ones, then the failed ones."""
         return [*self.done.values(), *self.failed.values()]
 
+    @property
+    def numbers(self) -> dict[str, Record]:
+        """One record per key, finished where there is one: what any label may show."""
+        return {record.cell.key: record for record in reversed(self.records)}
+
 
 def read_store(folder: str | os.PathLike[str]) -> Contents:
     """Read every file of a store; an absent folder is an empty store.
 
-    Of several finished lines with one key the first to finish counts: equal keys mean equal numbers.
+    Of several finished lines of one place the first to finish counts: equal keys mean equal numbers.
     """
     rows: list[Record] = []
     machines: dict[str, Machine] = {}
@@ -124,21 +132,21 @@ def read_store(folder: str | os.PathLike[str]) -> Contents:
                     unavailable[data["table"]] = data["reason"]
         except (ValueError, KeyError, TypeError, AttributeError):
             damaged.append(place)
-    done, failed = _one_per_key(rows)
+    done, failed = _one_per_place(rows)
     seen = {record.cell.table for record in rows}
     absent = {table: reason for table, reason in unavailable.items() if table not in seen}
     return Contents(done, failed, machines, absent, tuple(damaged))
 
 
-def _one_per_key(rows: Iterable[Record]) -> tuple[dict[str, Record], dict[str, Record]]:
-    done: dict[str, Record] = {}
-    failed: dict[str, Record] = {}
+def _one_per_place(rows: Iterable[Record]) -> tuple[dict[Place, Record], dict[Place, Record]]:
+    done: dict[Place, Record] = {}
+    failed: dict[Place, Record] = {}
     for record in sorted(rows, key=lambda record: record.finished):
         if record.failed:
-            failed[record.cell.key] = record
+            failed[record.cell.place] = record
         else:
-            done.setdefault(record.cell.key, record)
-    return done, {key: record for key, record in failed.items() if key not in done}
+            done.setdefault(record.cell.place, record)
+    return done, {place: record for place, record in failed.items() if place not in done}
 
 
 def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:

@@ -6,18 +6,17 @@ What does not belong here: how figures are written down (see `tables`, `charts`)
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tttab.bench import statistics as stats
-from tttab.bench.grid import ICL, ICL_ALL, METRICS, TTT, Grid, Group, groups_of
+from tttab.bench.grid import ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, Grid, Group, groups_of
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
-
-REFERENCE_N = 200
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Pair:
     verdict: Verdict
     seeds: int
     failed: int
-    """Seeds that failed and so are not in the means."""
+    """Seeds that the arm or icl failed on and that so are not in the means."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,8 @@ class Effect:
     n: int
     context: EffectiveContext
     saturated: bool
+    gaps: bool
+    """Whether cells of the icl curve failed: then n' waits until they are run again."""
 
     @property
     def ratio(self) -> float:
@@ -77,6 +78,12 @@ class Overall:
     below: int
     beyond: int
     saturated: tuple[str, ...]
+    gaps: tuple[str, ...]
+    """Data sets left out of the ratio because cells of their icl curve failed."""
+    failed: int
+    """Seeds of icl or ttt at this n that failed, over all data sets."""
+    lost: tuple[str, ...]
+    """Data sets in no mean at all, because every seed failed."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +144,8 @@ def summaries(contents: Contents) -> list[Summary]:
 def summarise(grid: Grid) -> Summary:
     """Compute all figures of one group."""
     metrics = _metrics(grid)
-    ns = sorted({n for table in grid.tables for n in grid.ns(table, TTT)})
-    reference = REFERENCE_N if REFERENCE_N in ns or not ns else ns[0]
+    ns = sorted({n for _, arm, n in [*grid.rows, *grid.failed] if arm == TTT})
+    reference = _reference_n(grid)
     pairs = tuple(
         found
         for metric in metrics
@@ -147,7 +154,7 @@ def summarise(grid: Grid) -> Summary:
         if (found := pair(grid, table, TTT, n, metric))
     )
     effects = {m: tuple(e for t in grid.tables for n in ns if (e := effect(grid, t, n, m))) for m in metrics}
-    overall = tuple(_overall(m, n, pairs, effects[m]) for m in metrics for n in ns)
+    overall = tuple(_overall(grid, m, n, pairs, effects[m]) for m in metrics for n in ns)
     arms = {metric: arm_lines(grid, reference, metric) for metric in metrics}
     return Summary(grid, metrics, pairs, effects, overall, arms, _break_evens(grid, reference), reference)
 
@@ -169,7 +176,7 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
         difference=stats.seed_interval(gaps),
         verdict=stats.verdict(gaps),
         seeds=len(seeds),
-        failed=grid.failures(table, arm, n),
+        failed=len(_failed(grid, table, arm, n)),
     )
 
 
@@ -185,7 +192,8 @@ def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
     target = float(np.mean([adapted[seed] for seed in seeds]))
     from_n = REFERENCE_N if REFERENCE_N in ns[:-1] else ns[0]
     flat = stats.saturated([curve[from_n][s] for s in seeds], [curve[ns[-1]][s] for s in seeds])
-    return Effect(table, n, stats.effective_context(ns, errors, target), flat)
+    gaps = any((name, arm) == (table, ICL) for name, arm, _ in grid.failed)
+    return Effect(table, n, stats.effective_context(ns, errors, target), flat, gaps)
 
 
 def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
@@ -200,7 +208,7 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
             harmed=sum(p.verdict == "harmed" for p in pairs.values()),
             tables=len(pairs),
             rank=ranks.get(arm, math.nan),
-            failed=sum(grid.failures(t, arm, n) for t in grid.tables),
+            failed=sum(len(_failed(grid, t, arm, n)) for t in grid.tables),
             adapt_seconds=_mean_of(grid, arm, n, "adapt"),
             predict_ms=_mean_of(grid, arm, n, "ms_per_1000_rows"),
         )
@@ -209,20 +217,43 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
 
 
 def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int) -> dict[str, float]:
-    """Rank the arms that were tried, with or without success, on every table."""
+    """Rank the arms that were tried, with or without success, on every table.
+
+    An arm with a failed seed ranks last there: a mean over the seeds it got through would flatter it.
+    """
 
     def tried(arm: str, table: str) -> bool:
-        return table in found[arm] or grid.failures(table, arm, n) > 0
+        return table in found[arm] or bool(grid.failures(table, arm, n))
 
-    everywhere = [arm for arm in found if all(tried(arm, table) for table in grid.tables)]
-    lines = {arm: [found[arm].get(table) for table in grid.tables] for arm in everywhere}
-    return stats.mean_ranks({arm: [p.error if p else math.nan for p in line] for arm, line in lines.items()})
+    def error(arm: str, table: str) -> float:
+        return math.nan if grid.failures(table, arm, n) else found[arm][table].error
+
+    tables = sorted({table for pairs in found.values() for table in pairs})
+    if not tables:
+        return {}
+    everywhere = [arm for arm in found if all(tried(arm, table) for table in tables)]
+    return stats.mean_ranks({arm: [error(arm, table) for table in tables] for arm in everywhere})
 
 
-def _overall(metric: str, n: int, pairs: Sequence[Pair], effects: Sequence[Effect]) -> Overall:
+def _failed(grid: Grid, table: str, arm: str, n: int) -> set[int]:
+    """Return the seeds on which the arm cannot be compared with icl because one of the two failed."""
+    return grid.failures(table, arm, n) | grid.failures(table, ICL, n)
+
+
+def _reference_n(grid: Grid) -> int:
+    """Return the n with the most arms; of several, 200 or else the smallest."""
+    arms: dict[int, set[str]] = defaultdict(set)
+    for _, arm, n in [*grid.rows, *grid.failed]:
+        arms[n].add(arm)
+    return max(sorted(arms), key=lambda n: (len(arms[n]), n == REFERENCE_N), default=REFERENCE_N)
+
+
+def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Sequence[Effect]) -> Overall:
     here = [p for p in pairs if p.metric == metric and p.n == n]
     at_n = [e for e in effects if e.n == n]
-    used = [e for e in at_n if not e.saturated]
+    used = [e for e in at_n if not e.saturated and not e.gaps]
+    tables = [table for table in grid.tables if metric in METRICS[grid.tasks[table]]]
+    failed = {table: _failed(grid, table, TTT, n) for table in tables}
     ratios = [e.ratio for e in used]
     return Overall(
         metric=metric,
@@ -238,6 +269,9 @@ def _overall(metric: str, n: int, pairs: Sequence[Pair], effects: Sequence[Effec
         below=sum(e.context.censored == "below" for e in used),
         beyond=sum(e.context.censored == "beyond" for e in used),
         saturated=tuple(e.table for e in at_n if e.saturated),
+        gaps=tuple(e.table for e in at_n if e.gaps),
+        failed=sum(map(len, failed.values())),
+        lost=tuple(sorted({table for table in failed if failed[table]} - {p.table for p in here})),
     )
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tttab.bench.grid import ICL, ICL_ALL, TTT
+from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.bench.records import Machine
 from tttab.bench.statistics import EffectiveContext, Interval
 from tttab.bench.store import Contents
-from tttab.bench.summary import REFERENCE_N, Arm, Overall, Pair, Summary
+from tttab.bench.summary import Arm, Overall, Pair, Summary
 from tttab.report import ReportTable
 
 NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
@@ -52,7 +52,18 @@ def overall_table(summary: Summary) -> ReportTable:
 
 def along_n_table(summary: Summary) -> ReportTable:
     """One line per metric and n: mean difference, harm and effective context over data sets."""
-    columns = ("error", "n", "data sets", "ttt - icl", "harmed", "helped", "n'/n", "below", "beyond")
+    columns = (
+        "error",
+        "n",
+        "data sets",
+        "ttt - icl",
+        "harmed",
+        "helped",
+        "n'/n",
+        "below",
+        "beyond",
+        "failed",
+    )
     rows = tuple(
         (
             NAMES[line.metric],
@@ -64,6 +75,7 @@ def along_n_table(summary: Summary) -> ReportTable:
             interval_text(line.ratio, digits=2, signed=False),
             line.below,
             line.beyond,
+            line.failed,
         )
         for line in summary.overall
     )
@@ -99,7 +111,7 @@ def arms_table(summary: Summary, metric: str) -> ReportTable:
     )
     note = (
         "Means over data sets, each weighing the same; mean rank only for arms tried on every data set, "
-        "a failed arm ranks last."
+        "an arm with a failed seed ranks last there."
     )
     title = f"Arms at n = {summary.reference_n}: {NAMES[metric]}"
     rows = tuple(_arm_row(arm) for arm in summary.arms[metric])
@@ -209,6 +221,9 @@ def _overall_figures(line: Overall) -> list[tuple[str, str]]:
         ("censored below", f"{line.below} of {line.counted}"),
         ("censored beyond", f"{line.beyond} of {line.counted}"),
         ("saturated", ", ".join(line.saturated) or "none"),
+        ("failed seeds", str(line.failed)),
+        ("in no mean, every seed failed", ", ".join(line.lost) or "none"),
+        ("not in n'/n, icl failed", ", ".join(line.gaps) or "none"),
     ]
 
 

@@ -50,7 +50,9 @@ def bench(
     k: Annotated[int, typer.Option("--k", help="Training queries under the budget `paper`.")] = 1000,
     arms: Annotated[str | None, typer.Option(help="Arms, with commas (default: all).")] = None,
     ttt_at: Annotated[str, typer.Option(help="Context sizes for ttt@n+k (default: all).")] = "",
-    controls_at: Annotated[str, typer.Option(help="Context sizes for the other arms.")] = "200",
+    controls_at: Annotated[
+        str, typer.Option(help="Context sizes for the other arms (default: 200, or the n next to it).")
+    ] = "",
     seeds: Annotated[str, typer.Option(help="How many (5), or which (0,3,7 or 5-9).")] = "5",
     budget: Annotated[
         str, typer.Option(help="Labels: `paper` (k beside the context) or `equal` (1,000 in all).")
@@ -62,6 +64,7 @@ def bench(
     rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
     steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
+    precision: Annotated[str, typer.Option(help="Arithmetic of training: fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     max_memory: Annotated[str, typer.Option(help="The most memory one process may hold.")] = "4G",
     out: Annotated[Path, typer.Option(help="The result store; the same folder goes on.")] = DEFAULT_OUT,
@@ -85,10 +88,13 @@ def bench(
     if export is not None:
         return _export(out, export, quiet)
     from tttab.bench import Engine
+    from tttab.models import pick_device
 
     request = _request(ctx)
     where = Engine(engine, jobs, address, threads, cell_gpus, cell_memory)
     where.check()
+    if engine == "local":
+        pick_device(device)
     plan = _plan(request, quiet=quiet or as_json)
     if dry_run:
         return _print_plan(plan, out, where, as_json=as_json)
@@ -136,6 +142,7 @@ def _request(ctx: typer.Context) -> BenchRequest:
         raise RequestError("--suite and --datasets exclude each other", f"--datasets {given['datasets']}")
     if given["suite"] == "smoke":
         given |= {name: value for name, value in SMOKE.items() if not _typed(ctx, name)}
+        given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or _typed(ctx, "ttt_at") else ""
     if given["budget"] not in ("paper", "equal"):
         raise RequestError(
             f"there is no label budget {given['budget']!r}", "--budget paper, or --budget equal"
@@ -152,7 +159,7 @@ def _request(ctx: typer.Context) -> BenchRequest:
         test_size=given["test_size"],
         model=given["model"],
         rule=given["rule"],
-        schedule=Schedule(steps=given["steps"], lr=given["lr"]),
+        schedule=Schedule(steps=given["steps"], lr=given["lr"], precision=given["precision"]),
         device=given["device"],
         memory=parse_bytes(given["max_memory"]),
     )
@@ -169,6 +176,7 @@ def _tables(suite: str | None, datasets: str | None) -> tuple[str, ...]:
 def _plan(request: BenchRequest, *, quiet: bool) -> Plan:
     """Load the tables and work out the cells, with a bar."""
     from tttab.bench import Plan, plan_tables
+    from tttab.errors import RequestError
 
     request.check()
     found = []
@@ -177,6 +185,9 @@ def _plan(request: BenchRequest, *, quiet: bool) -> Plan:
         for table in plan_tables(request):
             found.append(table)
             bar.update(task, advance=1, info=table.table)
+    if not any(table.cells or table.unavailable for table in found):
+        why = next((remark for table in found for remark in table.notes), "no arm runs at these sizes")
+        raise RequestError(f"nothing to run: {why}", "--n 50,200, or a smaller --test-size")
     for table in found:
         if table.unavailable:
             console.warn(f"{table.table} cannot be read: {table.unavailable}")
@@ -191,23 +202,25 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
 
     contents = read_store(out)
     lines = []
+    known = {record.cell.key for record in contents.done.values()}
     for table in plan.tables:
-        missing = [cell for cell in table.cells if cell.key not in contents.done]
-        failed = sum(cell.key in contents.failed for cell in missing)
-        seconds, unknown = estimate_seconds(missing, contents.records)
+        missing = [cell for cell in table.cells if cell.place not in contents.done]
+        failed = sum(cell.place in contents.failed for cell in missing)
+        to_compute = [cell for cell in missing if cell.key not in known]
+        seconds, unknown = estimate_seconds(to_compute, contents.records)
         lines.append((table.table, len(table.cells), len(missing), failed, seconds / engine.jobs, unknown))
     columns = ("table", "cells", "to run", "failed before", "seconds", "cells never measured")
     total = ("all", *(sum(line[i] for line in lines) for i in range(1, len(columns))))
     if as_json:
         return console.print_json([dict(zip(columns, line, strict=True)) for line in [*lines, total]])
     console.print_table(columns, [*lines, total], left=("table",), title="Plan")
-    console.note(_time_left(total[2], total[4], total[5], engine.jobs, out))
+    console.note(_time_left(total[2], total[4], total[5], engine.jobs))
     return None
 
 
-def _time_left(missing: int, seconds: float, unknown: int, jobs: int, out: Path) -> str:
+def _time_left(missing: int, seconds: float, unknown: int, jobs: int) -> str:
     """Return a sentence on the time to come: measured cells speak for cells of their arm."""
-    measure = f"tttab bench --suite smoke --out {shlex.quote(str(out))} measures some"
+    measure = "the same command with --seeds 1 measures some"
     if not missing:
         return "nothing to run: every cell is in the store"
     if unknown == missing:
@@ -222,10 +235,14 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     from tttab.bench.tables import overall_table
     from tttab.cli.bench_live import show
     from tttab.errors import BadAnswer, Interrupted
+    from tttab.files import check_writable
 
     out, as_json, quiet = (ctx.params[name] for name in ("out", "as_json", "quiet"))
+    check_writable(out)
     before = read_store(out)
     cells = plan.missing(before.done)
+    planned = {cell.place for cell in plan.cells}
+    shown = [record for place, record in before.done.items() if place in planned]
     with Writer(out) as writer:
         for table in plan.tables:
             if table.unavailable:
@@ -235,7 +252,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     count = 0
     try:
         with closing(records):
-            for record in show(records, cells, [*before.done.values()], quiet=quiet, as_json=as_json):
+            for record in show(records, cells, shown, quiet=quiet, as_json=as_json):
                 count += 1
                 if as_json:
                     console.print_json_line(record.to_dict())
@@ -247,7 +264,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
         for summary in filter(lambda found: found.pairs, summaries(contents)):
             _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
         console.note(f"more: tttab report {shlex.quote(str(out))}", quiet=quiet)
-    failed = sum(cell.key in contents.failed for cell in plan.cells)
+    failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
         raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", _again(ctx))

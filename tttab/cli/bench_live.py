@@ -84,10 +84,8 @@ class Board:
 
 def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Record]) -> Iterator[Record]:
     board = Board(cells)
-    tables = {cell.table for cell in cells}
     for record in before:
-        if record.cell.table in tables:
-            board.add(record, now=False)
+        board.add(record, now=False)
     bar = console.progress()
     task = bar.add_task("cells", total=len(cells), info="")
     with Live(Group(board.table(), bar), console=console.stderr(), refresh_per_second=4) as live:

@@ -14,7 +14,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -74,7 +74,7 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
 
     Args:
         openml_id: OpenML's number of the data set.
-        refresh: throw the cached files away first.
+        refresh: fetch anew; what is cached is replaced only once that has worked.
 
     Raises:
         UnknownDataset: OpenML has no such data set.
@@ -87,9 +87,9 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     cached = is_cached(openml_id) and not refresh
     if not cached:
         _check_reachable(openml.config.server, what)
-    if refresh:
-        shutil.rmtree(folder, ignore_errors=True)
-    with _errors(what), _impatient(openml), _without_parquet(cached and (folder / "dataset.arff").exists()):
+    aside = _set_aside(folder) if refresh else nullcontext()
+    without = _without_parquet(cached and (folder / "dataset.arff").exists())
+    with aside, _errors(what), _impatient(openml), without:
         found = openml.datasets.get_dataset(
             openml_id,
             download_data=True,
@@ -140,6 +140,23 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
         kinds[found.task_type_id.value],  # type: ignore[arg-type]
         (np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)),
     )
+
+
+@contextmanager
+def _set_aside(folder: Path) -> Iterator[None]:
+    """Rename a folder for the time its successor is made; it comes back where that fails."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    try:
+        yield
+    except BaseException:
+        if old.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def is_cached(openml_id: int) -> bool:
