@@ -79,6 +79,18 @@ def test_a_non_finite_loss_stops_and_restores(adapt, tiny_model, monkeypatch):
     assert run.result.step in (0, 1)
 
 
+@pytest.mark.parametrize("guard", ["loss", "off"])
+def test_a_cold_start_has_to_beat_the_pretrained_weights(adapt, tiny_model, guard):
+    run = adapt(steps=1, lr=1e-9, init="random", guard=guard)
+    (step,) = run
+    warm = adapt(steps=1, lr=1e-9)
+    list(warm)
+    assert run.result.before == pytest.approx(warm.result.before, rel=1e-5)
+    assert run.result.before < step.held_out
+    assert run.result.accepted is (guard == "off")
+    assert torch.equal(weights(run.result.session), weights(tiny_model)) is (guard == "loss")
+
+
 def test_small_memory_means_small_chunks_and_the_same_result(adapt, monkeypatch):
     monkeypatch.setattr("tttab.footprint.resident_bytes", lambda: 0)
     free = adapt(steps=2, batch=64)
@@ -95,7 +107,7 @@ def test_a_budget_that_cannot_hold_one_row_names_one_that_can(adapt):
     assert caught.value.hint.startswith("--max-memory")
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}])
+@pytest.mark.parametrize("bad", [{"steps": 0}, {"lr": 0.0}, {"lr": float("nan")}, {"lr": 1e30}])
 def test_schedules_that_make_no_sense_are_refused(adapt, bad):
     with pytest.raises(RequestError):
         list(adapt(**bad))
@@ -124,6 +136,15 @@ def test_running_out_of_memory_names_a_plan_that_takes_half(adapt, monkeypatch, 
     with pytest.raises(MemoryPlanError, match="ran out of memory") as caught:
         next(steps)
     assert caught.value.hint.startswith("--max-memory")
+
+
+def test_running_out_of_memory_before_the_first_step_is_the_same_error(adapt, tiny_model, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(type(tiny_model), "row_scores", fail)
+    with pytest.raises(MemoryPlanError, match="ran out of memory"):
+        next(iter(adapt(steps=3)))
 
 
 def test_other_runtime_errors_are_not_taken_for_memory(adapt, monkeypatch):

@@ -12,6 +12,7 @@ from tttab.bundle import load_bundle
 from tttab.cli import predict as predict_command
 from tttab.cli import run
 from tttab.manifest import read_manifest
+from tttab.optimisers import NotFinite
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +186,31 @@ def test_mistakes_get_one_line_and_a_hint(adapted, new_rows, tmp_path, capfd, ar
     error = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error:", "hint:"))]
     assert message in error[0]
     assert hint in error[1]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_without_rows_is_refused(adapted, new_rows, tmp_path, capfd, ending):
+    none = pd.read_csv(new_rows, dtype={"postcode": str}).iloc[:0]
+    path = tmp_path / f"none.{ending}"
+    none.to_csv(path, index=False) if ending == "csv" else none.to_parquet(path)
+    out = tmp_path / f"out.{ending}"
+    assert run(["predict", str(adapted), str(path), "--out", str(out)]) == 2
+    assert "has no rows to predict" in capfd.readouterr().err
+    assert not out.exists()
+
+
+def test_training_that_stopped_is_told_and_not_called_a_lost_comparison(table, tmp_path, capfd, monkeypatch):
+    command = ["adapt", str(table), "--target", "label", "--out", str(tmp_path / "bundle"), "--n", "60"]
+    monkeypatch.setattr("tttab.adapt.Adaptation.gradient", not_finite)
+    assert run([*command, "--model", "tttab-tiny", "--steps", "3"]) == 0
+    text = "".join(capfd.readouterr()).replace("\n", " ")
+    assert "training stopped early: no number at step 1" in text
+    assert "The pretrained weights stay: training stopped because no number at step 1" in text
+    assert read_manifest(tmp_path / "bundle")["record"]["adaptation"]["stopped"] == "no number at step 1"
+
+
+def not_finite(*_, **__):
+    raise NotFinite("no number at step 1")
 
 
 def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, capfd):

@@ -168,6 +168,7 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", "--steps", "0"], "steps must be at least 1", "--steps 50"),
         (["--dataset", "{table}", "--max-memory", "lots"], "not a memory size", "--max-memory 4G"),
         (["--dataset", "{table}", *N20, "--max-memory", "1M"], "cannot hold a training step", "--max-memory"),
+        (["--dataset", "{long}", *N20, "--k", "10000", "--test-size", "9"], "context of 10,020 rows", "--n "),
         (["--datasat", "31"], "--datasat", "tttab run --help"),
     ],
 )  # fmt: skip
@@ -178,6 +179,7 @@ def test_a_mistake_gets_one_line_a_hint_and_exit_code_2(tmp_path, capfd, argumen
         "many_classes": lambda: csv(tmp_path, numbers(220, classes=11)),
         "wide": lambda: csv(tmp_path, wide()),
         "rare_class": lambda: csv(tmp_path, numbers().assign(y=["rare"] + ["a", "b"] * 49 + ["a"])),
+        "long": lambda: csv(tmp_path, numbers(10_029)),
         "empty": lambda: write(tmp_path / "empty.csv", b""),
         "damaged": lambda: write(tmp_path / "damaged.safetensors", b"\x00" * 500),
         "foreign": lambda: foreign(tmp_path / "foreign.safetensors"),

@@ -19,7 +19,7 @@ import tttab
 from tttab import TTTClassifier, TTTRegressor
 from tttab.bundle import load_bundle, save_bundle
 from tttab.cli import run
-from tttab.errors import BundleError, ModelError, RequestError
+from tttab.errors import BundleError, DataError, ModelError, RequestError
 
 SMALL = {"n_context": 12, "n_queries": 30, "steps": 1, "model": "tttab-tiny", "device": "cpu"}
 CANNOT_HOLD = {
@@ -271,6 +271,15 @@ def test_infinite_values_in_a_frame_are_refused_as_in_an_array(trained, mixed_fr
     frame, _ = mixed_frame
     with pytest.raises(ValueError, match="infinity in column 'weight'"):
         trained.predict(frame.assign(weight=np.inf))
+    with pytest.raises(ValueError, match="infinity in column 'weight'"):
+        trained.predict(frame.assign(weight=[None, *[np.inf] * (len(frame) - 1)]).astype({"weight": object}))
+
+
+def test_labels_that_could_not_be_saved_are_refused(learnable):
+    x, y = learnable
+    days = np.array(["2020-01-01", "2021-01-01"], dtype="datetime64[D]")[y]
+    with pytest.raises(DataError, match="texts or numbers, not date"):
+        TTTClassifier(**SMALL).fit(x, days)
 
 
 def test_other_columns_are_refused(trained, mixed_frame):

@@ -128,7 +128,7 @@ def test_a_held_out_loss_that_is_no_number_is_never_kept(given, mixed_frame, mon
         return (
             score
             if len(seen) == 1
-            else type(score)(np.full_like(score.loss, np.nan), score.confidence, score.correct)
+            else type(score)(score.loss + np.nan, score.confidence + np.nan, score.correct)
         )
 
     monkeypatch.setattr(type(given), "row_scores", poisoned)

@@ -13,7 +13,7 @@ import torch
 
 from tttab.errors import MemoryPlanError
 from tttab.footprint import PeakCounter
-from tttab.memory import DEFAULT_BUDGET, MODES, RESERVE, Demand, Footprint, plan_step
+from tttab.memory import DEFAULT_BUDGET, HINT_SLACK, MODES, RESERVE, Demand, Footprint, plan_step
 
 GIB = 1024**3
 FEET = {MODES[0]: Footprint(0, 30e6, 30e6), MODES[1]: Footprint(0, 8e6, 8e6),
@@ -57,7 +57,7 @@ def test_a_budget_that_is_too_small_names_one_that_fits_and_a_context_that_fits(
     enough = int(hint.split("--max-memory ")[1].split("M")[0]) * 1024**2
     assert plan_step(demand(enough), FEET.get).chunk >= 1
     with pytest.raises(MemoryPlanError):
-        plan_step(demand(enough - 10 * 1024**2), FEET.get)
+        plan_step(demand(enough - HINT_SLACK - 10 * 1024**2), FEET.get)
     rows = int(hint.split("--n ")[1])
     assert plan_step(Demand(GIB, GIB // 2, 10**7, rows, 256), FEET.get).chunk >= 1
 

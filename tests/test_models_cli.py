@@ -143,6 +143,23 @@ def test_a_gated_version_shows_its_terms_and_names_the_way(capfd, monkeypatch):
     assert "TABPFN_TOKEN=… tttab models get tabpfn-v2.6" in told
 
 
+def test_a_name_with_one_of_its_two_files_is_verified(stand_in, capfd):
+    place = place_of(known("tabpfn-v2"))
+    place.parent.mkdir(parents=True)
+    place.write_bytes((stand_in / place.name).read_bytes())
+    assert run(["models", "verify", "tabpfn-v2", "--json"]) == 0
+    assert [row["task"] for row in json.loads(capfd.readouterr().out)["models"]] == ["classification"]
+
+
+def test_auto_is_the_bundled_model_where_the_download_cannot_be_kept(monkeypatch, tmp_path):
+    from tttab.models import catalog
+
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TABPFN_MODEL_CACHE_DIR", str(tmp_path / "file" / "below"))
+    monkeypatch.setattr(catalog, "_hub_answers", lambda: True)
+    assert resolve("auto", "classification")[1].bundled
+
+
 def test_a_file_copied_in_is_remembered_and_a_change_is_noticed(capfd):
     model = known("tabpfn-v2-gn2p4bpt")
     place = place_of(model)

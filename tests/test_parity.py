@@ -73,6 +73,21 @@ def test_a_column_constant_in_the_context_trains_as_it_is_served(tiny_model, par
     assert np.abs(trained - tiny_model.predict(context, x_query)).max() < 1e-5
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("architecture", ["tabpfn_v2", "tabpfn_v2_5"])
+def test_a_column_constant_but_for_missing_cells_trains_as_it_is_served(parts, architecture, checkpointing):
+    x, y, x_query, y_query = (part.copy() for part in parts)
+    x_query["constant"] = np.linspace(-3, 3, len(x_query))
+    x.loc[x.index[:3], "constant"] = np.nan
+    x_query.loc[x_query.index[-3:], "constant"] = np.nan
+    session = small_model(architecture)
+    context = session.context(x, y, 3)
+    served = session.serve(context).predict(x_query)[np.arange(80), y_query]
+    session.checkpointing = checkpointing
+    losses = session.row_scores(context, session.queries(context, x_query, y_query), np.arange(80)).loss
+    assert np.abs(losses + np.log(served)).max() < 1e-4
+
+
 def test_unseen_categories_count_as_missing(tiny_model, parts):
     x, y, x_query, _ = (part.copy() for part in parts)
     context = tiny_model.context(x, y, 3)

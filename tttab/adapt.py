@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STARTS = ("pretrained", "random")
+LARGEST_RATE = 1e3
+"""Beyond it float32 overflows before a loss could say so."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,10 @@ class Schedule:
         """Raise RequestError where a value makes no sense."""
         if self.steps < 1:
             raise RequestError(f"steps must be at least 1, got {self.steps}", "--steps 50, or --rule none")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise RequestError(f"the learning rate must be positive, got {self.lr}", "--lr 3e-4")
+        if not 0 < self.lr <= LARGEST_RATE:
+            raise RequestError(
+                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {self.lr}", "--lr 3e-4"
+            )
         if self.init not in STARTS:
             raise RequestError(f"no start is called {self.init!r}", f"--init {'|'.join(STARTS)}")
         get_optimiser(self.optimizer)
@@ -183,22 +188,20 @@ class Adaptation:
             return
         self.schedule.check()
         self._start = time.perf_counter()
-        self._open()
+        with self._memory_errors():
+            self._open()
         moves = get_optimiser(self.schedule.optimizer).moves(self, self._score)
         answer = None
         while True:
             try:
-                move = moves.send(answer)
-                answer = self._judge(move) if move.judge else None
+                with self._memory_errors():
+                    move = moves.send(answer)
+                    answer = self._judge(move) if move.judge else None
             except StopIteration:
                 break
             except NotFinite as error:
                 self.result.stopped = str(error)
                 break
-            except (MemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise self._smaller_plan() from error
             self.result.history.append(self._report(move))
             yield self.result.history[-1]
         self._choose()
@@ -248,7 +251,7 @@ class Adaptation:
         labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
         self._source = get_source(self.schedule.split)(labelled)
         self._steps = 0
-        self._judge_untouched()
+        self._judge_untouched(raw)
 
     def _plan_memory(self, train: np.ndarray) -> None:
         from tttab.footprint import held_bytes, measure_step
@@ -271,35 +274,54 @@ class Adaptation:
         )
         self.result.plan, self.result.precision = plan, session.precision
 
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._smaller_plan() from error
+
     def _smaller_plan(self) -> MemoryPlanError:
         """Return the error for memory that ran out although the plan was kept: others use it too."""
         from tttab.footprint import held_bytes
 
         plan = self.result.plan
+        if plan is None:
+            return MemoryPlanError(
+                "the machine ran out of memory before the first step", f"--n {max(1, self._context.n // 2)}"
+            )
         megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
         return MemoryPlanError(
             f"the machine ran out of memory in a step of {plan.chunk} query rows at a time",
             f"--max-memory {megabytes}M plans with half of it",
         )
 
-    def _judge_untouched(self) -> None:
-        self._score = self._score_now()
-        state = self._session.state()
+    def _judge_untouched(self, raw: Any) -> None:
+        """Make the given weights step 0: a cold start has to beat them too."""
+        self._score = untouched = self._score_now(self._session, self._queries)
+        if self.schedule.init != "pretrained":
+            given = self._given.fork()
+            given.by_member = self._session.by_member
+            untouched = self._score_now(given, raw)
         guards = dict.fromkeys([self.schedule.guard, *self._others])
-        self._choices = [Choice(guard, self._score, state) for guard in guards]
-        self.result.before = self.result.after = self._score.loss
-        self.result.ece_before = self.result.ece_after = self._score.ece
+        self._choices = [Choice(guard, untouched) for guard in guards]
+        self.result.before = self.result.after = untouched.loss
+        self.result.ece_before = self.result.ece_after = untouched.ece
 
     def _judge(self, move: Move) -> Score:
-        self._score = self._score_now()
+        self._score = self._score_now(self._session, self._queries)
         for choice in self._choices:
             choice.consider(move.number, move.size, self._score, self._session.state)
         return self._score
 
-    def _score_now(self) -> Score:
-        rows = self._session.row_scores(self._context, self._queries, self._held, self.result.plan.chunk)
-        ece = math.nan if rows.confidence is None else calibration_error(rows.confidence, rows.correct)
-        return Score(float(rows.loss.mean()), ece, len(self._held))
+    def _score_now(self, session: Any, queries: Any) -> Score:
+        rows = session.row_scores(self._context, queries, self._held, self.result.plan.chunk)
+        loss, ece = float(rows.loss.mean()), math.nan
+        if rows.confidence is not None and np.isfinite(rows.confidence).all():
+            ece = calibration_error(rows.confidence, rows.correct)
+        return Score(loss, ece, len(self._held))
 
     def _report(self, move: Move) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
@@ -311,8 +333,7 @@ class Adaptation:
         kept, *others = self._choices
         result = self.result
         for choice in others:
-            twin = self._session.fork()
-            result.others[choice.guard] = self._settle(twin, choice)
+            result.others[choice.guard] = self._settle(self._session.fork(), choice)
         result.session = self._settle(self._session, kept)
         result.step, result.size, result.vetoed = kept.step, kept.size, tuple(kept.vetoed)
         result.after, result.ece_after = kept.score.loss, kept.score.ece
@@ -320,7 +341,9 @@ class Adaptation:
         result.seconds = time.perf_counter() - self._start
 
     def _settle(self, session: Any, choice: Choice) -> Any:
-        """Give `session` the chosen weights, as plain weights that no longer train."""
+        """Return a session with the chosen weights, as plain weights that no longer train."""
+        if choice.step == 0:
+            return self._given.fork()
         session.restore(choice.state)
         self._rule.finish(session)
         for _, parameter in session.trainable():

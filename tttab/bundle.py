@@ -109,11 +109,13 @@ def save_bundle(
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in ("weights", "context"):
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
         writers[name] = writer
+    description = _description(bundle)
+    json.dumps(description, allow_nan=False)  # what cannot be written must not leave files behind
     directory.mkdir(parents=True, exist_ok=True)
     with FileLock(directory / ".lock"):
         old = _old_roles(directory)
         files = _write_files(directory, writers)
-        document = {**_description(bundle), "files": files}
+        document = {**description, "files": files}
         document["sha256"] = digest_of(document)
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
         write_text_atomically(directory / MANIFEST, text + "\n")
@@ -159,6 +161,7 @@ def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict
         "chosen_step": adapted.step,
         "accepted": adapted.accepted,
         "stopped": adapted.stopped,
+        "vetoed": list(adapted.vetoed),
         "seconds": adapted.seconds,
         "held_out_loss": {"before": adapted.before, "after": adapted.after},
         "held_out_ece": {"before": adapted.ece_before, "after": adapted.ece_after},

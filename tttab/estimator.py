@@ -7,6 +7,7 @@ the files (`bundle`).
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import warnings
@@ -179,7 +180,7 @@ class _TestTimeEstimator(BaseEstimator):
                 ensure_min_samples=2,
                 y_numeric=numeric,
             )
-            return _named(X), y
+            return _without_infinities(_named(X)), y
         validate_data(self, X, y, skip_check_array=True)
         _, y = check_X_y(np.zeros((len(X), X.shape[1])), y, ensure_min_samples=2, y_numeric=numeric)
         return _without_infinities(X), y
@@ -198,7 +199,7 @@ class _TestTimeEstimator(BaseEstimator):
             frame = _without_infinities(X)
         else:
             X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
-            frame = _named(X)
+            frame = _without_infinities(_named(X))
         # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
         frame.columns = [column.name for column in self.bundle_.schema.columns]
         return self.bundle_.schema.apply(frame)
@@ -281,6 +282,9 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
         check_classification_targets(y)
+        strange = next((label for label in y.tolist() if not isinstance(label, str | int | float)), None)
+        if strange is not None:
+            raise DataError(f"labels must be texts or numbers, not {type(strange).__name__}", "y.astype(str)")
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise DataError(
@@ -352,10 +356,15 @@ def _named(X: np.ndarray) -> pd.DataFrame:
 
 
 def _without_infinities(X: pd.DataFrame) -> pd.DataFrame:
-    """Return a shallow copy with text as column names; refuse infinite values, as for arrays."""
+    """Return a shallow copy with text as column names; refuse infinite values, those among objects too."""
     frame = X.set_axis([str(name) for name in X.columns], axis=1).reset_index(drop=True)
     for name, values in frame.items():
-        if values.dtype.kind == "f" and np.isinf(values.to_numpy(dtype=float, na_value=np.nan)).any():
+        if values.dtype.kind == "O":
+            infinite = any(isinstance(value, float) and math.isinf(value) for value in values)
+        else:
+            numbers = values.to_numpy(dtype=float, na_value=np.nan) if values.dtype.kind == "f" else 0
+            infinite = np.isinf(numbers).any()
+        if infinite:
             raise ValueError(f"Input X contains infinity in column {name!r}")
     return frame
 

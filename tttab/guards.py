@@ -48,7 +48,9 @@ class Choice:
 
     guard: str
     before: Score
-    state: dict[str, torch.Tensor]
+    """Of the untouched weights, step 0."""
+    state: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The chosen weights; empty at step 0."""
     step: int = 0
     size: float = 0.0
     score: Score = field(init=False)

@@ -19,6 +19,8 @@ from tttab.errors import MemoryPlanError, RequestError
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 320 * 1024**2
 """Left free for what no plan sees: the data, the other arms, the serving cache."""
+HINT_SLACK = 32 * 1024**2
+"""What a process holds differs from run to run: a hint must hold in the next one too."""
 CHUNK_ROWS = 8
 """What starting a chunk costs, in rows."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -155,9 +157,9 @@ def _time(demand: Demand, mode: Mode, chunk: int) -> float:
 
 def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:
     mode = min(feet, key=lambda mode: mode.slack * feet[mode].bytes(demand.context_rows, 1))
-    foot = feet[mode]
-    budget = demand.budget - mode.slack * (demand.room(mode) - foot.bytes(demand.context_rows, 1))
-    rows = next((n for n in range(demand.context_rows, 0, -1) if foot.bytes(n, 1) <= demand.room(mode)), 0)
+    foot, room = feet[mode], demand.room(mode) - HINT_SLACK / mode.slack
+    budget = demand.budget - mode.slack * (room - foot.bytes(demand.context_rows, 1))
+    rows = next((n for n in range(demand.context_rows, 0, -1) if foot.bytes(n, 1) <= room), 0)
     smaller = f", or --n {rows}" if rows else ""
     return MemoryPlanError(
         f"{format_bytes(demand.budget)} of memory cannot hold a training step with "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import choices, console, options
-from tttab.cli.opening import cautions, open_unit, told
+from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,7 +67,7 @@ def adapt(
         console.note(adapted.manner, quiet=quiet)
         bundle = _bundle(unit, adapted)
     save_bundle(out, bundle)
-    remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))
+    remarks = list(dict.fromkeys([*cautions(unit), *told(caught), *stopped(adapted)]))
     _print(out, unit, bundle, remarks, as_json)
 
 
@@ -163,9 +163,8 @@ def _verdict(unit: Unit, bundle: Bundle) -> str:
     if about["accepted"] is None:
         return f"Nothing was trained: the bundle is plain in-context learning with {unit.split.n:,} rows."
     if not about["accepted"]:
-        return (
-            f"No step beat the pretrained weights on held-out rows, so they stay ({about['seconds']:.1f} s)."
-        )
+        why = refusal(about) or "no step beat them on held-out rows"
+        return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
     loss, step = about["held_out_loss"], about["chosen_step"]
     return (
         f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "

@@ -106,7 +106,9 @@ def verify_models(
     from tttab.errors import BadAnswer
     from tttab.models.catalog import place_of, verify
 
-    chosen = _named(name) if name else [model for model in _known() if place_of(model).is_file()]
+    asked = _named(name) if name else _known()
+    # A name may mean a classifier and a regressor, of which one is here; if none is, `verify` says so.
+    chosen = [model for model in asked if place_of(model).is_file()] or asked * bool(name)
     rows = []
     for model in chosen:
         digest, verdict = verify(model)

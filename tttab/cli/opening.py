@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tttab.cli import console
 
 if TYPE_CHECKING:
-    from tttab.adapt import Schedule
+    from tttab.adapt import Adapted, Schedule
     from tttab.arms import Unit
     from tttab.core import Table
 
@@ -93,6 +93,20 @@ def _describe(table: Table) -> str:
         f"table: {table.name} ({where}source: {table.source}), {len(table):,} rows, "
         f"{table.x.shape[1]} features, target {table.target!r} with {kinds}"
     )
+
+
+def stopped(adapted: Adapted | None) -> list[str]:
+    """Return a remark where training ended early."""
+    return [f"training stopped early: {adapted.stopped}"] if adapted is not None and adapted.stopped else []
+
+
+def refusal(about: Mapping[str, Any]) -> str:
+    """Say why no trained weights were kept, where it was not for their held-out loss alone."""
+    if about["stopped"]:
+        return f"training stopped because {about['stopped']}"
+    if about["vetoed"]:
+        return f"{len(about['vetoed'])} steps had a lower held-out loss but were worse calibrated"
+    return ""
 
 
 def cautions(unit: Unit) -> list[str]:

@@ -92,6 +92,7 @@ class Served:
             DataError: the file cannot be read, a column is missing, or a cell is not of its column's kind.
         """
         from tttab.data.chunks import read_pieces
+        from tttab.errors import DataError
 
         schema = self._bundle.schema
         for piece in read_pieces(path, PIECE, text_columns=schema.text_columns):
@@ -103,7 +104,10 @@ class Served:
                     unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
                     self.unseen.update({column.name: unseen} if unseen else {})
             self.count += len(x)
-            yield self._predictions(x), piece.done
+            if len(x):
+                yield self._predictions(x), piece.done
+        if not self.count:
+            raise DataError(f"{path} has no rows to predict", "a file with a line per row below its header")
 
     def _predictions(self, x: pd.DataFrame) -> pd.DataFrame:
         import numpy as np

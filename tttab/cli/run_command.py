@@ -15,7 +15,7 @@ import typer
 
 import tttab
 from tttab.cli import choices, console, options
-from tttab.cli.opening import cautions, open_unit, told
+from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,13 +77,17 @@ def run(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         unit = open_unit(request, quiet)
+        # The arm icl@n+k comes last: what it cannot read must not be found out after the training.
+        rows = unit.split.n + unit.split.k
+        unit.session.check_fits(len(unit.table.classes), unit.table.x.shape[1], rows)
         if out is not None:
             check_writable(out)
         outcomes = _run_arms(unit, quiet)
     for outcome in outcomes:
         if outcome.adapted is not None:
             console.note(f"{outcome.row.arm}: {outcome.adapted.manner}", quiet=quiet)
-    remarks = list(dict.fromkeys([*cautions(unit), *told(caught)]))
+    ended = [remark for outcome in outcomes for remark in stopped(outcome.adapted)]
+    remarks = list(dict.fromkeys([*cautions(unit), *told(caught), *ended]))
     document = _document(request, unit, outcomes, remarks)
     if out is not None:
         _keep(out, document, unit, outcomes)
@@ -168,6 +172,7 @@ def _arm(outcome: Outcome) -> dict[str, Any]:
             "chunk": adapted.plan.chunk if adapted.plan else None,
             "precision": adapted.precision,
             "stopped": adapted.stopped,
+            "vetoed": adapted.vetoed,
         }
     return {name: row[name] for name in names} | extra
 
@@ -229,8 +234,9 @@ def _verdict(document: dict[str, Any]) -> str:
     if ttt["accepted"] is None:
         return f"The rule `none` trains nothing: both arms are plain in-context learning with {n} rows."
     if not ttt["accepted"]:
+        why = refusal(ttt) or f"no step beat them on the held-out part of the {k} rows"
         return (
-            f"TTT kept the pretrained weights: no step beat them on the held-out part of the {k} rows "
+            f"TTT kept the pretrained weights: {why} "
             f"(loss {ttt['held_out']['before']:.4f}), and looking cost {ttt['seconds']['adapt']:.1f} s."
         )
     before, after = icl["metrics"], ttt["metrics"]

@@ -204,7 +204,7 @@ def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
     if place_of(official).is_file():
         return place_of(official), official
     if _hub_answers():
-        with contextlib.suppress(ModelError):
+        with contextlib.suppress(ModelError, OSError):  # OSError: the folder for models cannot be written
             return download(official), official
     bundled = next(model for model in candidates if model.bundled)
     return _require(bundled), bundled

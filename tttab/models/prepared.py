@@ -200,7 +200,10 @@ def _join(calls: list[Call]) -> Call:
 def _freeze_constant_columns(context: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
     """Give the queries the context's value where a column is constant in the context.
 
-    The key-value cache drops such columns; the plain forward would fit its mask on the queries too.
+    The key-value cache drops such columns, whatever cells of them are missing; the plain forward would
+    fit its mask on the queries too.
     """
-    constant = (context == context[:1]).all(dim=0, keepdim=True)
-    return torch.where(constant, context[:1], queries)
+    known = ~torch.isnan(context)
+    low = torch.where(known, context, torch.inf).amin(dim=0, keepdim=True)
+    high = torch.where(known, context, -torch.inf).amax(dim=0, keepdim=True)
+    return torch.where((low == high) & ~torch.isnan(queries), low, queries)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tttab.errors import DataError
 from tttab.metrics import classification_metrics
 from tttab.models.prepared import match_categories
 
@@ -48,6 +49,8 @@ class Server:
         return sum(_tensor_bytes(cache) for cache in self._estimator.executor_.kv_caches)
 
     def _chunks(self, x: pd.DataFrame) -> Iterator[pd.DataFrame]:
+        if not len(x):
+            raise DataError("there are no rows to predict", "a table with at least one row")
         x = match_categories(x, self._reference)
         for start in range(0, len(x), PREDICT_CHUNK):
             yield x.iloc[start : start + PREDICT_CHUNK]
