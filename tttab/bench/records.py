@@ -32,7 +32,7 @@ class Cell:
     arm: str
     key: str
     """Hash of everything that changes the number, see `tttab.core.Row`."""
-    fingerprint: str = ""
+    fingerprint: str
     """The start of the table's fingerprint: one content may have several names, one name several contents."""
     model: str = ""
     """The model file's name and the start of its SHA-256; empty where the arm opens none."""
