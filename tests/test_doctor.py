@@ -8,6 +8,7 @@ import pytest
 
 from tttab import doctor
 from tttab.cli import run
+from tttab.data.remote import Unreachable
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,22 @@ def test_a_healthy_machine_without_a_network_exits_0(capfd):
     assert "tttab data get" in found["OpenML"]["advice"]
     assert found["tttab-tiny (classification)"]["state"] == "ok"
     assert {"Python", "tabpfn", "torch", "device", "model cache", "OpenML cache"} <= set(found)
+
+
+def test_a_machine_without_a_cache_folder_still_gets_its_findings(capfd, monkeypatch):
+    def refuse():
+        raise Unreachable("the openml package cannot make its cache folder", "set one")
+
+    monkeypatch.setattr("tttab.data.remote._openml", refuse)
+    assert run(["doctor", "--json"]) == 0
+    found = findings(capfd)
+    assert found["OpenML cache"]["state"] == found["OpenML"]["state"] == "note"
+
+
+def test_offline_is_obeyed(capfd, monkeypatch):
+    monkeypatch.setenv("TTTAB_OFFLINE", "1")
+    run(["doctor", "--json"])
+    assert "forbids the network" in findings(capfd)["OpenML"]["found"]
 
 
 def test_an_unsupported_tabpfn_is_bad_and_exits_1(capfd, monkeypatch):

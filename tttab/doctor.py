@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ State = Literal["ok", "note", "bad"]
 SUPPORTED_TABPFN = (9, 10)
 """tabpfn's major versions: from, below."""
 LEAST_DISK = 1024**3
-PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -112,14 +110,15 @@ def _weights() -> Iterator[Finding]:
 
 def _folders() -> Iterator[Finding]:
     from tttab.data.remote import cache_folder
+    from tttab.errors import DataError
     from tttab.models.catalog import KNOWN, place_of
 
     official = next(model for model in KNOWN if not model.bundled)
-    for subject, folder in (
-        ("model cache", place_of(official).parent),
-        ("OpenML cache", cache_folder()),
-    ):
-        yield _folder(subject, Path(folder))
+    yield _folder("model cache", place_of(official).parent)
+    try:
+        yield _folder("OpenML cache", cache_folder())
+    except DataError as error:
+        yield Finding("OpenML cache", "note", error.message, error.hint)
 
 
 def _folder(subject: str, folder: Path) -> Finding:
@@ -137,20 +136,12 @@ def _folder(subject: str, folder: Path) -> Finding:
 
 
 def _openml() -> Finding:
-    from urllib.parse import urlsplit
+    from tttab.data.remote import server_error
 
-    import openml
-
-    address = urlsplit(openml.config.server)
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=PROBE_SECONDS).close()
-    except OSError as error:
-        return Finding(
-            "OpenML", "note", f"{address.hostname} cannot be reached ({error})",
-            "bundled and cached tables work; `tttab data get` on a machine with a network fills the cache",
-        )  # fmt: skip
-    return Finding("OpenML", "ok", f"{address.hostname} answers")
+    if reason := server_error():
+        filled = "`tttab data get` on a machine with a network fills the cache"
+        return Finding("OpenML", "note", reason, f"bundled and cached tables work; {filled}")
+    return Finding("OpenML", "ok", "the server answers")
 
 
 def _extras() -> Iterator[Finding]:

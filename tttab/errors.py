@@ -72,6 +72,11 @@ class MissingExtra(TttabError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"this needs the package {package}", f"pip install 'tttab[{extra}]'")
+        self._package, self._extra = package, extra
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        """Return how it crosses to another process."""
+        return type(self), (self._package, self._extra)
 
 
 class Interrupted(TttabError):

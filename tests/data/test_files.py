@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from pyarrow import parquet
 
 from tttab.data import Origin, load_table, read_frame, table_from_frame
 from tttab.data.build import guess_task
+from tttab.data.chunks import read_pieces
 from tttab.data.registry import TABLES
 from tttab.errors import DataError
 
@@ -211,6 +213,24 @@ def test_parquet_with_an_index(tmp_path):
     frame().set_index(frame()["text"].rename(None)).to_parquet(tmp_path / "unnamed.parquet")
     assert "whole" in load_table(str(tmp_path / "named.parquet")).x
     assert list(load_table(str(tmp_path / "unnamed.parquet")).x.columns) == list(frame().columns[:-1])
+
+
+def test_parquet_pieces_have_the_named_index_too(tmp_path):
+    frame = pd.DataFrame({"x": range(5), "id": list("abcde")}).set_index("id")
+    frame.to_parquet(tmp_path / "t.parquet")
+    pieces = [piece.frame for piece in read_pieces(tmp_path / "t.parquet", 2)]
+    assert [len(piece) for piece in pieces] == [2, 2, 1]
+    pd.testing.assert_frame_equal(
+        pd.concat(pieces, ignore_index=True), read_frame(tmp_path / "t.parquet").frame
+    )
+
+
+def test_csv_pieces_with_a_row_that_is_too_long_are_refused(write):
+    path = write("a,b\n1,2\n3,4\n1,5,2\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(DataError, match="cannot be read as CSV"):
+            list(read_pieces(path, 2))
 
 
 def test_a_folder_named_like_a_partition_is_no_column(tmp_path):

@@ -276,6 +276,15 @@ def test_no_parquet_falls_back_on_arff(server):
     assert load_table("1002", refresh=True).fingerprint == reference.fingerprint
 
 
+def test_an_arff_that_was_cut_while_it_was_written_is_fetched_anew(server, monkeypatch):
+    monkeypatch.setenv("OPENML_SKIP_PARQUET", "true")
+    whole = load_table("1001")
+    file = remote.fetch_table(1001).file
+    file.write_bytes(b"\n".join(file.read_bytes().splitlines()[:-5]))
+    again = load_table("1001")
+    assert (again.source, len(again), again.fingerprint) == ("OpenML", len(whole), whole.fingerprint)
+
+
 def test_damaged_file_in_the_cache_is_fetched_anew(server):
     first = load_table("1002")
     file = remote.fetch_table(1002).file

@@ -37,6 +37,19 @@ def test_temperature_cools_the_timid_and_warms_the_bold():
         assert choose.temperature(tried, [table]) == pytest.approx(expected)
 
 
+def test_a_draw_that_cannot_be_used_is_drawn_anew(monkeypatch):
+    pytest.importorskip("tabicl.prior")
+    real, calls = choose._divided, []
+
+    def first_unusable(*arguments):
+        calls.append(1)
+        return None if len(calls) == 1 else real(*arguments)
+
+    monkeypatch.setattr(choose, "_divided", first_unusable)
+    assert len(list(choose.tables("classification", 1))) == 1
+    assert len(calls) == 2
+
+
 def test_held_out_tables_repeat_and_show_every_query_class():
     pytest.importorskip("tabicl.prior")
     first, again = list(choose.tables("classification", 4)), list(choose.tables("classification", 4))

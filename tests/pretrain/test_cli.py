@@ -33,6 +33,45 @@ def test_bundle_writes_the_file_and_its_card(tmp_path, capsys):
     assert head["training"][0]["machine"] == "a test"
 
 
+def test_what_was_made_for_another_task_is_not_bundled_or_served(tmp_path, capsys):
+    out, served = tmp_path / "run", tmp_path / "served.json"
+    run(["pretrain", "--preset", "tiny", "--task", "regression", "--steps", "1", "--out", str(out), "-q"])
+    served.write_text("{}")
+    asked = ["pretrain", "bundle", str(out), str(tmp_path / "m.safetensors"), "--preset", "tiny"]
+    assert run([*asked, "--served", str(served)]) == 2
+    assert "--preset tiny --task regression" in capsys.readouterr().err
+    served.write_text("{half")
+    assert run([*asked, "--task", "regression", "--served", str(served)]) == 2
+    assert "is no way of serving" in capsys.readouterr().err
+    assert run(["pretrain", "choose", str(out / "model.safetensors"), "--out", str(served)]) == 2
+    assert "hint: a model that tttab pretrain wrote" in capsys.readouterr().err
+    assert run(["pretrain", "choose", str(out / "model.safetensors"), "--tables", "0"]) == 2
+
+
+def test_ctrl_c_names_the_whole_command(tmp_path, capsys, monkeypatch):
+    def interrupted(run):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("tttab.pretrain.loop.train", interrupted)
+    command = [
+        "pretrain",
+        "--preset",
+        "tiny",
+        "--steps",
+        "7",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert run(command) == 130
+    assert (
+        f"tttab pretrain --preset tiny --out {tmp_path / 'o'} --device cpu --steps 7"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -40,6 +79,7 @@ def test_bundle_writes_the_file_and_its_card(tmp_path, capsys):
         (["--task", "ranking"], "no task 'ranking'"),
         (["--steps", "3", "--minutes", "1"], "either steps or minutes"),
         (["--device", "abacus"], "no device 'abacus'"),
+        (["--minutes", "0"], "the budget must be positive"),
     ],
 )
 def test_nonsense_is_refused_with_a_hint(tmp_path, capsys, arguments, said):

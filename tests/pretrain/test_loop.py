@@ -1,6 +1,7 @@
 """A short run learns, continues after a kill as if nothing had happened, and writes a file tabpfn loads."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -91,6 +92,24 @@ def test_a_finished_run_stays_as_it_is(tmp_path):
     assert [report.counters.step for report in train(run)] == [2]
     after = _tensors(tmp_path / "out" / MODEL)
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_another_file_to_start_from_is_another_run(tmp_path):
+    list(train(_run(tmp_path, "classification", 1)))
+    run = _run(tmp_path, "classification", 1)
+    with pytest.raises(RequestError, match="other settings"):
+        list(train(replace(run, start_from=run.out / MODEL)))
+
+
+def test_a_resumed_run_cuts_the_log_to_its_state(tmp_path):
+    run = _run(tmp_path, "classification", 2)
+    list(train(run))
+    before = list(read_log(run.out / LOG))
+    with open(run.out / LOG, "a") as stream:
+        stream.write(json.dumps(before[-1] | {"step": 3}) + '\n{"cut off')
+    list(train(run))
+    assert list(read_log(run.out / LOG))[: len(before)] == before
+    assert all(line["step"] <= 2 for line in read_log(run.out / LOG))
 
 
 def test_log_and_plot(tmp_path):

@@ -11,7 +11,7 @@ import torch
 
 from tttab.errors import RequestError
 from tttab.pretrain.draw import Draw
-from tttab.pretrain.pool import PER_FILE, Pool, Workers, made_apart, read_file, wait_for, write_file
+from tttab.pretrain.pool import PER_FILE, Pool, Workers, _work, made_apart, read_file, wait_for, write_file
 from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
 
@@ -77,6 +77,25 @@ def test_waiting_for_tables_that_nobody_makes_is_refused(tmp_path):
         wait_for(pool, PER_FILE, workers)
         with pytest.raises(RequestError, match="5 are needed"):
             wait_for(pool, PER_FILE + 1, workers)
+
+
+def test_waiting_ends_when_the_workers_have_died_too_often(tmp_path):
+    pytest.importorskip("tabicl.prior")
+    with Workers(tmp_path, 0, 1, USE) as workers:
+        workers.restarts = 20
+        os.kill(workers._processes[0].pid, signal.SIGKILL)
+        with pytest.raises(RequestError, match="died 20 times"):
+            wait_for(Pool(tmp_path, USE, CPU, False), 1, workers)
+
+
+def test_a_worker_ends_with_its_trainer_and_not_only_under_process_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("tttab.pretrain.pool.write_file", lambda *_: pytest.fail("made a table"))
+    monkeypatch.setattr("tttab.pretrain.pool.os.nice", lambda _: 0)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        _work(os.getppid() + 1, str(tmp_path), 0, 0, 1, USE)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_no_table_of_the_width_means_no_pool_rows(tmp_path):

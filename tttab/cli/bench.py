@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import console
+from tttab.cli.typed import again, typed
 
 if TYPE_CHECKING:
     from tttab.bench import BenchRequest, Contents, Engine, Plan
@@ -141,8 +142,8 @@ def _request(ctx: typer.Context) -> BenchRequest:
     if given["suite"] and given["datasets"]:
         raise RequestError("--suite and --datasets exclude each other", f"--datasets {given['datasets']}")
     if given["suite"] == "smoke":
-        given |= {name: value for name, value in SMOKE.items() if not _typed(ctx, name)}
-        given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or _typed(ctx, "ttt_at") else ""
+        given |= {name: value for name, value in SMOKE.items() if not typed(ctx, name)}
+        given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
     if given["budget"] not in ("paper", "equal"):
         raise RequestError(
             f"there is no label budget {given['budget']!r}", "--budget paper, or --budget equal"
@@ -258,7 +259,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
                     console.print_json_line(record.to_dict())
     except KeyboardInterrupt:
         message = f"stopped: {count:,} of {len(cells):,} cells are done and kept in {out}"
-        raise Interrupted(message, _again(ctx)) from None
+        raise Interrupted(message, again(ctx)) from None
     contents = read_store(out)
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
@@ -267,7 +268,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
-        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", _again(ctx))
+        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", again(ctx))
 
 
 def _export(out: Path, target: Path, quiet: bool) -> None:
@@ -362,22 +363,6 @@ def _seeds(text: str) -> tuple[int, ...]:
     except ValueError:
         raise RequestError(f"--seeds takes 5, 0,3,7 or 5-9, got {text!r}", "--seeds 5") from None
     return tuple(range(numbers[0])) if len(numbers) == 1 and "," not in text else tuple(numbers)
-
-
-def _again(ctx: typer.Context) -> str:
-    """Return the command as it was typed."""
-    words = ["tttab", ctx.info_name or "bench"]
-    for option in ctx.command.params:
-        if not _typed(ctx, option.name or ""):
-            continue
-        value = ctx.params[option.name or ""]
-        words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
-    return shlex.join(words)
-
-
-def _typed(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _duration(seconds: float) -> str:

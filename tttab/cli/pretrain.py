@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tttab.cli import console
+from tttab.cli.typed import again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,16 +72,14 @@ def train(
     from tttab.pretrain.settings import MINUTES, Budget, recipe
 
     settings = recipe(preset, task)
-    budget = Budget(steps, minutes if steps or minutes else MINUTES[preset])
+    budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
     folder = pool or (out / "pool" if workers else None)
     run = Run(settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled)
     try:
         last = _follow(run, quiet)
     except KeyboardInterrupt:
-        again = f"--preset {preset} --task {task} --out {out} --seed {seed}"
-        raise Interrupted(
-            "pre-training interrupted", f"tttab pretrain {again} goes on from the last state"
-        ) from None
+        hint = f"{again(context)} goes on from the last state"
+        raise Interrupted("pre-training interrupted", hint) from None
     _finish(run, last)
 
 
@@ -101,11 +100,19 @@ def choose(
     """
     import json
 
+    from tttab.errors import ModelError, RequestError
     from tttab.files import write_text_atomically
+    from tttab.models import open_model
     from tttab.pretrain import choose as choosing
     from tttab.pretrain.settings import recipe
 
     kind = recipe("nano", task).task
+    if tables < 1 or members < 1:
+        raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
+    try:
+        open_model(str(model), kind, device="cpu")  # safely, before tabpfn reads it, and before any table
+    except ModelError as error:
+        raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
     with console.progress(quiet=quiet) as bar:
         work = bar.add_task("making tables", total=tables + len(choosing.candidates(members)), info="")
@@ -144,6 +151,7 @@ def bundle(
 
     import yaml
 
+    from tttab.errors import RequestError
     from tttab.pretrain.bundle import bundle as write
     from tttab.pretrain.bundle import facts_of
     from tttab.pretrain.loop import MODEL
@@ -152,8 +160,13 @@ def bundle(
     settings = recipe(preset, task)
     before = yaml.safe_load(earlier.read_text(encoding="utf-8")) if earlier else []
     facts = facts_of(run, settings, machine, before)
-    way = json.loads(served.read_text(encoding="utf-8"))
-    storage = write(run / MODEL, out, settings, way, facts)
+    try:
+        way = json.loads(served.read_text(encoding="utf-8"))
+        storage = write(run / MODEL, out, settings, way, facts)
+    except (ValueError, TypeError) as error:  # not JSON, or no inference configuration of tabpfn's
+        raise RequestError(
+            f"{served} is no way of serving: {str(error).splitlines()[0]}", "tttab pretrain choose MODEL"
+        ) from error
     console.say(f"{out}: {out.stat().st_size:,} bytes, {storage}")
     console.say(f"{out.with_suffix('.md')}: its card; the text below the head is yours to write")
 

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tttab.data.reading import check_file, check_names, csv_options, damage_told, read_frame
+from tttab.data.reading import (
+    check_file,
+    check_names,
+    csv_options,
+    damage_told,
+    read_frame,
+    strictly,
+    with_named_index,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +63,11 @@ def _csv_pieces(path: Path, rows: int, text_columns: Collection[str]) -> Iterato
     options, _ = csv_options(path, text_columns)
     size = max(1, path.stat().st_size)
     with open(path, "rb") as stream, pd.read_csv(stream, chunksize=rows, **options) as pieces:
-        for frame in pieces:
+        while True:
+            with strictly():  # around the reading alone: what the caller does with a piece is its own
+                frame = next(pieces, None)
+            if frame is None:
+                return
             yield Piece(frame, stream.tell() / size)
 
 
@@ -67,9 +79,9 @@ def _parquet_pieces(path: Path, rows: int, text_columns: Collection[str]) -> Ite
         done, total = 0, max(1, file.metadata.num_rows)
         for batch in file.iter_batches(batch_size=rows):
             batch.validate(full=True)  # text that is not UTF-8 would surface much later
-            frame = batch.to_pandas()
+            frame = with_named_index(batch.to_pandas())
             done += len(frame)
-            yield Piece(frame.reset_index(drop=True), done / total)
+            yield Piece(frame, done / total)
 
 
 _READERS = {

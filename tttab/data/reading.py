@@ -43,10 +43,19 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
             columns have one name.
     """
     path = Path(path)
-    with damage_told(path), warnings.catch_warnings():
+    with damage_told(path), strictly():
         check_file(path)
-        warnings.simplefilter("error", _parser_warning())
         return _READERS[path.suffix.lower()](path, text_columns)
+
+
+@contextmanager
+def strictly() -> Iterator[None]:
+    """Make an error of what pandas only warns about: cells of a CSV row that it would leave out."""
+    from pandas.errors import ParserWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ParserWarning)
+        yield
 
 
 @contextmanager
@@ -149,17 +158,22 @@ def _separator(path: Path) -> tuple[str, list[str]]:
 
 
 def _read_parquet(path: Path, text_columns: Collection[str]) -> RawFrame:
-    import pandas as pd
     import pyarrow.parquet as parquet
 
     arrow = parquet.read_table(path, partitioning=None)  # a folder named a=1 is no column
     arrow.validate(full=True)  # text that is not UTF-8 would surface much later
     check_names(arrow.schema.names, str(path))
-    frame = arrow.to_pandas()
+    return RawFrame(with_named_index(arrow.to_pandas()))
+
+
+def with_named_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a Parquet file's frame with its named index levels as columns and its rows counted from 0."""
+    import pandas as pd
+
     if not isinstance(frame.index, pd.RangeIndex):
         named = [name for name in frame.index.names if name is not None]
         frame = frame.reset_index(level=named) if named else frame
-    return RawFrame(frame.reset_index(drop=True))
+    return frame.reset_index(drop=True)
 
 
 def _read_arff(path: Path, text_columns: Collection[str]) -> RawFrame:
@@ -187,12 +201,6 @@ def check_names(names: Collection[Any], where: str) -> None:
         if name in seen:
             raise DataError(f"{where} has two columns named {name!r}", "rename one of them in its header")
         seen.add(name)
-
-
-def _parser_warning() -> type[Warning]:
-    from pandas.errors import ParserWarning
-
-    return ParserWarning
 
 
 _READERS = {

@@ -7,8 +7,10 @@ pickles `openml` can keep. What does not belong here: what the files' columns me
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import shutil
 import socket
 import threading
@@ -84,6 +86,7 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     openml = _openml()
     what = f"data set {openml_id}"
     folder = cache_folder() / "datasets" / str(openml_id)
+    refresh = refresh or _cut_short(folder)
     cached = is_cached(openml_id) and not refresh
     if not cached:
         _check_reachable(openml.config.server, what)
@@ -142,6 +145,15 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
     )
 
 
+def _cut_short(folder: Path) -> bool:
+    """Tell whether a cached ARFF is not the file that its description names: openml writes it in place."""
+    arff, description = folder / "dataset.arff", folder / "description.xml"
+    if not (arff.exists() and description.exists()):
+        return False
+    named = re.search(r"<oml:md5_checksum>\s*(\w+)\s*<", description.read_text("utf-8", "replace"))
+    return named is not None and named[1] != hashlib.md5(arff.read_bytes(), usedforsecurity=False).hexdigest()
+
+
 @contextmanager
 def _set_aside(folder: Path) -> Iterator[None]:
     """Rename a folder for the time its successor is made; it comes back where that fails."""
@@ -177,13 +189,14 @@ def cache_folder() -> Path:
 def server_error() -> str:
     """Return why OpenML cannot be reached, or nothing if it can."""
     try:
-        _check_reachable(_openml().config.server, "it")
+        return _obstacle(_openml().config.server)
     except Unreachable as error:
         return error.message
-    return ""
 
 
 def _openml() -> ModuleType:
+    if os.environ.get("XDG_CACHE_HOME") == "":  # openml would take it for the working directory
+        del os.environ["XDG_CACHE_HOME"]
     try:
         with _quiet():
             import openml
@@ -195,9 +208,15 @@ def _openml() -> ModuleType:
 
 
 def _check_reachable(server: str, what: str) -> None:
-    """Raise Unreachable unless the server, or the proxy before it, takes a connection in time."""
+    """Raise Unreachable unless the server takes a connection in time."""
+    if reason := _obstacle(server):
+        raise Unreachable(f"{what} is not in OpenML's cache and {reason}", _LOCAL)
+
+
+def _obstacle(server: str) -> str:
+    """Return why the server, or the proxy before it, takes no connection in time; nothing if it does."""
     if os.environ.get(OFFLINE) == "1":
-        raise Unreachable(f"{what} is not in OpenML's cache and {OFFLINE}=1 forbids the network", _LOCAL)
+        return f"{OFFLINE}=1 forbids the network"
     host, port = _address(server)
     outcome: list[str] = []
 
@@ -213,8 +232,7 @@ def _check_reachable(server: str, what: str) -> None:
     thread.start()
     thread.join(CONNECT_SECONDS + 1)
     reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} s"
-    if reason:
-        raise Unreachable(f"{what} is not in OpenML's cache and {host} cannot be reached: {reason}", _LOCAL)
+    return f"{host} cannot be reached: {reason}" if reason else ""
 
 
 def _address(server: str) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tttab.errors import RequestError
 from tttab.files import sha256_of
 from tttab.pretrain import checkpoint
 from tttab.pretrain.card import write_card
@@ -74,13 +75,24 @@ def bundle(source: Path, target: Path, recipe: Recipe, served: dict[str, Any], f
 
 
 def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the card's `prior` and `training`, read from a run's log and state, after `earlier` runs."""
+    """Return the card's `prior` and `training`, read from a run's log and state, after `earlier` runs.
+
+    Raises:
+        RequestError: the run was made with another preset or for another task.
+    """
+    settings = json.loads(checkpoint.read_state(run / STATE)["identity"])
+    if settings["recipe"] != json.loads(json.dumps(recipe.as_dict())):
+        made = settings["recipe"]
+        raise RequestError(
+            f"{run} was not made with --preset {recipe.preset} --task {recipe.task}",
+            f"--preset {made['preset']} --task {made['task']}",
+        )
     lines = list(read_log(run / LOG))
     judged = [line for line in lines if line["held_out"]]
-    last, settings = judged[-1], checkpoint.read_state(run / STATE)["identity"]
+    last = judged[-1]
     stage = {
         "preset": recipe.preset,
-        "seed": json.loads(settings)["seed"],
+        "seed": settings["seed"],
         "machine": machine,
         "minutes": round(last["seconds"] / 60.0, 1),
         "steps": last["step"],

@@ -87,11 +87,18 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     Raises:
         ModelError: the file is missing or of another architecture.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise ModelError(f"no model file {path}", "give the .safetensors file of an earlier run")
-    state = {k: v for k, v in load_file(str(path)).items() if not k.startswith("criterion.")}
+    try:
+        stored = load_file(str(path))
+    except SafetensorError as error:
+        raise ModelError(
+            f"{path} is no safetensors file: {error}", "give the model.safetensors of a run"
+        ) from error
+    state = {k: v for k, v in stored.items() if not k.startswith("criterion.")}
     fresh = network.state_dict()
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:

@@ -85,7 +85,7 @@ def tables(task: Task, count: int) -> Iterator[HeldOut]:
     """Yield `count` held-out tables, from both priors in turn (tabicl's need the extra `pretrain`)."""
     use = PoolUse(rows=max(CONTEXTS) + QUERIES, features=COLUMNS)
     apart = made_apart(SEED, use)
-    drawn = 0
+    drawn = again = 0
     while drawn < count:
         context = CONTEXTS[drawn % len(CONTEXTS)]
         if drawn % 2:
@@ -94,12 +94,13 @@ def tables(task: Task, count: int) -> Iterator[HeldOut]:
                 continue
             table = _divided(found.x.astype(np.float64), found.y.astype(np.float64), context)
         else:
-            draw = Draw(SEED, "choice", drawn)
+            draw = Draw(SEED, "choice", drawn, *([again] if again else []))
             size = Size(1, context, QUERIES, COLUMNS[drawn // 2 % len(COLUMNS)], 10)
             made = batch(draw, size, recipe("nano", task), None)
             table = _divided(made.x[0].double().numpy(), made.y[0].double().numpy(), context)
+        again += 1
         if table is not None and (task == "regression" or len(np.unique(table.y)) > 1):
-            drawn += 1
+            drawn, again = drawn + 1, 0
             yield table
     apart.close()
 

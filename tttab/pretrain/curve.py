@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tttab.files import atomic_path
+from tttab.files import atomic_path, write_text_atomically
 
 
 def read_log(path: Path) -> Iterator[dict[str, Any]]:
@@ -19,6 +19,13 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
         for line in stream:
             if line.endswith("\n"):
                 yield json.loads(line)
+
+
+def keep_until(path: Path, step: int) -> None:
+    """Cut a log to the lines up to `step`: what came after the state is about to happen again."""
+    if path.exists():
+        kept = [line for line in read_log(path) if line["step"] <= step]
+        write_text_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def draw_curve(lines: Sequence[dict[str, Any]], target: Path) -> None:

@@ -2,8 +2,8 @@
 
     for event in train(Run(recipe("nano", "classification"), Budget(minutes=90), Path("out"))): ...
 
-With a step budget a run is a function of its seed alone and resumes bit for bit on the same
-device type; with a time budget it uses whatever tables have arrived and fits its learning rate to
+With a step budget a run is a function of its seed and of the pool it reads, and resumes bit for bit on
+the same device type; with a time budget it uses whatever tables have arrived and fits its learning rate to
 the clock. What does not belong here: how a batch is made, printing, plots.
 """
 
@@ -20,7 +20,9 @@ from typing import Any
 import torch
 
 from tttab.errors import RequestError
+from tttab.files import sha256_of
 from tttab.pretrain import checkpoint, forward, held_out
+from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.loss import loss_for, mean_loss
 from tttab.pretrain.optimise import Optimisers, rate_at
@@ -238,10 +240,15 @@ class Trainer:
         self._network.load_state_dict(state["network"])
         self._optimisers.restore(state["optimisers"])
         self.counters = Counters(**state["counters"])
+        keep_until(self._run.out / LOG, self.counters.step)
 
     def _identity(self) -> str:
         """Return what must be equal for a state to be continued."""
-        return json.dumps({"recipe": self._run.recipe.as_dict(), "seed": self._run.seed}, sort_keys=True)
+        run = self._run
+        settings = {"recipe": run.recipe.as_dict(), "seed": run.seed}
+        if run.start_from is not None:
+            settings["from"] = sha256_of(run.start_from)
+        return json.dumps(settings, sort_keys=True)
 
     def _seconds(self) -> float:
         return self._used_before + time.perf_counter() - self._start

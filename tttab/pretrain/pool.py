@@ -162,13 +162,13 @@ def _fixed_hashes() -> Iterator[None]:
             os.environ["PYTHONHASHSEED"] = before
 
 
-def _work(folder: str, seed: int, worker: int, workers: int, use: PoolUse) -> None:
-    """Write every `workers`-th file, for ever; the body of a worker process."""
+def _work(parent: int, folder: str, seed: int, worker: int, workers: int, use: PoolUse) -> None:
+    """Write every `workers`-th file for as long as the trainer lives; the body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the trainer, which ends its workers
     torch.set_num_threads(1)
     os.nice(10)  # the trainer comes first
     number = worker
-    while os.getppid() != 1:
+    while os.getppid() == parent:
         first = number * PER_FILE
         if not (Path(folder) / f"tables-{first:08d}.npz").exists():
             write_file(Path(folder), seed, first, use)
@@ -182,7 +182,7 @@ class Workers:
         if count:
             require_tabicl()
         folder.mkdir(parents=True, exist_ok=True)
-        self._arguments = [(str(folder), seed, worker, count, use) for worker in range(count)]
+        self._arguments = [(os.getpid(), str(folder), seed, worker, count, use) for worker in range(count)]
         self._processes: list[BaseProcess] = []
         self.count = count
         self.restarts = 0
@@ -206,7 +206,12 @@ class Workers:
                 self.restarts += 1
                 self._processes[number] = self._start(self._arguments[number])
 
-    def _start(self, arguments: tuple[str, int, int, int, PoolUse]) -> BaseProcess:
+    @property
+    def gone(self) -> bool:
+        """Whether every worker has died and none is left to start."""
+        return not any(process.is_alive() for process in self._processes)
+
+    def _start(self, arguments: tuple[int, str, int, int, int, PoolUse]) -> BaseProcess:
         process = get_context("spawn").Process(target=_work, args=arguments, daemon=True)
         with _fixed_hashes():
             process.start()
@@ -303,7 +308,7 @@ def wait_for(pool: Pool, seen: int, workers: Workers, patience: float = math.inf
     """Wait until `seen` tables have arrived and return the seconds it took.
 
     Raises:
-        RequestError: nobody makes them.
+        RequestError: nobody makes them, or those who do have died too often.
         TimeoutError: they did not arrive within `patience` seconds.
     """
     start = time.perf_counter()
@@ -314,6 +319,10 @@ def wait_for(pool: Pool, seen: int, workers: Workers, patience: float = math.inf
         if time.perf_counter() - start > patience:
             raise TimeoutError(f"{seen} pool tables did not arrive within {patience:.0f} s")
         workers.revive()
+        if workers.gone:
+            raise RequestError(
+                f"the processes that make tables died {workers.restarts} times", "tttab pretrain --workers 0"
+            )
         time.sleep(0.02)
         pool.take_in(seen)
     return time.perf_counter() - start
