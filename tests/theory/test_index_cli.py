@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -8,6 +9,7 @@ from tttab.theory.index_plots import context_panels, warm_cold_panels
 from tttab.theory.plots import draw
 from tttab.theory.transformer_model import ModelSettings
 from tttab.theory.transformer_pretrain import Pretraining
+from tttab.theory.transformer_store import shipped_path
 from tttab.theory.transformer_tasks import Law
 
 
@@ -77,13 +79,29 @@ def test_ablations_change_the_first_stage_and_the_link(capsys):
         ["weak", "--r", "8", "--d", "4", "--links", "He3", "--n1", "64"],
         ["weak", "--temp", "0"],
         ["weak", "--tilt", "2"],
+        ["weak", "--temp", "nan"],
+        ["weak", "--tilt", "nan"],
+        ["weak", "--n1", "0.5"],
+        ["weak", "--n1", "256.7"],
+        ["weak", "--r", "0.5"],
+        ["weak", "--d", "-1"],
+        ["weak", "--links", "He3,foo"],
+        ["weak", "--queries", "1000000000000"],
+        ["weak", "--device", "cuda:99"],
+        ["weak", "--device", "meta"],
         ["weak", "--device", "abacus"],
         ["weak", "--plot", "figure.txt"],
         ["strong", "--loss", "hinge"],
         ["strong", "--eps", "0.9"],
         ["strong", "--r", "1"],
+        ["strong", "--r", "1000000"],
+        ["strong", "--link", "foo"],
         ["single-index", "--n", "10"],
         ["single-index", "--n", "x"],
+        ["single-index", "--n", "128,10"],
+        ["single-index", "--n", "1e12"],
+        ["single-index", "--d", "32,8"],
+        ["single-index", "--noise", "nan"],
         ["single-index", "--noise", "-1"],
         ["single-index", "--skip-stage-1", "--no-distill"],
         ["transformer"],
@@ -91,14 +109,52 @@ def test_ablations_change_the_first_stage_and_the_link(capsys):
         ["transformer", "--paper", "A", "--model", "bert"],
         ["transformer", "--paper", "B", "--d", "four"],
         ["transformer", "--paper", "B", "--checkpoint", "absent.safetensors"],
+        ["transformer", "--paper", "A", "--d", "30,60"],
+        ["transformer", "--paper", "A", "--d", "5", "--minutes", "nan"],
+        ["transformer", "--paper", "A", "--checkpoint", str(shipped_path("B", 4))],
+        ["transformer", "--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--d", "8"],
+        ["transformer", "--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--d", "4,8"],
+        ["transformer", "--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--model", "gpt2"],
+        ["transformer", "--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--retrain"],
     ],
 )
 def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
     assert run(["theory", *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "error:" in captured.err
-    assert "hint:" in captured.err
+    first, second = captured.err.strip().splitlines()
+    assert first.startswith("error:") and second.startswith("hint:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["weak", "--r", "0.5"], "--r 1"),
+        (["weak", "--n1", "256.7,512"], "--n1 257,512"),
+        (["weak", "--d", "-1"], "--d 32"),
+        (["weak", "--links", "foo"], "--links 'He3 + 0.5*He4'"),
+        (["single-index", "--n", "10"], "--n 64"),
+        (["single-index", "--d", "32,8"], "--r 8"),
+    ],
+)
+def test_hints_name_an_option_and_a_value_that_work(arguments, hint, capsys):
+    assert run(["theory", *arguments]) == 2
+    assert f"hint: {hint}\n" in capsys.readouterr().err
+
+
+def test_the_next_command_for_a_checkpoint_of_the_other_paper_names_it(capsys, monkeypatch):
+    command = ["theory", "transformer", "--paper", "A", "--checkpoint", str(shipped_path("B", 4))]
+    monkeypatch.setattr(sys, "argv", ["tttab", *command])
+    assert run(command) == 2
+    captured = capsys.readouterr()
+    assert "was pre-trained for paper B" in captured.err
+    assert captured.err.rstrip().endswith("--paper B")
+
+
+def test_a_checkpoint_file_serves_its_own_paper(capsys):
+    command = ["theory", "transformer", "--paper", "B", "--checkpoint", str(shipped_path("B", 8))]
+    assert run([*command, "--tasks", "1", "--steps", "1", "--json"]) == 0
+    assert {row["d"] for row in lines_of(capsys)[0]} == {8}
 
 
 @pytest.mark.parametrize("paper", ["A", "B"])

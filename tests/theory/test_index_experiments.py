@@ -2,11 +2,14 @@ import pytest
 import torch
 
 from tttab.seeding import torch_stream
+from tttab.theory import index_strong
 from tttab.theory.hermite import parse_link
 from tttab.theory.index_pipeline import PipelineSettings, pipeline_rows
+from tttab.theory.index_plots import strong_panels
 from tttab.theory.index_strong import StrongSettings, information, pull_variance, strong_rows
 from tttab.theory.index_tasks import IndexLaw, draw_basis, draw_rows, draw_tasks, unit
 from tttab.theory.index_weak import WeakSettings, weak_rows
+from tttab.theory.plots import draw
 from tttab.theory.single_index import Pipeline
 from tttab.theory.stages import Stream, stage_two
 
@@ -61,6 +64,29 @@ def test_samples_to_eps_follow_the_log_law_and_not_the_square_law():
     assert trace[0].keys() >= NEEDED
     late = trace[-1]
     assert late["error"] == pytest.approx(late["predicted"], rel=0.35)
+
+
+def test_targets_that_are_never_reached_have_no_part_in_the_law(monkeypatch, tmp_path):
+    def errors(settings, law, eta, length, name):
+        """Stay above every target but the largest."""
+        for step in range(0, 10**9, 10**4):
+            yield step, torch.full((4,), 0.15 if step else 0.5)
+
+    monkeypatch.setattr(index_strong, "_errors", errors)
+    for targets, reached in (((0.2, 0.1, 0.05), 1), ((0.1, 0.05), 0)):
+        rows = list(strong_rows(StrongSettings(targets=targets, tasks=4, points=3)))
+        samples = [row for row in rows if row["kind"] == "samples"]
+        assert [row["reached"] for row in samples] == [eps == 0.2 for eps in targets]
+        assert all((row["steps*eps^2"] is None) is not row["reached"] for row in samples)
+        law = rows[-1]
+        assert law["targets_reached"] == reached
+        assert law["spread_log_law"] is None and law["spread_square_law"] is None
+        draw(strong_panels(rows), tmp_path / "strong.svg")
+
+
+def test_alignments_name_their_statistic():
+    (row, _) = pipeline_rows(PipelineSettings(rows=(256,), dims=(4,), r=4, tasks=3))
+    assert {"weak_alignment_mean", "weak_alignment_median", "strong_alignment_median"} <= row.keys()
 
 
 def test_the_pipelines_error_falls_with_n_to_the_noise_and_a_random_start_stays_behind():

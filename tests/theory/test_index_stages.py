@@ -101,7 +101,7 @@ def attention_output_graph(gamma, x, y, query):
     return (share * labels).sum(dim=1)
 
 
-@pytest.mark.parametrize("link", [(0.0, 1.0), (0.0, 0.0, 1.0)])
+@pytest.mark.parametrize("link", [(0.0, 1.0), (0.0, 0.0, 1.0), CUBIC])
 def test_sampled_pretraining_finds_the_populations_projection_and_sign(link):
     law = IndexLaw(4, 2, link)
     generator = torch_stream(0, "pretraining")
@@ -110,8 +110,22 @@ def test_sampled_pretraining_finds_the_populations_projection_and_sign(link):
     *_, (done, raw) = sampled_gamma(law, basis, 6000, 512, generator)
     assert done == 6000
     assert (raw * (basis @ basis.T)).sum().item() / 2 == pytest.approx(scale, rel=0.2)
-    assert (scale > 0) == (link == (0.0, 1.0))  # the even link's step is negative
+    assert (scale > 0) == (link == (0.0, 1.0))  # of all these the linear link's step alone is positive
     assert (normalised(raw, 2) - gamma).norm() < 0.25 * gamma.norm()
+
+
+@pytest.mark.parametrize(("degree", "inside", "across"), [(1, 1.04, 0.02), (2, 0.43, -0.23), (3, 0.4, -0.1)])
+def test_pretraining_with_64_rows_per_task_is_smaller_and_has_a_share_across_the_subspace(
+    degree, inside, across
+):
+    law = IndexLaw(4, 2, (0.0,) * degree + (1.0,))
+    generator = torch_stream(0, "pretraining")
+    basis = draw_basis(law, generator)
+    scale = population_gamma(law, basis)[1]
+    *_, (_, raw) = sampled_gamma(law, basis, 40_000, 64, generator)
+    on = (raw * (basis @ basis.T)).sum().item()
+    assert on / 2 / scale == pytest.approx(inside, abs=0.05)
+    assert (raw.trace().item() - on) / 2 / scale == pytest.approx(across, abs=0.05)
 
 
 def test_stage_one_is_autograds_gradient_without_the_start():

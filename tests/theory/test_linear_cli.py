@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 
 import pytest
 
 from tttab.cli import run
+from tttab.theory import linear_all
 from tttab.theory import linear_experiments as experiments
 
 SMALL = ["--d", "8", "--trials", "300"]
@@ -64,6 +68,12 @@ def test_phase_rows_have_the_documented_fields(capsys):
         ["alignment", "--family", "none"],
         ["alignment", "--share", "2"],
         ["alignment", "--d", "1"],
+        ["alignment", "--d", "300000"],
+        ["alignment", "--family", "two-level,none"],
+        ["steps", "--d", "300000"],
+        ["phase", "--d", "300000", "--sampler", "vectors"],
+        ["phase", "--device", "meta"],
+        ["all", "--out", "never-made", "--plot", "figure.svg"],
         ["step-size", "--k", "1"],
         ["noise", "--levels", "-1"],
     ],
@@ -83,6 +93,53 @@ def test_a_wrong_law_is_marked_and_exits_with_1(monkeypatch, capsys):
     captured = capsys.readouterr()
     assert captured.out.count("DISAGREES") == 2
     assert "2 of 2 rows disagree" in captured.err
+
+
+def typed(monkeypatch, *arguments):
+    """Run a command as the shell would."""
+    monkeypatch.setattr(sys, "argv", ["tttab", *arguments])
+    return run(list(arguments))
+
+
+def hint_of(captured):
+    lines = captured.err.strip().splitlines()
+    return shlex.split(next(line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")))
+
+
+def test_the_next_command_after_a_disagreement_has_every_option_of_this_one(monkeypatch, capsys):
+    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
+    given = ["--d", "8", "--n", "4", "--k", "4", "--convention", "C", "--noise", "0.3"]
+    assert typed(monkeypatch, "theory", "samples", *given, "--trials=300", "--seed", "7") == 1
+    wanted = ["tttab", "theory", "samples", *given, "--trials", "1200", "--seed", "8"]
+    assert hint_of(capsys.readouterr()) == wanted
+
+
+def test_the_next_command_of_a_folder_is_quoted_and_spares_what_disagreed(tmp_path, monkeypatch, capsys):
+    samples = {"samples": linear_all.EXPERIMENTS["samples"]}
+    monkeypatch.setattr(linear_all, "EXPERIMENTS", samples)
+    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
+    out = str(tmp_path / "my folder")
+    given = ["theory", "all", "--d", "4", "--trials", "100", "--convention", "C"]
+    assert typed(monkeypatch, *given, "--out", out) == 1
+    captured = capsys.readouterr()
+    assert hint_of(captured) == ["tttab", *given, "--seed", "1", "--out", f"{out}-seed-1"]
+
+    def stop(setting):
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setitem(samples, "samples", stop)
+    assert typed(monkeypatch, *given, "--out", f"{out} 2") == 130
+    assert hint_of(capsys.readouterr()) == ["tttab", *given, "--out", f"{out} 2"]
+
+
+def test_steps_beyond_the_largest_float_are_marked_and_nothing_warns(tmp_path, capsys):
+    command = ["theory", "steps", "--d", "6", "--trials", "200", "--count", "600", "--decay", "0.9"]
+    assert run([*command, "--plot", str(tmp_path / "steps.svg")]) == 0
+    captured = capsys.readouterr()
+    (marked,) = [line for line in captured.out.splitlines() if line.endswith("not finite")]
+    assert marked.startswith("constant")
+    assert not re.search("warning", captured.err, re.IGNORECASE)
 
 
 def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys):

@@ -7,7 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from test_linear_law import general_problem
 
+from tttab import optimisers
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.theory import linear_experiments as experiments
 from tttab.theory import linear_isotropic as isotropic
@@ -17,9 +19,8 @@ from tttab.theory.linear_experiments import Setting
 from tttab.theory.linear_isotropic import Isotropic
 from tttab.theory.linear_measure import Measured, Plan, checked, matrix_sampler, measure, sampler_of
 from tttab.theory.linear_paths import banded, dense
-from tttab.theory.linear_problem import LinearProblem, pretrained_weights
 from tttab.theory.linear_random import Draws, Machine
-from tttab.theory.linear_step_size import step_size
+from tttab.theory.linear_step_size import TRIAL_SIZES, step_size
 from tttab.theory.linear_steps import steps
 
 CPU = Machine()
@@ -67,14 +68,12 @@ def test_distribution_test_can_fail():
 
 @pytest.mark.parametrize("sampler", ["vectors", "rows"])
 def test_matrix_samplers_meet_the_general_law(sampler):
-    family = covariance_family("random", 6, 1)
-    weights = pretrained_weights(family.covariance, family.prior, 5, 0.2)
-    problem = LinearProblem(family.task(0.3), weights, family.covariance, 5, 7, 0.2, 0.5)
+    problem = general_problem()
     parabola = law.one_step(problem)
     sampler = matrix_sampler([problem], sampler)
     seen = measure(sampler, Plan(40_000, 1), ["general"], "F", [parabola.best_step])[0]
     assert not seen.differs(parabola.best)
-    assert seen.differs(law.one_step(replace(problem, weights=weights.T)).best + 0.05)
+    assert seen.differs(law.one_step(replace(problem, weights=problem.weights.T)).best)
 
 
 def test_random_pair_is_not_jointly_diagonalisable():
@@ -130,6 +129,37 @@ def test_a_chance_deviation_is_looked_at_again_and_an_error_stays():
     assert checked(look, Plan(100, 5), [0.0])[0][1] is True
     assert plans[1].trials == 400 and plans[1].seed != 5
     assert checked(lambda plan: [Measured(1.0, 0.1)], Plan(100), [0.0])[0][1] is False
+
+
+@pytest.mark.parametrize("seen", [Measured(np.nan, np.nan), Measured(np.inf, np.nan), Measured(0.0, np.inf)])
+def test_what_is_not_finite_agrees_with_nothing(seen):
+    assert seen.differs(0.0)
+    assert checked(lambda plan: [seen], Plan(100), [0.0])[0][1] is False
+    assert checked(lambda plan: [seen], Plan(100), [0.0], may_overflow=True)[0][1] is None
+
+
+def test_steps_that_overflow_say_so_and_have_no_verdict():
+    *rows, best = steps(Setting(d=6, plan=Plan(200)), 3, 12, 600, [0.9])
+    (lost,) = [row for row in rows if not row["finite"]]
+    assert (lost["schedule"], lost["tuned"], lost["agrees"], lost["diverged"]) == (
+        "constant",
+        False,
+        None,
+        True,
+    )
+    paths = dense(Isotropic.pretrained(6, 3, 12), Draws(CPU, 0, "any"), 50)
+    unit = torch.full((50,), experiments.best_step(Isotropic.pretrained(6, 3, 12)), dtype=torch.float64)
+    found = paths.losses("F", [unit] * 600)
+    assert 0 < float((~(found <= paths.single.start)).double().mean()) - 0.1 < lost["share_worse"]
+    assert all(row["agrees"] for row in rows if row["finite"])
+    assert np.isfinite(best["gain_best"])
+
+
+def test_the_line_search_covers_what_the_one_of_tttab_run_can_reach():
+    most = np.prod(optimisers.REFINEMENTS)
+    low, high = min(optimisers.COARSE) / most, max(optimisers.COARSE) * most
+    assert (TRIAL_SIZES[0], TRIAL_SIZES[-1]) == pytest.approx((low, high), rel=1e-12)
+    assert TRIAL_SIZES[1] / TRIAL_SIZES[0] == pytest.approx(min(optimisers.REFINEMENTS))
 
 
 def test_threshold_is_found_by_simulation_alone():

@@ -1,3 +1,5 @@
+import signal
+import threading
 from dataclasses import replace
 from itertools import islice
 
@@ -57,6 +59,72 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_weights(tmp_path, kind):
     assert [path.name for path in (tmp_path / "killed").iterdir()] == [
         checkpoint_path(settings, tmp_path).name
     ]
+
+
+def same_weights(one, other):
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_ctrl_c_inside_a_step_waits_until_the_step_is_whole(tmp_path, monkeypatch, moment):
+    settings, taken, plain = tiny(), [], torch.optim.AdamW.step
+    list(pretrain(settings, tmp_path / "whole", every=1))
+
+    def interrupted(self, *arguments):
+        taken.append(1)
+        if len(taken) == 5 and moment == "before":
+            signal.raise_signal(signal.SIGINT)
+        answer = plain(self, *arguments)
+        if len(taken) == 5 and moment == "after":
+            signal.raise_signal(signal.SIGINT)
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", interrupted)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        list(pretrain(settings, tmp_path / "cut", every=1))
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert [event.step for event in pretrain(settings, tmp_path / "cut", every=1)] == list(range(6, 13))
+    whole, cut = (weights_of(checkpoint_path(settings, tmp_path / name)) for name in ("whole", "cut"))
+    assert same_weights(whole, cut)
+
+
+def test_a_step_that_fails_half_way_is_not_saved(tmp_path, monkeypatch):
+    settings, taken, plain = tiny(), [], torch.optim.AdamW.step
+    list(pretrain(settings, tmp_path / "whole"))
+
+    def fails(self, *arguments):
+        taken.append(1)
+        plain(self, *arguments)
+        if len(taken) == 5:
+            raise RuntimeError("no memory left")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", fails)
+    with pytest.raises(RuntimeError, match="no memory"):
+        list(pretrain(settings, tmp_path / "cut"))
+    list(pretrain(settings, tmp_path / "cut"))
+    assert same_weights(
+        *(weights_of(checkpoint_path(settings, tmp_path / name)) for name in ("whole", "cut"))
+    )
+
+
+def test_pretraining_works_outside_the_main_thread(tmp_path):
+    settings = tiny(steps=3)
+    worker = threading.Thread(target=lambda: list(pretrain(settings, tmp_path)))
+    worker.start()
+    worker.join()
+    assert checkpoint_path(settings, tmp_path).exists()
+
+
+def test_an_unfinished_run_is_not_continued_in_another_precision(tmp_path):
+    settings = tiny()
+    begun = pretrain(settings, tmp_path, every=1)
+    next(begun)
+    begun.close()
+    with pytest.raises(RequestError, match="begun on cpu float32, not on cpu bfloat16") as caught:
+        next(pretrain(settings, tmp_path, every=1, precision="bfloat16"))
+    assert ".partial.safetensors" in caught.value.hint
+    assert next(pretrain(settings, tmp_path, every=1)).step == 2
 
 
 def test_a_finished_checkpoint_is_used_and_other_settings_have_another(tmp_path):
@@ -140,6 +208,16 @@ def test_warm_and_cold_rows_fall_with_k_and_say_what_they_are():
     assert rows[4]["loss"] < rows[3]["loss"]
     needed = {"seed", "device", "stderr", "stuck", "lr", "steps", "pretraining", "checkpoint_key", "tasks"}
     assert needed <= rows[1].keys()
+
+
+def test_stuck_counts_tasks_of_either_start():
+    settings = tiny(steps=50)
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    grid = WarmColdSettings((20,), n=8, tasks=6, how=Adaptation(steps=0))
+    before, _, cold = warm_cold_rows(pretrained, grid)
+    # Without a step the cold start is an untrained model of another seed, here a worse one.
+    assert before["stuck"] == 0 and cold["start"] == "cold"
+    assert cold["loss"] > before["loss"] and cold["stuck"] > 0
 
 
 def test_context_rows_cover_every_shift_and_method_and_equal_seeds_give_equal_rows():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tttab.cli.console import note, print_json_line, progress
-from tttab.cli.theory_output import Output, Row, finish, show
+from tttab.cli.theory_output import Output, Row, again, finish, show
 from tttab.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from tttab.theory.linear_experiments import Setting
 
 
-def run_all(setting: Setting, out: Path, *, json_lines: bool, again: str) -> None:
-    """Run what `out` lacks, then print a line per experiment; `again` is the command itself.
+def run_all(setting: Setting, out: Path, *, json_lines: bool) -> None:
+    """Run what `out` lacks, then print a line per experiment.
 
     Raises:
         Interrupted: Ctrl-C; finished experiments stay.
@@ -31,15 +31,15 @@ def run_all(setting: Setting, out: Path, *, json_lines: bool, again: str) -> Non
     try:
         _fill(folder, missing, quiet=json_lines)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; what is finished is kept", again) from None
+        raise Interrupted("interrupted; what is finished is kept", again()) from None
     folder.write_index()
     summary = [_summary(folder, name, name in missing) for name in EXPERIMENTS]
     for row in summary if json_lines else []:
         print_json_line(row)
     show(summary, list(summary[0]), Output(json_lines), title=f"{out}/index.md")
-    finish(
-        [row for name in EXPERIMENTS for row in folder.rows(name)], f"{again} --seed {setting.plan.seed + 1}"
-    )
+    seed = setting.plan.seed + 1
+    other = f"{out}-seed-{seed}"  # what disagreed stays where it is
+    finish([row for name in EXPERIMENTS for row in folder.rows(name)], again(seed=seed, out=other))
 
 
 def _fill(folder: Folder, missing: list[str], *, quiet: bool) -> None:

@@ -5,6 +5,7 @@ What does not belong here: any computation (`tttab.theory`), the transformers (`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from tttab.cli.theory_output import (
     gather,
     numbers,
     show,
+    whole_numbers,
 )
 from tttab.errors import RequestError
 
@@ -132,6 +134,7 @@ def weak(
 ) -> None:
     """Stage I: alignment of one self-distilled step against N1, beside direct steps and a random start."""
     _check(options, stage)
+    from tttab.theory.index_checks import check_weak
     from tttab.theory.index_weak import WeakSettings, weak_rows
 
     settings = WeakSettings(
@@ -145,6 +148,7 @@ def weak(
         seed=options.seed,
         device=options.device,
     )
+    check_weak(settings)
     total = 4 * len(settings.links) * len(settings.ranks) * len(settings.rows)
     rows = gather(weak_rows(settings), options.output, label="stage I", total=total)
     columns = ["link", "ie", "ge", "r", "n1", "method", "alignment", "stderr", "median", "floor", "stuck"]
@@ -168,17 +172,26 @@ def strong(
     targets = tuple(sorted(numbers(eps, "--eps", above=0), reverse=True))
     if targets[0] >= 1 - start:
         raise RequestError(f"the start already has an error of {1 - start:g}", "--eps 0.2,0.1,0.05")
+    from tttab.theory.index_checks import check_strong
     from tttab.theory.index_strong import StrongSettings, strong_rows
 
     common = {"noise": options.noise, "seed": options.seed, "device": options.device}
     tasks = options.tasks or (1024 if options.full else 96)
     settings = StrongSettings(link, r, start, targets, loss, tasks=tasks, **common)  # type: ignore[arg-type]
+    check_strong(settings)
     total = settings.points + len(targets) + 2
     rows = gather(strong_rows(settings), options.output, label="stage II", total=total)
     trace = [row for row in rows if row["kind"] == "trace"]
     shown = [*trace[:: max(1, len(trace) // 8)], *[row for row in rows if row["kind"] != "trace"]]
     columns = ["kind", "steps", "error", "stderr", "median", "predicted", "floor", "eps", "eta"]
-    columns += ["steps*eps/log(1/eps)", "steps*eps^2", "spread_log_law", "spread_square_law", "stuck"]
+    columns += [
+        "reached",
+        "steps*eps/log(1/eps)",
+        "steps*eps^2",
+        "spread_log_law",
+        "spread_square_law",
+        "stuck",
+    ]
     _present(rows, columns, options, "strong", f"Strong recovery, {link}, r = {r}", shown)
 
 
@@ -199,6 +212,7 @@ def single_index(
     The link varies: He4's weight is drawn from U(-0.5, 0.5) for each task, unless --link-fixed.
     """
     _check(options, stage)
+    from tttab.theory.index_checks import check_pipeline
     from tttab.theory.index_pipeline import PipelineSettings, pipeline_rows
 
     if ablations.skip_stage_1 and ablations.no_distill:
@@ -217,10 +231,11 @@ def single_index(
         seed=options.seed,
         device=options.device,
     )
+    check_pipeline(settings)
     total = 2 * len(settings.rows) * len(settings.dims)
     rows = gather(pipeline_rows(settings), options.output, label="pipeline", total=total)
     columns = ["d", "n", "method", "error", "stderr", "median", "noise_level"]
-    columns += ["weak_alignment", "strong_alignment", "stuck"]
+    columns += ["weak_alignment_mean", "weak_alignment_median", "strong_alignment_median", "stuck"]
     _present(rows, columns, options, "single-index", f"{link}, r = {r}: squared error on new rows")
 
 
@@ -238,34 +253,29 @@ def _pipeline(stage: StageOne, method: str = "distill") -> Any:
 
 
 def _whole(text: str, option: str) -> tuple[int, ...]:
-    return tuple(int(value) for value in numbers(text, option, above=0))
+    return tuple(whole_numbers(text, option))
 
 
 def _check(options: Common, stage: StageOne | None = None) -> None:
     """Raise RequestError for what no experiment can use, before anything heavy is imported."""
-    if options.noise < 0 or options.tasks < 0:
-        raise RequestError("--noise and --tasks cannot be negative", "--noise 0.1 --tasks 16")
-    if stage and (stage.temp <= 0 or stage.queries < 1 or abs(stage.tilt) > 0.5):
+    if not 0 <= options.noise < math.inf or options.tasks < 0:
+        raise RequestError("--noise and --tasks are numbers from 0", "--noise 0.1 --tasks 16")
+    if stage and not (0 < stage.temp < math.inf and stage.queries >= 1 and abs(stage.tilt) <= 0.5):
         raise RequestError(
-            "--temp is above 0, --queries at least 1, --tilt between -0.5 and 0.5", "--temp 1 --tilt 0.05"
+            "--temp is above 0, --queries at least 1, --tilt between -0.5 and 0.5",
+            "--temp 1 --queries 2048 --tilt 0.05",
         )
     check_output(options.plot, options.device)
 
 
 def check_output(plot: Path | None, device: str) -> None:
     """Raise RequestError for a plot that cannot be drawn or a device that is not there."""
-    import torch
-
+    from tttab.theory.linear_random import check_device
     from tttab.theory.plots import check_plot_path
 
     if plot is not None:
         check_plot_path(plot)
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise RequestError(f"there is no device {device}", "--device cpu") from None
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise RequestError(f"there is no device {device} here", "--device cpu")
+    check_device(device)
 
 
 def _present(

@@ -20,11 +20,13 @@ from tttab.cli.theory_output import (
     PlotOption,
     Row,
     SeedOption,
+    again,
     drawn,
     finish,
     gather,
     numbers,
     show,
+    whole_numbers,
 )
 from tttab.errors import RequestError
 
@@ -33,11 +35,13 @@ if TYPE_CHECKING:
 
 LOSSES = ("eta", "loss_limit", "loss_exact", "loss_measured", "stderr")
 GAINS = ("gain_limit", "gain_exact", "gain_measured", "gain_stderr")
+MatrixSize = Annotated[int, typer.Option("--d", help="Features.")]
+MatrixTrials = Annotated[int, typer.Option(help="Simulated trials per point.")]
 
 
 @dataclass(frozen=True)
-class Options:
-    """The options of every linear experiment."""
+class Simulation:
+    """The options of everything that simulates."""
 
     d: Annotated[int, typer.Option("--d", help="Features.")] = 100
     trials: Annotated[int, typer.Option(help="Simulated trials per point.")] = 10_000
@@ -57,6 +61,12 @@ class Options:
     dtype: Annotated[str, typer.Option(help="float64 or float32.")] = "float64"
     memory: Annotated[int, typer.Option(help="Memory for trials, MiB.")] = 1024
     json: JsonOption = False
+
+
+@dataclass(frozen=True)
+class Options(Simulation):
+    """The options of every linear experiment."""
+
     plot: PlotOption = None
 
 
@@ -64,8 +74,16 @@ class Options:
 class MatrixOptions(Options):
     """The same for experiments that work with d x d matrices."""
 
-    d: Annotated[int, typer.Option("--d", help="Features.")] = 60
-    trials: Annotated[int, typer.Option(help="Simulated trials per point.")] = 4_000
+    d: MatrixSize = 60
+    trials: MatrixTrials = 4_000
+
+
+@dataclass(frozen=True)
+class FolderOptions(Simulation):
+    """The same for the folder, which has a figure of every experiment anyway."""
+
+    d: MatrixSize = 60
+    trials: MatrixTrials = 4_000
 
 
 EXAMPLES = {
@@ -121,8 +139,8 @@ def samples(
     from tttab.theory import linear_experiments as experiments
 
     setting = _setting(options)
-    ns = _counts(n, "--n") if n else defaults.counts(options.d, defaults.ALPHAS)
-    ks = _counts(k, "--k") if k else defaults.counts(options.d, defaults.SAMPLE_GAMMAS)
+    ns = whole_numbers(n, "--n") if n else defaults.counts(options.d, defaults.ALPHAS)
+    ks = whole_numbers(k, "--k") if k else defaults.counts(options.d, defaults.SAMPLE_GAMMAS)
     rows = _run(options, "samples", experiments.samples(setting, ns, ks), len(ns) * len(ks))
     _show(rows, "samples", _output(options))
     _close(options, rows, "samples")
@@ -139,7 +157,7 @@ def context(
     from tttab.theory import linear_experiments as experiments
 
     setting, (_, k_rows) = _setting(options), _sizes(options, None, k)
-    ns = _counts(n, "--n") if n else defaults.context_counts(options.d)
+    ns = whole_numbers(n, "--n") if n else defaults.context_counts(options.d)
     rows = _run(options, "context", experiments.context(setting, ns, k_rows), len(ns) + 1)
     _show(rows, "context", _output(options))
     _close(options, rows, "context")
@@ -160,7 +178,9 @@ def alignment(
     """General covariances: the improvement grows as the task turns away from the pre-training."""
     from tttab.theory import linear_alignment as experiments
 
-    setting, families = _setting(options), [name.strip() for name in family.split(",")]
+    setting, families = _setting(options, matrices=True), [name.strip() for name in family.split(",")]
+    for name in families:
+        experiments.check_family(name, options.d)
     shares = numbers(share, "--share")
     if min(shares) < 0 or max(shares) > 1:
         raise RequestError(f"--share lies between 0 and 1, got {share}", "--share 0,0.5,1")
@@ -182,7 +202,7 @@ def steps(
     """Several steps, constant and decaying, and gradient flow, against the single step."""
     from tttab.theory import linear_steps as experiments
 
-    setting, decays = _setting(options), numbers(decay, "--decay", above=0)
+    setting, decays = _setting(options, matrices=True), numbers(decay, "--decay", above=0)
     n_rows, k_rows = _sizes(options, n, k)
     if count < 2:
         raise RequestError(f"--count must be at least 2, got {count}", "--count 20")
@@ -232,23 +252,23 @@ def step_size(
     _close(options, rows, "step-size")
 
 
-@spread(MatrixOptions)
+@spread(FolderOptions)
 def everything(
-    options: MatrixOptions,
+    options: FolderOptions,
     out: Annotated[Path, typer.Option(help="Folder for rows and figures.")],
 ) -> None:
     """Every figure and table of the linear theory in one folder; what is there already is kept."""
     from tttab.cli.theory_all import run_all
 
-    again = f"tttab theory all --out {out} --d {options.d} --trials {options.trials}"
-    run_all(_setting(options), out, json_lines=options.json, again=again)
+    run_all(_setting(options, matrices=True), out, json_lines=options.json)
 
 
-def _setting(options: Options) -> Setting:
+def _setting(options: Simulation, *, matrices: bool = False) -> Setting:
+    """Return the setting; `matrices`: the experiment forms d x d matrices whatever the sampler."""
     from tttab.theory.linear_experiments import Setting
     from tttab.theory.linear_measure import Plan
     from tttab.theory.linear_problem import check_convention, check_sizes
-    from tttab.theory.linear_random import check_machine
+    from tttab.theory.linear_random import check_machine, check_matrices
     from tttab.theory.plots import check_plot_path
 
     check_sizes(options.d, 1, 1)
@@ -260,9 +280,11 @@ def _setting(options: Options) -> Setting:
         raise RequestError(
             f"unknown sampler {options.sampler}; there are scalars, vectors and rows", "--sampler rows"
         )
-    if options.plot is not None:
+    if isinstance(options, Options) and options.plot is not None:
         check_plot_path(options.plot)
     machine = check_machine(options.device, options.dtype, options.memory << 20)
+    if matrices or options.sampler != "scalars":
+        check_matrices(options.d, machine)
     plan = Plan(options.trials, options.seed, machine, options.sampler)
     return Setting(options.d, check_convention(options.convention), options.noise, plan)
 
@@ -273,13 +295,6 @@ def _sizes(options: Options, n: int | None, k: int | None) -> tuple[int, int]:
     sizes = n if n is not None else max(1, options.d // 2), k if k is not None else 2 * options.d
     check_sizes(options.d, *sizes)
     return sizes
-
-
-def _counts(text: str, option: str) -> list[int]:
-    values = numbers(text, option)
-    if any(value < 1 or value != int(value) for value in values):
-        raise RequestError(f"{option} takes whole numbers of at least 1, got {text}", f"{option} 50,100")
-    return [int(value) for value in values]
 
 
 def _output(options: Options) -> Output:
@@ -298,9 +313,7 @@ def _close(options: Options, rows: list[Row], name: str) -> None:
 
         draw(figure_panels(name, rows), options.plot, figure_title(rows))
         drawn(options.plot)
-    finish(
-        rows, f"tttab theory {name} --d {options.d} --trials {4 * options.trials} --seed {options.seed + 1}"
-    )
+    finish(rows, again(trials=4 * options.trials, seed=options.seed + 1))
 
 
 def _show_phase(rows: list[Row], output: Output) -> None:

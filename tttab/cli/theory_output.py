@@ -6,6 +6,8 @@ does not belong here: any experiment.
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from tttab.cli.console import note, print_json_line, print_table, progress
 from tttab.errors import BadAnswer, RequestError
 
 Row = dict[str, Any]
-MARK = "DISAGREES"
+MARK, NO_NUMBER = "DISAGREES", "not finite"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,15 @@ def numbers(text: str, option: str, *, above: float | None = None) -> list[float
     return values
 
 
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Return the comma-separated whole numbers of `text`, each at least 1, or raise RequestError."""
+    values = numbers(text, option)
+    if any(value < 1 or value != int(value) for value in values):
+        rounded = ",".join(str(max(1, round(value))) for value in values)
+        raise RequestError(f"{option} takes whole numbers of at least 1, got {text}", f"{option} {rounded}")
+    return [int(value) for value in values]
+
+
 def gather(rows: Iterable[Row], output: Output, *, label: str, total: int | None = None) -> list[Row]:
     """Run the generator `rows` under a progress bar; with `--json` each row is printed at once."""
     gathered: list[Row] = []
@@ -61,14 +72,14 @@ def gather(rows: Iterable[Row], output: Output, *, label: str, total: int | None
 
 
 def show(rows: Sequence[Row], columns: Sequence[str], output: Output, *, title: str = "") -> None:
-    """Print `rows` as a table, with a mark on those that disagree; with `--json` nothing: they are out."""
+    """Print `rows` as a table, those that disagree or are no numbers with a mark; with `--json` nothing."""
     if output.json_lines or not rows:
         return
     lines = [[_cell(row, name) for name in columns] for row in rows]
     text = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
-    marked = any(row.get("agrees") is False for row in rows)
+    checks = [_check(row) for row in rows]
+    marked = any(checks)
     if marked:
-        checks = [MARK if row.get("agrees") is False else "" for row in rows]
         lines = [[*line, check] for line, check in zip(lines, checks, strict=True)]
     print_table([*columns, "check"] if marked else columns, lines, title=title, left=text)
 
@@ -86,9 +97,26 @@ def finish(rows: Sequence[Row], again: str) -> None:
         )
 
 
+def again(**changed: object) -> str:
+    """Return the command that was typed, with the named options' values replaced."""
+    words, changes = ["tttab"], {f"--{name}": str(value) for name, value in changed.items()}
+    skip = False
+    for word in sys.argv[1:]:
+        if not skip and word.partition("=")[0] not in changes:
+            words.append(word)
+        skip = not skip and word in changes
+    return shlex.join([*words, *[part for pair in changes.items() for part in pair]])
+
+
 def drawn(path: Path) -> None:
     """Say where a figure went."""
     note(f"figure: {path}")
+
+
+def _check(row: Mapping[str, Any]) -> str:
+    if row.get("agrees") is False:
+        return MARK
+    return NO_NUMBER if row.get("finite") is False else ""
 
 
 def _cell(row: Mapping[str, Any], name: str) -> Any:

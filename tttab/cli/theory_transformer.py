@@ -5,12 +5,11 @@ What does not belong here: models, training, test-time training (`tttab.theory.t
 
 from __future__ import annotations
 
-import shlex
-import sys
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +22,7 @@ from tttab.cli.theory_output import (
     PlotOption,
     Row,
     SeedOption,
+    again,
     gather,
     show,
 )
@@ -39,9 +39,10 @@ class TransformerOptions:
     """Options of the command."""
 
     paper: Annotated[str, typer.Option(help="A: linear tasks, warm against cold. B: single-index tasks.")]
-    model: Annotated[str, typer.Option(help="pair, or gpt2 (Hugging Face; needs tttab\\[transformer]).")] = (
-        "pair"
-    )
+    model: Annotated[
+        str | None,
+        typer.Option(help="pair, the default, or gpt2 (Hugging Face; needs tttab\\[transformer])."),
+    ] = None
     d: Annotated[str, typer.Option("--d", help="Features; for paper B several, e.g. 4,8,16.")] = ""
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint file to use.")] = None
     retrain: Annotated[bool, typer.Option(help="Pre-train even where a checkpoint ships.")] = False
@@ -55,6 +56,11 @@ class TransformerOptions:
     json_lines: JsonOption = False
     plot: PlotOption = None
 
+    @property
+    def kind(self) -> Literal["gpt2", "pair"]:
+        """Return the model to use where no checkpoint says it."""
+        return "gpt2" if self.model == "gpt2" else "pair"
+
 
 @spread(TransformerOptions)
 def transformer(options: TransformerOptions) -> None:
@@ -66,7 +72,8 @@ def transformer(options: TransformerOptions) -> None:
 
     _check(options)
     check_output(options.plot, options.device)
-    opened = [_open(options, d) for d in _dims(options)]
+    dims = _dims(options)
+    opened = [_open_file(options)] if options.checkpoint else [_open(options, d) for d in dims]
     rows = gather(
         _rows(options, opened), Output(options.json_lines), label=f"paper {options.paper}", total=None
     )
@@ -80,10 +87,14 @@ def transformer(options: TransformerOptions) -> None:
 def _check(options: TransformerOptions) -> None:
     if options.paper not in COLUMNS:
         raise RequestError(f"there is no paper {options.paper}", "--paper A or --paper B")
-    if options.model not in ("pair", "gpt2"):
+    if options.model not in (None, "pair", "gpt2"):
         raise RequestError(f"there is no model {options.model}", "--model pair or --model gpt2")
-    if min(options.minutes, options.tasks, options.steps) < 0:
-        raise RequestError("--minutes, --tasks and --steps cannot be negative", "--minutes 5")
+    if not 0 <= options.minutes < math.inf:
+        raise RequestError(f"--minutes is a number from 0, got {options.minutes:g}", "--minutes 5")
+    if min(options.tasks, options.steps) < 0:
+        raise RequestError("--tasks and --steps cannot be negative", "--tasks 8 --steps 50")
+    if options.checkpoint and options.retrain:
+        raise RequestError("--checkpoint and --retrain exclude each other", "give one of them")
 
 
 def _dims(options: TransformerOptions) -> list[int]:
@@ -93,19 +104,39 @@ def _dims(options: TransformerOptions) -> list[int]:
         raise RequestError(f"--d takes whole numbers, not {options.d}", "--d 4,8,16") from None
     if any(d < 1 for d in dims):
         raise RequestError("--d takes numbers from 1", "--d 4,8,16")
+    if options.paper == "A" and len(dims) > 1:
+        raise RequestError(f"paper A takes one --d, got {options.d}", again(d=dims[0]))
     return dims or [60 if options.paper == "A" else 4]
 
 
+def _open_file(options: TransformerOptions) -> Any:
+    """Return the checkpoint of `--checkpoint`.
+
+    Raises:
+        RequestError: it was made for another paper, or for another d or model than were asked for.
+    """
+    from tttab.theory.transformer_store import open_file
+
+    opened = open_file(options.checkpoint, options.device)  # type: ignore[arg-type]
+    law, kind = opened.settings.law, opened.settings.model.kind
+    paper = "A" if law.family == "linear" else "B"
+    if paper != options.paper:
+        raise RequestError(f"{options.checkpoint} was pre-trained for paper {paper}", again(paper=paper))
+    if options.d and set(_dims(options)) != {law.d}:
+        raise RequestError(f"{options.checkpoint} has d = {law.d}, not {options.d}", again(d=law.d))
+    if options.model not in (None, kind):
+        raise RequestError(f"{options.checkpoint} is a {kind} model", again(model=kind))
+    return opened
+
+
 def _open(options: TransformerOptions, d: int) -> Any:
-    """Return the checkpoint to use, pre-training one where none is to be had."""
+    """Return the shipped checkpoint, or else one of the cache, pre-training it where it is not there."""
     from tttab.theory.transformer_store import open_file, recipe, shipped_path
 
-    if options.checkpoint:
-        return open_file(options.checkpoint, options.device)
     ready = shipped_path(options.paper, d)  # type: ignore[arg-type]
-    if options.model == "pair" and not options.full and not options.retrain and ready.exists():
+    if options.kind == "pair" and not options.full and not options.retrain and ready.exists():
         return open_file(ready, options.device)
-    settings = recipe(options.paper, options.model, "full" if options.full else "small", d)  # type: ignore[arg-type]
+    settings = recipe(options.paper, options.kind, "full" if options.full else "small", d)  # type: ignore[arg-type]
     return _make(options, replace(settings, seed=options.seed))
 
 
@@ -127,8 +158,7 @@ def _make(options: TransformerOptions, settings: Any) -> Any:
                     text = f"loss {event.loss:.3f}"
                     bar.update(task, completed=event.step, total=event.steps, info=text)
     except KeyboardInterrupt:
-        again = shlex.join(["tttab", *sys.argv[1:]])
-        raise Interrupted("pre-training interrupted; its state is kept", again) from None
+        raise Interrupted("pre-training interrupted; its state is kept", again()) from None
     return opened
 
 

@@ -51,7 +51,8 @@ def pipeline_rows(settings: PipelineSettings) -> Iterator[dict[str, Any]]:
     """Yield one row per (d, N, method ttt or icl).
 
     `error` is the expected squared error on a noisy label, so `noise_level` = tau^2 is its floor; a task is
-    stuck where the error without noise exceeds half of the labels' power.
+    stuck where the error without noise exceeds half of the labels' power. Alignments |<b, u>| are medians
+    over tasks, as one that is stuck says nothing of the others; stage I's mean stands beside them.
     """
     for d in settings.dims:
         law = _law(settings, d)
@@ -91,7 +92,11 @@ def _rows_at(
     for first in range(0, settings.tasks, size):
         parts.append(_measure(settings.how, tasks.part(first, first + size), (gamma, rival), rows, generator))
     ttt, weak, strong, icl = (torch.cat(values) for values in zip(*parts, strict=True))
-    aligned = {"weak_alignment": float(weak.mean()), "strong_alignment": float(strong.quantile(0.5))}
+    aligned = {
+        "weak_alignment_mean": float(weak.mean()),
+        "weak_alignment_median": float(weak.quantile(0.5)),
+        "strong_alignment_median": float(strong.quantile(0.5)),
+    }
     yield _row(settings, tasks, rows, "ttt", ttt) | aligned
     if rival:
         yield _row(settings, tasks, rows, "icl", icl)

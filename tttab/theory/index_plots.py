@@ -28,9 +28,9 @@ def weak_panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 def strong_panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return the decay of the error, and the steps to eps against the two laws."""
+    """Return the decay of the error, and the steps to the targets that were reached against the two laws."""
     trace = [row for row in rows if row["kind"] == "trace"]
-    sampled = [row for row in rows if row["kind"] == "samples"]
+    sampled = [row for row in rows if row["kind"] == "samples" and row["reached"]]
     steps = [row["steps"] for row in trace]
     decay = [
         Series("measured (mean)", steps, [row["error"] for row in trace], "points", 0),
@@ -39,14 +39,15 @@ def strong_panels(rows: Sequence[Row]) -> list[Panel]:
     ]
     eps = [row["eps"] for row in sampled]
     laws = []
-    for colour, name in enumerate(("steps*eps/log(1/eps)", "steps*eps^2")):
+    for colour, name in enumerate(("steps*eps/log(1/eps)", "steps*eps^2") if sampled else ()):
         first = sampled[0][name]
         laws.append(Series(name, eps, [row[name] / first for row in sampled], "line", colour))
         laws.append(Series("", eps, [row[name] / first for row in sampled], "points", colour))
-    return [
-        Panel("one constant step size", "online steps", "1 - <b, u>", decay, log_y=True),
-        Panel("flat: the law holds", "eps", "relative to the largest eps", laws, log_x=True, log_y=True),
-    ]
+    first_panel = Panel("one constant step size", "online steps", "1 - <b, u>", decay, log_y=True)
+    if not sampled:
+        return [first_panel]
+    label = "relative to the largest eps"
+    return [first_panel, Panel("flat: the law holds", "eps", label, laws, log_x=True, log_y=True)]
 
 
 def pipeline_panels(rows: Sequence[Row]) -> list[Panel]:

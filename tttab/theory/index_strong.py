@@ -83,7 +83,8 @@ def misfit_variance(exact: Series, loss: Loss) -> float:
 def strong_rows(settings: StrongSettings) -> Iterator[dict[str, Any]]:
     """Yield rows `trace` (error against steps at the last target's step size), then `samples` (steps to eps).
 
-    The last row, `law`, compares the growth of the steps with eps^-1 log(1/eps) and with eps^-2.
+    The last row, `law`, compares the growth of the steps with eps^-1 log(1/eps) and with eps^-2. A target
+    that was not `reached` has no such ratios, and no part in that row.
     """
     exact = parse_link(settings.link)
     law = law_of_link(exact, settings.r, settings.r, settings.noise)
@@ -131,15 +132,15 @@ def _samples(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float)
     length = max(1, round(0.02 / (2 * eta * information(exact))))
     for step, errors in _errors(settings, law, eta, length, f"samples {eps}"):
         if float(errors.mean()) <= eps or step > 2000 * length:
-            logs = math.log(1 / eps)
+            logs, reached = math.log(1 / eps), float(errors.mean()) <= eps
             return _row(settings, errors) | {
                 "kind": "samples",
                 "eps": eps,
                 "eta": eta,
                 "steps": step,
-                "steps*eps/log(1/eps)": step * eps / logs,
-                "steps*eps^2": step * eps**2,
-                "reached": float(errors.mean()) <= eps,
+                "steps*eps/log(1/eps)": step * eps / logs if reached else None,
+                "steps*eps^2": step * eps**2 if reached else None,
+                "reached": reached,
             }
     raise AssertionError("the recursion does not end")
 
@@ -193,10 +194,7 @@ def _row(settings: StrongSettings, errors: Tensor) -> dict[str, Any]:
 
 
 def _law_row(settings: StrongSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    spans = {
-        name: max(row[name] for row in rows) / min(row[name] for row in rows)
-        for name in ("steps*eps/log(1/eps)", "steps*eps^2")
-    }
+    reached = [row for row in rows if row["reached"]]
     return {
         "experiment": "strong",
         "kind": "law",
@@ -204,9 +202,15 @@ def _law_row(settings: StrongSettings, rows: list[dict[str, Any]]) -> dict[str, 
         "r": settings.r,
         "loss": settings.loss,
         "targets": list(settings.targets),
-        "spread_log_law": spans["steps*eps/log(1/eps)"],
-        "spread_square_law": spans["steps*eps^2"],
+        "targets_reached": len(reached),
+        "spread_log_law": _spread([row["steps*eps/log(1/eps)"] for row in reached]),
+        "spread_square_law": _spread([row["steps*eps^2"] for row in reached]),
         "tasks": settings.tasks,
         "seed": settings.seed,
         "device": torch.device(settings.device).type,
     }
+
+
+def _spread(values: list[float]) -> float | None:
+    """Return the largest over the smallest value; None where there are not two, or the smallest is 0."""
+    return max(values) / min(values) if len(values) > 1 and min(values) > 0 else None

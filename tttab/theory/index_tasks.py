@@ -33,7 +33,10 @@ class IndexLaw:
 
     def __post_init__(self) -> None:
         if not 1 <= self.r <= self.d:
-            raise RequestError(f"r = {self.r} must lie between 1 and d = {self.d}", f"--r {self.d}")
+            least = max(1, self.d)
+            raise RequestError(
+                f"r = {self.r} must lie between 1 and d = {self.d}", f"--r {least} --d {least}"
+            )
 
     @property
     def degrees(self) -> int:

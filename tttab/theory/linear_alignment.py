@@ -48,16 +48,21 @@ class Family:
         return b / (b @ self.covariance @ b).sqrt()
 
 
+def check_family(name: str, d: int) -> None:
+    """Raise RequestError for an unknown family, or d < 2, where there is nothing to turn to."""
+    if name not in FAMILIES:
+        raise RequestError(f"unknown family {name}; there are {', '.join(FAMILIES)}", "--family two-level")
+    if d < 2:
+        raise RequestError("alignment needs at least 2 dimensions", "--d 60")
+
+
 def covariance_family(name: str, d: int, seed: int) -> Family:
     """Return the pair of covariances called `name`.
 
     Raises:
         RequestError: no such family, or d < 2, where there is nothing to turn to.
     """
-    if name not in FAMILIES:
-        raise RequestError(f"unknown family {name}; there are {', '.join(FAMILIES)}", "--family two-level")
-    if d < 2:
-        raise RequestError("alignment needs at least 2 dimensions", "--d 60")
+    check_family(name, d)
     stream = torch_stream(seed, "linear", "family", name, d)
     rank = torch.arange(1, d + 1, dtype=torch.float64)
     if name == "two-level":

@@ -6,6 +6,7 @@ Each block has a random stream of its own. What does not belong here: how a tria
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -54,23 +55,40 @@ class Measured:
     step: float = 0.0
     """The mean step taken."""
 
+    @property
+    def finite(self) -> bool:
+        """Whether both the mean and its standard error are numbers."""
+        return math.isfinite(self.mean) and math.isfinite(self.stderr)
+
     def differs(self, exact: float) -> bool:
-        """Return whether the loss `exact` is more than `SIGMAS` standard errors away."""
-        return abs(self.mean - exact) > SIGMAS * self.stderr + ROUNDING * abs(exact)
+        """Return whether `exact` is more than `SIGMAS` standard errors away, or what was seen not finite."""
+        slack = SIGMAS * self.stderr + ROUNDING * abs(exact)
+        return not (self.finite and abs(self.mean - exact) <= slack)
 
 
 def checked(
-    look: Callable[[Plan], list[Measured]], plan: Plan, exact: Sequence[float | None]
+    look: Callable[[Plan], list[Measured]],
+    plan: Plan,
+    exact: Sequence[float | None],
+    *,
+    may_overflow: bool = False,
 ) -> list[tuple[Measured, bool | None]]:
     """Return `look(plan)` with a verdict each: does it agree with `exact`? None where there is none.
 
     Where any differs, all are drawn anew with `SECOND_LOOK` times the trials and an independent seed,
-    and the new draw decides: among hundreds of points one chance deviation is no disagreement.
+    and the new draw decides: among hundreds of points one chance deviation is no disagreement. What is
+    not finite differs from every law; with `may_overflow` it has no verdict instead.
     """
+
+    def verdict(seen: Measured, wanted: float | None) -> bool | None:
+        if wanted is None or (may_overflow and not seen.finite):
+            return None
+        return not seen.differs(wanted)
+
     seen = look(plan)
-    if any(m.differs(e) for m, e in zip(seen, exact, strict=True) if e is not None):
+    if any(verdict(m, e) is False for m, e in zip(seen, exact, strict=True)):
         seen = look(second_plan(plan))
-    return [(m, None if e is None else not m.differs(e)) for m, e in zip(seen, exact, strict=True)]
+    return [(m, verdict(m, e)) for m, e in zip(seen, exact, strict=True)]
 
 
 def second_plan(plan: Plan) -> Plan:
@@ -85,14 +103,15 @@ class Moments:
         self.count, self.mean, self._square = 0, np.zeros(1), np.zeros(1)
 
     def add(self, values: Tensor) -> None:
-        """Add values of shape (numbers, trials)."""
+        """Add values of shape (numbers, trials); one that is not finite makes its moments so, silently."""
         block = values.double()
         size, mean = block.shape[1], block.mean(1)
         square = ((block - mean[:, None]) ** 2).sum(1).cpu().numpy()
-        delta = mean.cpu().numpy() - self.mean
         total = self.count + size
-        self._square = self._square + square + delta**2 * self.count * size / total
-        self.mean = self.mean + delta * size / total
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = mean.cpu().numpy() - self.mean
+            self._square = self._square + square + delta**2 * self.count * size / total
+            self.mean = self.mean + delta * size / total
         self.count = total
 
     @property

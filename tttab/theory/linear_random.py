@@ -7,6 +7,7 @@ equal numbers on one device. What does not belong here: what is drawn for.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.seeding import numpy_stream, torch_stream
 
+MATRICES = 8
+"""d x d matrices in float64 that a problem and its law hold at once."""
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 CPU_BLOCK, CUDA_BLOCK = 8 << 20, 1 << 30
 """Bytes of one block of trials, unless the memory budget is less. Numbers depend on it."""
@@ -52,11 +55,28 @@ def check_machine(device: str, dtype: str, memory: int) -> Machine:
         raise RequestError(f"unknown dtype {dtype}; there are float32 and float64", "--dtype float64")
     if memory < 1:
         raise RequestError("the memory budget must be at least 1 MiB", "--memory 1024")
+    return Machine(str(check_device(device)), dtype, memory)
+
+
+def check_device(device: str) -> torch.device:
+    """Return the device, cpu or a CUDA one that holds tensors, or raise RequestError."""
     try:
-        torch.zeros(1, device=device)
+        found = torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError):
-        raise RequestError(f"there is no device {device} here", "--device cpu") from None
-    return Machine(str(torch.device(device)), dtype, memory)
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise RequestError(f"there is no device {device} here", "--device cpu")
+    return torch.device(device)
+
+
+def check_matrices(d: int, machine: Machine) -> None:
+    """Raise MemoryPlanError where the d x d matrices of a problem need more than the machine's memory."""
+    largest = isqrt(machine.memory // (8 * MATRICES))
+    if d > largest:
+        need = -(-8 * MATRICES * d**2 // (1 << 20))
+        raise MemoryPlanError(
+            f"matrices of {d:,} x {d:,} need {need:,} MiB", f"--d {max(1, largest)}, or --memory {need}"
+        )
 
 
 class Draws:

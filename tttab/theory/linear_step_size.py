@@ -25,9 +25,10 @@ from tttab.theory.linear_samplers import Trials
 Row = dict[str, Any]
 HELD_OUT = 0.2
 """The share of the training rows that `tttab run` holds out."""
-TRIAL_SIZES = tuple(2.0 ** (j / 2) for j in range(-13, 8))
-"""The line search of `tttab run`, a coarse search in ratios of 4 refined to sqrt(2), on a parabola: the best
-of these multiples of loss / |gradient|^2, or no step."""
+TRIAL_SIZES = tuple(2.0 ** (j / 2) for j in range(-23, 12))
+"""The line search of `tttab run` (sgd-1) on a parabola: the best of these multiples of loss / |gradient|^2,
+or no step. It tries sizes from 4^-5 to 4^2 in ratios of 4 and refines by 2, then by sqrt(2); on a parabola
+that finds the best of all the sizes it can reach, 2^-11.5 to 2^5.5 in ratios of sqrt(2)."""
 
 
 def step_size(setting: Setting, n: int, k: int, multiples: Sequence[float]) -> Iterator[Row]:

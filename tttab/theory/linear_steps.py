@@ -1,7 +1,8 @@
 """Several steps against the single one: constant size, decaying sizes, gradient flow to its best time.
 
 Divergence is reported: a row whose mean loss exceeds the untrained one says so, with the share of trials
-that got worse. What does not belong here: how a path is drawn (`linear_paths`).
+that got worse; one that is no finite number says `finite: False` and has no verdict. What does not belong
+here: how a path is drawn (`linear_paths`).
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def steps(setting: Setting, n: int, k: int, count: int, decays: Sequence[float])
 
 
 def _best(rows: Sequence[Row]) -> Row:
-    best = min(rows, key=lambda row: row["loss_measured"])
+    best = min((row for row in rows if not row["diverged"]), key=_measured, default=rows[0])
     single, start = rows[0]["loss_measured"], rows[0]["loss_start"]
     gain = start - best["loss_measured"]
     return {
@@ -89,6 +90,10 @@ def _best(rows: Sequence[Row]) -> Row:
         "gain_best": gain,
         "share_kept": (start - single) / gain if gain > 0 else None,
     }
+
+
+def _measured(row: Row) -> float:
+    return float(row["loss_measured"])
 
 
 class _Bench:
@@ -131,14 +136,16 @@ class _Bench:
 
         def value(paths: Paths) -> Tensor:
             found = loss(paths)
-            return torch.cat([found, found.log(), (found > paths.single.start).to(found)])
+            worse = ~(found <= paths.single.start)  # a path that overflowed is no number, and worse
+            return torch.cat([found, found.log(), worse.to(found)])
 
         def look(plan: Plan) -> list[Measured]:
             fast = self._average(value, length, "measure", plan, share)
             slow = fast
             if not self._noisy:
                 slow = self._average(value, length, "measure", plan, share * WITNESS_SHARE, witness=True)
-            apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
+            with np.errstate(invalid="ignore"):
+                apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
             columns = [(fast.mean, fast.stderr), (slow.mean, slow.stderr), (apart, joint)]
             return [
                 Measured(float(m), float(s))
@@ -148,10 +155,13 @@ class _Bench:
 
         twin = [None if self._noisy else 0.0] * count
         nothing: list[float | None] = [None] * count
-        seen = checked(look, self._setting.plan, [*exact, *nothing * 6, *twin, *nothing])
+        exacts = [*exact, *nothing * 6, *twin, *nothing]
+        seen = checked(look, self._setting.plan, exacts, may_overflow=True)
         made = []
         for i, identity in enumerate(identities):
-            (mean, first), (worse, _), (rows, _), (_, second) = (seen[i + j * count] for j in (0, 2, 3, 7))
+            (mean, first), (worse, _), (rows, _), (apart, second) = (
+                seen[i + j * count] for j in (0, 2, 3, 7)
+            )
             verdicts = [verdict for verdict in (first, second) if verdict is not None]
             made.append(
                 _head(self._setting, self._p)
@@ -164,6 +174,7 @@ class _Bench:
                     "loss_rows": None if self._noisy else rows.mean,
                     "share_worse": worse.mean,
                     "diverged": not mean.mean < initial_loss(self._p),
+                    "finite": mean.finite and apart.finite,
                     "agrees": all(verdicts) if verdicts else None,
                 }
             )

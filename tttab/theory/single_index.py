@@ -76,7 +76,7 @@ def prompt_parts(rows: int) -> tuple[slice, slice, slice, slice]:
     """
     if rows < FEWEST_ROWS:
         raise RequestError(
-            f"a prompt of {rows} rows cannot be cut in four", f"give at least {FEWEST_ROWS} rows"
+            f"a prompt of {rows} rows cannot be cut in four, it needs {FEWEST_ROWS}", f"--n {FEWEST_ROWS}"
         )
     cuts = [0, rows // 4, rows // 4 + rows // 8, rows - rows // 8, rows]
     first, second, third, fourth = (slice(a, b) for a, b in pairwise(cuts))

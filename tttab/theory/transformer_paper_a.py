@@ -40,7 +40,8 @@ class WarmColdSettings:
 def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterator[dict[str, Any]]:
     """Yield one row per (start, k); first k = 0, the loss of in-context learning with n rows.
 
-    Losses are mean squared errors on fresh rows divided by E|b|^2 = 1.
+    Losses are mean squared errors on fresh rows divided by E|b|^2 = 1. From either start a task is `stuck`
+    where it ends no better than in context.
     """
     warm = pretrained.model
     cold = build_model(pretrained.settings.model, settings.seed + 1).to(settings.device)
@@ -113,7 +114,7 @@ def _row(
         "median": float(losses.quantile(0.5)),
         "best_linear": max(0.0, 1 - settings.n / made.law.d),
         "tasks": tasks,
-        "stuck": int((losses >= plain).sum()) if plain is not None and start == "warm" else 0,
+        "stuck": int((losses >= plain).sum()) if plain is not None else 0,
         "lr": how.lr,
         "steps": how.steps,
         "checkpoint": pretrained.source,

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
+import signal
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,7 @@ from torch import Tensor, nn
 
 from tttab import files
 from tttab.core import identity_hash
-from tttab.errors import ModelError
+from tttab.errors import ModelError, RequestError
 from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
 from tttab.theory.transformer_model import ModelSettings, build_model
@@ -94,6 +98,10 @@ def pretrain(
 
     Yields every `every` steps. `precision` bfloat16 runs the network under autocast (CUDA). The state
     is saved every minute, and when the generator is closed. A finished checkpoint ends it at once.
+
+    Raises:
+        RequestError: the unfinished run was begun on another kind of device or in another precision, which
+            round differently: no run from start to end has the weights of such a mixture.
     """
     target = checkpoint_path(settings, folder)
     if target.exists():
@@ -102,20 +110,26 @@ def pretrain(
     model = build_model(settings.model, settings.seed, attention).to(device)
     optimizer = torch.optim.AdamW(_trainable(model), lr=settings.lr, weight_decay=0.0)
     partial = target.with_suffix(".partial.safetensors")
-    step = _load_state(partial, model, optimizer) if partial.exists() else 0
+    machine = f"{torch.device(device).type} {precision}"
+    step = _load_state(partial, model, optimizer, machine) if partial.exists() else 0
     started = saved = time.monotonic()
+    whole = True
     try:
         while step < settings.length:
-            loss = train_step(model, optimizer, settings, step, device, precision)
-            step += 1
+            loss = _backward(model, optimizer, settings, step, device, precision)
+            with _interrupt_held_back():
+                whole = False
+                optimizer.step()
+                step += 1
+                whole = True
             if step % every == 0 or step == settings.length:
                 yield PretrainStep(step, settings.length, float(loss), time.monotonic() - started)
             if time.monotonic() - saved > SAVE_SECONDS:
-                _save_state(partial, model, optimizer, step)
+                _save_state(partial, model, optimizer, step, machine)
                 saved = time.monotonic()
     finally:
-        if step < settings.length:
-            _save_state(partial, model, optimizer, step)
+        if whole and step < settings.length:  # a step that failed half-way must not be taken again on top
+            _save_state(partial, model, optimizer, step, machine)
     save_checkpoint(target, model, settings)
     partial.unlink(missing_ok=True)
 
@@ -129,6 +143,40 @@ def train_step(
     precision: str = "float32",
 ) -> Tensor:
     """Take step number `step` on fresh tasks and return its loss (mean squared error)."""
+    loss = _backward(model, optimizer, settings, step, device, precision)
+    optimizer.step()
+    return loss
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Let Ctrl-C wait until the block is done: weights, moments and their count belong together.
+
+    Only the main thread is ever interrupted, and only there can a handler be set.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield
+        return
+    held: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *call: held.append(call))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if held:
+            before(*held[0])
+
+
+def _backward(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: Pretraining,
+    step: int,
+    device: str,
+    precision: str,
+) -> Tensor:
+    """Put the clipped gradient of step number `step` and its rate in place; return the loss."""
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * _schedule(settings, step)
     generator = torch_stream(settings.seed, "pretrain", step, device=device)
@@ -140,7 +188,6 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(_trainable(model), 1.0)
-    optimizer.step()
     return loss.detach()
 
 
@@ -229,7 +276,9 @@ def _active_law(settings: Pretraining, step: int) -> Law:
     return replace(settings.law, d=d, r=min(settings.law.r, d))
 
 
-def _save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save_state(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, machine: str
+) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"model.{name}": value.detach().cpu() for name, value in model.state_dict().items()}
@@ -237,14 +286,20 @@ def _save_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
         for name, moment in optimizer.state.get(value, {}).items():
             tensors[f"adam.{number}.{name}"] = moment.detach().cpu()
     with atomic_path(path) as part:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata={"step": str(step)})
+        metadata = {"step": str(step), "machine": machine}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, part, metadata=metadata)
 
 
-def _load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, machine: str) -> int:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        step = int(file.metadata()["step"])
+        step, begun = int(file.metadata()["step"]), file.metadata().get("machine", "an unknown device")
+        if begun != machine:
+            raise RequestError(
+                f"the unfinished {path.name} was begun on {begun}, not on {machine}",
+                f"go on there, or begin anew: rm {shlex.quote(str(path))}",
+            )
         names = list(file.keys())
         model.load_state_dict(
             {name[6:]: file.get_tensor(name) for name in names if name.startswith("model.")}
