@@ -67,7 +67,7 @@ def test_ctrl_c_names_the_whole_command(tmp_path, capsys, monkeypatch):
     ]
     assert run(command) == 130
     assert (
-        f"tttab pretrain --preset tiny --out {tmp_path / 'o'} --device cpu --steps 7"
+        f"tttab pretrain --preset tiny --steps 7 --device cpu --out {tmp_path / 'o'}"
         in capsys.readouterr().err
     )
 

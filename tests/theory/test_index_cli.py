@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 
@@ -142,9 +141,8 @@ def test_hints_name_an_option_and_a_value_that_work(arguments, hint, capsys):
     assert f"hint: {hint}\n" in capsys.readouterr().err
 
 
-def test_the_next_command_for_a_checkpoint_of_the_other_paper_names_it(capsys, monkeypatch):
+def test_the_next_command_for_a_checkpoint_of_the_other_paper_names_it(capsys):
     command = ["theory", "transformer", "--paper", "A", "--checkpoint", str(shipped_path("B", 4))]
-    monkeypatch.setattr(sys, "argv", ["tttab", *command])
     assert run(command) == 2
     captured = capsys.readouterr()
     assert "was pre-trained for paper B" in captured.err

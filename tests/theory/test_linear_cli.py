@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import sys
 
 import pytest
 
@@ -95,12 +94,6 @@ def test_a_wrong_law_is_marked_and_exits_with_1(monkeypatch, capsys):
     assert "2 of 2 rows disagree" in captured.err
 
 
-def typed(monkeypatch, *arguments):
-    """Run a command as the shell would."""
-    monkeypatch.setattr(sys, "argv", ["tttab", *arguments])
-    return run(list(arguments))
-
-
 def hint_of(captured):
     lines = captured.err.strip().splitlines()
     return shlex.split(next(line.removeprefix("hint: ") for line in lines if line.startswith("hint: ")))
@@ -109,7 +102,7 @@ def hint_of(captured):
 def test_the_next_command_after_a_disagreement_has_every_option_of_this_one(monkeypatch, capsys):
     monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
     given = ["--d", "8", "--n", "4", "--k", "4", "--convention", "C", "--noise", "0.3"]
-    assert typed(monkeypatch, "theory", "samples", *given, "--trials=300", "--seed", "7") == 1
+    assert run(["theory", "samples", *given, "--trials=300", "--seed", "7"]) == 1
     wanted = ["tttab", "theory", "samples", *given, "--trials", "1200", "--seed", "8"]
     assert hint_of(capsys.readouterr()) == wanted
 
@@ -120,7 +113,7 @@ def test_the_next_command_of_a_folder_is_quoted_and_spares_what_disagreed(tmp_pa
     monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
     out = str(tmp_path / "my folder")
     given = ["theory", "all", "--d", "4", "--trials", "100", "--convention", "C"]
-    assert typed(monkeypatch, *given, "--out", out) == 1
+    assert run([*given, "--out", out]) == 1
     captured = capsys.readouterr()
     assert hint_of(captured) == ["tttab", *given, "--seed", "1", "--out", f"{out}-seed-1"]
 
@@ -129,7 +122,7 @@ def test_the_next_command_of_a_folder_is_quoted_and_spares_what_disagreed(tmp_pa
         yield
 
     monkeypatch.setitem(samples, "samples", stop)
-    assert typed(monkeypatch, *given, "--out", f"{out} 2") == 130
+    assert run([*given, "--out", f"{out} 2"]) == 130
     assert hint_of(capsys.readouterr()) == ["tttab", *given, "--out", f"{out} 2"]
 
 

@@ -20,8 +20,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
+    from tttab.cli import typed
     from tttab.cli.app import app
 
+    typed.words[:] = argv
     try:
         answer = app(argv, prog_name="tttab", standalone_mode=False)
         sys.stdout.flush()

@@ -259,7 +259,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
                     console.print_json_line(record.to_dict())
     except KeyboardInterrupt:
         message = f"stopped: {count:,} of {len(cells):,} cells are done and kept in {out}"
-        raise Interrupted(message, again(ctx)) from None
+        raise Interrupted(message, again()) from None
     contents = read_store(out)
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
@@ -268,7 +268,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
-        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", again(ctx))
+        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", again())
 
 
 def _export(out: Path, target: Path, quiet: bool) -> None:

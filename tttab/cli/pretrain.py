@@ -78,7 +78,7 @@ def train(
     try:
         last = _follow(run, quiet)
     except KeyboardInterrupt:
-        hint = f"{again(context)} goes on from the last state"
+        hint = f"{again()} goes on from the last state"
         raise Interrupted("pre-training interrupted", hint) from None
     _finish(run, last)
 

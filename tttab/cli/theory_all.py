@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tttab.cli.console import note, print_json_line, progress
-from tttab.cli.theory_output import Output, Row, again, finish, show
+from tttab.cli.theory_output import Output, Row, finish, show
+from tttab.cli.typed import again
 from tttab.errors import Interrupted
 
 if TYPE_CHECKING:

@@ -20,7 +20,6 @@ from tttab.cli.theory_output import (
     PlotOption,
     Row,
     SeedOption,
-    again,
     drawn,
     finish,
     gather,
@@ -28,6 +27,7 @@ from tttab.cli.theory_output import (
     show,
     whole_numbers,
 )
+from tttab.cli.typed import again
 from tttab.errors import RequestError
 
 if TYPE_CHECKING:

@@ -6,8 +6,6 @@ does not belong here: any experiment.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,17 +93,6 @@ def finish(rows: Sequence[Row], again: str) -> None:
         raise BadAnswer(
             f"{bad} of {len(rows)} rows disagree with the exact law by more than 4 standard errors", again
         )
-
-
-def again(**changed: object) -> str:
-    """Return the command that was typed, with the named options' values replaced."""
-    words, changes = ["tttab"], {f"--{name}": str(value) for name, value in changed.items()}
-    skip = False
-    for word in sys.argv[1:]:
-        if not skip and word.partition("=")[0] not in changes:
-            words.append(word)
-        skip = not skip and word in changes
-    return shlex.join([*words, *[part for pair in changes.items() for part in pair]])
 
 
 def drawn(path: Path) -> None:

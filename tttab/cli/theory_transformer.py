@@ -22,10 +22,10 @@ from tttab.cli.theory_output import (
     PlotOption,
     Row,
     SeedOption,
-    again,
     gather,
     show,
 )
+from tttab.cli.typed import again
 from tttab.errors import Interrupted, RequestError
 
 COLUMNS = {

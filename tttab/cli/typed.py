@@ -1,4 +1,4 @@
-"""What the user typed: which options, and the whole command again for a hint.
+"""What the user typed: the whole command again for a hint, and which options were in it.
 
 What does not belong here: what options mean.
 """
@@ -6,19 +6,24 @@ What does not belong here: what options mean.
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
-import typer
+if TYPE_CHECKING:
+    import typer
+
+words: list[str] = []
+"""The command's words without `tttab`; `tttab.cli.run` puts them here."""
 
 
-def again(ctx: typer.Context) -> str:
-    """Return the command as it was typed, in its long form."""
-    words = ["tttab", ctx.info_name or ""]
-    for option in ctx.command.params:
-        if not typed(ctx, option.name or ""):
-            continue
-        value = ctx.params[option.name or ""]
-        words += [option.opts[0]] if value is True else [option.opts[0], str(value)]
-    return shlex.join(words)
+def again(**changed: object) -> str:
+    """Return the command that was typed, with the named options' values replaced."""
+    kept, changes = ["tttab"], {f"--{name}": str(value) for name, value in changed.items()}
+    skip = False
+    for word in words:
+        if not skip and word.partition("=")[0] not in changes:
+            kept.append(word)
+        skip = not skip and word in changes
+    return shlex.join([*kept, *[part for pair in changes.items() for part in pair]])
 
 
 def typed(ctx: typer.Context, name: str) -> bool:
