@@ -8,7 +8,7 @@ What does not belong here: the arms (`tttab.arms`) and the terminal.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -72,25 +72,23 @@ def start(
         StoreError, BadAnswer, MissingExtra: as `execute`.
     """
     cells = tuple(cells)
-    known = {record.cell.key for record in read_store(folder).done.values()}
+    known = read_store(folder).known
     once: dict[str, Cell] = {}
     for cell in cells:
         if cell.key not in known:
             once.setdefault(cell.key, cell)
     work = partial(run_unit, request=request, threads=threads)
     yield from execute(units(once.values()), work, folder, engine)
-    yield from _relabelled(cells, once, folder)
+    if others := [cell for cell in cells if once.get(cell.key) is not cell]:
+        yield from _relabelled(others, folder)
 
 
-def _relabelled(
-    cells: Iterable[Cell], ran: Mapping[str, Cell], folder: str | os.PathLike[str]
-) -> Iterator[Record]:
-    """Copy numbers of the store to the cells that were not run themselves."""
+def _relabelled(cells: Iterable[Cell], folder: str | os.PathLike[str]) -> Iterator[Record]:
+    """Copy numbers of the store to `cells`, which were not run themselves."""
     contents = read_store(folder)
     numbers = contents.numbers
     with Writer(folder) as writer:
         for cell in cells:
-            if ran.get(cell.key) is not cell:
-                record = replace(numbers[cell.key], cell=cell)
-                writer.append(record, contents.machines.get(record.machine) or this_machine())
-                yield record
+            record = replace(numbers[cell.key], cell=cell)
+            writer.append(record, contents.machines.get(record.machine) or this_machine())
+            yield record

@@ -83,9 +83,14 @@ class Grid:
         return sorted(self.tasks)
 
     @property
+    def places(self) -> set[tuple[str, str, int]]:
+        """Every (table, arm, n) that has a row, failed or not."""
+        return {*self.rows, *self.failed}
+
+    @property
     def arms(self) -> list[str]:
         """Names of all arms, plain icl and ttt first."""
-        found = {arm for _, arm, _ in [*self.rows, *self.failed]}
+        found = {arm for _, arm, _ in self.places}
         first = [arm for arm in (ICL, TTT, ICL_ALL) if arm in found]
         return first + sorted(found.difference(first))
 

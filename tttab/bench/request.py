@@ -5,7 +5,7 @@ What does not belong here: which cells follow from it (see `plan`).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 from tttab.adapt import Schedule
 from tttab.arms import ARMS
@@ -17,6 +17,7 @@ from tttab.rules import get_rule
 from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
+STANDARD = Schedule(precision="fp32")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class BenchRequest:
     test_size: int | None = None
     model: str = "auto"
     rule: str = "full"
-    schedule: Schedule = field(default_factory=lambda: Schedule(precision="fp32"))
+    schedule: Schedule = STANDARD
     device: str = "auto"
     memory: int = DEFAULT_BUDGET
     """The most bytes one process may hold."""
@@ -92,7 +93,7 @@ class BenchRequest:
     @property
     def recipe(self) -> str:
         """The schedule in words; equal words mean an equal schedule."""
-        standard, mine = asdict(Schedule(precision="fp32")), asdict(self.schedule)
+        standard, mine = asdict(STANDARD), asdict(self.schedule)
         always = ("steps", "lr")
         names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
         return ", ".join(f"{name} {cell_text(mine[name])}" for name in names)

@@ -106,6 +106,11 @@ class Contents:
         return [*self.done.values(), *self.failed.values()]
 
     @property
+    def known(self) -> set[str]:
+        """The keys of all finished cells, under whatever label."""
+        return {record.cell.key for record in self.done.values()}
+
+    @property
     def numbers(self) -> dict[str, Record]:
         """One record per key, finished where there is one: what any label may show."""
         return {record.cell.key: record for record in reversed(self.records)}

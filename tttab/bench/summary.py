@@ -144,7 +144,7 @@ def summaries(contents: Contents) -> list[Summary]:
 def summarise(grid: Grid) -> Summary:
     """Compute all figures of one group."""
     metrics = _metrics(grid)
-    ns = sorted({n for _, arm, n in [*grid.rows, *grid.failed] if arm == TTT})
+    ns = sorted({n for _, arm, n in grid.places if arm == TTT})
     reference = _reference_n(grid)
     pairs = tuple(
         found
@@ -243,7 +243,7 @@ def _failed(grid: Grid, table: str, arm: str, n: int) -> set[int]:
 def _reference_n(grid: Grid) -> int:
     """Return the n with the most arms; of several, 200 or else the smallest."""
     arms: dict[int, set[str]] = defaultdict(set)
-    for _, arm, n in [*grid.rows, *grid.failed]:
+    for _, arm, n in grid.places:
         arms[n].add(arm)
     return max(sorted(arms), key=lambda n: (len(arms[n]), n == REFERENCE_N), default=REFERENCE_N)
 

@@ -203,7 +203,7 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
 
     contents = read_store(out)
     lines = []
-    known = {record.cell.key for record in contents.done.values()}
+    known = contents.known
     for table in plan.tables:
         missing = [cell for cell in table.cells if cell.place not in contents.done]
         failed = sum(cell.place in contents.failed for cell in missing)
