@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -91,3 +92,23 @@ def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it()
     code = "from tttab.memory import peak_resident_bytes; print(peak_resident_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1024**2 < int(done.stdout) < held.nbytes
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
+def test_a_process_that_keeps_what_it_frees_touches_no_new_pages():
+    code = """
+import resource, sys, torch
+from tttab.memory import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+for _ in range(2):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    held = [torch.ones(megabytes * 2**20 // 4) for megabytes in range(33, 41)]
+    del held
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        way: int(subprocess.check_output([sys.executable, "-c", code, way], text=True))
+        for way in ("keep", "map")
+    }
+    assert 4 * faults["keep"] < faults["map"]

@@ -48,6 +48,16 @@ def test_what_was_made_for_another_task_is_not_bundled_or_served(tmp_path, capsy
     assert run(["pretrain", "choose", str(out / "model.safetensors"), "--tables", "0"]) == 2
 
 
+def test_a_pool_is_filled_before_the_training(tmp_path, capsys):
+    pytest.importorskip("tabicl.prior")
+    (tmp_path / "tables-00000000.npz").touch()
+    asked = ["pretrain", "fill", str(tmp_path), "--minutes", "0.01", "--workers", "1", "-q"]
+    assert run(asked) == 0
+    assert capsys.readouterr().out == f"1 files in {tmp_path}\n"
+    assert run([*asked[:3], "--workers", "0"]) == 2
+    assert "--workers 2 --minutes 12" in capsys.readouterr().err
+
+
 def test_ctrl_c_names_the_whole_command(tmp_path, capsys, monkeypatch):
     def interrupted(run):
         raise KeyboardInterrupt

@@ -1,5 +1,6 @@
 """tabicl's tables arrive through files, in order, repeatably, and survive a dead worker."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -11,7 +12,17 @@ import torch
 
 from tttab.errors import RequestError
 from tttab.pretrain.draw import Draw
-from tttab.pretrain.pool import PER_FILE, Pool, Workers, _work, made_apart, read_file, wait_for, write_file
+from tttab.pretrain.pool import (
+    PER_FILE,
+    Pool,
+    Workers,
+    _work,
+    fill,
+    made_apart,
+    read_file,
+    wait_for,
+    write_file,
+)
 from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
 
@@ -70,6 +81,18 @@ def test_tables_are_taken_in_order_and_no_further_than_asked(tmp_path):
     assert pool.seen == 2 * PER_FILE  # the third file has not arrived, so the fourth waits
 
 
+def test_longer_tables_are_cut_and_shorter_ones_refused(tmp_path):
+    _fake_file(tmp_path, 0, 2, False, rows=USE.rows + 7)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    drawn_x, drawn_y, _ = pool.draw(Draw(0), 4, USE.rows, 2)
+    assert drawn_x.shape == (4, USE.rows, 2)
+    assert drawn_y.shape == (4, USE.rows)
+    _fake_file(tmp_path, PER_FILE, 2, False, rows=USE.rows - 1)
+    with pytest.raises(RequestError, match="tables of 79 rows, 80 are needed"):
+        pool.take_in()
+
+
 def test_waiting_for_tables_that_nobody_makes_is_refused(tmp_path):
     _fake_file(tmp_path, 0, 2, False)
     pool = Pool(tmp_path, USE, CPU, False)
@@ -96,6 +119,17 @@ def test_a_worker_ends_with_its_trainer_and_not_only_under_process_one(tmp_path,
         _work(os.getppid() + 1, str(tmp_path), 0, 0, 1, USE)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_a_folder_is_filled_until_it_is_left_alone(tmp_path):
+    pytest.importorskip("tabicl.prior")
+    filling = fill(tmp_path, 0, 1, USE, minutes=9)
+    assert any(files > 1 for files in filling)
+    filling.close()
+    assert not multiprocessing.active_children()
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    assert pool.seen >= 2 * PER_FILE
 
 
 def test_no_table_of_the_width_means_no_pool_rows(tmp_path):

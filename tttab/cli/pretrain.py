@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     preset: Annotated[
-        str, typer.Option(help="small (one large GPU), nano (2 cores) or tiny (a test).")
+        str,
+        typer.Option(help="small (one large GPU), nano (2 cores), nano-long (after nano), tiny (a test)."),
     ] = "nano",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
@@ -68,6 +69,7 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from tttab.errors import Interrupted
+    from tttab.memory import keep_freed_memory
     from tttab.pretrain.loop import Run
     from tttab.pretrain.settings import MINUTES, Budget, recipe
 
@@ -75,12 +77,41 @@ def train(
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
     folder = pool or (out / "pool" if workers else None)
     run = Run(settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled)
+    keep_freed_memory()
     try:
         last = _follow(run, quiet)
     except KeyboardInterrupt:
         hint = f"{again()} goes on from the last state"
         raise Interrupted("pre-training interrupted", hint) from None
     _finish(run, last)
+
+
+@pretrain.command()
+def fill(
+    pool: Annotated[Path, typer.Argument(help="Folder the tables are written to.")],
+    preset: Annotated[str, typer.Option(help="Whose tables: nano-long's have more rows.")] = "nano",
+    minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the tables.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+) -> None:
+    """Fill a folder with tables of tabicl's prior, for a training that is to have every core afterwards.
+
+    Example: [bold]tttab pretrain fill pool --preset nano-long --minutes 12[/]
+    """
+    from tttab.errors import Interrupted
+    from tttab.pretrain.pool import fill as make
+    from tttab.pretrain.settings import recipe
+
+    use, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
+    try:
+        with console.progress(quiet=quiet) as bar:
+            work = bar.add_task("making tables", total=60.0 * minutes, info="")
+            for files in make(pool, seed, workers, use, minutes):
+                bar.update(work, completed=time.monotonic() - start, info=f"{files:,} files")
+    except KeyboardInterrupt:
+        raise Interrupted(f"{files:,} files are in {pool}", f"{again()} goes on") from None
+    console.say(f"{files:,} files in {pool}")
 
 
 @pretrain.command()

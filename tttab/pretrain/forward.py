@@ -35,12 +35,12 @@ def logits(
     """
     run = run or block
     cells = _embed(net, batch, positions).to(dtype)
-    for layer in net.blocks:
+    for number, layer in enumerate(net.blocks, start=1):
         heads = layer.per_sample_attention_between_features.num_heads
-        cells = run(cells, batch.context, heads, _fused(layer, dtype))
-    rows = cells[:, batch.context :, -1]
+        step = last_block if number == len(net.blocks) else run
+        cells = step(cells, batch.context, heads, _fused(layer, dtype))
     first, _, last = net.output_projection
-    hidden = functional.gelu(functional.linear(rows, first.weight.to(dtype), first.bias.to(dtype)))
+    hidden = functional.gelu(functional.linear(cells, first.weight.to(dtype), first.bias.to(dtype)))
     return functional.linear(hidden, last.weight.to(dtype), last.bias.to(dtype)).float()
 
 
@@ -128,6 +128,28 @@ def block(cells: torch.Tensor, context: int, heads: int, weights: tuple[torch.Te
     return _normed(cells + functional.linear(functional.gelu(functional.linear(cells, rise)), fall))
 
 
+def last_block(
+    cells: torch.Tensor, context: int, heads: int, weights: tuple[torch.Tensor, ...]
+) -> torch.Tensor:
+    """Return what `block` makes of the query rows' targets, (tables, queries, emsize): all that is read.
+
+    A target attends to every cell of its row, and down its column to the context's targets alone; no other
+    cell is asked for anything.
+    """
+    across, across_out, query, key_value, down_out, rise, fall = weights
+    tables, rows, groups, width = cells.shape
+    flat = cells.reshape(tables * rows, groups, width)
+    (q,) = _heads(functional.linear(flat[:, -1:], across[:width]), 1, heads)
+    k, v = _heads(functional.linear(flat, across[width:]), 2, heads)
+    targets = _normed(flat[:, -1:] + functional.linear(_joined(_attend(q, k, v)), across_out))
+    targets = targets.view(tables, rows, width)
+    asked = targets[:, context:]
+    (q,) = _heads(functional.linear(asked, query), 1, heads)
+    k, v = _heads(functional.linear(targets[:, :context], key_value), 2, heads)
+    asked = _normed(asked + functional.linear(_joined(_one_head(q, k[:, :1], v[:, :1])), down_out))
+    return _normed(asked + functional.linear(functional.gelu(functional.linear(asked, rise)), fall))
+
+
 def _normed(cells: torch.Tensor) -> torch.Tensor:
     return functional.layer_norm(cells, cells.shape[-1:])
 
@@ -152,5 +174,5 @@ def _one_head(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     """Scaled dot-product attention; on the CPU by explicit products, which train faster there."""
     if not q.is_cuda:
-        return torch.softmax(q @ k.mT * q.shape[-1] ** -0.5, dim=-1) @ v
+        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.mT, dim=-1) @ v
     return functional.scaled_dot_product_attention(q, k, v)

@@ -206,16 +206,36 @@ class Workers:
                 self.restarts += 1
                 self._processes[number] = self._start(self._arguments[number])
 
-    @property
-    def gone(self) -> bool:
-        """Whether every worker has died and none is left to start."""
-        return not any(process.is_alive() for process in self._processes)
+    def check(self) -> None:
+        """Raise `RequestError` where every worker has died and none is left to start."""
+        if not any(process.is_alive() for process in self._processes):
+            raise RequestError(
+                f"the processes that make tables died {self.restarts} times", "tttab pretrain --workers 0"
+            )
 
     def _start(self, arguments: tuple[int, str, int, int, int, PoolUse]) -> BaseProcess:
         process = get_context("spawn").Process(target=_work, args=arguments, daemon=True)
         with _fixed_hashes():
             process.start()
         return process
+
+
+def fill(folder: Path, seed: int, workers: int, use: PoolUse, minutes: float) -> Iterator[int]:
+    """Make tables for so many minutes, ahead of a training; yield how many files there are.
+
+    Raises:
+        MissingExtra: tabicl is not installed.
+        RequestError: no worker and no time, or the workers died too often.
+    """
+    if workers < 1 or not 0 < minutes < math.inf:
+        raise RequestError("a pool needs a worker and some minutes", "--workers 2 --minutes 12")
+    end = time.monotonic() + 60.0 * minutes
+    with Workers(folder, seed, workers, use) as makers:
+        while time.monotonic() < end:
+            yield len(list(folder.glob("tables-*.npz")))
+            makers.revive()
+            makers.check()
+            time.sleep(0.5)
 
 
 class Pool:
@@ -229,19 +249,28 @@ class Pool:
         self._folder, self._use, self._device = folder, use, device
         self._regression = regression
         self._next = 0
-        self._shelves: dict[int, _Shelf] = {width: _Shelf() for width in use.features}
+        self._shelves: dict[int, _Shelf] = {width: _Shelf(use.rows) for width in use.features}
         self.size = 0
         """Tables that can be used."""
         self.seen = 0
         """Tables that have been read or dropped for lack of signal."""
 
     def take_in(self, seen: int | None = None) -> None:
-        """Read what has arrived; with `seen`, no more than that many tables in all."""
+        """Read what has arrived; with `seen`, no more than that many tables in all.
+
+        Raises:
+            RequestError: the folder holds tables with fewer rows than are asked for.
+        """
         while seen is None or self.seen < seen:
             path = self._folder / f"tables-{self._next * PER_FILE:08d}.npz"
             if not path.exists():
                 return
             for table in read_file(path):
+                if len(table.y) < self._use.rows:
+                    raise RequestError(
+                        f"{self._folder} holds tables of {len(table.y)} rows, {self._use.rows} are needed",
+                        "--pool ANOTHER-FOLDER --workers 1",
+                    )
                 if not (self._regression and table.named):
                     self._shelves[_shelf_for(table.x.shape[1], self._use)].add(table, self._device)
                     self.size += 1
@@ -264,8 +293,9 @@ class Pool:
 class _Shelf:
     """Tables of one width in tensors that double when full."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int) -> None:
         self.count = 0
+        self._rows = rows
         self._x = torch.empty(0)
         self._y = torch.empty(0)
         self._named = torch.empty(0)
@@ -273,15 +303,15 @@ class _Shelf:
     def add(self, table: PoolTable, device: torch.device) -> None:
         if self.count == len(self._x):
             self._grow(table, device)
-        self._x[self.count] = torch.from_numpy(table.x).to(device)
-        self._y[self.count] = torch.from_numpy(table.y).to(device)
+        self._x[self.count] = torch.from_numpy(table.x[: self._rows]).to(device)
+        self._y[self.count] = torch.from_numpy(table.y[: self._rows]).to(device)
         self._named[self.count] = table.named
         self.count += 1
 
     def _grow(self, table: PoolTable, device: torch.device) -> None:
         room = max(16, 2 * self.count)
-        x = torch.zeros(room, *table.x.shape, dtype=torch.float16, device=device)
-        y = torch.zeros(room, len(table.y), device=device)
+        x = torch.zeros(room, self._rows, table.x.shape[1], dtype=torch.float16, device=device)
+        y = torch.zeros(room, self._rows, device=device)
         named = torch.zeros(room, dtype=torch.bool, device=device)
         if self.count:
             x[: self.count], y[: self.count], named[: self.count] = self._x, self._y, self._named
@@ -319,10 +349,7 @@ def wait_for(pool: Pool, seen: int, workers: Workers, patience: float = math.inf
         if time.perf_counter() - start > patience:
             raise TimeoutError(f"{seen} pool tables did not arrive within {patience:.0f} s")
         workers.revive()
-        if workers.gone:
-            raise RequestError(
-                f"the processes that make tables died {workers.restarts} times", "tttab pretrain --workers 0"
-            )
+        workers.check()
         time.sleep(0.02)
         pool.take_in(seen)
     return time.perf_counter() - start

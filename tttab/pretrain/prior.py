@@ -75,15 +75,16 @@ def batch(draw: Draw, size: Size, recipe: Recipe, pool: Pool | None) -> Batch:
     x, y = _generated(draw, size, size.tables - taken, recipe.task)
     if pooled is not None:
         x, y = torch.cat([x, pooled[0]]), torch.cat([y, pooled[1]])
-    return assemble(draw, x, y, size.context, recipe.task, taken)
+    return _assembled(draw, x, y, size.context, recipe, taken)
 
 
-def assemble(
-    draw: Draw, x: torch.Tensor, y: torch.Tensor, context: int, task: Task, pooled: int = 0
+def _assembled(
+    draw: Draw, x: torch.Tensor, y: torch.Tensor, context: int, recipe: Recipe, pooled: int
 ) -> Batch:
-    """Measure the features, soften outliers as inference does, and close the labels over the context."""
-    x = _as_served(draw, x, context, task)
-    if task == "regression":
+    """Soften outliers as inference does or take ranks, and close the labels over the context."""
+    clipped = _soft_clip(x, context) if recipe.task == "classification" else x
+    x = torch.where(draw.chance(recipe.shapes.ranked, len(x), 1, 1), _quantiles(x, context), clipped)
+    if recipe.task == "regression":
         shown = torch.zeros(len(x), 1, dtype=torch.long, device=x.device)
         counted = torch.ones(len(x), x.shape[1] - context, dtype=torch.bool, device=x.device)
         return Batch(x, labels.by_context(y, context), context, shown, counted, pooled)
@@ -117,13 +118,6 @@ def _from_pool(
     classes = labels.class_count(draw, len(x), size.classes)
     codes = labels.merge(draw, y.long(), classes)
     return x, torch.where(named, codes, labels.recut(draw, y, classes))
-
-
-def _as_served(draw: Draw, x: torch.Tensor, context: int, task: Task) -> torch.Tensor:
-    """Apply what stands before the network at inference: outlier clipping, for some tables quantiles."""
-    ranked = _quantiles(x, context)
-    clipped = _soft_clip(x, context) if task == "classification" else x
-    return torch.where(draw.chance(0.25, len(x), 1, 1), ranked, clipped)
 
 
 def _quantiles(x: torch.Tensor, context: int) -> torch.Tensor:
