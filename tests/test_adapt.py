@@ -30,7 +30,7 @@ def weights(session):
 
 
 def test_the_best_held_out_step_is_kept(adapt):
-    run = adapt(steps=6, lr=2e-3, evaluate_every=1)
+    run = adapt(steps=8, lr=1e-4, evaluate_every=1)
     history = list(run)
     losses = [run.result.before, *(step.held_out for step in history)]
     assert run.result.step == int(np.argmin(losses))

@@ -27,7 +27,8 @@ def parts(mixed_frame):
 def adapted(tiny_model, parts):
     x, y, x_query, y_query = parts
     context = tiny_model.context(x, y, 3)
-    run = Adaptation(tiny_model, get_rule("full"), context, (x_query, y_query), Schedule(steps=4, lr=1e-3))
+    schedule = Schedule(steps=4, lr=1e-3, guard="off")
+    run = Adaptation(tiny_model, get_rule("full"), context, (x_query, y_query), schedule)
     assert len(list(run)) == 4
     assert run.result.accepted
     return run.result

@@ -1,6 +1,7 @@
 """The bundled files are those their cards describe and predict what was stored."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,18 @@ def test_card_and_hash_match_the_file(name):
     text = read_card((WEIGHTS / name).with_suffix(".md"))[1]
     for word in ("not", "Limits", "Results"):
         assert word in text
+
+
+def test_published_results_of_an_earlier_classifier_name_the_file_that_is_kept():
+    docs = Path(__file__).parents[2] / "docs"
+    short = sha256_of(docs / "results" / "models" / "tttab-tiny-classifier.safetensors")[:12]
+    for name in (
+        "benchmark.md",
+        "adaptation.md",
+        "results/offline-earlier/report.md",
+        "results/rules-cpu/rules.md",
+    ):
+        assert short in (docs / name).read_text(encoding="utf-8")
 
 
 def test_both_files_are_small():
