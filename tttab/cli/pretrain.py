@@ -37,7 +37,9 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str,
-        typer.Option(help="small (one large GPU), nano (2 cores), nano-long (after nano), tiny (a test)."),
+        typer.Option(
+            help="small (one large GPU), nano (2 cores), then nano-long and nano-ranked; tiny (a test)."
+        ),
     ] = "nano",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
