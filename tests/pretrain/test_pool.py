@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -57,6 +58,15 @@ def test_a_batch_takes_its_share_from_the_pool(tmp_path, task):
     if task == "classification":
         assert int(tables.y.max()) < 5
         assert (tables.classes >= 1).all()
+
+
+def test_however_large_the_share_one_table_is_made_on_the_spot(tmp_path):
+    _fake_file(tmp_path, 0, 3, named=True)
+    settings = replace(recipe("nano", "classification"), pool=replace(USE, share=1.0))
+    pool = Pool(tmp_path, settings.pool, CPU, False)
+    pool.take_in()
+    tables = batch(Draw(0, "share"), Size(2, 40, 20, 3, 5), settings, pool)
+    assert (tables.pooled, len(tables.x)) == (1, 2)
 
 
 def test_rows_and_labels_stay_together(tmp_path):

@@ -106,7 +106,7 @@ def _generated(draw: Draw, size: Size, tables: int, task: Task) -> tuple[torch.T
 def _from_pool(
     draw: Draw, size: Size, recipe: Recipe, pool: Pool | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    wanted = round(size.tables * recipe.pool.share)
+    wanted = min(size.tables - 1, round(size.tables * recipe.pool.share))
     if pool is None or size.rows > recipe.pool.rows or wanted < 1:
         return None
     drawn = pool.draw(draw, wanted, size.rows, size.features)

@@ -68,7 +68,7 @@ class PoolUse:
     """Tables of tabicl's prior, made by worker processes beside the training."""
 
     share: float = 0.4
-    """Share of a batch that is drawn from the pool, once it holds enough."""
+    """Share of a batch that is drawn from the pool, once it holds enough; at least one table is not."""
     rows: int = 640
     """Rows of a pool table; batches with more rows are generated on the device alone."""
     features: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 60)
