@@ -127,6 +127,7 @@ _NANO_LONG = Recipe(
     Optimiser(muon=3e-3, adamw=3e-3, further=0.6),
     PoolUse(rows=1120),
 )
+_NANO_RANKED = replace(_NANO_LONG, preset="nano-ranked", shapes=replace(_NANO_LONG.shapes, ranked=0.85))
 
 PRESETS: dict[str, Recipe] = {
     "small": Recipe("small", "classification", _SMALL),
@@ -138,15 +139,24 @@ PRESETS: dict[str, Recipe] = {
         Optimiser(muon=3e-3, adamw=3e-3),
     ),
     "nano-long": _NANO_LONG,
-    "nano-ranked": replace(_NANO_LONG, preset="nano-ranked", shapes=replace(_NANO_LONG.shapes, ranked=0.85)),
+    "nano-ranked": _NANO_RANKED,
+    "nano-tabicl": replace(_NANO_RANKED, preset="nano-tabicl", pool=replace(_NANO_RANKED.pool, share=0.95)),
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
 }
 """`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `nano-long`: to train nano's
-network further on longer tables; `nano-ranked`: and further for serving by quantiles; `tiny`: for tests."""
+network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on tables
+of tabicl's prior nearly alone; `tiny`: for tests."""
 
-MINUTES: dict[str, float] = {"small": 20.0, "nano": 90.0, "nano-long": 80.0, "nano-ranked": 80.0, "tiny": 0.1}
+MINUTES: dict[str, float] = {
+    "small": 20.0,
+    "nano": 90.0,
+    "nano-long": 80.0,
+    "nano-ranked": 80.0,
+    "nano-tabicl": 80.0,
+    "tiny": 0.1,
+}
 """The budget of each preset where none is given."""
 
 
