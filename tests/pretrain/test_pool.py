@@ -60,13 +60,13 @@ def test_a_batch_takes_its_share_from_the_pool(tmp_path, task):
         assert (tables.classes >= 1).all()
 
 
-def test_however_large_the_share_one_table_is_made_on_the_spot(tmp_path):
+def test_a_batch_may_be_drawn_from_the_pool_alone(tmp_path):
     _fake_file(tmp_path, 0, 3, named=True)
     settings = replace(recipe("nano", "classification"), pool=replace(USE, share=1.0))
     pool = Pool(tmp_path, settings.pool, CPU, False)
     pool.take_in()
     tables = batch(Draw(0, "share"), Size(2, 40, 20, 3, 5), settings, pool)
-    assert (tables.pooled, len(tables.x)) == (1, 2)
+    assert (tables.pooled, len(tables.x)) == (2, 2)
 
 
 def test_rows_and_labels_stay_together(tmp_path):

@@ -38,7 +38,7 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="small (one large GPU), nano (2 cores), then nano-long, nano-ranked, nano-tabicl; tiny (a test)."
+            help="small (one large GPU), nano (2 cores), then nano-long, nano-ranked, nano-tabicl; tiny."
         ),
     ] = "nano",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",

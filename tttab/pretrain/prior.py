@@ -72,9 +72,8 @@ def batch(draw: Draw, size: Size, recipe: Recipe, pool: Pool | None) -> Batch:
     """Return a batch of `size`, part of it from `pool` where that holds tables of this width."""
     pooled = _from_pool(draw, size, recipe, pool)
     taken = 0 if pooled is None else len(pooled[0])
-    x, y = _generated(draw, size, size.tables - taken, recipe.task)
-    if pooled is not None:
-        x, y = torch.cat([x, pooled[0]]), torch.cat([y, pooled[1]])
+    made = _generated(draw, size, size.tables - taken, recipe.task) if taken < size.tables else None
+    x, y = (torch.cat(part) for part in zip(*filter(None, (made, pooled)), strict=True))
     return _assembled(draw, x, y, size.context, recipe, taken)
 
 
@@ -106,7 +105,7 @@ def _generated(draw: Draw, size: Size, tables: int, task: Task) -> tuple[torch.T
 def _from_pool(
     draw: Draw, size: Size, recipe: Recipe, pool: Pool | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    wanted = min(size.tables - 1, round(size.tables * recipe.pool.share))
+    wanted = round(size.tables * recipe.pool.share)
     if pool is None or size.rows > recipe.pool.rows or wanted < 1:
         return None
     drawn = pool.draw(draw, wanted, size.rows, size.features)

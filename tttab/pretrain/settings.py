@@ -68,7 +68,7 @@ class PoolUse:
     """Tables of tabicl's prior, made by worker processes beside the training."""
 
     share: float = 0.4
-    """Share of a batch that is drawn from the pool, once it holds enough; at least one table is not."""
+    """Share of a batch that is drawn from the pool, once it holds enough."""
     rows: int = 640
     """Rows of a pool table; batches with more rows are generated on the device alone."""
     features: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 60)
@@ -146,8 +146,8 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `nano-long`: to train nano's
-network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on tables
-of tabicl's prior nearly alone; `tiny`: for tests."""
+network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on
+tables of tabicl's prior nearly alone; `tiny`: for tests."""
 
 MINUTES: dict[str, float] = {
     "small": 20.0,
