@@ -69,6 +69,20 @@ def test_a_batch_may_be_drawn_from_the_pool_alone(tmp_path):
     assert (tables.pooled, len(tables.x)) == (2, 2)
 
 
+def test_tables_from_the_pool_are_measured_where_the_recipe_says_so(tmp_path):
+    _fake_file(tmp_path, 0, 3, named=True)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    repeats = {}
+    for share in (0.0, 1.0):
+        settings = replace(recipe("nano", "classification"), pool=replace(USE, share=1.0, measured=share))
+        tables = batch(Draw(0, "measured"), Size(20, 40, 20, 3, 5), settings, pool).x
+        distinct = [len(torch.unique(column)) for table in tables for column in table.T]
+        repeats[share] = np.mean(np.array(distinct) <= 12)
+    assert repeats[0.0] == 0.0
+    assert repeats[1.0] > 0.1
+
+
 def test_rows_and_labels_stay_together(tmp_path):
     """A pool table whose target is its first column: after the draw it still is."""
     x = np.linspace(-1, 1, 80, dtype=np.float16)[:, None].repeat(2, axis=1)

@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.preprocessing import QuantileTransformer
 
-from tttab.pretrain import functions, labels, prior
+from tttab.pretrain import features, functions, labels, prior
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.optimise import orthogonalise, rate_at
 from tttab.pretrain.prior import Size, batch, size_at
@@ -82,6 +83,29 @@ def test_quantiles_are_ranks_in_the_context_and_missing_stays_missing():
     ranks = prior._quantiles(x, 4)[0, :, 0]
     torch.testing.assert_close(ranks[4:6], torch.tensor([0.5, 1.0]))
     assert ranks[6].isnan()
+
+
+def test_ranks_equal_the_quantile_transform_the_model_is_served_with():
+    rows = 300
+    smooth = Draw(3).normal(rows)
+    columns = {
+        "smooth": smooth,
+        "mostly zeros": torch.relu(smooth - 1.0),
+        "levels": (smooth * 1.5).round(),
+        "two values": (smooth > 0).float(),
+    }
+    x = torch.stack(list(columns.values()), dim=-1)
+    theirs = QuantileTransformer(n_quantiles=200).fit(x[:200].numpy()).transform(x.numpy())
+    ours = prior._quantiles(x[None], 200)[0]
+    torch.testing.assert_close(ours, torch.from_numpy(theirs).float(), atol=0.011, rtol=0)
+
+
+def test_in_some_tables_most_columns_are_mostly_zeros():
+    x = features.measure(Draw(6), Draw(5).normal(200, 100, 6))
+    smallest = x.nan_to_num(nan=float("inf")).amin(dim=1, keepdim=True)
+    mostly = (x == smallest).float().mean(dim=1).gt(0.5).float().mean(dim=1)
+    assert mostly.gt(0.6).any()
+    assert mostly.eq(0.0).float().mean() > 0.3
 
 
 def test_clipping_equals_tabpfn():

@@ -141,7 +141,10 @@ def _irrelevant(draw: Draw, x: torch.Tensor) -> torch.Tensor:
 def _warped(draw: Draw, x: torch.Tensor) -> torch.Tensor:
     tables, _, features = x.shape
     share = draw.uniform(tables, 1, 1) * draw.chance(0.6, tables, 1, 1)
-    kind = torch.where(draw.chance(share, tables, 1, features), draw.integers(5, tables, 1, features), 5)
+    # Real tables often hold one sort of column throughout: counts and amounts, nearly all zero.
+    alike = draw.chance(0.3, tables, 1, 1)
+    kind = torch.where(alike, draw.integers(5, tables, 1, 1), draw.integers(5, tables, 1, features))
+    kind = torch.where(draw.chance(share, tables, 1, features), kind, 5)
     amount = draw.log_uniform(tables, 1, features, low=0.4, high=2.5)
     bounded = x.clamp(-6.0, 6.0)
     warps = (

@@ -112,6 +112,9 @@ def _from_pool(
     if drawn is None:
         return None
     x, y, named = drawn
+    if recipe.pool.measured:
+        measured = draw.chance(recipe.pool.measured, len(x), 1, 1)
+        x = torch.where(measured, features.measure(draw, x), x)
     if recipe.task == "regression":
         return x, y
     classes = labels.class_count(draw, len(x), size.classes)
@@ -120,12 +123,19 @@ def _from_pool(
 
 
 def _quantiles(x: torch.Tensor, context: int) -> torch.Tensor:
-    """Return each value's rank among the context's values of its column, from 0 to 1; NaN stays."""
+    """Return each value's rank among the context's values of its column, from 0 to 1; NaN stays.
+
+    The smallest and the largest are 0 and 1 however often they occur, as in scikit-learn's transform, which
+    serves the model: a column that is mostly zeros keeps them at 0.
+    """
     columns = x.transpose(1, 2).contiguous()
     known = columns[..., :context].nan_to_num(nan=float("inf")).sort(dim=-1).values
     present = columns[..., :context].isfinite().sum(dim=-1, keepdim=True).clamp(min=1)
+    largest = known.gather(-1, present - 1)
     below = torch.searchsorted(known, columns) + torch.searchsorted(known, columns, right=True)
     rank = (below / (2.0 * present)).clamp(0.0, 1.0)
+    rank = torch.where(columns >= largest, 1.0, rank)
+    rank = torch.where(columns <= known[..., :1], 0.0, rank)
     return torch.where(columns.isnan(), columns, rank).transpose(1, 2)
 
 

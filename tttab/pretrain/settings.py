@@ -74,6 +74,8 @@ class PoolUse:
     features: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 30, 40, 50, 60)
     at_least: int = 8
     """Tables of a width before that width is used."""
+    measured: float = 0.0
+    """Share of the tables from the pool whose columns are measured as the device's own are."""
     per_step: float = 0.5
     """With a step budget: tables that must have arrived per step taken, for exact repetition."""
 
@@ -128,6 +130,7 @@ _NANO_LONG = Recipe(
     PoolUse(rows=1120),
 )
 _NANO_RANKED = replace(_NANO_LONG, preset="nano-ranked", shapes=replace(_NANO_LONG.shapes, ranked=0.85))
+_NANO_TABICL = replace(_NANO_RANKED, preset="nano-tabicl", pool=replace(_NANO_RANKED.pool, share=0.95))
 
 PRESETS: dict[str, Recipe] = {
     "small": Recipe("small", "classification", _SMALL),
@@ -140,14 +143,18 @@ PRESETS: dict[str, Recipe] = {
     ),
     "nano-long": _NANO_LONG,
     "nano-ranked": _NANO_RANKED,
-    "nano-tabicl": replace(_NANO_RANKED, preset="nano-tabicl", pool=replace(_NANO_RANKED.pool, share=0.95)),
+    "nano-tabicl": _NANO_TABICL,
+    "nano-measured": replace(
+        _NANO_TABICL, preset="nano-measured", pool=replace(_NANO_TABICL.pool, measured=0.5)
+    ),
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
 }
 """`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `nano-long`: to train nano's
 network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on
-tables of tabicl's prior nearly alone; `tiny`: for tests."""
+tables of tabicl's prior nearly alone; `nano-measured`: the same, half of them with columns of many zeros, in
+levels or missing; `tiny`: for tests."""
 
 MINUTES: dict[str, float] = {
     "small": 20.0,
@@ -155,6 +162,7 @@ MINUTES: dict[str, float] = {
     "nano-long": 80.0,
     "nano-ranked": 80.0,
     "nano-tabicl": 80.0,
+    "nano-measured": 80.0,
     "tiny": 0.1,
 }
 """The budget of each preset where none is given."""
