@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tttab.errors import RequestError
+from tttab.errors import ModelError, RequestError
 from tttab.pretrain import held_out
 from tttab.pretrain.curve import draw_curve, read_log
 from tttab.pretrain.loop import LOG, MODEL, STATE, Run, Trainer, train
@@ -167,3 +167,34 @@ def test_training_goes_on_from_a_file(tmp_path):
     weights = Trainer(run, None)._network.state_dict()
     for name, value in _tensors(first).items():
         assert torch.equal(weights[name], value), name
+
+
+@pytest.mark.parametrize("blocks", [3, 5])
+def test_a_deeper_network_starts_as_the_file_and_trains_every_block(tmp_path, blocks):
+    list(train(_run(tmp_path, "classification", 3, "first")))
+    first = tmp_path / "first" / MODEL
+    shallow = recipe("tiny", "classification")
+    settings = replace(shallow, architecture=replace(shallow.architecture, nlayers=blocks))
+    run = Run(settings, Budget(steps=6), tmp_path / "deeper", start_from=first)
+    before = Trainer(replace(run, recipe=shallow, out=tmp_path / "same"), None)
+    trainer = Trainer(run, None)
+    assert _held_out(trainer, settings) == pytest.approx(_held_out(before, shallow), rel=1e-6)
+    start = {name: value.clone() for name, value in trainer._network.named_parameters()}
+    assert len(trainer._network.blocks) == blocks
+    for _ in range(6):
+        trainer.step()
+    for name, value in trainer._network.named_parameters():
+        assert not torch.equal(value, start[name]), name
+
+
+def test_a_shallower_network_refuses_the_file(tmp_path):
+    list(train(_run(tmp_path, "classification", 1, "first")))
+    tiny = recipe("tiny", "classification")
+    run = Run(
+        replace(tiny, architecture=replace(tiny.architecture, nlayers=1)),
+        Budget(steps=1),
+        tmp_path / "shallow",
+        start_from=tmp_path / "first" / MODEL,
+    )
+    with pytest.raises(ModelError, match="does not fit this preset"):
+        Trainer(run, None)

@@ -19,6 +19,8 @@ from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
 
 LAST_LAYER = ("output_projection.2.weight", "output_projection.2.bias")
+BLOCK_OUTPUTS = ("out_projection.weight", "mlp.2.weight")
+"""How the names of the matrices end whose results a block adds to what it was given."""
 
 
 def new_network(recipe: Recipe, seed: int) -> torch.nn.Module:
@@ -82,7 +84,8 @@ def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> Any:
 def load_weights(network: torch.nn.Module, path: Path) -> None:
     """Load the weights of a safetensors file into `network`.
 
-    The last layer of a file made for the other task does not fit and keeps its fresh weights.
+    The last layer of a file made for the other task does not fit and keeps its fresh weights. Where the
+    network has more blocks than the file, it computes what the file's network does (`_deepened`).
 
     Raises:
         ModelError: the file is missing or of another architecture.
@@ -103,6 +106,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:
             state[name] = fresh[name]
+    state = _deepened(state, len(network.get_submodule("blocks")))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -110,6 +114,28 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
             f"{path.name} does not fit this preset and task: {str(error).splitlines()[0]}",
             "use the preset and task it was made with",
         ) from error
+
+
+def _deepened(state: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
+    """Return `state` with blocks added until there are `blocks`: the same function, with room to learn.
+
+    A new block is a copy of the one before it whose outputs are zero, so that it changes nothing at first and
+    every matrix has a gradient after one step (block expansion: Wu et al. 2024, arXiv 2401.02415). The last
+    block gets no copy: it computes only what the output reads.
+    """
+    have = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("blocks.")), default=-1)
+    if not 0 < have < blocks:
+        return state
+    copied = (have - 2 - number % max(have - 1, 1) for number in range(blocks - have))
+    sources = sorted([*range(have), *(max(source, 0) for source in copied)])
+    deeper = {name: value for name, value in state.items() if not name.startswith("blocks.")}
+    for number, source in enumerate(sources):
+        new = number > 0 and sources[number - 1] == source
+        for name, value in state.items():
+            if name.startswith(f"blocks.{source}."):
+                silent = new and name.endswith(BLOCK_OUTPUTS)
+                deeper[f"blocks.{number}.{name.split('.', 2)[2]}"] = value * 0 if silent else value
+    return deeper
 
 
 def write_state(target: Path, state: dict[str, Any]) -> None:

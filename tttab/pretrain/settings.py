@@ -131,6 +131,7 @@ _NANO_LONG = Recipe(
 )
 _NANO_RANKED = replace(_NANO_LONG, preset="nano-ranked", shapes=replace(_NANO_LONG.shapes, ranked=0.85))
 _NANO_TABICL = replace(_NANO_RANKED, preset="nano-tabicl", pool=replace(_NANO_RANKED.pool, share=0.95))
+_NANO_MEASURED = replace(_NANO_TABICL, preset="nano-measured", pool=replace(_NANO_TABICL.pool, measured=0.5))
 
 PRESETS: dict[str, Recipe] = {
     "small": Recipe("small", "classification", _SMALL),
@@ -144,9 +145,8 @@ PRESETS: dict[str, Recipe] = {
     "nano-long": _NANO_LONG,
     "nano-ranked": _NANO_RANKED,
     "nano-tabicl": _NANO_TABICL,
-    "nano-measured": replace(
-        _NANO_TABICL, preset="nano-measured", pool=replace(_NANO_TABICL.pool, measured=0.5)
-    ),
+    "nano-measured": _NANO_MEASURED,
+    "nano-deep": replace(_NANO_MEASURED, preset="nano-deep", architecture=replace(_NANO, nlayers=8)),
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
@@ -154,7 +154,7 @@ PRESETS: dict[str, Recipe] = {
 """`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `nano-long`: to train nano's
 network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on
 tables of tabicl's prior nearly alone; `nano-measured`: the same, half of them with columns of many zeros, in
-levels or missing; `tiny`: for tests."""
+levels or missing; `nano-deep`: the same with three more blocks; `tiny`: for tests."""
 
 MINUTES: dict[str, float] = {
     "small": 20.0,
@@ -163,6 +163,7 @@ MINUTES: dict[str, float] = {
     "nano-ranked": 80.0,
     "nano-tabicl": 80.0,
     "nano-measured": 80.0,
+    "nano-deep": 160.0,
     "tiny": 0.1,
 }
 """The budget of each preset where none is given."""
