@@ -26,18 +26,28 @@ def choose_precision(asked: str, session: Any, context: Any, queries: Any, rows:
     Raises:
         RequestError: no such precision, or bf16 on a machine without it.
     """
-    check_precision(asked)
-    if asked == "bf16" and not has_bfloat16(session.device.type):
-        raise RequestError(f"{session.device.type} has no fast bfloat16 here", "--precision fp32")
-    if asked != "auto":
-        return asked
-    if not has_bfloat16(session.device.type):
-        return "fp32"
+    fitting = fitting_precision(asked, session.device.type)
+    if asked != "auto" or fitting == "fp32":
+        return fitting
     key = (str(session.device), session.info.parameters, context.n)
     if key not in _measured:
         seconds = {p: _time_step(p, session, context, queries, rows) for p in ("fp32", "bf16")}
         _measured[key] = "bf16" if WORTH_IT * seconds["bf16"] < seconds["fp32"] else "fp32"
     return _measured[key]
+
+
+def fitting_precision(asked: str, device: str) -> str:
+    """Return `fp32` or `bf16`; `auto` is bf16 wherever the hardware has it.
+
+    Raises:
+        RequestError: no such precision, or bf16 on a machine without it.
+    """
+    check_precision(asked)
+    if asked == "bf16" and not has_bfloat16(device):
+        raise RequestError(f"{device} has no fast bfloat16 here", "--precision fp32")
+    if asked == "auto":
+        return "bf16" if has_bfloat16(device) else "fp32"
+    return asked
 
 
 def check_precision(name: str) -> None:

@@ -37,7 +37,7 @@ def _tensors(path):
 
 
 def _held_out(trainer, settings):
-    values = held_out.losses(trainer._network, settings, loss_for(settings, CPU), CPU, torch.float32)
+    values = held_out.losses(trainer._network, settings, loss_for(settings, CPU), CPU)
     return np.mean(list(values.values()))
 
 

@@ -59,6 +59,9 @@ def train(
         Path | None, typer.Option("--from", help="A model file to train further, with a new schedule.")
     ] = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network's blocks first.")] = False,
+    precision: Annotated[
+        str, typer.Option(help="auto (bf16 where the hardware has it), fp32 or bf16.")
+    ] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
     """Train on synthetic tables until the budget is used; the same command goes on after a kill.
@@ -78,7 +81,9 @@ def train(
     settings = recipe(preset, task)
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
     folder = pool or (out / "pool" if workers else None)
-    run = Run(settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled)
+    run = Run(
+        settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled, precision
+    )
     keep_freed_memory()
     try:
         last = _follow(run, quiet)

@@ -35,15 +35,13 @@ def batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Batch]]
 
 
 @torch.no_grad()
-def losses(
-    network: torch.nn.Module, recipe: Recipe, loss: Loss, device: torch.device, dtype: torch.dtype
-) -> dict[str, float]:
-    """Return the mean loss in nats by context length; column embeddings are fixed."""
+def losses(network: torch.nn.Module, recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, float]:
+    """Return the mean loss in nats by context length; fixed column embeddings, fp32 as served."""
     found: dict[str, list[float]] = {}
     for name, tables in batches(recipe, device):
         groups = -(-tables.x.shape[2] // 2)
         draw = Draw(SEED, "positions", groups, device=device)
         positions = draw.normal(len(tables.x), groups, recipe.architecture.emsize // 4)
-        logits = forward.logits(network, tables, positions, dtype)
+        logits = forward.logits(network, tables, positions)
         found.setdefault(name, []).append(mean_loss(loss(logits, tables), tables).item())
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -21,6 +21,7 @@ import torch
 
 from tttab.errors import RequestError
 from tttab.files import sha256_of
+from tttab.precision import fitting_precision
 from tttab.pretrain import checkpoint, forward, held_out
 from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw
@@ -50,6 +51,8 @@ class Run:
     """A model file to continue from with a new schedule, on tables of every size from the start."""
     compiled: bool = False
     """Compile the blocks (a minute once, then faster)."""
+    precision: str = "auto"
+    """fp32, bf16, or auto: bf16 where the hardware has it. Weights and held-out losses are fp32."""
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
@@ -120,7 +123,8 @@ class Trainer:
         self._run, self._workers = run, workers
         run.out.mkdir(parents=True, exist_ok=True)
         self._device = torch.device(run.device)
-        self._dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
+        precision = fitting_precision(run.precision, self._device.type)
+        self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._pool = self._open_pool()
         self._network = checkpoint.new_network(run.recipe, run.seed)
         if run.start_from is not None:
@@ -192,7 +196,7 @@ class Trainer:
     def save(self) -> Report:
         """Evaluate on the held-out tables, write the model and the state, and report."""
         recipe, out = self._run.recipe, self._run.out
-        losses = held_out.losses(self._network, recipe, self._loss, self._device, self._dtype)
+        losses = held_out.losses(self._network, recipe, self._loss, self._device)
         found = self.report("evaluation", losses)
         checkpoint.write_model(out / MODEL, self._network, recipe)
         state = {

@@ -146,7 +146,12 @@ PRESETS: dict[str, Recipe] = {
     "nano-ranked": _NANO_RANKED,
     "nano-tabicl": _NANO_TABICL,
     "nano-measured": _NANO_MEASURED,
-    "nano-deep": replace(_NANO_MEASURED, preset="nano-deep", architecture=replace(_NANO, nlayers=8)),
+    "nano-deep": replace(
+        _NANO_MEASURED,
+        preset="nano-deep",
+        architecture=replace(_NANO, nlayers=8),
+        pool=replace(_NANO_MEASURED.pool, share=0.7),
+    ),
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
