@@ -79,6 +79,29 @@ def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path):
     assert not all(torch.equal(a[name], c[name]) for name in a)
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_in_bfloat16_a_step_is_the_same_step_but_for_rounding(tmp_path, task, monkeypatch):
+    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
+    before = Trainer(_run(tmp_path, task, 6, "before"), None)
+    moved = {}
+    for precision in ("fp32", "bf16"):
+        trainer = Trainer(replace(_run(tmp_path, task, 6, precision), precision=precision), None)
+        for _ in range(5):
+            trainer.step()
+        parts = zip(trainer._network.parameters(), before._network.parameters(), strict=True)
+        moved[precision] = torch.cat([(now - then).detach().flatten() for now, then in parts])
+        assert trainer._network.state_dict()["blocks.0.mlp.0.weight"].dtype == torch.float32
+    assert not torch.equal(moved["fp32"], moved["bf16"])
+    assert torch.cosine_similarity(moved["fp32"], moved["bf16"], dim=0) > 0.9
+
+
+def test_bfloat16_is_refused_where_the_hardware_lacks_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: False)
+    with pytest.raises(RequestError, match="no fast bfloat16"):
+        Trainer(replace(_run(tmp_path, "classification", 1), precision="bf16"), None)
+    assert Trainer(_run(tmp_path, "classification", 1), None)._dtype == torch.float32
+
+
 def test_a_state_of_other_settings_is_refused(tmp_path):
     list(train(_run(tmp_path, "classification", 1)))
     with pytest.raises(RequestError, match="other settings"):
