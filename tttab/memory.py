@@ -200,7 +200,7 @@ def keep_freed_memory() -> bool:
     """Let the process keep what it frees for its next tensors; False where the C library is not glibc.
 
     glibc maps each large block anew, so that a training step touches every page of its activations for the
-    first time: half of the time of attention on 700 rows. For processes that do nothing but train.
+    first time: half of the time of attention on 700 rows. For processes that do nothing but train or predict.
     """
     import ctypes
 

@@ -51,8 +51,10 @@ def predict(
     Example: [bold]tttab predict churn new.csv --out predictions.csv[/]
     """
     from tttab.bundle import load_bundle
+    from tttab.memory import keep_freed_memory
 
     quiet = quiet or as_json
+    keep_freed_memory()
     _check_out(out, rows)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

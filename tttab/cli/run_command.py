@@ -72,8 +72,10 @@ def run(
     own = {"dataset": dataset, "task": task, "fold": fold, "target": target, "test_size": test_size}
     request = own | asdict(adapting)
     from tttab.files import check_writable
+    from tttab.memory import keep_freed_memory
 
     quiet = quiet or as_json
+    keep_freed_memory()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         unit = open_unit(request, quiet)

@@ -63,7 +63,7 @@ class TabPFNRegressionSession(OpenedModel):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         module = copy.deepcopy(self.module).requires_grad_(False)
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
-        return RegressionServer(fitted, context.x)
+        return RegressionServer(fitted, context.x, self.architecture)
 
     def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
         whole = self._whole_calls(context)

@@ -7,6 +7,7 @@ not belong here: training.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,20 +16,23 @@ import torch
 from tttab.errors import DataError
 from tttab.metrics import classification_metrics
 from tttab.models.prepared import match_categories
+from tttab.models.shared import ARCHITECTURE, own_layers
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PREDICT_CHUNK = 4096
-"""Query rows per served forward pass, so that memory stays flat on large inputs."""
+MOST_ROWS, LEAST_ROWS, MOST_CELLS = 4096, 64, 32_768
+"""Query rows per served forward pass, and their cells, so that memory stays flat on large inputs."""
 
 
 class Server:
     """A classifier that answers from one context."""
 
-    def __init__(self, estimator: Any, reference: pd.DataFrame) -> None:
+    def __init__(self, estimator: Any, reference: pd.DataFrame, architecture: str) -> None:
+        """Serve a fitted estimator; `reference`: its context; `architecture`: of its network."""
         self._estimator = estimator
         self._reference = reference
+        self._modules = estimator.models_ if architecture == ARCHITECTURE else []
 
     def predict(self, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), in chunks; a regressor's mean, shape (rows,)."""
@@ -52,8 +56,12 @@ class Server:
         if not len(x):
             raise DataError("there are no rows to predict", "a table with at least one row")
         x = match_categories(x, self._reference)
-        for start in range(0, len(x), PREDICT_CHUNK):
-            yield x.iloc[start : start + PREDICT_CHUNK]
+        rows = min(MOST_ROWS, max(LEAST_ROWS, MOST_CELLS // (-(-x.shape[1] // 2) + 1)))
+        for start in range(0, len(x), rows):
+            with ExitStack() as stack:  # until the next chunk is asked for: while this one is answered
+                for module in self._modules:
+                    stack.enter_context(own_layers(module))
+                yield x.iloc[start : start + rows]
 
 
 def _tensor_bytes(thing: Any) -> int:

@@ -65,7 +65,8 @@ class TabPFNSession(OpenedModel):
     def serve(self, context: PreparedContext) -> Server:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         module = copy.deepcopy(self.module).requires_grad_(False)
-        return Server(self._estimator("fit_with_cache", module).fit(context.x, context.y), context.x)
+        fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
+        return Server(fitted, context.x, self.architecture)
 
     def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
         answer = context.estimator.predict_raw_logits(x)

@@ -6,7 +6,7 @@ become leaves that every chunk reads as tabpfn's key-value cache; and the gradie
 there goes back through the context once. The gradient is exact, and chunks cost no second context.
 The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values,
 no copies between the two attentions, and in the last layer the target's cell alone, which is all that
-anything reads. What does not belong here: chunks and losses (`passes`), serving (`serving`).
+anything reads; serving runs them too. What does not belong here: chunks and losses (`passes`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SharedContext:
         from tabpfn.architectures.kv_cache import KVCacheEntry
 
         self._module, self._options = module, options
-        with _own_layers(module), _unknown_target(module) as taken:
+        with own_layers(module), _unknown_target(module) as taken:
             _, cache = module(x, y, return_kv_cache=True, **options)
         entries = [cache.kv[number] for number in range(len(module.blocks))]
         self._outer = [tensor for entry in entries for tensor in (entry.key, entry.value)] + taken[-1:]
@@ -45,7 +45,7 @@ class SharedContext:
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for query rows x (rows, members, features)."""
-        with _own_layers(self._module):
+        with own_layers(self._module):
             return self._module(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
 
     def backward(self) -> None:
@@ -71,15 +71,15 @@ def _unknown_target(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 
 @contextmanager
-def _own_layers(module: torch.nn.Module) -> Iterator[None]:
-    """Let the module run the layers of this file."""
+def own_layers(module: torch.nn.Module) -> Iterator[None]:
+    """Let the module run the layers of this file, in training and in serving."""
     for block in module.blocks:
         block.forward = _layer(block, last=block is module.blocks[-1])
     try:
         yield
     finally:
         for block in module.blocks:
-            del block.forward
+            vars(block).pop("forward", None)  # another thread may have been here
 
 
 def _layer(block: torch.nn.Module, *, last: bool) -> Callable[..., Any]:
@@ -105,6 +105,8 @@ def _layer(block: torch.nn.Module, *, last: bool) -> Callable[..., Any]:
             query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
             query = _by_column(query).flatten(1, 2)[:, :, None]
             key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
+            if last:  # tabpfn's own cache has every column, ours the target's alone
+                key, value = (part.unflatten(0, (len(read), -1))[:, -1] for part in (key, value))
         mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
         mixed = _product(mixed, down.out_projection).unflatten(0, (len(read), -1)).transpose(1, 2)
         read = block.layernorm_mha2(read + mixed)
