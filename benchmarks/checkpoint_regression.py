@@ -14,6 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
+import torch
 from sklearn.datasets import load_diabetes, make_friedman1, make_friedman2, make_friedman3
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.linear_model import Ridge
@@ -40,7 +41,9 @@ SOURCES = {
 def models() -> dict:
     """Return unfitted rivals by name."""
     return {
-        "icl": TabPFNRegressor(model_path=MODEL, device="cpu", random_state=0),
+        "icl": TabPFNRegressor(
+            model_path=MODEL, device="cpu", inference_precision=torch.float32, random_state=0
+        ),
         "ridge": make_pipeline(StandardScaler(), Ridge()),
         "forest": RandomForestRegressor(300, random_state=0),
     }

@@ -42,7 +42,7 @@ def reference_table(task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def reference_predictions(model: Path, task: str) -> np.ndarray:
-    """Return what plain tabpfn predicts with `model` on the reference table.
+    """Return what plain tabpfn predicts with `model` on the reference table, in fp32 on every machine.
 
     Probabilities, shape (queries, classes), or means in units of the context's deviation, (queries,).
     """
@@ -50,7 +50,7 @@ def reference_predictions(model: Path, task: str) -> np.ndarray:
 
     x, y, queries = reference_table(task)
     kind = TabPFNClassifier if task == "classification" else TabPFNRegressor
-    served = kind(model_path=model, device="cpu", random_state=0).fit(x, y)
+    served = kind(model_path=model, device="cpu", inference_precision=torch.float32, random_state=0).fit(x, y)
     if task == "classification":
         return served.predict_proba(queries)
     return (served.predict(queries) - y.mean()) / y.std()

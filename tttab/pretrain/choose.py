@@ -27,7 +27,12 @@ COLUMNS = (3, 8, 20)
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
 CLOSE = 0.005
 """A cheaper way to serve is taken when its loss is at most this much above the best, nats."""
-_SERVED: dict[str, Any] = {"device": "cpu", "random_state": 0, "ignore_pretraining_limits": True}
+_SERVED: dict[str, Any] = {
+    "device": "cpu",
+    "inference_precision": torch.float32,  # by itself tabpfn takes bf16 on processors that have it
+    "random_state": 0,
+    "ignore_pretraining_limits": True,
+}
 
 
 def _plain(*names: str, members: int = 1, categories: str = "numeric") -> dict[str, Any]:
