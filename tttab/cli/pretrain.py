@@ -37,9 +37,7 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str,
-        typer.Option(
-            help="small (one large GPU), nano (2 cores), then nano-long, nano-ranked, nano-tabicl; tiny."
-        ),
+        typer.Option(help="small (one large GPU); nano (2 cores), then nano-long, then nano-deep; tiny."),
     ] = "nano",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(

@@ -111,7 +111,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
         network.load_state_dict(state)
     except RuntimeError as error:
         raise ModelError(
-            f"{path.name} does not fit this preset and task: {str(error).splitlines()[0]}",
+            f"{path.name} does not fit this preset and task: its network has other sizes",
             "use the preset and task it was made with",
         ) from error
 

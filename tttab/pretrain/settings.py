@@ -157,9 +157,10 @@ PRESETS: dict[str, Recipe] = {
     ),
 }
 """`small`: 10 to 30 minutes on one large GPU; `nano`: an hour or two on 2 cores; `nano-long`: to train nano's
-network further on longer tables; `nano-ranked`: further for serving by quantiles; `nano-tabicl`: further on
-tables of tabicl's prior nearly alone; `nano-measured`: the same, half of them with columns of many zeros, in
-levels or missing; `nano-deep`: the same with three more blocks; `tiny`: for tests."""
+network further on longer tables; `nano-deep`: further with three more blocks, ranks, and mostly tables of
+tabicl's prior, half of those with columns of many zeros, in levels or missing; `tiny`: for tests. Tried
+between `nano-long` and `nano-deep`: `nano-ranked` (ranks), `nano-tabicl` (and tables of tabicl's prior nearly
+alone), `nano-measured` (and half of those measured)."""
 
 MINUTES: dict[str, float] = {
     "small": 20.0,
