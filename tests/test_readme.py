@@ -52,6 +52,8 @@ def test_the_figures_in_the_readme_come_out_again():
         *shlex.split(block[1]),
         "--model",
         "tttab-tiny",
+        "--precision",
+        "fp32",
         "--device",
         "cpu",
     ]
