@@ -19,13 +19,16 @@ TttabError                  a message for the user and a hint with the next comm
 
 from __future__ import annotations
 
+from tttab.text import shown
+
 
 class TttabError(Exception):
-    """One line for the user (`message`) and the next thing to type (`hint`)."""
+    """One line for the user (`message`) and the next thing to type (`hint`), fit to be shown."""
 
     exit_code = 2
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = shown(message), shown(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

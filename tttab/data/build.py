@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 
 from tttab.core import Table, Task
-from tttab.data.columns import Kind, clean_text, column_kind, to_category, to_days, to_numbers
+from tttab.data.columns import Kind, column_kind, to_category, to_days, to_numbers
 from tttab.data.reading import check_names
 from tttab.errors import DataError
+from tttab.text import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +53,7 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
         DataError: no rows, fewer than 2 rows with a target, no feature, two columns of one name, no
             such target, one class only, or a cell that is no number, date or text.
     """
-    frame = frame.set_axis([clean_text(name) for name in frame.columns], axis=1).reset_index(drop=True)
+    frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1).reset_index(drop=True)
     check_names(frame.columns, origin.name)
     target, notes = _choose_target(frame, origin)
     task = origin.task or guess_task(frame[target])

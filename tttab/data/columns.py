@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tttab.errors import DataError
+from tttab.text import decoded
 
 Kind = Literal["number", "date", "category"]
 KINDS: tuple[Kind, ...] = ("number", "date", "category")
@@ -98,14 +99,8 @@ def label_text(value: Any) -> str:
         return str(bool(value))
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
-    text = clean_text(value)
+    text = decoded(value)
     return text.capitalize() if text.casefold() in ("true", "false") else text
-
-
-def clean_text(value: Any) -> str:
-    """Return `value` as text that UTF-8 can hold: bytes are decoded, lone surrogates become `?`."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:

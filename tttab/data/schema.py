@@ -15,8 +15,9 @@ import pandas as pd
 
 from tttab.core import Table, Task
 from tttab.data.build import convert_column
-from tttab.data.columns import KINDS, Kind, clean_text, to_category, to_numbers
+from tttab.data.columns import KINDS, Kind, to_category, to_numbers
 from tttab.errors import DataError
+from tttab.text import decoded
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Schema:
         Raises:
             DataError: a column is missing, or a cell is not of its column's kind.
         """
-        frame = frame.set_axis([clean_text(name) for name in frame.columns], axis=1)
+        frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1)
         missing = [column.name for column in self.columns if column.name not in frame.columns]
         if missing:
             raise DataError(
@@ -63,7 +64,7 @@ class Schema:
     def notes_on(self, frame: pd.DataFrame) -> tuple[str, ...]:
         """Return what `apply` passes over in silence, a sentence each: extra columns, unseen texts."""
         known = {column.name for column in self.columns} | {self.target}
-        names = [clean_text(name) for name in frame.columns]
+        names = [decoded(name) for name in frame.columns]
         extra = [name for name in names if name not in known]
         notes = [f"columns the table did not have are left out: {', '.join(extra[:5])}"] if extra else []
         x = self.apply(frame)
