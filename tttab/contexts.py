@@ -41,7 +41,8 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
         return split
     labelled = np.sort(np.concatenate([split.context, split.queries]))
     order = ORDERS[how](lambda: point_cloud(x.iloc[labelled]), y[labelled], split.n, classes, split.seed)
-    chosen = labelled[_every_class_first(order, y[labelled], split.n, classes)]
+    first = _every_class_first(order, y[labelled], split.n, classes)
+    chosen = labelled[first if classes else _with_two_targets(first, order, y[labelled])]
     rest = np.setdiff1d(labelled, chosen)
     return replace(split, context=chosen, queries=numpy_stream(split.seed, "queries", how).permutation(rest))
 
@@ -117,3 +118,11 @@ def _every_class_first(order: np.ndarray, y: np.ndarray, n: int, classes: int) -
     first = [ranked[np.flatnonzero(y[ranked] == label)[0]] for label in range(classes)]
     rest = ranked[~np.isin(ranked, first)]
     return np.concatenate([np.array(first, dtype=rest.dtype), rest])[:n]
+
+
+def _with_two_targets(chosen: np.ndarray, order: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the chosen rows; where all have one target, the last gives way to the first row of another."""
+    others = order[y[order] != y[chosen[0]]]
+    if len(chosen) < 2 or len(others) == 0 or (y[chosen] != y[chosen[0]]).any():
+        return chosen
+    return np.append(chosen[:-1], others[0])

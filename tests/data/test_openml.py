@@ -178,7 +178,7 @@ def test_no_default_target_takes_the_last_column_and_says_so(server):
 def test_several_default_targets_must_be_chosen_from(server):
     with pytest.raises(DataError, match="several targets: class,count") as caught:
         load_table("1009")
-    assert caught.value.hint == "--target 'class'"
+    assert caught.value.hint == "--target class"
     assert load_table("1009", target="class").classes == ("a", "b", "c")
 
 
