@@ -142,8 +142,8 @@ def _way(column: Column) -> str:
 def _cells_left_out(guess: Guess) -> str:
     texts = ", ".join(map(brief, list(guess.dropped)[:3])) + (", …" if len(guess.dropped) > 3 else "")
     count = sum(guess.dropped.values())
-    verb = "cell is" if count == 1 else "cells are"
-    return f"{count:,} {verb} no {guess.column.kind} and count as missing: {texts}"
+    cells = "cell is" if count == 1 else "cells are"
+    return f"{count:,} {cells} no {guess.column.kind}, missing from now on: {texts}"
 
 
 def _one_text_per_row(values: np.ndarray | pd.Categorical) -> bool:
