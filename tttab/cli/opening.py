@@ -44,7 +44,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     if request["seed"] < 0:
         raise RequestError(f"the seed must be at least 0, got {request['seed']}", "--seed 0")
     if request["task"] is not None and task is not None:
-        raise RequestError("an OpenML task says itself what it is", "leave out --regression and --classification")
+        raise RequestError("an OpenML task says itself what it is", f"leave out --{task}")
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 

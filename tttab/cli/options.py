@@ -46,7 +46,8 @@ Columns = Annotated[
 Regression = Annotated[
     bool | None,
     typer.Option(
-        "--regression/--classification", help="Predict the target as a number or as a class (default: guessed)."
+        "--regression/--classification",
+        help="Predict the target as a number or as a class (default: guessed).",
     ),
 ]
 TopClasses = Annotated[
