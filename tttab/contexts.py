@@ -41,8 +41,9 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
         return split
     labelled = np.sort(np.concatenate([split.context, split.queries]))
     order = ORDERS[how](lambda: point_cloud(x.iloc[labelled]), y[labelled], split.n, classes, split.seed)
-    first = _every_class_first(order, y[labelled], split.n, classes)
-    chosen = labelled[first if classes else _with_two_targets(first, order, y[labelled])]
+    ranked = np.concatenate([order, np.setdiff1d(np.arange(len(labelled)), order)])
+    choose = _every_class_first if classes else _with_two_targets
+    chosen = labelled[choose(ranked, y[labelled], split.n, classes)]
     rest = np.setdiff1d(labelled, chosen)
     return replace(split, context=chosen, queries=numpy_stream(split.seed, "queries", how).permutation(rest))
 
@@ -111,18 +112,16 @@ def _squared_distance(cloud: np.ndarray, point: np.ndarray) -> np.ndarray:
     return ((cloud - point) ** 2).sum(axis=1)
 
 
-def _every_class_first(order: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
-    """Return n row numbers: one of each class, the earliest in `order`, then the first others of `order`."""
-    missing_from_order = np.setdiff1d(np.arange(len(y)), order)
-    ranked = np.concatenate([order, missing_from_order])
+def _every_class_first(ranked: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Return n row numbers: one of each class, the earliest in `ranked`, then the first others of `ranked`."""
     first = [ranked[np.flatnonzero(y[ranked] == label)[0]] for label in range(classes)]
     rest = ranked[~np.isin(ranked, first)]
     return np.concatenate([np.array(first, dtype=rest.dtype), rest])[:n]
 
 
-def _with_two_targets(chosen: np.ndarray, order: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the chosen rows; where all have one target, the last gives way to the first row of another."""
-    others = order[y[order] != y[chosen[0]]]
-    if len(chosen) < 2 or len(others) == 0 or (y[chosen] != y[chosen[0]]).any():
+def _with_two_targets(ranked: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Return the first n of `ranked`; where all have one target, the last gives way to a row of another."""
+    chosen, others = ranked[:n], ranked[y[ranked] != y[ranked[0]]]
+    if n < 2 or len(others) == 0 or others[0] in chosen:
         return chosen
     return np.append(chosen[:-1], others[0])
