@@ -53,7 +53,7 @@ def shell_word(value: Any) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Cut what no output may hold: queries and logins of URLs, bearer tokens, the tokens of the environment."""
+    """Cut what no output may hold: queries and logins of URLs, bearer tokens, tokens of the environment."""
     text = _BEARER.sub(r"\1…", _LOGIN.sub(r"\1…@", _QUERY.sub(r"\1?…", text)))
     for name in _SECRET_VARIABLES:
         secret = os.environ.get(name, "")

@@ -11,6 +11,8 @@ import sys
 import traceback
 
 ISSUES = "please report it, with the output of TTTAB_DEBUG=1 in front of the same command"
+SWITCHES = ("TTTAB_DEBUG", "TTTAB_OFFLINE")
+"""Our environment variables that are on or off."""
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,16 +24,19 @@ def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
     from tttab.cli import typed
     from tttab.cli.app import app
+    from tttab.files import switch
 
     typed.words[:] = argv
+    debug = False
     try:
+        debug, _ = (switch(name) for name in SWITCHES)  # a word that is neither ends before any work
         answer = app(argv, prog_name="tttab", standalone_mode=False)
         sys.stdout.flush()
         if answer == 130:  # typer has turned Ctrl-C into this number
             raise KeyboardInterrupt
         return answer if isinstance(answer, int) else 0
     except BaseException as error:
-        if os.environ.get("TTTAB_DEBUG") == "1" and not isinstance(error, SystemExit | KeyboardInterrupt):
+        if debug and not isinstance(error, SystemExit | KeyboardInterrupt):
             traceback.print_exc()
         return _explain(error)
 

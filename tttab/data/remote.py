@@ -28,13 +28,14 @@ import numpy as np
 from tttab.core import Task
 from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
+from tttab.files import switch
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 20.0
 """Longest silence of the server; a long download that keeps sending is not cut."""
 TRIES = 3
 OFFLINE = "TTTAB_OFFLINE"
-"""Environment variable: `1` forbids the network; the cache and the bundled tables still serve."""
+"""Environment variable, a switch: on forbids the network; the cache and the bundled tables still serve."""
 _SKIP_PARQUET = "OPENML_SKIP_PARQUET"
 _UNKNOWN_CODES = (110, 111, 113, 150, 151)
 
@@ -215,8 +216,8 @@ def _check_reachable(server: str, what: str) -> None:
 
 def _obstacle(server: str) -> str:
     """Return why the server, or the proxy before it, takes no connection in time; nothing if it does."""
-    if os.environ.get(OFFLINE) == "1":
-        return f"{OFFLINE}=1 forbids the network"
+    if switch(OFFLINE):
+        return f"{OFFLINE}={os.environ[OFFLINE]} forbids the network"
     host, port = _address(server)
     outcome: list[str] = []
 
