@@ -43,7 +43,7 @@ def test_the_hub_is_asked_where_no_switch_forbids_it(monkeypatch, name, word, as
         raise OSError("no route")
 
     asked_for = []
-    monkeypatch.setattr(catalog.socket, "create_connection", refuse)
+    monkeypatch.setattr("socket.create_connection", refuse)
     for other in ("TTTAB_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(other, raising=False)
     monkeypatch.setenv(name, word)

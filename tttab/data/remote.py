@@ -12,8 +12,6 @@ import logging
 import os
 import re
 import shutil
-import socket
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,6 +27,8 @@ from tttab.core import Task
 from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
 from tttab.files import switch
+from tttab.network import obstacle
+from tttab.text import keep_secret
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 20.0
@@ -205,6 +205,7 @@ def _openml() -> ModuleType:
         raise Unreachable(
             f"the openml package cannot make its cache folder: {_first(error)}", _OTHER_CACHE
         ) from error
+    keep_secret(openml.config.apikey)
     return openml
 
 
@@ -218,21 +219,11 @@ def _obstacle(server: str) -> str:
     """Return why the server, or the proxy before it, takes no connection in time; nothing if it does."""
     if switch(OFFLINE):
         return f"{OFFLINE}={os.environ[OFFLINE]} forbids the network"
-    host, port = _address(server)
-    outcome: list[str] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-            outcome.append("")
-        except OSError as error:
-            outcome.append(error.strerror or str(error))
-
-    # A thread, because no timeout ends a name look-up.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS + 1)
-    reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} s"
+    try:
+        host, port = _address(server)
+    except ValueError:
+        return "the server's address, or HTTPS_PROXY's, is not of the form http://HOST:PORT"
+    reason = obstacle(host, port, CONNECT_SECONDS)
     return f"{host} cannot be reached: {reason}" if reason else ""
 
 
