@@ -43,7 +43,7 @@ def run(argv: list[str]) -> int:
         return answer if isinstance(answer, int) else 0
     except BaseException as error:
         sys.stdout, sys.stderr = standard  # typer wraps both where a pipe's reader went away
-        return _explain(_beneath(error), debug)
+        return _explain(error, debug)
     finally:
         streams.mute_broken()
 
@@ -63,13 +63,13 @@ def _explain(error: BaseException, debug: bool) -> int:
     """Print why the command failed and return its exit code."""
     from tttab.cli import console, streams
 
-    match error:
-        case SystemExit():
-            return error.code if isinstance(error.code, int) else 1
-        case BrokenPipeError() if streams.broken(sys.stdout) or streams.broken(sys.stderr):
-            return 0
+    if streams.reader_gone(error):
+        return 0
+    error = _beneath(error)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
     message, hint, code = _words(error)
-    with suppress(OSError):  # stderr may be full or without a reader; the exit code still speaks
+    with suppress(OSError, SystemExit):  # stderr may be full or without a reader: the exit code still speaks
         if debug and code in (1, 2, 3):
             sys.stderr.write(_traceback(error))
         if message:
@@ -82,6 +82,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     from typer import Abort, TyperException
 
     from tttab.errors import TttabError
+    from tttab.memory import is_out_of_memory
 
     match error:
         case TttabError():
@@ -92,6 +93,8 @@ def _words(error: BaseException) -> tuple[str, str, int]:
             return error.format_message(), _usage_hint(error), 2
         case KeyboardInterrupt() | Abort():
             return "interrupted", "", 130
+        case _ if is_out_of_memory(error):
+            return "there is not enough memory", "a smaller --max-memory, or fewer other processes", 2
         case OSError():
             return str(error), "check the path, its permissions and the free disk space", 2
         case _:

@@ -5,13 +5,18 @@ What does not belong here: what is printed (`console`).
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import sys
+import traceback
 from contextlib import suppress
 from typing import Any, TextIO
 
 from tttab.text import without_secrets
+
+_SIGNS = {"…": "...", "·": "-", "≥": ">=", "≤": "<=", "→": "->", "─": "-", "━": "-", "²": "2"}
+"""How signs in our own output are written where an encoding lacks them."""
 
 
 class Discreet:
@@ -48,9 +53,31 @@ def open_closed() -> None:
 
 
 def tolerate(stream: TextIO) -> None:
-    """Let `?` stand for characters that the stream's encoding lacks, instead of failing."""
+    """Have characters that the stream's encoding lacks written in ASCII, instead of failing.
+
+    Signs of ours become their like (`...`), others their escapes (`\\u306f`), so that names stay apart.
+    """
+    codecs.register_error("tttab", _in_ascii)
     with suppress(AttributeError, ValueError):  # no stream of the process's, or a closed one
-        stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
+        stream.reconfigure(errors="tttab")  # type: ignore[attr-defined]
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
+    if isinstance(error, UnicodeEncodeError) and (like := _SIGNS.get(error.object[error.start])):
+        return like, error.start + 1
+    return codecs.backslashreplace_errors(error)
+
+
+def reader_gone(error: BaseException) -> bool:
+    """Tell whether a command ended because a reader of its output went away (`tttab … | head`).
+
+    rich has then pointed stdout at nothing already; typer says the same of every broken pipe, also of one
+    between processes, so there the streams themselves are asked.
+    """
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        return frame.f_code.co_name == "on_broken_pipe" or reader_gone(error.__context__)
+    return isinstance(error, BrokenPipeError) and any(map(broken, (sys.stdout, sys.stderr)))
 
 
 def broken(stream: TextIO) -> bool:
