@@ -14,6 +14,7 @@ import typer
 
 from tttab.cli import choices, console, options
 from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import numpy as np
@@ -153,9 +154,8 @@ def _print(out: Path, unit: Unit, bundle: Bundle, remarks: list[str], as_json: b
     ]  # fmt: skip
     columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
     console.print_table(columns, rows, left=("measured on", "metric"))
-    console.conclude(
-        f"{_verdict(unit, bundle)} Kept in {out}: tttab predict {out} NEW.csv --out predictions.csv"
-    )
+    serve = f"tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
+    console.conclude(f"{_verdict(unit, bundle)} Kept in {out}: {serve}")
 
 
 def _verdict(unit: Unit, bundle: Bundle) -> str:

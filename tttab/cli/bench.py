@@ -5,7 +5,6 @@ What does not belong here: planning, running, computing (`tttab.bench`); this fi
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 
 from tttab.cli import console
 from tttab.cli.typed import again, typed
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     from tttab.bench import BenchRequest, Contents, Engine, Plan
@@ -121,7 +121,7 @@ def report(
         write_text_atomically(html, html_report(contents))
         console.note(f"written: {html}", quiet=quiet)
     if markdown is not None and str(markdown) == "-":
-        console.say(markdown_report(contents).rstrip())
+        console.say_lines(markdown_report(contents).rstrip())
     elif markdown is not None:
         write_text_atomically(markdown, markdown_report(contents))
         console.note(f"written: {markdown}", quiet=quiet)
@@ -140,7 +140,9 @@ def _request(ctx: typer.Context) -> BenchRequest:
 
     given = dict(ctx.params)
     if given["suite"] and given["datasets"]:
-        raise RequestError("--suite and --datasets exclude each other", f"--datasets {given['datasets']}")
+        raise RequestError(
+            "--suite and --datasets exclude each other", f"--datasets {shell_word(given['datasets'])}"
+        )
     if given["suite"] == "smoke":
         given |= {name: value for name, value in SMOKE.items() if not typed(ctx, name)}
         given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
@@ -264,7 +266,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
             _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
-        console.note(f"more: tttab report {shlex.quote(str(out))}", quiet=quiet)
+        console.note(f"more: tttab report {shell_word(out)}", quiet=quiet)
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
@@ -287,7 +289,9 @@ def _contents(folder: Path) -> Contents:
 
     contents = read_store(folder)
     if not contents.records and not contents.unavailable:
-        raise StoreError(f"there are no results in {folder}", f"tttab bench --suite smoke --out {folder}")
+        raise StoreError(
+            f"there are no results in {folder}", f"tttab bench --suite smoke --out {shell_word(folder)}"
+        )
     if contents.damaged:
         console.warn(
             f"{len(contents.damaged)} damaged lines were left out: {', '.join(contents.damaged[:3])}"

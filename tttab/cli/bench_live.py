@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tttab.cli import console
+from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.bench import Cell, Record
@@ -68,9 +69,9 @@ class Board:
         for n in self._ns:
             table.add_column(f"n={n}", justify="right", no_wrap=True)
         for name, planned in self._planned.items():
-            failed = f" [red]{self._failed[name]} failed[/]" if self._failed[name] else ""
-            counts = f"{self._finished[name]}/{planned}{failed}"
-            table.add_row(name, counts, *(self._pair(name, n) for n in self._ns))
+            failed = f" {self._failed[name]} failed" if self._failed[name] else ""
+            counts = Text.assemble(f"{self._finished[name]}/{planned}", (failed, "red"))
+            table.add_row(Text(shown(name)), counts, *(self._pair(name, n) for n in self._ns))
         return table
 
     def _pair(self, name: str, n: int) -> str:
@@ -92,7 +93,7 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
         for record in records:
             board.add(record, now=True)
             bar.update(task, advance=1)
-            last = Text(f"last: {_words(record)}", style="dim", no_wrap=True, overflow="ellipsis")
+            last = Text(shown(f"last: {_words(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
             live.update(Group(board.table(), bar, last))
             yield record
 

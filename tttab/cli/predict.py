@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import console
+from tttab.text import shell_word, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,10 +136,12 @@ def _check_out(out: Path | None, rows: Path) -> None:
     if out is None:
         return
     if out.suffix.lower() not in _WRITERS:
-        raise RequestError(f"{out} must end in {', '.join(_WRITERS)}", f"--out {out.with_suffix('.csv')}")
+        raise RequestError(
+            f"{out} must end in {', '.join(_WRITERS)}", f"--out {shell_word(out.with_suffix('.csv'))}"
+        )
     if out.is_dir() or out.resolve() == rows.resolve():
         other = out.with_name(f"{out.stem}-predictions{out.suffix}")
-        raise RequestError(f"{out} would be overwritten", f"--out {other}")
+        raise RequestError(f"{out} would be overwritten", f"--out {shell_word(other)}")
     check_writable(out.parent)
 
 
@@ -148,7 +151,8 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
     from tttab.files import atomic_path
 
     if out is None:
-        yield _json_lines if as_json else _TextWriter(sys.stdout, "\t").write
+        lines = _TextWriter(sys.stdout, "\t")
+        yield _json_lines if as_json else lambda frame: lines.write(_visible(frame))
         return
     with atomic_path(out) as part, _WRITERS[out.suffix.lower()](part) as write:
         yield write
@@ -157,6 +161,12 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
 def _json_lines(frame: pd.DataFrame) -> None:
     for row in frame.to_dict("records"):
         console.print_json_line(row)
+
+
+def _visible(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions whose class names drive no terminal."""
+    texts = frame.select_dtypes(exclude="number")
+    return frame.assign(**{name: texts[name].map(visible) for name in texts}).rename(columns=visible)
 
 
 class _TextWriter:

@@ -16,6 +16,7 @@ import typer
 import tttab
 from tttab.cli import choices, console, options
 from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +96,7 @@ def run(
         _keep(out, document, unit, outcomes)
     _print(document, as_json, remarks)
     if out is not None and not as_json:
-        console.note(f"kept in {out}: tttab predict {out} NEW.csv", quiet=quiet)
+        console.note(f"kept in {out}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
@@ -187,8 +188,9 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
         console.warn(remark)
     data = document["dataset"]
     title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
-    columns, rows = _table(document["arms"], stacked=console.stdout().is_terminal)
-    console.print_table(columns, rows, title=title, left=("arm",))
+    stacked = console.stdout().is_terminal
+    columns, rows = _table(document["arms"], stacked=stacked)
+    console.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
     console.conclude(_verdict(document))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Literal
+
+from tttab.text import html_text as escape
 
 Kind = Literal["linear", "log"]
 

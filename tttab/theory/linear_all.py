@@ -18,6 +18,7 @@ import numpy as np
 from tttab.core import identity_hash
 from tttab.errors import StoreError
 from tttab.files import plain, write_text_atomically
+from tttab.text import shell_word
 from tttab.theory import linear_alignment, linear_experiments, linear_step_size, linear_steps
 from tttab.theory.linear_experiments import Row, Setting
 from tttab.theory.linear_figures import figure_panels, figure_title
@@ -121,7 +122,7 @@ class Folder:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            raise StoreError(f"{path} is damaged", f"rm {path}") from None
+            raise StoreError(f"{path} is damaged", f"rm {shell_word(path)}") from None
 
 
 def _table(rows: Sequence[Row]) -> str:
