@@ -30,6 +30,7 @@ from tttab.models.prepared import (
     place_members,
     recorder,
 )
+from tttab.models.shared import face_of
 from tttab.seeding import stream_seed
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ class OpenedModel(Passes):
         if all(x[name].nunique() < 2 for name in x.columns):
             raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
         x = drop_unused_categories(x)
-        estimator = self._estimator("fit_preprocessors", self.module).fit(x, y)
-        prepared = PreparedContext(x, y, classes, estimator, self.module)
+        module = face_of(self.module)
+        estimator = self._estimator("fit_preprocessors", module).fit(x, y)
+        prepared = PreparedContext(x, y, classes, estimator, module)
         # One row is enough to record how the context enters the network.
         calls, members = self._record(prepared, x.iloc[:1])
         calls = [Call(call.context[: len(y)], call.y, call.kwargs) for call in calls]
@@ -210,7 +212,7 @@ class OpenedModel(Passes):
         """Return the network's inputs for context and `x`, and where each member stands in them."""
         config = self._weights.config
         width = config.max_num_classes if self.task == "classification" else config.num_buckets
-        with recorder(context.module, width, self.task == "classification") as calls:
+        with recorder(context, width, self.task == "classification") as calls:
             members = self._read_places(context, match_categories(x, context.x))
         return calls, members
 
