@@ -23,6 +23,7 @@ from tttab.text import decoded
 
 PART = ".tttab-part-"
 """How the name of a file or folder begins that is still being written."""
+PROBE = ".tttab-probe-"
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -93,7 +94,7 @@ def replaceable(target: str | os.PathLike[str]) -> Path:
     return real
 
 
-def check_writable(directory: str | os.PathLike[str], needed: int = 0) -> None:
+def check_writable(directory: str | os.PathLike[str], needed: int = 0, prefix: str = PROBE) -> None:
     """Make, write, sync, rename and remove a file where `directory` is or would be made.
 
     So long work does not end in an error. Nothing is left behind either way.
@@ -101,6 +102,7 @@ def check_writable(directory: str | os.PathLike[str], needed: int = 0) -> None:
     Args:
         directory: need not be there yet; it is not made.
         needed: bytes that must have room.
+        prefix: how the name of the folder begins that is made for this.
 
     Raises:
         OSError: one of these does not work.
@@ -111,7 +113,7 @@ def check_writable(directory: str | os.PathLike[str], needed: int = 0) -> None:
         place = place.parent
     if not place.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(place))
-    with tempfile.TemporaryDirectory(prefix=PART, dir=place) as part:
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=place) as part:
         folder = Path(part, *missing)
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / "probe", "xb") as stream:
@@ -121,6 +123,11 @@ def check_writable(directory: str | os.PathLike[str], needed: int = 0) -> None:
             os.fsync(stream.fileno())
         os.replace(folder / "probe", folder / "moved")
         flush_folder(folder)
+
+
+def home_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path whose leading `~` means the home folder: a shell leaves it as it is in quotes."""
+    return Path(os.path.expanduser(path))
 
 
 def cache_folder() -> Path:
