@@ -274,7 +274,8 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     try:
         schema = schema_from_dict(manifest["schema"])
         x, y = _read_context(context, schema, manifest["rows"])
-        session = open_model(str(weights), schema.task, device=device, seed=manifest["model"]["seed"])
+        digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
+        session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
         raise BundleError(f"the bundle in {directory} cannot be used: {error.message}", again) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
