@@ -94,6 +94,16 @@ def replaceable(target: str | os.PathLike[str]) -> Path:
     return real
 
 
+def check_target(target: str | os.PathLike[str], needed: int = 0) -> None:
+    """Prove that `atomic_path` can put a file at `target`, before long work makes what goes there.
+
+    Raises:
+        RequestError: there is something else than a regular file.
+        OSError: nothing can be written there, or there is no room for `needed` bytes.
+    """
+    check_writable(replaceable(target).parent, needed)
+
+
 def check_writable(directory: str | os.PathLike[str], needed: int = 0, prefix: str = PROBE) -> None:
     """Make, write, sync, rename and remove a file where `directory` is or would be made.
 

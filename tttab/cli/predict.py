@@ -171,7 +171,7 @@ def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
 def _check_out(out: Path, taken: list[Path]) -> None:
     """Refuse a file that cannot be written, or that is one of those that are read."""
     from tttab.errors import RequestError
-    from tttab.files import check_writable, replaceable
+    from tttab.files import check_target
 
     if out.suffix.lower() not in _WRITERS:
         raise RequestError(
@@ -180,7 +180,7 @@ def _check_out(out: Path, taken: list[Path]) -> None:
     if out.is_dir() or any(_is_same(out, path) for path in taken):
         other = out.with_name(f"{out.stem}-predictions{out.suffix}")
         raise RequestError(f"{out} would be overwritten", f"--out {shell_word(other)}")
-    check_writable(replaceable(out).parent)
+    check_target(out)
 
 
 def _is_same(one: Path, other: Path) -> bool:
