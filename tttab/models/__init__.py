@@ -1,4 +1,4 @@
-"""Foundation models: the known files (`catalog`), reading them (`checkpoint`), running them (`session`).
+"""Foundation models: the known files (`catalog`), reading them (`checkpoint`), building and running them.
 
 To add a known model, add a line to `catalog.KNOWN`. Nothing here imports torch or tabpfn before a
 model is opened.
@@ -6,27 +6,29 @@ model is opened.
 
 from __future__ import annotations
 
-import copy
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.core import ModelInfo, Task
-from tttab.errors import ModelError, RequestError
-from tttab.files import sha256_of
-from tttab.models import environment
+from tttab.errors import RequestError
 from tttab.models.catalog import UNKNOWN, names, resolve
+from tttab.text import decoded, shown
 
 if TYPE_CHECKING:
     import torch
 
-    from tttab.models.network import OpenedModel, Weights
+    from tttab.models.network import OpenedModel
 
 __all__ = ["names", "open_model", "resolve"]
 
 
 def open_model(
-    spec: str = "auto", task: Task = "classification", *, device: str = "auto", seed: int = 0
+    spec: str = "auto",
+    task: Task = "classification",
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    expected_sha256: str | None = None,
 ) -> OpenedModel:
     """Open a model by name, `auto` or path.
 
@@ -35,19 +37,27 @@ def open_model(
         task: what the model is for.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         seed: tabpfn's random state: order of features and classes per ensemble member.
+        expected_sha256: refuse a file whose bytes have another hash, in hex.
+
+    The file is read once: what `info.sha256` names is what runs.
 
     Raises:
-        ModelError: the file is missing, damaged or foreign.
+        ModelError: the file is missing, damaged or foreign, not the expected one, or says of itself what
+            cannot be.
         RequestError: there is no such device.
     """
+    from tttab.models.building import build
+    from tttab.models.checkpoint import read_checkpoint
+
     path, known = resolve(spec, task)
     where = pick_device(device)
-    digest = sha256_of(path)
-    weights, notes = _build(path, task, where)
+    checkpoint = read_checkpoint(path, expected_sha256)
+    notes = _check_device(checkpoint, path.name, where)
+    weights = build(checkpoint, task, path.name)
     info = ModelInfo(
-        name=known.name if known else path.stem,
-        file=path.name,
-        sha256=digest,
+        name=known.name if known else decoded(path.stem),
+        file=decoded(path.name),
+        sha256=checkpoint["sha256"],
         provenance=known.provenance if known else UNKNOWN,
         task=task,
         parameters=sum(p.numel() for p in weights.module.parameters()),
@@ -80,29 +90,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _build(path: Path, task: Task, device: torch.device) -> tuple[Weights, tuple[str, ...]]:
-    """Build the network of a checkpoint that `read_checkpoint` has found harmless, and what to know of it."""
-    from tttab.models.checkpoint import read_checkpoint
-
-    notes = _check_device(read_checkpoint(path), path.name, device)
-    environment.prepare()
-    from tabpfn.model_loading import load_model
-
-    from tttab.models.network import Weights
-
-    which = "classifier" if task == "classification" else "regressor"
-    try:
-        module, criterion, config, inference = load_model(path=path, estimator_type=which)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ModelError(
-            f"{path.name} does not hold a {task} model that tabpfn can build: {reason}", "--model auto"
-        ) from error
-    # With TABPFN_MODEL_CACHE_SIZE set, tabpfn hands the same module to everyone who asks.
-    module, criterion = copy.deepcopy((module, criterion))
-    return Weights(module, config, inference, criterion if task == "regression" else None), notes
-
-
 def _check_device(checkpoint: dict[str, Any], name: str, device: torch.device) -> tuple[str, ...]:
     """Warn where weights were adapted on another kind of device than they are opened on.
 
@@ -110,11 +97,13 @@ def _check_device(checkpoint: dict[str, Any], name: str, device: torch.device) -
     adapted to one of them.
     """
     made = checkpoint.get("adapted_on")
-    if not isinstance(made, dict) or made.get("device") in (None, device.type):
+    there = made.get("device") if isinstance(made, dict) else None
+    if not isinstance(there, str) or there == device.type:
         return ()
     text = (
-        f"{name} was adapted on {made['device']} in {made.get('dtype')}; on {device.type} its column "
-        "embeddings are other random numbers, so expect other predictions than were measured"
+        f"{shown(name)} was adapted on {shown(there, 20)} in {shown(made.get('dtype'), 20)}; on "
+        f"{device.type} its column embeddings are other random numbers, so expect other predictions than "
+        "were measured"
     )
     warnings.warn(text, stacklevel=3)
     return (text,)

@@ -30,12 +30,17 @@ from tttab.models.prepared import (
     place_members,
     recorder,
 )
+from tttab.models.shared import face_of
 from tttab.seeding import stream_seed
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.models.serving import Server
+
+
+MOST_CLASSES = 256
+"""The recorder tells the network's outputs apart by a byte."""
 
 
 @dataclass
@@ -137,8 +142,8 @@ class OpenedModel(Passes):
             ModelError: too many classes, features or context rows; the hint names a way on.
         """
         limits = self._weights.inference_config
-        most = int(limits.MAX_NUMBER_OF_CLASSES)
-        if classes > most:
+        most = min(int(limits.MAX_NUMBER_OF_CLASSES), self._weights.config.max_num_classes, MOST_CLASSES)
+        if classes > max(most, 0):
             raise ModelError(
                 f"the table has {classes} classes, the model can tell {most} apart",
                 f"--top-classes {most}, or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
@@ -167,10 +172,16 @@ class OpenedModel(Passes):
         if all(x[name].nunique() < 2 for name in x.columns):
             raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
         x = drop_unused_categories(x)
-        estimator = self._estimator("fit_preprocessors", self.module).fit(x, y)
-        prepared = PreparedContext(x, y, classes, estimator, self.module)
+        module = face_of(self.module)
+        estimator = self._estimator("fit_preprocessors", module).fit(x, y)
+        prepared = PreparedContext(x, y, classes, estimator, module)
         # One row is enough to record how the context enters the network.
         calls, members = self._record(prepared, x.iloc[:1])
+        if any(len(call.y) != len(y) for call in calls):
+            raise ModelError(
+                f"{self.info.name} shows each member a part of the context only (SUBSAMPLE_SAMPLES)",
+                "--model auto",
+            )
         calls = [Call(call.context[: len(y)], call.y, call.kwargs) for call in calls]
         prepared.calls, prepared.groups = group_calls(calls)
         prepared.members = place_members(members, prepared.groups, calls)
@@ -210,7 +221,7 @@ class OpenedModel(Passes):
         """Return the network's inputs for context and `x`, and where each member stands in them."""
         config = self._weights.config
         width = config.max_num_classes if self.task == "classification" else config.num_buckets
-        with recorder(context.module, width, self.task == "classification") as calls:
+        with recorder(context, width, self.task == "classification") as calls:
             members = self._read_places(context, match_categories(x, context.x))
         return calls, members
 
@@ -223,14 +234,20 @@ class OpenedModel(Passes):
     def _labels(self, y: np.ndarray) -> torch.Tensor:
         raise NotImplementedError
 
+    def specs(self, module: torch.nn.Module | None = None) -> Any:
+        """Return what tabpfn's estimators take in the place of a file, around `module` if given."""
+        from tabpfn import ModelSpecs
+
+        held = self._weights
+        return ModelSpecs(module or held.module, held.config, held.inference_config, held.criterion)
+
     def _estimator(self, fit_mode: str, module: torch.nn.Module) -> Any:
         """Return tabpfn's own estimator around `module`, settings as they are served."""
         import tabpfn
 
         kind = tabpfn.TabPFNClassifier if self.task == "classification" else tabpfn.TabPFNRegressor
-        held = self._weights
         return kind(
-            model_path=tabpfn.ModelSpecs(module, held.config, held.inference_config, held.criterion),
+            model_path=self.specs(module),
             device=str(self.device),
             fit_mode=fit_mode,
             softmax_temperature=self.temperature,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tttab.errors import ModelError
-from tttab.files import sha256_of, write_text_atomically
+from tttab.files import write_text_atomically
 
 FENCE = "---\n"
 FIELDS = (
@@ -72,7 +72,7 @@ def check_card(path: Path) -> dict[str, Any]:
     checkpoint = read_checkpoint(file)
     weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("criterion.")}
     found = {
-        "sha256": sha256_of(file),
+        "sha256": checkpoint["sha256"],
         "parameters": sum(value.numel() for value in weights.values()),
         "architecture": {name: checkpoint["config"][name] for name in head["architecture"]},
     }
