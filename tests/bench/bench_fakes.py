@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from tttab.bench.records import Cell, Machine, Record
 from tttab.bench.store import Writer
 from tttab.core import Row, identity_hash
+from tttab.text import decoded
 
 MACHINE = Machine("Test CPU", 2, 4.0, "Linux x86_64", "3.11.0", {"torch": "2.0", "tttab": "0.1.0"})
 NS = (50, 200, 1000)
@@ -27,7 +28,8 @@ def cell(table="banana", arm="icl@n", n=200, seed=0, *, k=1000, classes=2, **lab
 
 def identity_of(at):
     """What changes the number of a made-up cell: all that it says."""
-    return {name: value for name, value in asdict(at).items() if name != "key"}
+    rest = {name: value for name, value in asdict(at).items() if name != "key"}
+    return {name: decoded(value) if isinstance(value, str) else value for name, value in rest.items()}
 
 
 def record(at, error_rate=0.2, log_loss=0.5, *, failed="", second=0.0, adapt=0.0, ms=10.0):

@@ -1,4 +1,4 @@
-"""Stores with odd lines, from a seed: lines of a good store with values, fields and bytes that are not theirs."""
+"""Odd lines of a store, from a seed: good ones with values, fields and bytes that are not theirs."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import math
 DEEP = "@deep@"
 """Stands for brackets nested 100,000 deep: no JSON writer would write them."""
 ODD = [
-    None, True, False, 0, 1, -1, 7, 2**31, 2**53 - 1, 2**53, 2**64, 10**400, 0.0, -0.0, 0.5, 1.0, 1e-320, 1e-9, 1e12,
-    1e100, -1e100, 1e154, 1e308, -1e308, math.nan, math.inf, -math.inf, "", " ", "x", "1", "nan", "n" * 20_000,
-    "\x1b]52;c;YQ==\x07", "<script>alert(1)</script>", "a|b`c`", "\u202egnp.exe", "line\nline", "[red]", "\x00", "é",
+    None, True, False, 0, 1, -1, 7, 2**31, 2**53 - 1, 2**53, 2**64, 10**400,
+    0.0, -0.0, 0.5, 1.0, 1e-320, 1e-9, 1e12, 1e100, -1e100, 1e154, 1e308, -1e308, math.nan, math.inf,
+    -math.inf, "", " ", "x", "1", "nan", "é", "line\nline", "\x00", "\x1b]52;c;YQ==\x07",
+    "<script>alert(1)</script>", "a|b`c`", "\u202egnp.exe", "[red]", "n" * 20_000,
     [], {}, [1], [[]], {"a": 1}, {"": None}, {"table": "x"}, {"accuracy": 0.5}, DEEP,
 ]  # fmt: skip
 
@@ -27,18 +28,17 @@ def spoilt(rng, line):
     line = copy.deepcopy(line)
     for _ in range(rng.randint(1, 3)):
         holder, name = rng.choice(list(_places(line)))
+        another, its = rng.choice(list(_places(line)))
         match rng.randrange(6):
             case 0 | 1 | 2:
                 holder[name] = copy.deepcopy(rng.choice(ODD))
-            case 3:
+            case 3 if len(line) > 1:
                 del holder[name]
             case 4:
-                holder[rng.choice(["extra", "kind", "table", "error", "metrics", ""])] = rng.choice(ODD)
-            case 5:
-                _, other = rng.choice(list(_places(line))), rng.choice(list(_places(line)))
-                holder[name] = copy.deepcopy(other[0][other[1]])
-        if not list(_places(line)):
-            break
+                field = rng.choice(["extra", "kind", "table", "error", "metrics", ""])
+                holder[field] = copy.deepcopy(rng.choice(ODD))
+            case _:
+                holder[name] = copy.deepcopy(another[its])
     return torn(rng, text_of(line)) if rng.random() < 0.2 else text_of(line)
 
 

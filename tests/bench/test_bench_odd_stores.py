@@ -1,4 +1,4 @@
-"""Odd lines in a store: every other line is used, the figures are the good lines' own, the odd ones are named."""
+"""Odd lines in a store: every other line is used, the figures are the good lines' own, the odd are named."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import random
+import re
+from dataclasses import replace
 
 import pytest
 from bench_fakes import MACHINE, cell, record, study
@@ -115,7 +117,7 @@ def test_a_line_without_a_field_it_needs_is_no_line(missing):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_damaged_lines_are_named_and_change_nothing(tmp_path, seed, capsys):
-    """Every kind of damage of this file, spread over a good store: all readers say what they said without it."""
+    """Damage of every kind, spread over a good store: all readers say what they said without it."""
     rng = random.Random(seed)
     bad = [text_of(changed(ROW, *wrong)) for wrong in rng.sample(ONE_WRONG, 25)] + rng.sample(NO_LINE, 8)
     lines = [(text_of(line), True) for line in GOOD]
@@ -149,7 +151,7 @@ def test_a_line_is_read_to_its_end_and_no_further_than_a_bound(tmp_path):
 
 
 def test_a_hand_made_row_of_figures_is_what_the_odd_store_says(tmp_path):
-    """Right, and not only equal: icl 0.3 and 0.1, ttt 0.2 and 0.1, two more lines of the first ttt damaged."""
+    """Right, and not only equal: icl 0.3 and 0.1, ttt 0.2 and 0.1, and two damaged lines of ttt."""
     rows = [(0, "icl@n", 0.3), (0, "ttt@n+k", 0.2), (1, "icl@n", 0.1), (1, "ttt@n+k", 0.1)]
     lines = [record(cell(arm=arm, seed=seed), error).to_dict() for seed, arm, error in rows]
     lines.append(changed(lines[1], ("row", "metrics", "accuracy"), "0.1"))
@@ -163,7 +165,7 @@ def test_a_hand_made_row_of_figures_is_what_the_odd_store_says(tmp_path):
 
 
 def test_a_mixture_of_anything_breaks_no_reader(tmp_path, capsys):
-    """Lines that are odd but may be right: each is used or named, and no reader ends in anything but 0 or 2."""
+    """Lines that are odd but may be right: each is used or named, and every reader ends in 0 or 2."""
     forms = [[], ["--json"], ["--markdown", "-"], ["--html", str(tmp_path / "page.html")]]
     exports = [tmp_path / f"rows.{form}" for form in ("csv", "parquet", "bencheval")]
     used = 0
@@ -183,6 +185,46 @@ def test_a_mixture_of_anything_breaks_no_reader(tmp_path, capsys):
             assert run(command) == (0 if contents.records or contents.unavailable else 2), (seed, command)
         assert all(name in capsys.readouterr().err for name in contents.damaged[:1])
     assert used > 0
+
+
+EVIL = "\x1b]52;c;YQ==\x07\u202e<script>alert(1)</script>\n\x9b31m"
+SECRET = "0123456789abcdef0123"
+REASON = f"ConnectionError: https://www.openml.org/api/v1/data/31?api_key={SECRET} refused {EVIL}"
+
+
+def test_texts_of_a_store_reach_every_page_tame_and_without_secrets(tmp_path, capsys):
+    """Names, labels, reasons and machines of an old store: no control, no bidi, no markup, no key."""
+    labels = {"model": f"m{EVIL}", "budget": f"b{EVIL}", "fingerprint": f"f{EVIL}"}
+    arms = ("icl@n", "ttt@n+k", f"arm{EVIL}")
+    rows = [
+        record(cell(f"t{EVIL}", arm, n, seed, **labels), 0.3)
+        for arm in arms
+        for n in (50, 200)
+        for seed in (0, 1)
+    ]
+    rows.append(record(cell(f"t{EVIL}", "gbt", 200, 0, **labels), failed=REASON))
+    machine = replace(MACHINE, cpu=f"cpu{EVIL}", versions={f"torch{EVIL}": f"2{EVIL}"})
+    lines = [machine.to_dict(), *(one.to_dict() for one in rows)]
+    lines.append({"kind": "unavailable", "table": f"away{EVIL}", "reason": REASON})
+    folder = write(tmp_path / "store", map(text_of, lines))
+    page, table = tmp_path / "page.html", tmp_path / "rows.csv"
+    commands = [["report", str(folder), *form] for form in ([], ["--json"], ["--markdown", "-"])]
+    commands += [
+        ["report", str(folder), "--html", str(page)],
+        ["bench", "--out", str(folder), "--export", str(table)],
+    ]
+    assert [run(command) for command in commands] == [0] * 5
+    printed = capsys.readouterr()
+    html, rows = page.read_text(encoding="utf-8"), table.read_text(encoding="utf-8")
+    for text in (printed.out, printed.err, html, rows):
+        assert SECRET not in text
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]", text)
+    for text in (printed.out, html, rows):
+        for name in ("t", "m", "b", "arm"):
+            assert f"{name}\\x1b]52" in text, "shown, not cut"
+    assert "<script" not in html
+    assert html.count("ConnectionError: https://www.openml.org/api/v1/data/31") == 2
+    assert printed.out.count("refused") == 2 * 3
 
 
 SIZES = [
