@@ -17,18 +17,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 from tttab.bench.lines import Unavailable, read_line
 from tttab.bench.records import LONGEST_TEXT, Machine, Record
 from tttab.errors import StoreError
+from tttab.linewise import bounded_lines
 from tttab.text import decoded, shown
 
 PATTERN = "cells-*.jsonl"
-LONGEST_LINE = 2**20
-"""Bytes; a cell takes about a thousand."""
 Place = tuple[str | int, ...]
 
 
@@ -207,19 +205,8 @@ def _names(folder: Path) -> list[str]:
 
 
 def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield (number, line) for every line that is not blank; nothing for one that is too long."""
     try:
-        with open(path, "rb") as stream:
-            for number in count(1):
-                line = stream.readline(LONGEST_LINE)
-                if not line:
-                    return
-                whole = line.endswith(b"\n") or len(line) < LONGEST_LINE
-                if line.strip():
-                    yield number, line if whole else b""
-                while not whole:
-                    rest = stream.readline(LONGEST_LINE)
-                    whole = rest.endswith(b"\n") or len(rest) < LONGEST_LINE
+        yield from bounded_lines(path)
     except OSError as error:
         raise _unreadable(path, error) from error
 
