@@ -113,7 +113,7 @@ def _squared_distance(cloud: np.ndarray, point: np.ndarray) -> np.ndarray:
 
 
 def _every_class_first(ranked: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
-    """Return n row numbers: one of each class, the earliest in `ranked`, then the first others of `ranked`."""
+    """Return n row numbers: the first of each class in `ranked`, then the first others of `ranked`."""
     first = [ranked[np.flatnonzero(y[ranked] == label)[0]] for label in range(classes)]
     rest = ranked[~np.isin(ranked, first)]
     return np.concatenate([np.array(first, dtype=rest.dtype), rest])[:n]

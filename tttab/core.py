@@ -191,8 +191,7 @@ class Row:
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
     """Return the SHA-256 of `identity` in canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(identity).encode()).hexdigest()
 
 
 def row_from_dict(data: Mapping[str, Any]) -> Row:
@@ -209,3 +208,4 @@ def _plain(value: Any) -> Any:
 
 
 _ROW_FIELDS = tuple(Row.__dataclass_fields__)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)

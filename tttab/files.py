@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from tttab.errors import RequestError
+from tttab.text import decoded
 
 SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
 SWITCH_WORDS |= {"": False, "0": False, "false": False, "no": False, "off": False}
-from tttab.text import decoded
 
 PART = ".tttab-part-"
 """How the name of a file or folder begins that is still being written."""

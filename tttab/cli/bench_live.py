@@ -5,6 +5,7 @@ What does not belong here: running cells; records pass through unchanged.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -58,7 +59,7 @@ class Board:
         self._finished[cell.table] += now
         self._failed[cell.table] += record.failed
         score = record.row.metrics.get(SHOWN[cell.task])
-        if score is not None:
+        if score is not None and not math.isnan(score):
             self._scores[cell.table, cell.arm, cell.n].append(score)
 
     def table(self) -> Table:

@@ -37,7 +37,8 @@ class Axis:
         """Return the ticks inside the range."""
         ticks = self.ticks or (_decades(self.low, self.high) if self.kind == "log" else _round_steps(self))
         slack = 1e-9 * max(abs(self.low), abs(self.high))
-        return tuple(tick for tick in ticks if self.low - slack <= tick <= self.high + slack)
+        low = self.low * (1 - 1e-9) if self.kind == "log" else self.low - slack  # 0 is on no log axis
+        return tuple(tick for tick in ticks if low <= tick <= self.high + slack)
 
 
 @dataclass
