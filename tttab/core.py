@@ -97,6 +97,8 @@ class Context(Protocol):
     n: int
     x: pd.DataFrame
     y: np.ndarray
+    constant: float | None
+    """Regression: the one target of all rows; None where they differ."""
 
 
 class Queries(Protocol):

@@ -12,34 +12,32 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from tttab.adapt import Adaptation, Adapted, Schedule
 from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
 from tttab.contexts import choose_context
-from tttab.core import Column, Task
-from tttab.data.columns import LARGEST, convert, form_of, label_text
+from tttab.core import Task
+from tttab.data.columns import label_text
 from tttab.data.features import convert_features
-from tttab.data.frames import as_frame, as_series
+from tttab.data.frames import as_frame
 from tttab.data.reading import check_names
 from tttab.data.schema import Schema
 from tttab.data.target import check_targets
-from tttab.errors import BundleError, DataError, RequestError
+from tttab.errors import BundleError, DataError
+from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
 from tttab.hints import in_python_words
 from tttab.memory import parse_bytes
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.splits import Split, SplitRequest, split_rows
-from tttab.text import decoded
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -101,9 +99,9 @@ class _TestTimeEstimator(BaseEstimator):
             ValueError: the rows cannot be used, or there are too few of them for every class.
             ModelError: the model file is missing or does not fit the table.
         """
-        seed = _seed(self.random_state)
-        n, k = _whole("n_context", self.n_context), self.n_queries
-        k = k if k is None else _whole("n_queries", k)
+        seed = whole_seed(self.random_state)
+        n, k = whole_number("n_context", self.n_context), self.n_queries
+        k = k if k is None else whole_number("n_queries", k)
         frame, labels = self._check_training_rows(X, y)
         found = convert_features(frame, list(frame.columns), declared=self.columns)
         for doubt in found.doubts:
@@ -181,18 +179,18 @@ class _TestTimeEstimator(BaseEstimator):
     def _check_training_rows(self, X: Any, y: Any) -> tuple[pd.DataFrame, np.ndarray]:
         numeric = self._task == "regression"
         checks = {"ensure_min_samples": 2, "y_numeric": numeric}
-        y = _days(y) if numeric else y
+        y = days_for_dates(y) if numeric else y
         frame = as_frame(X)
         if frame is None:
             X, y = validate_data(self, X, y, dtype=None, ensure_all_finite="allow-nan", **checks)
-            frame = _named(X)
+            frame = numbered(X)
         else:
             check_names(frame.columns, "X")
             validate_data(self, frame, y, skip_check_array=True)
             _, y = check_X_y(np.zeros((len(frame), frame.shape[1])), y, **checks)
         if numeric:
             check_targets(np.asarray(y, dtype=np.float64), _target_name(y, ()), np.arange(len(y)))
-        return _without_infinities(frame), y
+        return without_infinities(frame), y
 
     def _check_rows(self, X: Any) -> pd.DataFrame:
         """Return new rows in the schema's form, with a warning on texts that the column never had.
@@ -204,11 +202,11 @@ class _TestTimeEstimator(BaseEstimator):
         frame = as_frame(X)
         if frame is None:
             X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
-            frame = _named(X)
+            frame = numbered(X)
         else:
             check_names(frame.columns, "X")
             validate_data(self, frame, reset=False, skip_check_array=True)
-        frame = _without_infinities(frame)
+        frame = without_infinities(frame)
         # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
         frame.columns = [column.name for column in self.bundle_.schema.columns]
         read = self.bundle_.schema.read(frame)
@@ -362,48 +360,6 @@ def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Sp
         return Split(everything, everything[:0], everything[:0], seed)
     request = SplitRequest(n, len(y) if k is None else k)
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, Integral):
-        return _whole("random_state", random_state, least=0)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _whole(name: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that may be written as a float; raise RequestError for all else."""
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if not is_number or value != int(value) or value < least:
-        raise RequestError(f"{name} must be a whole number, at least {least}, got {value!r:.40}")
-    return int(value)
-
-
-def _days(y: Any) -> Any:
-    """Return dates and durations in days, as the command line has them; all other targets as they are."""
-    values = as_series(y)
-    form, cells = ("", None) if values is None else form_of(values)
-    if form not in ("date", "duration"):
-        return y
-    return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
-
-
-def _named(X: np.ndarray) -> pd.DataFrame:
-    return pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
-
-
-def _without_infinities(X: pd.DataFrame) -> pd.DataFrame:
-    """Return a shallow copy with text as column names; refuse infinite values, those among objects too."""
-    frame = X.set_axis([decoded(name) for name in X.columns], axis=1).reset_index(drop=True)
-    for name, values in frame.items():
-        if values.dtype.kind == "O":
-            numbers = np.array([value for value in values if isinstance(value, float)])
-        else:
-            numbers = (
-                values.to_numpy(dtype=float, na_value=np.nan) if values.dtype.kind == "f" else np.zeros(0)
-            )
-        if (np.abs(numbers) > LARGEST).any():
-            raise ValueError(f"Input X contains infinity in column {name!r}, or a value beyond {LARGEST:g}")
-    return frame
 
 
 def _target_name(y: Any, taken: Sequence[str]) -> str:

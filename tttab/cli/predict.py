@@ -99,7 +99,7 @@ class Served:
         """Cells per column that hold a text the table never had; they count as missing."""
         self.predicted: Counter[str] = Counter()
         """Rows per predicted class."""
-        self.extra: list[str] = []
+        self.extra: tuple[str, ...] = ()
         """Columns that the table did not have; they are left out."""
         self._pieces = self._checked_pieces()
         first = next(self._pieces, None)
@@ -123,15 +123,11 @@ class Served:
 
         schema = self.schema
         for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
-            x = schema.apply(piece.frame)
-            known = {schema.target, *x.columns}
-            self.extra = [str(name) for name in piece.frame.columns if str(name) not in known]
-            for column in schema.columns:
-                if column.kind == "category":
-                    unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
-                    self.unseen.update({column.name: unseen} if unseen else {})
-            if len(x):
-                yield x, piece.done
+            read = schema.read(piece.frame)
+            self.extra = read.extra
+            self.unseen.update(read.unseen)
+            if len(read.x):
+                yield read.x, piece.done
 
     def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
@@ -254,6 +250,8 @@ def _parquet_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
 
 
 def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
+    from tttab.data.schema import unseen_remark
+
     if as_json and out is not None:
         console.print_json({
             "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
@@ -264,9 +262,7 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
             f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
         )
     for name, count in served.unseen.items():
-        console.warn(
-            f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
-        )
+        console.warn(unseen_remark(name, count))
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
     speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
     parts = [

@@ -252,7 +252,8 @@ def _verdict(document: dict[str, Any]) -> str:
     icl, ttt, full = document["arms"][:3]
     n, k = document["split"]["n"], document["split"]["k"]
     if ttt["accepted"] is None:
-        return f"The rule `none` trains nothing: both arms are plain in-context learning with {n} rows."
+        why = ttt["stopped"] or "the rule `none` trains nothing"
+        return f"Nothing was trained: {why}. Both arms are plain in-context learning with {n} rows."
     if not ttt["accepted"]:
         why = refusal(ttt) or f"no step beat them on the held-out part of the {k} rows"
         return (
