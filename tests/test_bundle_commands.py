@@ -144,7 +144,7 @@ def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, ca
     [
         (lambda frame: frame.drop(columns="size"), "lack 1 of 5 columns: size"),
         (lambda frame: frame.assign(size="big"), "'big', which is not a number"),
-        (lambda frame: frame.assign(since="yesterday"), "not an ISO 8601 date"),
+        (lambda frame: frame.assign(since="yesterday"), "which is not a date"),
     ],
 )
 def test_rows_that_do_not_fit_leave_nothing_behind(adapted, new_rows, tmp_path, capfd, change, message):
