@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     from tttab.cli import streams
 
     streams.open_closed()
-    sys.stderr = streams.Discreet(sys.stderr)  # type: ignore[assignment]
+    streams.clean_libraries()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
