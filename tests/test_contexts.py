@@ -153,3 +153,15 @@ def test_a_fixed_context_is_prepared_once_and_its_queries_once(given, split, mon
     queries = X.iloc[split.queries], Y[split.queries]
     list(Adaptation(given, get_rule("head"), context, queries, Schedule(steps=4, precision="fp32")))
     assert calls == ["queries"]
+
+
+@pytest.mark.parametrize("how", CHOICES)
+def test_a_context_of_a_mostly_constant_target_holds_two_values(how):
+    y = np.zeros(200)
+    y[:6] = 5.0
+    for seed in range(4):
+        split = split_rows(y, SplitRequest(n=10, k=150, test_size=30), seed)
+        chosen = choose_context(split, how, X, y)
+        assert len(np.unique(y[chosen.context])) == 2 and chosen.n == 10
+        both = np.concatenate([chosen.context, chosen.queries])
+        assert sorted(both) == sorted(np.concatenate([split.context, split.queries]))

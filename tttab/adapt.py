@@ -184,7 +184,9 @@ class Adaptation:
 
     def __iter__(self) -> Iterator[Step]:
         """Train; yield after each step."""
-        if self._rule.name == "none":
+        if self._context.constant is not None:
+            self.result.stopped = "all targets of the context are equal"
+        if self._rule.name == "none" or self.result.stopped:
             return
         self.schedule.check()
         self._start = time.perf_counter()

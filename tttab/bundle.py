@@ -1,51 +1,57 @@
 """A bundle: a folder with adapted weights, the context rows they belong to, and a manifest.
 
-Files are named after their content and written first; the manifest is replaced last, in one step.
-So a crash, Ctrl-C or a full disk at any moment leaves the old bundle whole, and two writers end with
-one of their bundles. Reading checks every hash and never runs code from a file. What does not belong
-here: training (`adapt`), a table's conversion (`data.schema`), printing (`cli`).
+A crash, Ctrl-C or a full disk at any moment leaves the old bundle whole (`staging`), and two writers end
+with one of their bundles (`claim`). Reading checks every hash and never runs code from a file. A bundle may
+be used by many threads. What does not belong here: training (`adapt`), a table's conversion
+(`data.schema`), printing (`cli`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import hashlib
+import io
 import json
 import os
-import re
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tttab.claim import Claim, claimed
 from tttab.core import ModelInfo, Table
 from tttab.errors import BundleError, DataError, ModelError
-from tttab.files import flush_to_disk, plain, sha256_of, write_text_atomically
+from tttab.files import plain
 from tttab.manifest import (
     AGAIN,
     ATTACHMENT,
     FORMAT,
-    HEX,
     MANIFEST,
-    digest_of,
+    check_replaceable,
     read_manifest,
     verdict_on,
     versions,
 )
+from tttab.staging import Writer, staged
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow
 
     from tttab.data.schema import Schema
 
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-Writer = Callable[[Path], None]
+RESERVED = ("weights", "context", "manifest", "made", "new_made")
+"""Names that no attachment may have."""
+SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
+"""Bytes that any context may fill in memory, and how often its file's size beyond that."""
 
 
 @dataclass
@@ -64,15 +70,25 @@ class Bundle:
     notes: tuple[str, ...] = ()
     """What a reader should know before trusting predictions, a sentence each."""
 
-    @cached_property
-    def context(self) -> Any:
-        """The context rows, prepared by the session."""
-        return self.session.context(self.x, self.y, len(self.schema.classes))
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()
+        self._context = self._server = None
 
-    @cached_property
+    @property
+    def context(self) -> Any:
+        """The context rows, prepared by the session; made once, whoever asks first."""
+        with self._lock:
+            if self._context is None:
+                self._context = self.session.context(self.x, self.y, len(self.schema.classes))
+            return self._context
+
+    @property
     def server(self) -> Any:
-        """The predictor with the context's key-value cache; built on first use."""
-        return self.session.serve(self.context)
+        """The predictor with the context's key-value cache; made once, whoever asks first."""
+        with self._lock:
+            if self._server is None:
+                self._server = self.session.serve(self.context)
+            return self._server
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return what the session predicts for raw rows: probabilities of shape (rows, classes).
@@ -80,48 +96,76 @@ class Bundle:
         Raises:
             DataError: a column is missing, or a cell is not of its column's kind.
         """
-        return self.server.predict(self.schema.apply(frame))
+        read = self.schema.read(frame)
+        for remark in read.remarks:
+            warnings.warn(remark, UserWarning, stacklevel=2)
+        return self.server.predict(read.x)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what can be built again: the prepared context and the cache."""
+        """Leave out what can be built again: the prepared context and the cache, and the lock."""
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+
+@contextmanager
+def bundle_folder(
+    directory: str | os.PathLike[str], *, waiting: Callable[[str], None] | None = None
+) -> Iterator[Claim]:
+    """Hold a folder from before the training until the bundle is saved in it: `save_bundle(claim, …)`.
+
+    That it can be written, that no other process writes there and that no foreign manifest would be
+    replaced is proven here. Nothing is left where no bundle is saved.
+
+    Args:
+        directory: made if it is not there.
+        waiting: told once, in a sentence, if another writer is waited for; by default a warning.
+
+    Raises:
+        RequestError: another process writes there, or what lies there is not ours.
+        OSError: the folder cannot be made or written.
+    """
+    settings = {} if waiting is None else {"waiting": waiting}
+    with claimed(directory, **settings) as claim:
+        check_replaceable(directory)
+        yield claim
+
+
+def room_for(session: Any) -> int:
+    """Return the bytes of disk that saving a session's weights takes, generously."""
+    return 2 * sum(tensor.numel() * tensor.element_size() for tensor in session.module.state_dict().values())
 
 
 def save_bundle(
-    directory: str | os.PathLike[str], bundle: Bundle, attachments: Mapping[str, Writer] | None = None
+    directory: str | os.PathLike[str] | Claim, bundle: Bundle, attachments: Mapping[str, Writer] | None = None
 ) -> Path:
     """Write `bundle` to a folder, whole or not at all, and return the manifest's path.
 
     Args:
-        directory: made if it is not there; files of other origin in it are left alone.
+        directory: made if it is not there; or what `bundle_folder` holds. Files of other origin in it are
+            left alone.
         attachments: further files of the bundle: a name such as `predictions.csv` and a function
             that writes it to the path it is given. They are hashed and replaced with the rest.
 
     Raises:
-        BundleError: the weights cannot be written, or an attachment's name is not allowed.
+        BundleError: the weights or the context cannot be written, or an attachment's name is not allowed.
+        RequestError: another process writes there, or what lies there is not ours.
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
-    from filelock import FileLock
-
-    directory = Path(directory)
     writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
     for name, writer in (attachments or {}).items():
-        if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in ("weights", "context"):
+        if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
         writers[name] = writer
     description = _description(bundle)
     json.dumps(description, allow_nan=False)  # what cannot be written must not leave files behind
-    directory.mkdir(parents=True, exist_ok=True)
-    with FileLock(directory / ".lock"):
-        old = _old_roles(directory)
-        files = _write_files(directory, writers)
-        document = {**description, "files": files}
-        document["sha256"] = digest_of(document)
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-        write_text_atomically(directory / MANIFEST, text + "\n")
-        _flush_folder(directory)
-        _remove_leftovers(directory, files, old | files.keys())
-    return directory / MANIFEST
+    held = nullcontext(directory) if isinstance(directory, Claim) else bundle_folder(directory)
+    with held as claim, staged(claim.folder) as staging:
+        staging.publish({**description, "files": staging.write(writers)})
+        claim.kept = True
+    return claim.folder / MANIFEST
 
 
 def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> Bundle:
@@ -186,36 +230,21 @@ def _context_writer(bundle: Bundle) -> Writer:
         frame = bundle.x.reset_index(drop=True)
         classes = np.array(bundle.schema.classes, dtype=object)
         frame[bundle.schema.target] = classes[bundle.y] if len(classes) else np.asarray(bundle.y, float)
-        frame.to_parquet(path, index=False)
+        try:
+            with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
+                frame.to_parquet(stream, index=False)
+        except UnicodeError as error:
+            raise BundleError(
+                f"a text of the table is not UTF-8: {error}", "str.encode('utf-8', 'replace').decode()"
+            ) from error
 
     return write
-
-
-def _write_files(directory: Path, writers: Mapping[str, Writer]) -> dict[str, dict[str, Any]]:
-    """Write every file beside the bundle, then move each to the name its content gives it."""
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".part-", ignore_cleanup_errors=True) as part:
-        files = {}
-        for name, writer in writers.items():
-            path = Path(part) / name
-            writer(path)
-            flush_to_disk(path)
-            digest = sha256_of(path)
-            role, suffix = name.split(".")
-            files[role] = {
-                "file": f"{role}-{digest[:HEX]}.{suffix}",
-                "sha256": digest,
-                "bytes": path.stat().st_size,
-            }
-        for name in writers:
-            os.replace(Path(part) / name, directory / files[name.split(".")[0]]["file"])
-    _flush_folder(directory)
-    return files
 
 
 def _description(bundle: Bundle) -> dict[str, Any]:
     import tttab
 
-    return {
+    description = {
         "format": FORMAT,
         "tttab": tttab.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -223,10 +252,11 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "base": asdict(bundle.session.info),
         "model": _model_record(bundle.session),
         "rows": len(bundle.y),
-        "schema": plain(bundle.schema.to_dict()),
-        "record": plain(bundle.record),
+        "schema": bundle.schema.to_dict(),
+        "record": bundle.record,
         "versions": versions(),
     }
+    return plain(description)
 
 
 def _model_record(session: Any) -> dict[str, Any]:
@@ -239,41 +269,62 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     from tttab.data.schema import schema_from_dict
     from tttab.models import open_model
 
-    for role in ("weights", "context"):
-        verdict = verdict_on(directory, manifest["files"][role])
-        if verdict != "ok":
-            raise BundleError(
-                f"{directory / manifest['files'][role]['file']} {verdict}", f"{AGAIN}{directory}"
-            )
+    again = f"{AGAIN}{shell_word(directory)}"
+    weights = directory / manifest["files"]["weights"]["file"]
+    verdict = verdict_on(directory, manifest["files"]["weights"])
+    if verdict != "ok":
+        raise BundleError(f"{weights} {verdict}", again)
+    context = _checked_bytes(directory, manifest["files"]["context"], again)
     try:
         schema = schema_from_dict(manifest["schema"])
-        x, y = _read_context(directory / manifest["files"]["context"]["file"], schema, manifest["rows"])
-        weights = directory / manifest["files"]["weights"]["file"]
+        x, y = _read_context(context, schema, manifest["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
         session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
-        raise BundleError(
-            f"the bundle in {directory} cannot be used: {error.message}", f"{AGAIN}{directory}"
-        ) from error
+        raise BundleError(f"the bundle in {directory} cannot be used: {error.message}", again) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
     return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session))
 
 
-def _read_context(path: Path, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
+    """Return a file's content, read once: what is hashed is what is used."""
+    path = directory / about["file"]
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BundleError(f"{path} is missing", again) from error
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
+    return content
+
+
+def _read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+    import pyarrow
+
+    try:
+        table = _read_table(content, schema.target, rows)
+        frame = table.to_pandas(ignore_metadata=True)
+        return schema.stored.apply(frame), schema.stored.labels(frame[schema.target])
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
+
+
+def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
+    """Read a context, its texts as dictionaries: a small file may hold a long text very often."""
     import pyarrow
     import pyarrow.parquet as parquet
 
-    try:
-        frame = parquet.read_table(path).to_pandas(ignore_metadata=True)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path.name} is not a readable Parquet file: {str(error)[:120]}") from error
-    if schema.target not in frame.columns or len(frame) != rows:
-        raise DataError(f"{path.name} does not hold the {rows} context rows that the manifest tells of")
-    # Dates are stored as the model reads them: days.
-    stored = [
-        replace(column, kind="number") if column.kind == "date" else column for column in schema.columns
-    ]
-    return replace(schema, columns=tuple(stored)).apply(frame), schema.labels(frame[schema.target])
+    form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
+    nested = any(pyarrow.types.is_nested(column.type) for column in form)
+    if nested or target not in form.names or about.num_rows != rows:
+        raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
+    sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
+    if max(8 * rows * about.num_columns, sum(sizes)) > SMALL_CONTEXT + MOST_EXPANSION * len(content):
+        raise DataError("the context file would fill far more memory than a context does")
+    texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
+    return parquet.read_table(io.BytesIO(content), read_dictionary=texts)
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
@@ -305,31 +356,3 @@ def _while_replaced(directory: Path, read: Callable[[dict[str, Any]], Bundle]) -
             if attempt == READ_ATTEMPTS - 1 or read_manifest(directory)["sha256"] == manifest["sha256"]:
                 raise
     raise AssertionError("unreachable: the last attempt returns or raises")
-
-
-def _old_roles(directory: Path) -> set[str]:
-    try:
-        return set(read_manifest(directory)["files"])
-    except BundleError:
-        return set()
-
-
-def _remove_leftovers(directory: Path, files: Mapping[str, Any], roles: set[str]) -> None:
-    """Remove what older manifests named and what killed writers left; the lock is held."""
-    ours = re.compile(f"({'|'.join(sorted(roles))})-[0-9a-f]{{{HEX}}}\\.(safetensors|csv|json|parquet)")
-    kept = {about["file"] for about in files.values()}
-    for path in list(directory.iterdir()):
-        if path.name.startswith(".part-") and path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        elif (ours.fullmatch(path.name) and path.name not in kept) or path.name.startswith(f".{MANIFEST}."):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _flush_folder(directory: Path) -> None:
-    with contextlib.suppress(OSError):  # some systems cannot open a folder
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

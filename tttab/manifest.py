@@ -1,7 +1,8 @@
 """A bundle's manifest: what the folder holds, from what and how it was made, with the hash of each file.
 
 A manifest is plain JSON. Every name in it must be the one its hash gives, so that no path can be told
-through it. What does not belong here: writing files and opening models (`bundle`).
+through it. What does not belong here: what each field must be (`manifest_form`), writing files
+(`staging`) and opening models (`bundle`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tttab.core import Task
-from tttab.errors import BundleError
+from tttab.errors import BundleError, RequestError
 from tttab.files import sha256_of
+from tttab.manifest_form import check_form
+from tttab.text import shell_word
 
 FORMAT = "tttab-bundle/1"
 MANIFEST = "manifest.json"
@@ -27,6 +29,7 @@ HEX = 16
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
+OTHER_FOLDER = "name another folder"
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -36,19 +39,36 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         BundleError: there is none, or it is damaged.
     """
     path = Path(directory) / MANIFEST
+    again = f"{AGAIN}{shell_word(directory)}"
     if not path.is_file():
-        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", f"{AGAIN}{directory}")
+        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", again)
     if path.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(f"{path} is too large for a manifest", f"{AGAIN}{directory}")
+        raise BundleError(f"{path} is too large for a manifest", again)
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes(), parse_constant=_no_number)
         _check_manifest(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BundleError(
-            f"{path} is damaged or was changed: {type(error).__name__} {str(error)[:120]}",
-            f"{AGAIN}{directory}",
-        ) from error
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+        raise BundleError(f"{path} is damaged or was changed: {reason:.160}", again) from error
     return manifest
+
+
+def check_replaceable(directory: str | os.PathLike[str]) -> None:
+    """Raise RequestError where a bundle's manifest would replace a file that is none: other tools have one.
+
+    A damaged manifest is one all the same: it names its format, or it was cut off before that.
+    """
+    path = Path(directory) / MANIFEST
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file():
+        raise RequestError(
+            f"{path} is a link or no regular file, so no bundle can be put there", OTHER_FOLDER
+        )
+    with open(path, "rb") as stream:
+        head = stream.read(LARGEST_MANIFEST)
+    if head.strip(b"\0 \t\r\n") and FORMAT.partition("/")[0].encode() not in head:
+        raise RequestError(f"{path} is not the manifest of a bundle and would be replaced", OTHER_FOLDER)
 
 
 def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]:
@@ -91,19 +111,13 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         raise ValueError(f"format {manifest['format']!r:.40}, this version reads {FORMAT}")
     if manifest["sha256"] != digest_of(manifest):
         raise ValueError("its content does not match its own SHA-256")
-    if manifest["task"] not in Task.__args__ or manifest["schema"]["task"] != manifest["task"]:
-        raise ValueError("task")
-    base, model = manifest["base"], manifest["model"]
-    texts = (base["name"], base["file"], base["sha256"], base["provenance"], model["device"], model["dtype"])
-    numbers = (manifest["rows"], model["seed"])
-    if not all(isinstance(value, str) for value in texts) or not all(type(value) is int for value in numbers):
-        raise TypeError("a field of base, model or rows has another type")
-    if not isinstance(manifest["record"], dict) or not isinstance(manifest["versions"], dict):
-        raise TypeError("record or versions")
-    if not {"weights", "context"} <= manifest["files"].keys():
-        raise ValueError("it names no weights or no context")
+    check_form(manifest)
     for role, about in manifest["files"].items():
         _check_file_entry(role, about)
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON's")
 
 
 def _check_file_entry(role: str, about: dict[str, Any]) -> None:
@@ -112,4 +126,4 @@ def _check_file_entry(role: str, about: dict[str, Any]) -> None:
     named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
     plain = role in ("weights", "context") or ATTACHMENT.fullmatch(f"{role}.{suffix}")
     if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
-        raise ValueError(f"file name {about['file']!r:.60} is not the one its hash gives")
+        raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")

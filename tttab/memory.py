@@ -23,6 +23,8 @@ HINT_SLACK = 32 * 1024**2
 """What a process holds differs from run to run: a hint must hold in the next one too."""
 CHUNK_ROWS = 8
 """What starting a chunk costs, in rows."""
+LEAST_ADDRESS_SPACE = 3 * 10**9
+"""Bytes (`ulimit -v`) under which the allocators below torch and pyarrow end the process without a word."""
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -188,6 +190,20 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def check_address_space() -> None:
+    """Raise MemoryPlanError where the process may not map what torch and its libraries need."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    limit, least = resource.getrlimit(resource.RLIMIT_AS)[0], LEAST_ADDRESS_SPACE
+    if 0 <= limit < least:
+        raise MemoryPlanError(
+            f"the address space is limited to {format_bytes(limit)}; models need {format_bytes(least)}",
+            "ulimit -v unlimited",
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -95,6 +95,50 @@ def test_json_is_one_line_per_cell(table, tmp_path, capsys):
     assert [line["cell"]["arm"] for line in lines] == ["logistic", "gbt"]
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_a_store_like_any_other(table, tmp_path, capsys):
+    out = tmp_path / os.fsdecode(b"o\xe9")
+    command = bench(table, out, "--seeds", "1", "--arms", "logistic")
+    assert run(command) == 0
+    assert len(read_store(out).done) == 1
+    capsys.readouterr()
+    assert run(command) == 0
+    assert "1 cells, 0 to run" in capsys.readouterr().err
+    assert run(["report", str(out)]) == 0
+
+
+def test_a_store_that_cannot_be_written_is_said_before_any_table_is_read(
+    table, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("tttab.bench.plan.load", lambda name: pytest.fail("a table was read"))
+    assert run(bench(table, tmp_path / "file" / "store")) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "cannot write to" in error
+    assert hint == "hint: --out ANOTHER-FOLDER"
+
+
+def test_a_full_disk_in_the_middle_is_one_line_and_keeps_what_is_done(table, tmp_path):
+    """A limit on the size of files stands for the full disk: the line of one cell does not fit."""
+    code = """
+import resource, signal, sys
+from tttab.cli import run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+sys.exit(run(sys.argv[1:]))
+"""
+    command = bench(table, tmp_path / "store", "--seeds", "9", "--arms", "logistic", "--quiet")
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: cannot write to")
+    assert hint.startswith("hint: ")
+    contents = read_store(tmp_path / "store")
+    assert 2 <= len(contents.done) < 9
+    assert contents.damaged == ()
+    assert run(command) == 0
+    assert len(read_store(tmp_path / "store").done) == 9
+
+
 def test_failed_cells_are_kept_reported_and_tried_again(table, tmp_path, capsys, monkeypatch):
     import tttab.bench.work as work
 
@@ -156,6 +200,8 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(table, tmp_path, c
         (["--ttt-at", "30"], "--ttt-at 30 is none of the context sizes"),
         (["--test-size", "5000"], "nothing to run"),
         (["--suite", "smoke"], "exclude each other"),
+        (["--seeds", "1" + "0" * 30], "more than 10,000 seeds"),
+        (["--seeds", f"0-{10**30}"], "more than 10,000 seeds"),
         (["--export", "rows.xlsx"], "no results"),
     ],
 )

@@ -146,3 +146,11 @@ def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys):
     again = {row["experiment"]: row["made"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert {name for name, made in again.items() if made == "now"} == {"noise"}
     assert "![phase](phase.svg)" in (tmp_path / "out" / "index.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["index.md", "phase.tsv", "manifest.json"])
+def test_all_replaces_no_file_of_another_origin(tmp_path, capsys, name):
+    (tmp_path / name).write_text('{"name": "mine"}')
+    assert run(["theory", "all", "--out", str(tmp_path), "--d", "6", "--trials", "200"]) == 2
+    assert f"{name} was not made by tttab theory all" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"name": "mine"}')]

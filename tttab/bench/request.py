@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from tttab.adapt import Schedule
 from tttab.arms import ARMS
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
+from tttab.bench.records import LARGEST_WHOLE
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
 from tttab.report.tables import cell_text
@@ -63,6 +64,8 @@ class BenchRequest:
                 raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
         if min(self.ns) < 1 or self.k < 1:
             raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
+        if max(map(abs, self.seeds)) > LARGEST_WHOLE:
+            raise RequestError("a seed must be below 2^53", "--seeds 5")
         self.schedule.check()
         if self.schedule.precision == "auto":
             # Chosen by a stopwatch, so the same cell could give two numbers.

@@ -5,6 +5,7 @@ What does not belong here: the comparison with rivals (`run_command`) and predic
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import choices, console, options
+from tttab.cli.ending import ended_cleanly
 from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
+from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,21 +55,23 @@ def adapt(
 
     Example: [bold]tttab adapt customers.csv --target churned --out churn[/]
     """
+    table = os.path.expanduser(table)
     own = {"dataset": table, "task": None, "fold": 0, "target": target, "test_size": test_size or None}
     request = own | asdict(adapting)
-    from tttab.bundle import save_bundle
-    from tttab.files import check_writable
+    from tttab.bundle import bundle_folder, room_for, save_bundle
+    from tttab.files import home_path
 
-    quiet = quiet or as_json
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        unit = open_unit(request, quiet, test=test_size > 0)
-        console.note(_division(unit), quiet=quiet)
-        check_writable(out)
-        adapted = _adapt(unit, quiet)
-        console.note(adapted.manner, quiet=quiet)
-        bundle = _bundle(unit, adapted)
-    save_bundle(out, bundle)
+    quiet, out = quiet or as_json, home_path(out)
+    with ended_cleanly(), bundle_folder(out, waiting=console.warn) as claim:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            unit = open_unit(request, quiet, test=test_size > 0)
+            console.note(_division(unit), quiet=quiet)
+            claim.check_room(room_for(unit.session))
+            adapted = _adapt(unit, quiet)
+            console.note(adapted.manner, quiet=quiet)
+            bundle = _bundle(unit, adapted)
+        save_bundle(claim, bundle)
     remarks = list(dict.fromkeys([*cautions(unit), *told(caught), *stopped(adapted)]))
     _print(out, unit, bundle, remarks, as_json)
 
@@ -141,7 +146,7 @@ def _print(out: Path, unit: Unit, bundle: Bundle, remarks: list[str], as_json: b
     from tttab.manifest import read_manifest
 
     if as_json:
-        console.print_json({"out": str(out), "manifest": read_manifest(out), "warnings": remarks})
+        console.print_json({"out": out, "manifest": read_manifest(out), "warnings": remarks})
         return
     for remark in remarks:
         console.warn(remark)
@@ -154,7 +159,8 @@ def _print(out: Path, unit: Unit, bundle: Bundle, remarks: list[str], as_json: b
     columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
     console.print_table(columns, rows, left=("measured on", "metric"))
     console.conclude(
-        f"{_verdict(unit, bundle)} Kept in {out}: tttab predict {out} NEW.csv --out predictions.csv"
+        f"{_verdict(unit, bundle)} Kept in {shown(out)}: "
+        f"tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
     )
 
 

@@ -29,7 +29,9 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     Raises:
         TttabError: a request that does not fit; nothing has been written.
     """
+    from tttab.cli.options import columns_of, task_of
     from tttab.contexts import check_choice, choose_context
+    from tttab.errors import RequestError
     from tttab.memory import parse_bytes
     from tttab.rules import get_rule
     from tttab.splits import SplitRequest, split_rows
@@ -38,6 +40,11 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     schedule = _schedule(request)
     get_rule(request["rule"])
     check_choice(request["context"])
+    columns, task = columns_of(request["column"]), task_of(request["regression"])
+    if request["seed"] < 0:
+        raise RequestError(f"the seed must be at least 0, got {request['seed']}", "--seed 0")
+    if request["task"] is not None and task is not None:
+        raise RequestError("an OpenML task says itself what it is", f"leave out --{task}")
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 
@@ -50,9 +57,9 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
     with console.waiting("loading the table", quiet=quiet):
         if request["task"] is None:
-            table = load_table(request["dataset"], target=request["target"])
+            table = load_table(request["dataset"], target=request["target"], task=task, columns=columns)
         else:
-            table = load_task(request["task"], request["fold"])
+            table = load_task(request["task"], request["fold"], columns=columns)
     if request["top_classes"] is not None:
         table = keep_classes(table, request["top_classes"])
     everything = np.arange(len(table)), np.arange(0)

@@ -6,7 +6,9 @@ What does not belong here: any number's making; this file asks the library and p
 from __future__ import annotations
 
 import json
+import os
 import warnings
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,12 +17,15 @@ import typer
 
 import tttab
 from tttab.cli import choices, console, options
+from tttab.cli.ending import ended_cleanly
 from tttab.cli.opening import cautions, open_unit, refusal, stopped, told
+from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.arms import Outcome, Unit
+    from tttab.claim import Claim
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
 LABELS = {
@@ -69,21 +74,35 @@ def run(
 
     Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
     """
+    dataset = os.path.expanduser(dataset)
     own = {"dataset": dataset, "task": task, "fold": fold, "target": target, "test_size": test_size}
     request = own | asdict(adapting)
-    from tttab.files import check_writable
+    from tttab.bundle import bundle_folder
+    from tttab.files import home_path
     from tttab.memory import keep_freed_memory
 
-    quiet = quiet or as_json
+    quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
+    held = bundle_folder(out, waiting=console.warn) if out else nullcontext()
+    with ended_cleanly(), held as claim:
+        document, remarks = _measure(request, claim, quiet)
+    _print(document, as_json, remarks)
+    if out is not None and not as_json:
+        console.note(f"kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
+
+
+def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> tuple[dict[str, Any], list[str]]:
+    """Run every arm, keep what is to be kept in the claimed folder, and return the document and remarks."""
+    from tttab.bundle import room_for
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         unit = open_unit(request, quiet)
         # The arm icl@n+k comes last: what it cannot read must not be found out after the training.
         rows = unit.split.n + unit.split.k
         unit.session.check_fits(len(unit.table.classes), unit.table.x.shape[1], rows)
-        if out is not None:
-            check_writable(out)
+        if claim is not None:
+            claim.check_room(room_for(unit.session))
         outcomes = _run_arms(unit, quiet)
     for outcome in outcomes:
         if outcome.adapted is not None:
@@ -91,11 +110,9 @@ def run(
     ended = [remark for outcome in outcomes for remark in stopped(outcome.adapted)]
     remarks = list(dict.fromkeys([*cautions(unit), *told(caught), *ended]))
     document = _document(request, unit, outcomes, remarks)
-    if out is not None:
-        _keep(out, document, unit, outcomes)
-    _print(document, as_json, remarks)
-    if out is not None and not as_json:
-        console.note(f"kept in {out}: tttab predict {out} NEW.csv", quiet=quiet)
+    if claim is not None:
+        _keep(claim, document, unit, outcomes)
+    return document, remarks
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
@@ -187,8 +204,9 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
         console.warn(remark)
     data = document["dataset"]
     title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
-    columns, rows = _table(document["arms"], stacked=console.stdout().is_terminal)
-    console.print_table(columns, rows, title=title, left=("arm",))
+    stacked = console.stdout().is_terminal
+    columns, rows = _table(document["arms"], stacked=stacked)
+    console.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
     console.conclude(_verdict(document))
 
 
@@ -234,7 +252,8 @@ def _verdict(document: dict[str, Any]) -> str:
     icl, ttt, full = document["arms"][:3]
     n, k = document["split"]["n"], document["split"]["k"]
     if ttt["accepted"] is None:
-        return f"The rule `none` trains nothing: both arms are plain in-context learning with {n} rows."
+        why = ttt["stopped"] or "the rule `none` trains nothing"
+        return f"Nothing was trained: {why}. Both arms are plain in-context learning with {n} rows."
     if not ttt["accepted"]:
         why = refusal(ttt) or f"no step beat them on the held-out part of the {k} rows"
         return (
@@ -265,7 +284,7 @@ def _break_even(ttt: dict[str, Any], full: dict[str, Any], rows: int) -> str:
     return f"against icl@n+k ({rows} rows as context) it has paid for itself after {count:,.0f} predictions"
 
 
-def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcome]) -> None:
+def _keep(claim: Claim, document: dict[str, Any], unit: Unit, outcomes: list[Outcome]) -> None:
     """Write the adapted model with its context as a bundle, beside it the predictions and the JSON."""
     from tttab.bundle import Bundle, adaptation_record, save_bundle, table_record
     from tttab.data import schema_of
@@ -293,7 +312,7 @@ def _keep(out: Path, document: dict[str, Any], unit: Unit, outcomes: list[Outcom
         "result.json": lambda path: path.write_text(text + "\n", encoding="utf-8"),
         "predictions.csv": lambda path: predictions.to_csv(path, index=False),
     }
-    save_bundle(out, bundle, attachments)
+    save_bundle(claim, bundle, attachments)
 
 
 def _predictions(unit: Unit, outcomes: list[Outcome]) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from typing import Any
 
 from tttab.core import Task
 from tttab.errors import ModelError
-from tttab.files import cache_folder, flush_to_disk, sha256_of, write_text_atomically
+from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
 from tttab.models import environment
 from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
+from tttab.network import obstacle
 
 __all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
 
@@ -118,7 +118,7 @@ def download(model: KnownModel) -> Path:
     """
     if model.family is None:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
-    if os.environ.get("TTTAB_OFFLINE", "0") not in ("", "0"):
+    if switch("TTTAB_OFFLINE"):
         raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
     environment.prepare()
     from tabpfn.constants import ModelVersion
@@ -219,11 +219,7 @@ def _require(model: KnownModel) -> Path:
 
 
 def _hub_answers() -> bool:
-    """Tell within two seconds whether the model hub can be reached (never where offline mode is set)."""
-    if any(os.environ.get(name, "0") not in ("", "0") for name in ("HF_HUB_OFFLINE", "TTTAB_OFFLINE")):
+    """Tell within two seconds whether the model hub can be reached (never where a switch forbids it)."""
+    if any(map(switch, ("HF_HUB_OFFLINE", "TTTAB_OFFLINE"))):
         return False
-    try:
-        socket.create_connection(("huggingface.co", 443), timeout=2).close()
-    except OSError:
-        return False
-    return True
+    return not obstacle("huggingface.co", 443, 2.0)

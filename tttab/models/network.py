@@ -30,6 +30,7 @@ from tttab.models.prepared import (
     place_members,
     recorder,
 )
+from tttab.models.shared import face_of
 from tttab.seeding import stream_seed
 from tttab.text import shown
 
@@ -172,8 +173,9 @@ class OpenedModel(Passes):
         if all(x[name].nunique() < 2 for name in x.columns):
             raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
         x = drop_unused_categories(x)
-        estimator = self._fitted(x, y)
-        prepared = PreparedContext(x, y, classes, estimator, self.module)
+        module = face_of(self.module)
+        estimator = self._fitted(module, x, y)
+        prepared = PreparedContext(x, y, classes, estimator, module)
         # One row is enough to record how the context enters the network.
         calls, members = self._record(prepared, x.iloc[:1])
         if any(len(call.y) != len(y) for call in calls):
@@ -212,9 +214,9 @@ class OpenedModel(Passes):
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
         write_checkpoint(path, state, config, inference, belongs | (extra or {}))
 
-    def _fitted(self, x: pd.DataFrame, y: np.ndarray) -> Any:
+    def _fitted(self, module: torch.nn.Module, x: pd.DataFrame, y: np.ndarray) -> Any:
         try:
-            return self._estimator("fit_preprocessors", self.module).fit(x, y)
+            return self._estimator("fit_preprocessors", module).fit(x, y)
         except ValueError as error:
             reason = shown(error, 160)
             raise ModelError(
@@ -229,7 +231,7 @@ class OpenedModel(Passes):
         """Return the network's inputs for context and `x`, and where each member stands in them."""
         config = self._weights.config
         width = config.max_num_classes if self.task == "classification" else config.num_buckets
-        with recorder(context.module, width, self.task == "classification") as calls:
+        with recorder(context, width, self.task == "classification") as calls:
             members = self._read_places(context, match_categories(x, context.x))
         return calls, members
 

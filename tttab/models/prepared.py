@@ -2,11 +2,13 @@
 
 They are captured from tabpfn's own `predict`: for one call the network's `forward` is replaced by a
 recorder, so preprocessing, ensembling and outlier clipping are exactly those of inference, in every
-tabpfn version. What does not belong here: losses and weights (`session`, `regression`).
+tabpfn version. A context has a face of the network of its own and a lock, so threads may share contexts and
+sessions. What does not belong here: losses and weights (`session`, `regression`).
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,6 +47,22 @@ class Call:
     kwargs: dict[str, Any]
 
 
+class ContextLock:
+    """A lock that is not copied with what it guards: a copy gets a new one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(self), ()
+
+
 @dataclass
 class PreparedContext:
     """n labelled rows with the preprocessing fitted on them, once; see `tttab.core.Context`."""
@@ -55,11 +73,16 @@ class PreparedContext:
     estimator: Any
     """The fitted tabpfn estimator that holds the preprocessing."""
     module: torch.nn.Module
-    """The network inside that estimator: its inputs are recorded, its weights are never read."""
+    """The network inside that estimator, a face of the session's that nothing else uses: its inputs are
+    recorded, its weights are never read."""
     calls: list[Call] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
+    constant: float | None = None
+    """Regression: the one target of all context rows, which is what is predicted; None where they differ."""
     groups: list[list[int]] = field(default_factory=list)
     """Which recorded calls each prepared call holds: calls of one shape share a forward pass."""
+    lock: ContextLock = field(default_factory=ContextLock, repr=False, compare=False)
+    """Held while inputs are recorded."""
 
     @property
     def n(self) -> int:
@@ -136,13 +159,15 @@ def place_members(members: list[Member], groups: list[list[int]], calls: list[Ca
 
 
 @contextmanager
-def recorder(module: torch.nn.Module, width: int, code_columns: bool) -> Iterator[list[Call]]:
-    """Replace the network's forward by one that records its inputs and answers with place numbers.
+def recorder(context: PreparedContext, width: int, code_columns: bool) -> Iterator[list[Call]]:
+    """Replace the context's network's forward by one that records its inputs and answers with place numbers.
 
+    One thread at a time records: what it does to the context's estimator and network is seen by no other.
     The answer for output c of batch entry b in call i is i·2^16 + b·2^8 + c, without c where
     `code_columns` is false, so what tabpfn makes of it tells each member's place and class order.
     """
     calls: list[Call] = []
+    module = context.module
 
     @wraps(module.forward)  # tabpfn asks forward's signature which arguments it takes
     def record(x: torch.Tensor, y: torch.Tensor, **kwargs: Any) -> torch.Tensor:
@@ -153,11 +178,12 @@ def recorder(module: torch.nn.Module, width: int, code_columns: bool) -> Iterato
         calls.append(Call(x.detach().clone(), labels, kwargs))
         return place.float().to(x.device).expand(x.shape[0] - len(y), batch, width)
 
-    module.forward = record
-    try:
-        yield calls
-    finally:
-        del module.forward
+    with context.lock:
+        module.forward = record
+        try:
+            yield calls
+        finally:
+            del module.forward
 
 
 def match_categories(x: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:

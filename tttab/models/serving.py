@@ -1,13 +1,12 @@
 """Serving: a fitted tabpfn estimator with its key-value cache and weights of its own.
 
-The cache and the weights are made together and never change, so a cache cannot be stale. What does
-not belong here: training.
+The cache and the weights are made together and never change, so a cache cannot be stale, and many
+threads may ask one server: nothing is set or patched while it answers. What does not belong here: training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ import torch
 from tttab.errors import DataError
 from tttab.metrics import classification_metrics
 from tttab.models.prepared import match_categories
-from tttab.models.shared import ARCHITECTURE, own_layers
+from tttab.models.shared import ARCHITECTURE, run_own_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,10 +28,17 @@ class Server:
     """A classifier that answers from one context."""
 
     def __init__(self, estimator: Any, reference: pd.DataFrame, architecture: str) -> None:
-        """Serve a fitted estimator; `reference`: its context; `architecture`: of its network."""
+        """Serve a fitted estimator.
+
+        Args:
+            estimator: tabpfn's, fitted with a cache, around a network that is this server's alone.
+            reference: its context.
+            architecture: of its network.
+        """
         self._estimator = estimator
         self._reference = reference
-        self._modules = estimator.models_ if architecture == ARCHITECTURE else []
+        for module in estimator.models_ if architecture == ARCHITECTURE else []:
+            run_own_layers(module)
 
     def predict(self, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), in chunks; a regressor's mean, shape (rows,)."""
@@ -58,10 +64,7 @@ class Server:
         x = match_categories(x, self._reference)
         rows = min(MOST_ROWS, max(LEAST_ROWS, MOST_CELLS // (-(-x.shape[1] // 2) + 1)))
         for start in range(0, len(x), rows):
-            with ExitStack() as stack:  # until the next chunk is asked for: while this one is answered
-                for module in self._modules:
-                    stack.enter_context(own_layers(module))
-                yield x.iloc[start : start + rows]
+            yield x.iloc[start : start + rows]
 
 
 def _tensor_bytes(thing: Any) -> int:

@@ -12,8 +12,9 @@ anything reads; serving runs them too. What does not belong here: chunks and los
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,8 +31,9 @@ class SharedContext:
         from tabpfn.architectures.kv_cache import KVCacheEntry
 
         self._module, self._options = module, options
-        with own_layers(module), _unknown_target(module) as taken:
-            _, cache = module(x, y, return_kv_cache=True, **options)
+        face = own_layers(module)
+        taken = _targets_of(face)
+        _, cache = face(x, y, return_kv_cache=True, **options)
         entries = [cache.kv[number] for number in range(len(module.blocks))]
         self._outer = [tensor for entry in entries for tensor in (entry.key, entry.value)] + taken[-1:]
         # A tensor without a graph stays a constant: rules that move late layers pay for no more.
@@ -45,8 +47,8 @@ class SharedContext:
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for query rows x (rows, members, features)."""
-        with own_layers(self._module):
-            return self._module(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
+        face = own_layers(self._module)
+        return face(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
 
     def backward(self) -> None:
         """Push what the chunks' backward passes have left through the context, once."""
@@ -56,65 +58,78 @@ class SharedContext:
             torch.autograd.backward(*map(list, zip(*reached, strict=True)))
 
 
-@contextmanager
-def _unknown_target(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+def own_layers(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a second face of the module that runs the layers of this file, on the very same weights.
+
+    The module itself stays as it is: other threads may run or copy it meanwhile.
+    """
+    face = face_of(module)
+    run_own_layers(face)
+    return face
+
+
+def run_own_layers(module: torch.nn.Module) -> None:
+    """Let a module that is the caller's alone run the layers of this file from now on."""
+    blocks = list(module.blocks)
+    faces = [face_of(block) for block in blocks]
+    for face, block in zip(faces, blocks, strict=True):
+        # A partial, unlike a closure, is copied and pickled together with its block.
+        face.forward = partial(_layer, block, block is blocks[-1])
+    module.blocks = torch.nn.ModuleList(faces)
+
+
+def face_of(module: torch.nn.Module) -> torch.nn.Module:
+    """Return another object with the module's weights and parts: what is set on it shows nowhere else."""
+    face = object.__new__(type(module))
+    face.__dict__.update(module.__dict__)
+    face._modules = dict(module._modules)
+    face._forward_hooks = OrderedDict(module._forward_hooks)
+    return face
+
+
+def _targets_of(face: torch.nn.Module) -> list[torch.Tensor]:
     """Take the target embedder's outputs with their graph; the last is the unknown target's.
 
     The embedder runs over the context's targets, then over one unknown target.
     """
     taken: list[torch.Tensor] = []
-    hook = module.target_embedder.register_forward_hook(lambda _, __, output: taken.append(output[0]))
-    try:
-        yield taken
-    finally:
-        hook.remove()
+    embedder = face._modules["target_embedder"] = face_of(face.target_embedder)
+    embedder.register_forward_hook(lambda _, __, output: taken.append(output[0]))
+    return taken
 
 
-@contextmanager
-def own_layers(module: torch.nn.Module) -> Iterator[None]:
-    """Let the module run the layers of this file, in training and in serving."""
-    for block in module.blocks:
-        block.forward = _layer(block, last=block is module.blocks[-1])
-    try:
-        yield
-    finally:
-        for block in module.blocks:
-            vars(block).pop("forward", None)  # another thread may have been here
-
-
-def _layer(block: torch.nn.Module, *, last: bool) -> Callable[..., Any]:
-    """Return a v2 block's forward, with the shapes and the cache entry of tabpfn's own."""
+def _layer(
+    block: torch.nn.Module, last: bool, cells: Any, _: int, __: Any, *, cached_kv: Any = None,
+    return_kv: bool = False,
+) -> tuple[torch.Tensor, Any]:  # fmt: skip
+    """Run a v2 block, with the shapes and the cache entry of tabpfn's own."""
     from tabpfn.architectures.kv_cache import KVCacheEntry
 
     across, down = block.per_sample_attention_between_features, block.per_column_attention_between_cells
-
-    def forward(cells: Any, _: int, __: Any, *, cached_kv: Any = None, return_kv: bool = False) -> Any:
-        cells = cells.pop(0) if isinstance(cells, list) else cells
-        read = cells[:, :, -1:] if last else cells
-        mixed = _attend(*(part.flatten(0, 1) for part in _heads(across, read, cells)))
-        mixed = _product(mixed.flatten(2), across.out_projection).view(read.shape)
-        read = block.layernorm_mha1(read + mixed)
-        entry = None
-        if cached_kv is None:
-            query, key, value = (_by_column(part) for part in _heads(down, read, read))
-            entry = KVCacheEntry(key=key[:, :, :1].contiguous(), value=value[:, :, :1].contiguous())
-            if last:  # what the context predicts for itself is read by nobody
-                return read, entry
-        else:
-            # All heads read one head's keys and values: as more queries of it, they share them uncopied.
-            query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
-            query = _by_column(query).flatten(1, 2)[:, :, None]
-            key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
-            if last:  # tabpfn's own cache has every column, ours the target's alone
-                key, value = (part.unflatten(0, (len(read), -1))[:, -1] for part in (key, value))
-        mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
-        mixed = _product(mixed, down.out_projection).unflatten(0, (len(read), -1)).transpose(1, 2)
-        read = block.layernorm_mha2(read + mixed)
-        widen, activation, narrow = block.mlp
-        mixed = _product(activation(_product(read, widen)), narrow)
-        return block.layernorm_mlp(read + mixed), entry
-
-    return forward
+    cells = cells.pop(0) if isinstance(cells, list) else cells
+    read = cells[:, :, -1:] if last else cells
+    mixed = _attend(*(part.flatten(0, 1) for part in _heads(across, read, cells)))
+    mixed = _product(mixed.flatten(2), across.out_projection).view(read.shape)
+    read = block.layernorm_mha1(read + mixed)
+    entry = None
+    if cached_kv is None:
+        query, key, value = (_by_column(part) for part in _heads(down, read, read))
+        entry = KVCacheEntry(key=key[:, :, :1].contiguous(), value=value[:, :, :1].contiguous())
+        if last:  # what the context predicts for itself is read by nobody
+            return read, entry
+    else:
+        # All heads read one head's keys and values: as more queries of it, they share them uncopied.
+        query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
+        query = _by_column(query).flatten(1, 2)[:, :, None]
+        key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
+        if last:  # tabpfn's own cache has every column, ours the target's alone
+            key, value = (part.unflatten(0, (len(read), -1))[:, -1] for part in (key, value))
+    mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
+    mixed = _product(mixed, down.out_projection).unflatten(0, (len(read), -1)).transpose(1, 2)
+    read = block.layernorm_mha2(read + mixed)
+    widen, activation, narrow = block.mlp
+    mixed = _product(activation(_product(read, widen)), narrow)
+    return block.layernorm_mlp(read + mixed), entry
 
 
 def _heads(attention: torch.nn.Module, read: torch.Tensor, cells: torch.Tensor) -> Iterator[torch.Tensor]:

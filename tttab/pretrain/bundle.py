@@ -24,6 +24,7 @@ from tttab.pretrain.loop import LOG, STATE
 from tttab.pretrain.pool import KINDS as TABICL
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import numpy_stream
+from tttab.text import shell_word
 
 LARGEST_CHANGE = 1e-3
 """Half precision is stored only if no reference prediction moves by this much."""
@@ -85,7 +86,7 @@ def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, An
         made = settings["recipe"]
         raise RequestError(
             f"{run} was not made with --preset {recipe.preset} --task {recipe.task}",
-            f"--preset {made['preset']} --task {made['task']}",
+            f"--preset {shell_word(made['preset'])} --task {shell_word(made['task'])}",
         )
     lines = list(read_log(run / LOG))
     judged = [line for line in lines if line["held_out"]]

@@ -8,6 +8,7 @@ does not belong here: the experiments, the terminal.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 from tttab.core import identity_hash
 from tttab.errors import StoreError
 from tttab.files import plain, write_text_atomically
+from tttab.text import shell_word
 from tttab.theory import linear_alignment, linear_experiments, linear_step_size, linear_steps
 from tttab.theory.linear_experiments import Row, Setting
 from tttab.theory.linear_figures import figure_panels, figure_title
@@ -69,8 +71,9 @@ class Folder:
         """Return the experiments that are not there yet, or were made from something else.
 
         Raises:
-            StoreError: `manifest.json` cannot be read.
+            StoreError: the folder holds files that are not from here and would be replaced.
         """
+        self._claim()
         made = self._manifest()
         return [
             name
@@ -106,6 +109,23 @@ class Folder:
             )
         write_text_atomically(self.path / "index.md", "\n".join(parts))
 
+    def _claim(self) -> None:
+        """Refuse a folder in which a file of another origin has one of our names; enter it as ours."""
+        if not (self.path / "manifest.json").exists():
+            ours = ["index.md", *(file.name for name in EXPERIMENTS for file in self._files(name))]
+            taken = next((name for name in ours if (self.path / name).exists()), None)
+            if taken is not None:
+                raise self._foreign(taken)
+            write_text_atomically(self.path / "manifest.json", "{}\n")
+        if not all(re.fullmatch("[0-9a-f]{64}", str(made)) for made in self._manifest().values()):
+            raise self._foreign("manifest.json")
+
+    def _foreign(self, name: str) -> StoreError:
+        return StoreError(
+            f"{self.path / name} was not made by tttab theory all and would be replaced",
+            f"--out {shell_word(self.path / 'theory')}",
+        )
+
     def _files(self, name: str) -> list[Path]:
         return [self.path / f"{name}{suffix}" for suffix in (".jsonl", ".tsv", ".svg", ".png")]
 
@@ -121,7 +141,7 @@ class Folder:
         try:
             return dict(json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):
-            raise StoreError(f"{path} is damaged", f"rm {path}") from None
+            raise StoreError(f"{path} is damaged", f"rm {shell_word(path)}") from None
 
 
 def _table(rows: Sequence[Row]) -> str:
