@@ -33,6 +33,8 @@ LARGEST_FILE = 4 * 1024**3
 """Bytes. The largest network that the installed tabpfn builds by itself takes 0.9 GB."""
 LARGEST_HEADER = 4 * 1024**2
 """Bytes of JSON or of a pickle's instructions; what tttab and tabpfn write takes some 0.2 MB."""
+LARGEST_WEIGHT = 1e6
+"""Far beyond it products of two layers overflow float32, all answers are NaN; trained ones stay below 1e3."""
 SPARE = 2
 """The tensors of a file may take this many times its bytes: those of an archive may share storage."""
 
@@ -72,17 +74,18 @@ def read_checkpoint(path: str | os.PathLike[str], expected_sha256: str | None = 
     return {**checkpoint, "sha256": digest}
 
 
-def check_finite(state: dict[str, torch.Tensor], file: str) -> None:
-    """Refuse NaN and infinite weights; `file` is the file's name, for the message.
+def check_weights(state: dict[str, torch.Tensor], file: str) -> None:
+    """Refuse weights that are no numbers or beyond `LARGEST_WEIGHT`; `file`: its name, for the message.
 
     Raises:
         ModelError: there is one.
     """
-    import torch
 
     for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise ModelError(f"the weights in {file} are not all finite numbers: {name}", "--model auto")
+        if not (value.abs() <= LARGEST_WEIGHT).all():
+            raise ModelError(
+                f"the weights in {file} are not all numbers up to {LARGEST_WEIGHT:g}: {name}", "--model auto"
+            )
 
 
 def write_checkpoint(
