@@ -277,14 +277,16 @@ def test_a_state_of_nothing_is_not_bundled(spare, identity, capsys):
 
 ODD_JSON = {
     "nothing": b"", "half": b"{half", "a list": b"[1]", "a text": b'"x"', "deep": b"[" * 100_000,
-    "NaN": b'{"a": NaN}', "bytes": b"\xff\xfe", "large": b" " * 100_001, "digits": b'{"a": ' + b"9" * 5000 + b"}",
+    "NaN": b'{"a": NaN}', "bytes": b"\xff\xfe", "large": b" " * 100_001,
+    "digits": b'{"a": ' + b"9" * 5000 + b"}",
 }  # fmt: skip
 ODD_YAML = {
     "half": b"- {preset", "a mapping": b"preset: nano\n", "a text": b"nano\n", "texts": b"- nano\n",
     "no preset": b"- seed: 1\n", "numbers as names": b"- preset: x\n  1: 2\n", "bytes": b"\xff\xfe",
     "large": b"#" * 100_001, "deep": b"[" * 5000, "indented": b"- " * 40,
     "laughs": b"- &a [x, x]\n- &b [*a, *a]\n- [*b, *b]\n",
-    "python": b"- !!python/object/apply:os.getcwd []\n", "control": b"- preset: \x07\n", "date": b"- preset: 2020-99-99\n",
+    "python": b"- !!python/object/apply:os.getcwd []\n",
+    "control": b"- preset: \x07\n", "date": b"- preset: 2020-99-99\n",
 }  # fmt: skip
 
 
