@@ -111,6 +111,22 @@ def test_the_command_reads_the_key_from_openmls_file_and_does_not_tell_it(tmp_pa
     assert KEY not in done.stdout + done.stderr
 
 
+def test_a_failed_download_tells_no_token(monkeypatch, capsys, tmp_path):
+    """Tokens may lie in files of the hub's and tabpfn's own, not in the environment."""
+    import huggingface_hub
+    import tabpfn.browser_auth
+    import tabpfn.model_loading
+
+    said = f"{'x' * 140} hub-token-of-a-file, tabpfn-token-of-a-file are refused"
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hub-token-of-a-file")
+    monkeypatch.setattr(tabpfn.browser_auth, "get_cached_token", lambda: "tabpfn-token-of-a-file")
+    monkeypatch.setattr(tabpfn.model_loading, "download_model", lambda *_, **__: [RuntimeError(said)])
+    monkeypatch.setenv("TABPFN_MODEL_CACHE_DIR", str(tmp_path))
+    assert run(["models", "get", "tabpfn-v2"]) == 2
+    err = capsys.readouterr().err
+    assert f"could not be downloaded: {'x' * 140} …, … are refused" in err and "token-of" not in err
+
+
 def test_a_failed_cell_holds_no_secret(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     cell = Cell(
