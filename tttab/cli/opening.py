@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tttab.cli import console
+from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.adapt import Adapted, Schedule
@@ -141,4 +142,4 @@ def told(caught: list[warnings.WarningMessage]) -> list[str]:
     ours = [
         w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning | ImportWarning)
     ]
-    return [" ".join(str(warning.message).split())[:200] for warning in ours]
+    return [shown(warning.message, 200) for warning in ours]
