@@ -229,8 +229,8 @@ TARGETS = {
     ),
     "store": Target(
         ".jsonl", store_seeds, read_results,
-        (b"[", b"{", b"]", b"}", b'"', b":", b",", b"\n", b"null", b"true", b"NaN", b"1e999", b"1e-320", b"-1",
-         b"0", b"9" * 30, b'{"a": 1}', b"[1]", b'"x"', b"\\ud800", b"\\u0000", b"\\u202e", b"<script>",
+        (b"[", b"{", b"]", b"}", b'"', b":", b",", b"\n", b"null", b"true", b"NaN", b"1e999", b"1e-320",
+         b"-1", b"0", b"9" * 30, b'{"a": 1}', b"[1]", b'"x"', b"\\ud800", b"\\u0000", b"\\u202e", b"<script>",
          b'"kind":"row"'),
     ),
 }  # fmt: skip
