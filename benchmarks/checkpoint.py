@@ -26,7 +26,7 @@ from tttab.data import load_table
 from tttab.files import sha256_of
 from tttab.metrics import classification_metrics
 from tttab.models import open_model
-from tttab.splits import Split, SplitRequest, split_rows
+from tttab.data.splits import Split, SplitRequest, split_rows
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint.jsonl"
 PACKAGED = Path(__file__).parent.parent / "tttab" / "data" / "tables"

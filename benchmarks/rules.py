@@ -176,7 +176,7 @@ class Unit:
 def run_unit(unit: Unit) -> list[dict]:
     """Run the arms until the deadline; a failed cell says why."""
     from tttab.data import load_table
-    from tttab.splits import SplitRequest, split_rows
+    from tttab.data.splits import SplitRequest, split_rows
 
     if time.time() > unit.deadline:
         return []
@@ -241,7 +241,7 @@ class Bench:
         return self.adapt(rule, {"optimizer": optimiser})
 
     def icl(self, arm: str) -> dict:
-        from tttab.contexts import choose_context
+        from tttab.data.context_selection import choose_context
 
         which = self.split.context
         if arm == "icl@n+k":

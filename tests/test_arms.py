@@ -10,7 +10,7 @@ from tttab.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
 from tttab.errors import RequestError
-from tttab.splits import SplitRequest, split_rows
+from tttab.data.splits import SplitRequest, split_rows
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from small_models import small_model
 
 from tttab.adapt import Adaptation, Schedule
 from tttab.batches import Folds, Labelled, Redraw
-from tttab.contexts import CHOICES, choose_context, point_cloud
+from tttab.data.context_selection import CHOICES, choose_context, point_cloud
 from tttab.errors import RequestError
 from tttab.rules import get_rule
-from tttab.splits import SplitRequest, hold_out, split_rows
+from tttab.data.splits import SplitRequest, hold_out, split_rows
 
 RNG = np.random.default_rng(3)
 Y = np.concatenate([RNG.integers(0, 3, 197), [3, 3, 3]])

@@ -17,7 +17,7 @@ from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
-from tttab.splits import SplitRequest, split_rows
+from tttab.data.splits import SplitRequest, split_rows
 
 MEMBERS = 4
 

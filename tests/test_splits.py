@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tttab.errors import RequestError, SplitError
-from tttab.splits import SplitRequest, hold_out, split_rows, strata_of
+from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of
 
 
 @st.composite

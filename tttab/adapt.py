@@ -34,7 +34,7 @@ from tttab.memory import (
 from tttab.metrics import calibration_error
 from tttab.optimisers import Move, NotFinite, get_optimiser
 from tttab.precision import check_precision, choose_precision
-from tttab.splits import hold_out
+from tttab.data.splits import hold_out
 
 if TYPE_CHECKING:
     import pandas as pd

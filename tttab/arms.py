@@ -16,13 +16,13 @@ import numpy as np
 
 from tttab.adapt import Adaptation, Adapted, Schedule, Step
 from tttab.baselines import baseline
-from tttab.contexts import choose_context
+from tttab.data.context_selection import choose_context
 from tttab.core import Row, Table, Task
 from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
-from tttab.splits import Split
+from tttab.data.splits import Split
 
 if TYPE_CHECKING:
     import pandas as pd

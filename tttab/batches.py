@@ -15,7 +15,7 @@ import numpy as np
 
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import strata_of, stratified_order
+from tttab.data.splits import strata_of, stratified_order
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from tttab.adapt import Adaptation, Adapted, Schedule
 from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
-from tttab.contexts import choose_context
+from tttab.data.context_selection import choose_context
 from tttab.core import Task
 from tttab.data.columns import label_text
 from tttab.data.features import convert_features
@@ -37,7 +37,7 @@ from tttab.hints import in_python_words
 from tttab.memory import parse_bytes
 from tttab.models import open_model
 from tttab.rules import get_rule
-from tttab.splits import Split, SplitRequest, split_rows
+from tttab.data.splits import Split, SplitRequest, split_rows
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags

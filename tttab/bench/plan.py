@@ -22,7 +22,7 @@ from tttab.bench.store import Place
 from tttab.core import Table, identity_hash
 from tttab.errors import DataError, SplitError
 from tttab.files import sha256_of
-from tttab.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from tttab.errors import RequestError
 from tttab.memory import DEFAULT_BUDGET
 from tttab.report.tables import cell_text
 from tttab.rules import get_rule
-from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Budget
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
 STANDARD = Schedule(precision="fp32")

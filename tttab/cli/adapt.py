@@ -113,7 +113,7 @@ def _bundle(unit: Unit, adapted: Adapted) -> Bundle:
     """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
     from tttab.bundle import Bundle, adaptation_record, table_record
     from tttab.data import schema_of
-    from tttab.splits import hold_out
+    from tttab.data.splits import hold_out
 
     x, y = unit.rows("queries")
     _, held = hold_out(y, unit.schedule.held_out, unit.seed, classes=len(unit.table.classes))

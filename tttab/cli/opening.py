@@ -31,11 +31,11 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
         TttabError: a request that does not fit; nothing has been written.
     """
     from tttab.cli.options import columns_of, task_of
-    from tttab.contexts import check_choice, choose_context
+    from tttab.data.context_selection import check_choice, choose_context
     from tttab.errors import RequestError
     from tttab.memory import parse_bytes
     from tttab.rules import get_rule
-    from tttab.splits import SplitRequest, split_rows
+    from tttab.data.splits import SplitRequest, split_rows
 
     budget = parse_bytes(request["max_memory"])
     schedule = _schedule(request)

@@ -13,7 +13,7 @@ import numpy as np
 
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import Split
+from tttab.data.splits import Split
 
 if TYPE_CHECKING:
     import pandas as pd
