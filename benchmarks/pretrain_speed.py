@@ -20,7 +20,7 @@ import sys
 import time
 from pathlib import Path
 
-from tttab.precision import has_bfloat16
+from tttab.training.precision import has_bfloat16
 
 SHAPES = {
     "20 tables, 100 rows, 6 columns": (20, 100, 72, 6, 10),

@@ -256,7 +256,7 @@ class Bench:
         return {"metrics": self.judge(self.session, *self.context(arm, which))}
 
     def adapt(self, rule: str, schedule: dict) -> dict:
-        from tttab.adapt import Adaptation, Schedule
+        from tttab.training.loop import Adaptation, Schedule
         from tttab.rules import get_rule
 
         context, test = self.context("icl@n", self.split.context)

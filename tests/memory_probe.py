@@ -18,7 +18,7 @@ def main(request):
     import torch
     from small_models import small_model
 
-    from tttab.adapt import Adaptation, Schedule
+    from tttab.training.loop import Adaptation, Schedule
     from tttab.memory import peak_resident_bytes, resident_bytes
     from tttab.rules import get_rule
 

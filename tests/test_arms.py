@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tttab.adapt import Schedule
+from tttab.training.loop import Schedule
 from tttab.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.batches import Folds, Labelled, Redraw
+from tttab.training.loop import Adaptation, Schedule
+from tttab.training.context_policy import Folds, Labelled, Redraw
 from tttab.data.context_selection import CHOICES, choose_context, point_cloud
 from tttab.errors import RequestError
 from tttab.rules import get_rule

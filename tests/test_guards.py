@@ -9,9 +9,9 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.guards import ECE_ALLOWANCE, Choice, Score, check_guard
+from tttab.training.selection import ECE_ALLOWANCE, Choice, Score, check_guard
 from tttab.rules import get_rule
 
 BEFORE = Score(1.0, 0.05, 100)
@@ -89,7 +89,7 @@ def test_one_run_records_what_every_guard_would_keep(given, mixed_frame):
 
 def test_the_veto_acts_inside_the_loop(given, mixed_frame, monkeypatch):
     errors = iter([0.1, 0.9, 0.9, 0.9, 0.9])
-    monkeypatch.setattr("tttab.adapt.calibration_error", lambda confidence, correct: next(errors))
+    monkeypatch.setattr("tttab.training.loop.calibration_error", lambda confidence, correct: next(errors))
     run = start(given, mixed_frame, lr=1e-3, guard="loss+ece")
     history = list(run)
     assert min(step.held_out for step in history) < run.result.before

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tttab.errors import MemoryPlanError
-from tttab.footprint import PeakCounter
+from tttab.training.footprint import PeakCounter
 from tttab.memory import DEFAULT_BUDGET, HINT_SLACK, MODES, RESERVE, Demand, Footprint, plan_step
 
 GIB = 1024**3

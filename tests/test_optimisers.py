@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.guards import Score
-from tttab.optimisers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
+from tttab.training.selection import Score
+from tttab.training.optimizers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
 from tttab.rules import get_rule
 
 

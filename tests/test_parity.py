@@ -8,7 +8,7 @@ import torch
 from small_models import SIZES, small_model
 from tabpfn import TabPFNClassifier
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import SplitError
 from tttab.models import open_model
 from tttab.models.catalog import WEIGHTS

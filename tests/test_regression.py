@@ -10,7 +10,7 @@ import torch
 from small_models import small_model
 from tabpfn import TabPFNRegressor
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.arms import Unit
 from tttab.core import Table
 from tttab.errors import SplitError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_models import SIZES, small_model
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import MissingExtra, RuleError
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule

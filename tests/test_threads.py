@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.training.loop import Adaptation, Schedule
 from tttab.bundle import Bundle
 from tttab.estimator import TTTClassifier, TTTRegressor
 from tttab.rules import get_rule

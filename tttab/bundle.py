@@ -192,9 +192,9 @@ def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict
     """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`.
 
     Args:
-        adapted: `tttab.adapt.Adapted`.
+        adapted: `tttab.training.loop.Adapted`.
         rule: the rule's name.
-        schedule: `tttab.adapt.Schedule`.
+        schedule: `tttab.training.loop.Schedule`.
         seed: the training streams' seed.
     """
     return {

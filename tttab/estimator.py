@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from tttab.adapt import Adaptation, Adapted, Schedule
+from tttab.training.loop import Adaptation, Adapted, Schedule
 from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
 from tttab.data.context_selection import choose_context
 from tttab.core import Task

@@ -9,7 +9,7 @@ import pytest
 import torch
 from test_linear_law import general_problem
 
-from tttab import optimisers
+from tttab.training import optimizers as optimisers
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.theory import linear_experiments as experiments
 from tttab.theory import linear_isotropic as isotropic

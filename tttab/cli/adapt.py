@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tttab.adapt import Adapted
+    from tttab.training.loop import Adapted
     from tttab.arms import Unit
     from tttab.bundle import Bundle
 
@@ -87,7 +87,7 @@ def _division(unit: Unit) -> str:
 
 
 def _adapt(unit: Unit, quiet: bool) -> Adapted:
-    from tttab.adapt import Adaptation
+    from tttab.training.loop import Adaptation
     from tttab.rules import get_rule
 
     with console.waiting("preparing the context", quiet=quiet):

@@ -141,7 +141,7 @@ def report(
 
 def _request(ctx: typer.Context) -> BenchRequest:
     """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
-    from tttab.adapt import Schedule
+    from tttab.training.loop import Schedule
     from tttab.bench import ALL_ARMS, BenchRequest
     from tttab.errors import RequestError
     from tttab.memory import parse_bytes

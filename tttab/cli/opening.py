@@ -14,7 +14,7 @@ from tttab.cli import console
 from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.adapt import Adapted, Schedule
+    from tttab.training.loop import Adapted, Schedule
     from tttab.arms import Unit
     from tttab.core import Table
 
@@ -86,7 +86,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
 
 def _schedule(request: Mapping[str, Any]) -> Schedule:
-    from tttab.adapt import Schedule
+    from tttab.training.loop import Schedule
 
     names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
     schedule = Schedule(**{name: request[name] for name in names})

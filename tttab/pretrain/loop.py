@@ -22,7 +22,7 @@ import torch
 
 from tttab.errors import ModelError, RequestError
 from tttab.files import sha256_of
-from tttab.precision import fitting_precision
+from tttab.training.precision import fitting_precision
 from tttab.pretrain import checkpoint, forward, held_out
 from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.batches import Labelled, get_source
+from tttab.training.context_policy import Labelled, get_source
 from tttab.core import Rule, Session
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.guards import Choice, Score, check_guard
+from tttab.training.selection import Choice, Score, check_guard
 from tttab.memory import (
     DEFAULT_BUDGET,
     Demand,
@@ -32,8 +32,8 @@ from tttab.memory import (
     plan_step,
 )
 from tttab.metrics import calibration_error
-from tttab.optimisers import Move, NotFinite, get_optimiser
-from tttab.precision import check_precision, choose_precision
+from tttab.training.optimizers import Move, NotFinite, get_optimiser
+from tttab.training.precision import check_precision, choose_precision
 from tttab.data.splits import hold_out
 
 if TYPE_CHECKING:
@@ -256,7 +256,7 @@ class Adaptation:
         self._judge_untouched(raw)
 
     def _plan_memory(self, train: np.ndarray) -> None:
-        from tttab.footprint import held_bytes, measure_step
+        from tttab.training.footprint import held_bytes, measure_step
 
         session = self._session
 
@@ -287,7 +287,7 @@ class Adaptation:
 
     def _smaller_plan(self) -> MemoryPlanError:
         """Return the error for memory that ran out although the plan was kept: others use it too."""
-        from tttab.footprint import held_bytes
+        from tttab.training.footprint import held_bytes
 
         plan = self.result.plan
         if plan is None:
