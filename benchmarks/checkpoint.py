@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tttab.arms import Outcome, Unit
+from tttab.evaluation.arms import Outcome, Unit
 from tttab.core import Table
 from tttab.data import load_table
 from tttab.files import sha256_of

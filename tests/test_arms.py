@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tttab.training.loop import Schedule
-from tttab.arms import ARMS, Outcome, Progress, Unit
+from tttab.evaluation.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
 from tttab.errors import RequestError

@@ -11,7 +11,7 @@ from small_models import small_model
 from tabpfn import TabPFNRegressor
 
 from tttab.training.loop import Adaptation, Schedule
-from tttab.arms import Unit
+from tttab.evaluation.arms import Unit
 from tttab.core import Table
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics

@@ -14,7 +14,7 @@ from itertools import groupby
 from statistics import median
 from types import SimpleNamespace
 
-from tttab.arms import ARMS, Unit
+from tttab.evaluation.arms import ARMS, Unit
 from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.request import BenchRequest

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from tttab.training.loop import Schedule
-from tttab.arms import ARMS
+from tttab.evaluation.arms import ARMS
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.bench.records import LARGEST_WHOLE
 from tttab.errors import RequestError

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tttab.arms import ARMS, Outcome, Unit
+from tttab.evaluation.arms import ARMS, Outcome, Unit
 from tttab.bench.plan import load, split_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest

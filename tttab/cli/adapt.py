@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.training.loop import Adapted
-    from tttab.arms import Unit
+    from tttab.evaluation.arms import Unit
     from tttab.bundle import Bundle
 
 

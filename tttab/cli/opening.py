@@ -15,7 +15,7 @@ from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.training.loop import Adapted, Schedule
-    from tttab.arms import Unit
+    from tttab.evaluation.arms import Unit
     from tttab.core import Table
 
 
@@ -51,7 +51,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
     import numpy as np
 
-    from tttab.arms import Unit
+    from tttab.evaluation.arms import Unit
     from tttab.data import load_table, load_task
     from tttab.data.narrow import keep_classes, keep_features
     from tttab.models import open_model

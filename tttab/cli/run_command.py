@@ -24,7 +24,7 @@ from tttab.text import shell_word, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tttab.arms import Outcome, Unit
+    from tttab.evaluation.arms import Outcome, Unit
     from tttab.claim import Claim
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
@@ -116,7 +116,7 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> tuple
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
-    from tttab.arms import Progress
+    from tttab.evaluation.arms import Progress
 
     outcomes = []
     with console.progress(quiet=quiet) as bar:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.training.loop import Adaptation, Adapted, Schedule, Step
-from tttab.baselines import baseline
+from tttab.evaluation.baselines import baseline
 from tttab.data.context_selection import choose_context
 from tttab.core import Row, Table, Task
 from tttab.errors import RequestError
