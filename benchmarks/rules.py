@@ -256,8 +256,8 @@ class Bench:
         return {"metrics": self.judge(self.session, *self.context(arm, which))}
 
     def adapt(self, rule: str, schedule: dict) -> dict:
-        from tttab.training.loop import Adaptation, Schedule
         from tttab.rules import get_rule
+        from tttab.training.loop import Adaptation, Schedule
 
         context, test = self.context("icl@n", self.split.context)
         peak = Peak(self.session.device, self.args.apart)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.memory import RESERVE
 from tttab.rules import get_rule
+from tttab.training.loop import Adaptation, Schedule
 
 
 @pytest.fixture

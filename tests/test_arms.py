@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tttab.training.loop import Schedule
-from tttab.evaluation.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
-from tttab.errors import RequestError
 from tttab.data.splits import SplitRequest, split_rows
+from tttab.errors import RequestError
+from tttab.evaluation.arms import ARMS, Outcome, Progress, Unit
+from tttab.training.loop import Schedule
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from tttab.bundle import load_bundle
+from tttab.bundle.manifest import read_manifest
 from tttab.cli import predict as predict_command
 from tttab.cli import run
-from tttab.manifest import read_manifest
 from tttab.training.optimizers import NotFinite
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.training.selection import ECE_ALLOWANCE, Choice, Score, check_guard
 from tttab.rules import get_rule
+from tttab.training.loop import Adaptation, Schedule
+from tttab.training.selection import ECE_ALLOWANCE, Choice, Score, check_guard
 
 BEFORE = Score(1.0, 0.05, 100)
 ALLOWED = 0.05 + ECE_ALLOWANCE / 10

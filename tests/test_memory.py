@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from tttab.errors import MemoryPlanError
-from tttab.training.footprint import PeakCounter
 from tttab.memory import DEFAULT_BUDGET, HINT_SLACK, MODES, RESERVE, Demand, Footprint, plan_step
+from tttab.training.footprint import PeakCounter
 
 GIB = 1024**3
 FEET = {MODES[0]: Footprint(0, 30e6, 30e6), MODES[1]: Footprint(0, 8e6, 8e6),

@@ -9,11 +9,11 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.training.loop import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.training.selection import Score
-from tttab.training.optimizers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
 from tttab.rules import get_rule
+from tttab.training.loop import Adaptation, Schedule
+from tttab.training.optimizers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
+from tttab.training.selection import Score
 
 
 @pytest.fixture(scope="module")

@@ -21,15 +21,15 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from tttab.training.loop import Adaptation, Adapted, Schedule
 from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
-from tttab.data.context_selection import choose_context
 from tttab.core import Task
 from tttab.data.columns import label_text
+from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.frames import as_frame
 from tttab.data.reading import check_names
 from tttab.data.schema import Schema
+from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
@@ -37,7 +37,7 @@ from tttab.hints import in_python_words
 from tttab.memory import parse_bytes
 from tttab.models import open_model
 from tttab.rules import get_rule
-from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.training.loop import Adaptation, Adapted, Schedule
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from tttab.training.loop import Schedule
-from tttab.evaluation.arms import ARMS
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.bench.records import LARGEST_WHOLE
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Budget
 from tttab.errors import RequestError
+from tttab.evaluation.arms import ARMS
 from tttab.memory import DEFAULT_BUDGET
 from tttab.report.tables import cell_text
 from tttab.rules import get_rule
-from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Budget
+from tttab.training.loop import Schedule
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
 STANDARD = Schedule(precision="fp32")

@@ -14,9 +14,9 @@ from tttab.cli import console
 from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.training.loop import Adapted, Schedule
-    from tttab.evaluation.arms import Unit
     from tttab.core import Table
+    from tttab.evaluation.arms import Unit
+    from tttab.training.loop import Adapted, Schedule
 
 
 def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> Unit:
@@ -32,10 +32,10 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     """
     from tttab.cli.options import columns_of, task_of
     from tttab.data.context_selection import check_choice, choose_context
+    from tttab.data.splits import SplitRequest, split_rows
     from tttab.errors import RequestError
     from tttab.memory import parse_bytes
     from tttab.rules import get_rule
-    from tttab.data.splits import SplitRequest, split_rows
 
     budget = parse_bytes(request["max_memory"])
     schedule = _schedule(request)
@@ -51,9 +51,9 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
     import numpy as np
 
-    from tttab.evaluation.arms import Unit
     from tttab.data import load_table, load_task
     from tttab.data.narrow import keep_classes, keep_features
+    from tttab.evaluation.arms import Unit
     from tttab.models import open_model
 
     with console.waiting("loading the table", quiet=quiet):

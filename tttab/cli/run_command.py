@@ -24,8 +24,8 @@ from tttab.text import shell_word, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tttab.evaluation.arms import Outcome, Unit
     from tttab.claim import Claim
+    from tttab.evaluation.arms import Outcome, Unit
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
 LABELS = {
@@ -137,7 +137,7 @@ def _document(
     request: dict[str, Any], unit: Unit, outcomes: list[Outcome], remarks: list[str]
 ) -> dict[str, Any]:
     """Return everything there is to know of the run as plain data."""
-    from tttab.manifest import versions
+    from tttab.bundle.manifest import versions
     from tttab.memory import peak_resident_bytes
 
     table, split, info = unit.table, unit.split, unit.session.info

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.training.loop import Adaptation, Adapted, Schedule, Step
-from tttab.evaluation.baselines import baseline
-from tttab.data.context_selection import choose_context
 from tttab.core import Row, Table, Task
+from tttab.data.context_selection import choose_context
+from tttab.data.splits import Split
 from tttab.errors import RequestError
+from tttab.evaluation.baselines import baseline
 from tttab.memory import DEFAULT_BUDGET
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
-from tttab.data.splits import Split
+from tttab.training.loop import Adaptation, Adapted, Schedule, Step
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.data.splits import strata_of, stratified_order
 
 
 @dataclass(frozen=True)

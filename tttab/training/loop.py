@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.training.context_policy import Labelled, get_source
 from tttab.core import Rule, Session
+from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.training.selection import Choice, Score, check_guard
 from tttab.memory import (
     DEFAULT_BUDGET,
     Demand,
@@ -32,9 +31,10 @@ from tttab.memory import (
     plan_step,
 )
 from tttab.metrics import calibration_error
+from tttab.training.context_policy import Labelled, get_source
 from tttab.training.optimizers import Move, NotFinite, get_optimiser
 from tttab.training.precision import check_precision, choose_precision
-from tttab.data.splits import hold_out
+from tttab.training.selection import Choice, Score, check_guard
 
 if TYPE_CHECKING:
     import pandas as pd
