@@ -20,7 +20,7 @@ def smoke_request(model: str, seeds: int):
     from tttab.bench import BenchRequest
     from tttab.cli.bench import SMOKE
     from tttab.data import catalog
-    from tttab.training.loop import Schedule
+    from tttab.training.config import Schedule
 
     return BenchRequest(
         tables=tuple(entry.name for entry in catalog().suite("smoke")),

@@ -257,7 +257,8 @@ class Bench:
 
     def adapt(self, rule: str, schedule: dict) -> dict:
         from tttab.rules import get_rule
-        from tttab.training.loop import Adaptation, Schedule
+        from tttab.training.config import Schedule
+        from tttab.training.loop import Adaptation
 
         context, test = self.context("icl@n", self.split.context)
         peak = Peak(self.session.device, self.args.apart)
@@ -346,7 +347,7 @@ class Peak:
     def __init__(self, device, apart: bool) -> None:
         import torch
 
-        from tttab.memory import resident_bytes
+        from tttab.resources import resident_bytes
 
         self.device, self.apart = device, apart
         if device.type == "cuda":
@@ -360,7 +361,7 @@ class Peak:
     def rise(self) -> int | None:
         import torch
 
-        from tttab.memory import peak_resident_bytes
+        from tttab.resources import peak_resident_bytes
 
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.before

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from tttab.errors import MemoryPlanError, RequestError
-from tttab.memory import RESERVE
 from tttab.rules import get_rule
-from tttab.training.loop import Adaptation, Schedule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+from tttab.training.memory_plan import RESERVE
 
 
 @pytest.fixture

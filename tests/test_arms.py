@@ -10,7 +10,7 @@ from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.evaluation.arms import ARMS, Outcome, Progress, Unit
-from tttab.training.loop import Schedule
+from tttab.training.config import Schedule
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from small_models import small_model
 
 from tttab.errors import RequestError
 from tttab.rules import get_rule
-from tttab.training.loop import Adaptation, Schedule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 from tttab.training.optimizers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
 from tttab.training.selection import Score
 

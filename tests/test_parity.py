@@ -12,7 +12,8 @@ from tttab.errors import SplitError
 from tttab.models import open_model
 from tttab.models.catalog import WEIGHTS
 from tttab.rules import get_rule
-from tttab.training.loop import Adaptation, Schedule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 TINY = WEIGHTS / "tttab-tiny-classifier.safetensors"
 

@@ -17,7 +17,8 @@ from tttab.evaluation.arms import Unit
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
-from tttab.training.loop import Adaptation, Schedule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 MEMBERS = 4
 

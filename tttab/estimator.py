@@ -34,10 +34,11 @@ from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
 from tttab.hints import in_python_words
-from tttab.memory import parse_bytes
 from tttab.models import open_model
+from tttab.resources import parse_bytes
 from tttab.rules import get_rule
-from tttab.training.loop import Adaptation, Adapted, Schedule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, check_schedule
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -221,7 +222,7 @@ class _TestTimeEstimator(BaseEstimator):
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
-        schedule.check()
+        check_schedule(schedule)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)

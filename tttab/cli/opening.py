@@ -16,7 +16,8 @@ from tttab.text import shown
 if TYPE_CHECKING:
     from tttab.core import Table
     from tttab.evaluation.arms import Unit
-    from tttab.training.loop import Adapted, Schedule
+    from tttab.training.config import Schedule
+    from tttab.training.loop import Adapted
 
 
 def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> Unit:
@@ -34,7 +35,7 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     from tttab.data.context_selection import check_choice, choose_context
     from tttab.data.splits import SplitRequest, split_rows
     from tttab.errors import RequestError
-    from tttab.memory import parse_bytes
+    from tttab.resources import parse_bytes
     from tttab.rules import get_rule
 
     budget = parse_bytes(request["max_memory"])
@@ -86,11 +87,12 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
 
 def _schedule(request: Mapping[str, Any]) -> Schedule:
-    from tttab.training.loop import Schedule
+    from tttab.training.config import Schedule
+    from tttab.training.loop import check_schedule
 
     names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
     schedule = Schedule(**{name: request[name] for name in names})
-    schedule.check()
+    check_schedule(schedule)
     return schedule
 
 

@@ -56,7 +56,7 @@ def predict(
     """
     from tttab.bundle import load_bundle
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet = quiet or as_json
     bundle, rows, out = home_path(bundle), home_path(rows), out and home_path(out)

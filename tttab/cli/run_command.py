@@ -79,7 +79,7 @@ def run(
     request = own | asdict(adapting)
     from tttab.bundle import bundle_folder
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
@@ -138,7 +138,7 @@ def _document(
 ) -> dict[str, Any]:
     """Return everything there is to know of the run as plain data."""
     from tttab.bundle.manifest import versions
-    from tttab.memory import peak_resident_bytes
+    from tttab.resources import peak_resident_bytes
 
     table, split, info = unit.table, unit.split, unit.session.info
     return {
@@ -240,7 +240,7 @@ def _difference(arm: dict[str, Any], base: dict[str, Any], name: str) -> str:
 
 
 def _cost_cells(arm: dict[str, Any]) -> list[str]:
-    from tttab.memory import format_bytes
+    from tttab.resources import format_bytes
 
     cache = format_bytes(arm["cache_bytes"]) if arm["cache_bytes"] is not None else "-"
     adapt = f"{arm['seconds']['adapt']:.1f}" if arm["seconds"]["adapt"] else "-"

@@ -19,10 +19,11 @@ from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.evaluation.baselines import baseline
-from tttab.memory import DEFAULT_BUDGET
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
-from tttab.training.loop import Adaptation, Adapted, Schedule, Step
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, Step
+from tttab.training.memory_plan import DEFAULT_BUDGET
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -21,72 +21,17 @@ import numpy as np
 from tttab.core import Rule, Session
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.memory import (
-    DEFAULT_BUDGET,
-    Demand,
-    Mode,
-    Plan,
-    format_bytes,
-    is_out_of_memory,
-    plan_step,
-)
 from tttab.metrics import calibration_error
+from tttab.resources import format_bytes, is_out_of_memory
+from tttab.training.config import LARGEST_RATE, STARTS, Schedule
 from tttab.training.context_policy import Labelled, get_source
+from tttab.training.memory_plan import DEFAULT_BUDGET, Demand, Mode, Plan, plan_step
 from tttab.training.optimizers import Move, NotFinite, get_optimiser
 from tttab.training.precision import check_precision, choose_precision
 from tttab.training.selection import Choice, Score, check_guard
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STARTS = ("pretrained", "random")
-LARGEST_RATE = 1e3
-"""Beyond it float32 overflows before a loss could say so."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How far the weights move, and what is kept."""
-
-    steps: int = 50
-    """Steps of an optimiser that takes several."""
-    lr: float = 3e-4
-    """Learning rate where every weight moves; a rule that moves few multiplies it by its `rate`."""
-    batch: int = 256
-    """Query rows per step."""
-    warmup: int = 5
-    """Steps over which the rate rises linearly."""
-    clip: float = 1.0
-    """Largest norm of the gradient of the mean loss."""
-    weight_decay: float = 0.0
-    held_out: float = 0.2
-    """Share of the k rows that chooses the step."""
-    evaluate_every: int = 2
-    optimizer: str = "adamw"
-    """`adamw` or `sgd-1`."""
-    split: str = "fixed"
-    """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
-    guard: str = "loss"
-    """`loss`, `loss+ece` or `off`: which candidate is kept."""
-    init: str = "pretrained"
-    """`pretrained` (warm start) or `random` (cold start)."""
-    precision: str = "auto"
-    """`auto`, `fp32` or `bf16`: the arithmetic of the training steps."""
-
-    def check(self) -> None:
-        """Raise RequestError where a value makes no sense."""
-        if self.steps < 1:
-            raise RequestError(f"steps must be at least 1, got {self.steps}", "--steps 50, or --rule none")
-        if not 0 < self.lr <= LARGEST_RATE:
-            raise RequestError(
-                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {self.lr}", "--lr 3e-4"
-            )
-        if self.init not in STARTS:
-            raise RequestError(f"no start is called {self.init!r}", f"--init {'|'.join(STARTS)}")
-        get_optimiser(self.optimizer)
-        get_source(self.split)
-        check_guard(self.guard)
-        check_precision(self.precision)
 
 
 @dataclass(frozen=True)
@@ -151,6 +96,22 @@ class Adapted:
         return f"trained in {self.precision}, {pieces}, about {format_bytes(self.plan.needed)} planned"
 
 
+def check_schedule(schedule: Schedule) -> None:
+    """Raise RequestError where a value makes no sense."""
+    if schedule.steps < 1:
+        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
+    if not 0 < schedule.lr <= LARGEST_RATE:
+        raise RequestError(
+            f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {schedule.lr}", "--lr 3e-4"
+        )
+    if schedule.init not in STARTS:
+        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    get_optimiser(schedule.optimizer)
+    get_source(schedule.split)
+    check_guard(schedule.guard)
+    check_precision(schedule.precision)
+
+
 class Adaptation:
     """Test-time training as an iterable of steps; `result` stands when it is exhausted.
 
@@ -188,7 +149,7 @@ class Adaptation:
             self.result.stopped = "all targets of the context are equal"
         if self._rule.name == "none" or self.result.stopped:
             return
-        self.schedule.check()
+        check_schedule(self.schedule)
         self._start = time.perf_counter()
         with self._memory_errors():
             self._open()

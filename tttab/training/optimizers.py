@@ -13,12 +13,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tttab.errors import RequestError
+from tttab.training.config import Schedule
 from tttab.training.selection import Score
 
 if TYPE_CHECKING:
     import torch
-
-    from tttab.training.loop import Schedule
 
 COARSE = tuple(4.0**power for power in range(-5, 3))
 """First trial sizes of the line search, as the decrease of the loss, relative to the loss, that the gradient
