@@ -37,7 +37,7 @@ TABLES = (
 )
 SIZES = (200, 100)
 RULES = ("full", "head", "attention", "last-layers:2", "lora", "temperature")
-OPTIMISERS = ("sgd-1", "adamw")
+OPTIMIZERS = ("sgd-1", "adamw")
 GUARDS = ("loss", "loss+ece", "off")
 BASES = ("icl@n", "icl@n+k")
 CONTEXTS = ("random", "kcenter", "nearest")
@@ -51,7 +51,7 @@ VARIANTS = {
     "full+sgd-1 kfold": ("full", {"split": "kfold", "optimizer": "sgd-1"}),
 }
 PHASES = (
-    (*BASES, *(f"{rule}+{optimiser}" for rule in RULES for optimiser in OPTIMISERS)),
+    (*BASES, *(f"{rule}+{optimiser}" for rule in RULES for optimiser in OPTIMIZERS)),
     (FINETUNED,),
     (*(f"icl@n {context}" for context in CONTEXTS), *VARIANTS),
 )

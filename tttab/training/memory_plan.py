@@ -24,7 +24,7 @@ CHUNK_ROWS = 8
 
 
 @dataclass(frozen=True)
-class Mode:
+class ExecutionMode:
     """A way to run a training step."""
 
     by_member: bool
@@ -38,11 +38,11 @@ class Mode:
     blocks leave gaps that the allocator keeps (glibc, tests/memory_probe.py)."""
 
 
-MODES = (
-    Mode(False, False, 3.0, 1.2),
-    Mode(True, False, 4.0, 1.5),
-    Mode(False, True, 4.0, 2.5),
-    Mode(True, True, 5.0, 2.5),
+EXECUTION_MODES = (
+    ExecutionMode(False, False, 3.0, 1.2),
+    ExecutionMode(True, False, 4.0, 1.5),
+    ExecutionMode(False, True, 4.0, 2.5),
+    ExecutionMode(True, True, 5.0, 2.5),
 )
 
 
@@ -63,12 +63,12 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How a training step is cut so that it fits."""
 
     chunk: int
     """Query rows per forward and backward pass."""
-    mode: Mode
+    mode: ExecutionMode
     needed: int
     """Estimated bytes on top of what the process holds already."""
 
@@ -84,7 +84,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Demand:
+class StepRequirements:
     """What has to fit."""
 
     budget: int
@@ -100,21 +100,21 @@ class Demand:
     piece: int = 0
     """Rows per chunk at most where a step computes its context once; 0: it does not."""
 
-    def carries(self, mode: Mode) -> bool:
+    def carries(self, mode: ExecutionMode) -> bool:
         """Whether every chunk computes the context again."""
         return mode.checkpointing or not self.piece
 
-    def most(self, mode: Mode) -> int:
+    def most(self, mode: ExecutionMode) -> int:
         """Return the largest chunk worth having: with a shared context larger ones save little."""
         pieces = 1 if self.carries(mode) else -(-self.batch // self.piece)
         return -(-self.batch // pieces)
 
-    def room(self, mode: Mode) -> float:
+    def room(self, mode: ExecutionMode) -> float:
         """Return the bytes left for the tensors of a step."""
         return (self.budget - self.held - 5 * self.weights - RESERVE) / mode.slack
 
 
-def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
+def plan_step(demand: StepRequirements, measure: Callable[[ExecutionMode], Footprint]) -> MemoryPlan:
     """Choose the fastest way to run a step within the budget.
 
     Args:
@@ -125,7 +125,7 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
         MemoryPlanError: not even one query row fits; the hint names a budget and a context that would.
     """
     plans, feet = [], {}
-    for mode in MODES:
+    for mode in EXECUTION_MODES:
         feet[mode] = measure(mode)
         chunk = _largest_chunk(demand, mode, feet[mode])
         if chunk >= 1:
@@ -136,23 +136,23 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
         raise _nothing_fits(demand, feet)
     _, chunk, mode = min(plans, key=lambda plan: plan[0])
     activations = mode.slack * feet[mode].bytes(demand.context_rows, chunk)
-    return Plan(chunk, mode, int(5 * demand.weights + activations))
+    return MemoryPlan(chunk, mode, int(5 * demand.weights + activations))
 
 
-def _largest_chunk(demand: Demand, mode: Mode, foot: Footprint) -> int:
+def _largest_chunk(demand: StepRequirements, mode: ExecutionMode, foot: Footprint) -> int:
     left = demand.room(mode) - foot.bytes(demand.context_rows, 0)
     row = foot.query_row + foot.pair * demand.context_rows
     return int(max(0, min(demand.most(mode), left // max(1.0, row))))
 
 
-def _time(demand: Demand, mode: Mode, chunk: int) -> float:
+def _time(demand: StepRequirements, mode: ExecutionMode, chunk: int) -> float:
     """Return the time of a step in forward passes of one row."""
     chunks = -(-demand.batch // chunk)
     contexts = chunks if demand.carries(mode) else 1
     return mode.cost * (contexts * demand.context_rows + chunks * CHUNK_ROWS + demand.batch)
 
 
-def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:
+def _nothing_fits(demand: StepRequirements, feet: dict[ExecutionMode, Footprint]) -> MemoryPlanError:
     mode = min(feet, key=lambda mode: mode.slack * feet[mode].bytes(demand.context_rows, 1))
     foot, room = feet[mode], demand.room(mode) - HINT_SLACK / mode.slack
     budget = demand.budget - mode.slack * (room - foot.bytes(demand.context_rows, 1))
