@@ -153,7 +153,7 @@ def test_pretraining_starts_from_the_weights_whose_hash_it_is_told(tmp_path, mon
     assert same_weights(network, pretraining.new_network(settings, 0))
 
 
-def test_choosing_hands_tabpfn_what_was_read_and_no_file(monkeypatch):
+def test_choosing_hands_tabpfn_what_was_read_and_no_file(tmp_path, monkeypatch):
     import tabpfn
     from tabpfn.checkpoint import Checkpoint
 
@@ -168,7 +168,8 @@ def test_choosing_hands_tabpfn_what_was_read_and_no_file(monkeypatch):
     )
     wanted = plain.fit(table.x, table.y.astype(int)).predict_proba(table.x_query)
     monkeypatch.setattr(Checkpoint, "load", lambda self: pytest.fail(f"tabpfn opened {self.path}"))
-    tried = next(choose.compare(model, "classification", [table], 1))
+    unseen = shutil.copy(model, tmp_path / "model.safetensors")  # tabpfn keeps the last file that it read
+    tried = next(choose.compare(unseen, "classification", [table], 1))
     assert np.array_equal(tried.probabilities[0], wanted)
 
 
