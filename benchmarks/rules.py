@@ -106,7 +106,7 @@ def run_all(args: argparse.Namespace, store: Path) -> None:
     done = {key(row) for row in read(store)}
     deadline = time.time() + 60 * args.minutes
     work = [
-        Unit(table, seed, n, arms, args, deadline)
+        Trial(table, seed, n, arms, args, deadline)
         for phase in PHASES[: args.phases]
         for seed in range(args.seeds)
         for n in map(int, args.sizes.split(","))
@@ -162,7 +162,7 @@ def open_once(model: str, device: str):
 
 
 @dataclass(frozen=True)
-class Unit:
+class Trial:
     """One (table, seed, n) and the arms that are still to be run on it."""
 
     table: str
@@ -173,7 +173,7 @@ class Unit:
     deadline: float
 
 
-def run_unit(unit: Unit) -> list[dict]:
+def run_unit(unit: Trial) -> list[dict]:
     """Run the arms until the deadline; a failed cell says why."""
     from tttab.data import load_table
     from tttab.data.splits import SplitRequest, split_rows

@@ -21,7 +21,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
+from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
 from tttab.data.columns import label_text
 from tttab.data.context_selection import choose_context
@@ -116,10 +116,7 @@ class _TestTimeEstimator(BaseEstimator):
         self.n_context_, self.n_queries_ = split.n, split.k
         self.history_ = [asdict(step) for step in adapted.history]
         self.accepted_ = adapted.accepted
-        record = {
-            "split": {"n": split.n, "k": split.k, "seed": seed, "rows": split.digest},
-            "adaptation": adaptation_record(adapted, self.rule, self._schedule(), seed),
-        }
+        record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         self.bundle_ = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
         return self
 

@@ -5,20 +5,18 @@ What does not belong here: training, and the conversion of a table.
 
 from tttab.bundle.bundle import (
     Bundle,
-    adaptation_record,
     bundle_folder,
     load_bundle,
     room_for,
     save_bundle,
-    table_record,
 )
+from tttab.bundle.record import bundle_record
 
 __all__ = [
     "Bundle",
-    "adaptation_record",
     "bundle_folder",
+    "bundle_record",
     "load_bundle",
     "room_for",
     "save_bundle",
-    "table_record",
 ]

@@ -35,7 +35,7 @@ from tttab.bundle.manifest import (
 )
 from tttab.bundle.staging import Writer, staged
 from tttab.claim import Claim, claimed
-from tttab.core import ModelInfo, Table
+from tttab.core import ModelInfo
 from tttab.errors import BundleError, DataError, ModelError
 from tttab.files import plain
 from tttab.text import shell_word
@@ -180,37 +180,6 @@ def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> B
         RequestError: there is no such device.
     """
     return _while_replaced(Path(directory), lambda manifest: _load(Path(directory), manifest, device))
-
-
-def table_record(table: Table) -> dict[str, Any]:
-    """Return which table a bundle was adapted to, as plain data for `Bundle.record["table"]`."""
-    names = ("name", "source", "openml_id", "fingerprint", "target")
-    return {name: getattr(table, name) for name in names} | {"rows": len(table)}
-
-
-def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict[str, Any]:
-    """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`.
-
-    Args:
-        adapted: `tttab.training.loop.Adapted`.
-        rule: the rule's name.
-        schedule: `tttab.training.loop.Schedule`.
-        seed: the training streams' seed.
-    """
-    return {
-        "rule": rule,
-        "schedule": asdict(schedule),
-        "seed": seed,
-        "steps": len(adapted.history),
-        "chosen_step": adapted.step,
-        "accepted": adapted.accepted,
-        "stopped": adapted.stopped,
-        "vetoed": list(adapted.vetoed),
-        "seconds": adapted.seconds,
-        "held_out_loss": {"before": adapted.before, "after": adapted.after},
-        "held_out_ece": {"before": adapted.ece_before, "after": adapted.ece_after},
-        "precision": adapted.precision,
-    }
 
 
 def _weights_writer(bundle: Bundle) -> Writer:

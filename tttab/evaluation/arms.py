@@ -1,6 +1,6 @@
-"""The arms of a comparison: what is predicted with what, on one unit (table, split, model).
+"""The arms of a comparison: what is predicted with what, on one trial (table, split, model).
 
-Arms of one unit share the split, the opened model and the prepared context. Each arm is one
+Arms of one trial share the split, the opened model and the prepared context. Each arm is one
 function and one line in `ARMS`. What does not belong here: many units (bench), printing (cli).
 """
 
@@ -51,13 +51,13 @@ class Outcome:
 
 
 @dataclass
-class Unit:
+class Trial:
     """One (table, split, model), with what its arms share."""
 
     table: Table
     split: Split
     session: Any
-    """An opened model, or None where only arms without one are run."""
+    """An opened model, or None where only arms without one are run, or none is run at all."""
     rule: str = "full"
     schedule: Schedule = field(default_factory=Schedule)
     seed: int = 0
@@ -68,6 +68,8 @@ class Unit:
     """What arms have trained, so that two arms with the same training share it."""
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
+    planned_model: str = ""
+    """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
 
     def run(self, arm: str) -> Iterator[Progress | Outcome]:
         """Yield the arm's progress and, last, its outcome.
@@ -92,12 +94,17 @@ class Unit:
                 "k": self.split.k if about.queries else None,
                 "rows": self.split.digest_of(*parts),
             },
-            "model": self.session.info.sha256 if about.model else None,
+            "model": self.model_sha256 if about.model else None,
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
             "schedule": asdict(self.schedule) if trained else None,
             "seed": self.seed if trained or not about.model else None,
         }
+
+    @property
+    def model_sha256(self) -> str:
+        """The SHA-256 of the model file."""
+        return self.session.info.sha256 if self.session is not None else self.planned_model
 
     def rows(self, part: str) -> tuple[pd.DataFrame, np.ndarray]:
         """Return x and y of a part of the split: `context`, `queries`, `test` or `labelled` (n + k)."""
@@ -122,12 +129,12 @@ class Unit:
 class Arm:
     """How an arm runs and what sets it apart."""
 
-    run: Callable[[Unit, str], Iterator[Progress | Outcome]]
+    run: Callable[[Trial, str], Iterator[Progress | Outcome]]
     about: str
     model: bool = True
     """Whether it reads the foundation model."""
     rule: str | None = None
-    """What it trains; "" is the unit's own rule, None nothing."""
+    """What it trains; "" is the trial's own rule, None nothing."""
     split: str | None = None
     """The contexts training sees where they are not the schedule's own."""
     reads_all: bool = False
@@ -138,60 +145,60 @@ class Arm:
     """Whether the k query rows change its numbers."""
 
 
-def run_icl(unit: Unit, arm: str) -> Iterator[Outcome]:
+def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
     """Plain in-context learning with n context rows, as the split has them or chosen by the arm."""
     how = ARMS[arm].choice
     if how is None:
-        context = unit.context
+        context = trial.context
     else:
-        table, classes = unit.table, len(unit.table.classes)
-        chosen = choose_context(unit.split, how, table.x, table.y, classes=classes).context
-        context = unit.session.context(table.x.iloc[chosen], table.y[chosen], classes)
-    yield _serve(unit, arm, unit.session, context, k=0)
+        table, classes = trial.table, len(trial.table.classes)
+        chosen = choose_context(trial.split, how, table.x, table.y, classes=classes).context
+        context = trial.session.context(table.x.iloc[chosen], table.y[chosen], classes)
+    yield _serve(trial, arm, trial.session, context, k=0)
 
 
-def run_icl_all(unit: Unit, arm: str) -> Iterator[Outcome]:
+def run_icl_all(trial: Trial, arm: str) -> Iterator[Outcome]:
     """Plain in-context learning with all n + k labelled rows: the honest rival of the same budget."""
-    yield _serve(unit, arm, unit.session, unit.whole_context, k=0)
+    yield _serve(trial, arm, trial.session, trial.whole_context, k=0)
 
 
-def run_ttt(unit: Unit, arm: str) -> Iterator[Progress | Outcome]:
+def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
     """Train on the k rows as the arm says; predict from the n context rows, or from all n + k."""
     about = ARMS[arm]
     key = (about.rule, about.split)
-    if key not in unit.trained:
-        schedule = replace(unit.schedule, split=about.split) if about.split else unit.schedule
-        rule = get_rule(about.rule or unit.rule)
-        queries = unit.rows("queries")
-        run = Adaptation(unit.session, rule, unit.context, queries, schedule, unit.seed, unit.budget)
+    if key not in trial.trained:
+        schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
+        rule = get_rule(about.rule or trial.rule)
+        queries = trial.rows("queries")
+        run = Adaptation(trial.session, rule, trial.context, queries, schedule, trial.seed, trial.budget)
         for step in run:
             yield Progress(arm, step)
-        unit.trained[key] = run.result
-    adapted = unit.trained[key]
-    context = unit.whole_context if about.reads_all else adapted.context
-    yield _serve(unit, arm, adapted.session, context, k=unit.split.k, adapted=adapted)
+        trial.trained[key] = run.result
+    adapted = trial.trained[key]
+    context = trial.whole_context if about.reads_all else adapted.context
+    yield _serve(trial, arm, adapted.session, context, k=trial.split.k, adapted=adapted)
 
 
-def run_estimator(unit: Unit, arm: str) -> Iterator[Outcome]:
+def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
     """A scikit-learn model on all n + k labelled rows."""
-    x, y = unit.rows("labelled")
-    model = baseline(arm, x, unit.table.task, unit.seed)
+    x, y = trial.rows("labelled")
+    model = baseline(arm, x, trial.table.task, trial.seed)
     start = time.perf_counter()
     model.fit(x, y)
     fitted = time.perf_counter() - start
-    x_test, y_test = unit.rows("test")
-    predict = model.predict_proba if unit.table.task == "classification" else model.predict
+    x_test, y_test = trial.rows("test")
+    predict = model.predict_proba if trial.table.task == "classification" else model.predict
     start = time.perf_counter()
     p = predict(x_test)
     seconds = {"open": 0.0, "adapt": fitted, "predict": time.perf_counter() - start}
     row = Row(
-        identity=unit.identity(arm),
+        identity=trial.identity(arm),
         arm=arm,
         n_context=0,
         k=len(y),
-        metrics=_metrics(unit.table.task, y_test, p),
+        metrics=_metrics(trial.table.task, y_test, p),
         seconds=seconds,
-        ms_per_1000_rows=_latency(predict, x_test, unit.latency_calls, seconds["predict"]),
+        ms_per_1000_rows=_latency(predict, x_test, trial.latency_calls, seconds["predict"]),
     )
     yield Outcome(row, p)
 
@@ -214,28 +221,28 @@ ARMS: dict[str, Arm] = {
 
 
 def _serve(
-    unit: Unit, arm: str, session: Any, context: Any, *, k: int, adapted: Adapted | None = None
+    trial: Trial, arm: str, session: Any, context: Any, *, k: int, adapted: Adapted | None = None
 ) -> Outcome:
     """Predict the test rows from `context` with a key-value cache, and time it."""
-    x_test, y_test = unit.rows("test")
+    x_test, y_test = trial.rows("test")
     start = time.perf_counter()
     server = session.serve(context)
     ready = time.perf_counter()
     p = server.predict(x_test)
     asked = time.perf_counter() - ready
     seconds = {
-        "open": unit.open_seconds,
+        "open": trial.open_seconds,
         "adapt": adapted.seconds if adapted else 0.0,
         "predict": ready - start + asked,
     }
     row = Row(
-        identity=unit.identity(arm),
+        identity=trial.identity(arm),
         arm=arm,
         n_context=context.n,
         k=k,
         metrics=server.metrics(x_test, y_test, p),
         seconds=seconds,
-        ms_per_1000_rows=_latency(server.predict, x_test, unit.latency_calls, asked),
+        ms_per_1000_rows=_latency(server.predict, x_test, trial.latency_calls, asked),
         cache_bytes=server.cache_bytes,
         steps=adapted.step if adapted else 0,
         accepted=adapted.accepted if adapted else None,
