@@ -196,7 +196,7 @@ def test_a_file_is_held_twice_at_most_while_it_is_opened(tmp_path):
     assert megabytes > 140
     probe = """
 import sys
-from tttab.memory import peak_resident_bytes
+from tttab.training.memory_plan import peak_resident_bytes
 from tttab.models import open_model
 open_model("tttab-tiny", device="cpu")
 before = peak_resident_bytes()

@@ -10,14 +10,15 @@ import torch
 from small_models import small_model
 from tabpfn import TabPFNRegressor
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.arms import Unit
 from tttab.core import Table
+from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
+from tttab.evaluation.arms import Unit
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
-from tttab.splits import SplitRequest, split_rows
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 MEMBERS = 4
 

@@ -1,4 +1,4 @@
-"""Files of lines that a crash, a copy or an editor may have left odd, read with a bound on a line's length.
+"""Files of lines that a crash, a copy or an editor may have left odd, read with a bound on a line.
 
 What does not belong here: what a line means.
 """

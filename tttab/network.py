@@ -24,4 +24,4 @@ def obstacle(host: str, port: int, seconds: float) -> str:
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)
-    return outcome[0] if outcome else f"no answer in {seconds:.0f} s"
+    return outcome[0] if outcome else f"no answer in {seconds:g} s"

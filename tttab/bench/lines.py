@@ -18,7 +18,7 @@ from typing_extensions import TypedDict
 from tttab.bench.records import Amount, Cell, Count, Machine, Record, Text
 from tttab.core import Row
 
-LARGEST = 1e100
+LARGEST = 1e150
 """Of a metric whose range has no end: its square is still a number."""
 _SLACK = 1e-6
 _RANGES: Mapping[str, tuple[float, float]] = {

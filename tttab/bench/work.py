@@ -11,12 +11,12 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tttab.arms import ARMS, Outcome, Unit
 from tttab.bench.plan import load, split_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.core import Row
 from tttab.errors import DataError, TttabError
+from tttab.evaluation.arms import ARMS, Outcome, Unit
 from tttab.text import shown
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     from tttab.cli import streams
 
     streams.open_closed()
-    sys.stderr = streams.Discreet(sys.stderr)  # type: ignore[assignment]
+    streams.clean_libraries()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
@@ -82,7 +82,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     from typer import Abort, TyperException
 
     from tttab.errors import TttabError
-    from tttab.memory import is_out_of_memory
+    from tttab.resources import is_out_of_memory
 
     match error:
         case TttabError():

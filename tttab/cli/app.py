@@ -58,7 +58,7 @@ def _root(
     ),
 ) -> None:
     """Hold the options that stand before any command, and refuse what would end in an abort."""
-    from tttab.memory import check_address_space
+    from tttab.resources import check_address_space
 
     if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(typed.words):
         check_address_space()

@@ -24,8 +24,8 @@ from tttab.text import shell_word, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tttab.arms import Outcome, Unit
     from tttab.claim import Claim
+    from tttab.evaluation.arms import Outcome, Unit
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
 LABELS = {
@@ -79,7 +79,7 @@ def run(
     request = own | asdict(adapting)
     from tttab.bundle import bundle_folder
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
@@ -116,7 +116,7 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> tuple
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
-    from tttab.arms import Progress
+    from tttab.evaluation.arms import Progress
 
     outcomes = []
     with console.progress(quiet=quiet) as bar:
@@ -137,8 +137,8 @@ def _document(
     request: dict[str, Any], unit: Unit, outcomes: list[Outcome], remarks: list[str]
 ) -> dict[str, Any]:
     """Return everything there is to know of the run as plain data."""
-    from tttab.manifest import versions
-    from tttab.memory import peak_resident_bytes
+    from tttab.bundle.manifest import versions
+    from tttab.resources import peak_resident_bytes
 
     table, split, info = unit.table, unit.split, unit.session.info
     return {
@@ -240,7 +240,7 @@ def _difference(arm: dict[str, Any], base: dict[str, Any], name: str) -> str:
 
 
 def _cost_cells(arm: dict[str, Any]) -> list[str]:
-    from tttab.memory import format_bytes
+    from tttab.resources import format_bytes
 
     cache = format_bytes(arm["cache_bytes"]) if arm["cache_bytes"] is not None else "-"
     adapt = f"{arm['seconds']['adapt']:.1f}" if arm["seconds"]["adapt"] else "-"

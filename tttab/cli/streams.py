@@ -6,14 +6,16 @@ What does not belong here: what is printed (`console`).
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import select
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from typing import Any, TextIO
 
-from tttab.text import without_secrets
+from tttab.text import shown, without_secrets
 
 _SIGNS = {"…": "...", "·": "-", "≥": ">=", "≤": "<=", "→": "->", "─": "-", "━": "-", "²": "2"}
 """How signs in our own output are written where an encoding lacks them."""
@@ -37,6 +39,27 @@ class Discreet:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+class _OneLine(logging.Formatter):
+    """Log lines as one line that drives no terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return shown(super().format(record))
+
+
+def clean_libraries() -> None:
+    """Have what libraries print on stderr, warn of and log pass `tttab.text`, for the rest of the process."""
+    sys.stderr = Discreet(sys.stderr)  # type: ignore[assignment]
+    warnings.showwarning = _warn
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_OneLine())
+
+
+def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    from tttab.cli import console
+
+    console.warn(f"{category.__name__}: {message}")
 
 
 def open_closed() -> None:
@@ -81,13 +104,13 @@ def reader_gone(error: BaseException) -> bool:
 
 
 def broken(stream: TextIO) -> bool:
-    """Tell whether the reader of a stream went away; a stream that is no file counts as broken."""
+    """Tell whether the reader of a stream went away."""
     try:
         watch = select.poll()
         watch.register(stream.fileno(), 0)
         return bool(watch.poll(0))
-    except (OSError, ValueError, AttributeError):
-        return True
+    except (OSError, ValueError, AttributeError):  # no file, or a system without poll
+        return False
 
 
 def mute_broken() -> None:

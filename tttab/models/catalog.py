@@ -23,6 +23,7 @@ from tttab.models import environment
 from tttab.models.hub import address, stated_sha256
 from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
 from tttab.network import obstacle
+from tttab.text import keep_secret, shown
 
 __all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
 
@@ -135,6 +136,7 @@ def download(model: KnownModel) -> Path:
 
     from tttab.models.checkpoint import read_checkpoint
 
+    _keep_tokens()
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     which = "classifier" if model.task == "classification" else "regressor"
@@ -209,7 +211,16 @@ def _memory() -> Path:
 
 def _reason(answer: Any) -> str:
     first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
-    return f": {first[0][:160]}" if first else ""
+    return f": {shown(first[0], 160)}" if first else ""
+
+
+def _keep_tokens() -> None:
+    """Have the tokens that a download may send cut from whatever is shown."""
+    from huggingface_hub import get_token
+    from tabpfn.browser_auth import get_cached_token
+
+    keep_secret(get_token())
+    keep_secret(get_cached_token())
 
 
 def _way_on(model: KnownModel, place: Path) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import Split
 
 if TYPE_CHECKING:
     import pandas as pd

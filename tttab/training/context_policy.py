@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import strata_of, stratified_order
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Labelled:
         return prepared, self.session.queries(prepared, x.iloc[rest], y[rest])
 
 
-class Source(Protocol):
+class ContextPolicy(Protocol):
     """Makes batches."""
 
     def batch(self, size: int) -> Batch:
@@ -137,18 +137,18 @@ class Folds:
         return [Batch(context, queries, np.arange(len(queries))) for context, queries in self._parts]
 
 
-SOURCES = {"fixed": Fixed, "redraw": Redraw, "kfold": Folds}
+CONTEXT_POLICIES = {"fixed": Fixed, "redraw": Redraw, "kfold": Folds}
 
 
-def get_source(name: str) -> Any:
+def get_context_policy(name: str) -> Any:
     """Return the class that makes batches under the name `name`.
 
     Raises:
         RequestError: there is no such split.
     """
-    if name not in SOURCES:
-        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(SOURCES)}")
-    return SOURCES[name]
+    if name not in CONTEXT_POLICIES:
+        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(CONTEXT_POLICIES)}")
+    return CONTEXT_POLICIES[name]
 
 
 def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:

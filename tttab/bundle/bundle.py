@@ -23,11 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.claim import Claim, claimed
-from tttab.core import ModelInfo, Table
-from tttab.errors import BundleError, DataError, ModelError
-from tttab.files import plain
-from tttab.manifest import (
+from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
     FORMAT,
@@ -37,7 +33,11 @@ from tttab.manifest import (
     verdict_on,
     versions,
 )
-from tttab.staging import Writer, staged
+from tttab.bundle.staging import Writer, staged
+from tttab.claim import Claim, claimed
+from tttab.core import ModelInfo, Table
+from tttab.errors import BundleError, DataError, ModelError
+from tttab.files import plain
 from tttab.text import shell_word
 
 if TYPE_CHECKING:
@@ -192,9 +192,9 @@ def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict
     """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`.
 
     Args:
-        adapted: `tttab.adapt.Adapted`.
+        adapted: `tttab.training.loop.Adapted`.
         rule: the rule's name.
-        schedule: `tttab.adapt.Schedule`.
+        schedule: `tttab.training.loop.Schedule`.
         seed: the training streams' seed.
     """
     return {

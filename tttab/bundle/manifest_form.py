@@ -17,8 +17,8 @@ Check = tuple[str, Callable[[Any], bool]]
 DEEPEST = 40
 """Levels of nesting; a manifest of ours has 6."""
 MOST_ROWS = 10**8
-LARGEST_SEED = 2**32 - 1
-"""What scikit-learn takes as a random state."""
+LARGEST_SEED = 2**63 - 1
+"""Of those that NumPy and torch both take."""
 LABEL_KINDS = {"i": int, "u": int, "b": bool, "f": (int, float), "U": str, "O": (str, int, float)}
 """NumPy's kinds of labels, and what such a label is in JSON."""
 _LABEL_TYPE = re.compile(r"[<>|=]?([iubfUO])(\d{0,7})")
