@@ -65,7 +65,7 @@ def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     inference = _inference_config(checkpoint, task, file)
     state = {name: value for name, value in checkpoint["state_dict"].items() if CRITERION not in name}
     _check_shapes(make, state)
-    with torch.random.fork_rng(devices=[]), _Unfilled():
+    with _Unfilled():
         module = make()
     module.load_state_dict(state)
     module.eval()
@@ -141,7 +141,7 @@ def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Te
     Raises:
         RuntimeError: names or shapes are others than the header's network has.
     """
-    with torch.random.fork_rng(devices=[]), _Unfilled(weightless=True):
+    with _Unfilled(weightless=True):
         network = make()
     network.load_state_dict(state, assign=True)
 
@@ -149,8 +149,8 @@ def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Te
 class _Unfilled(TorchFunctionMode):
     """While it is active, new weights on this thread are not filled: all are loaded, and filling takes time.
 
-    `weightless`: large ones have no memory either. Building all on torch's meta device would import torch's
-    compiler for the constants, which takes longer still.
+    `weightless`: large ones have no memory either, and no random number is drawn. Building all on torch's
+    meta device would import torch's compiler for the constants, which takes longer still.
     """
 
     def __init__(self, weightless: bool = False) -> None:
@@ -168,8 +168,7 @@ class _Unfilled(TorchFunctionMode):
                 return tensor
         if self._weightless and func in (torch.empty, torch.randn):
             made = torch.empty(*args, **kwargs | {"device": "meta"})
-            if made.numel() > LARGE:
-                return made
+            return made if made.numel() > LARGE else torch.zeros(made.shape, dtype=made.dtype)
         return func(*args, **kwargs)
 
 
