@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tttab.arms import Outcome, Unit
 from tttab.core import Table
 from tttab.data import load_table
+from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.evaluation.arms import Outcome, Unit
 from tttab.files import sha256_of
 from tttab.metrics import classification_metrics
 from tttab.models import open_model
-from tttab.splits import Split, SplitRequest, split_rows
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint.jsonl"
 PACKAGED = Path(__file__).parent.parent / "tttab" / "data" / "tables"

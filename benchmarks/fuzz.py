@@ -27,6 +27,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,6 +88,26 @@ def read_schema(path):
     return schema_from_dict(content)
 
 
+def read_results(path):
+    """Read a store and write it down in every form; a line that was not damaged must be used."""
+    from tttab.bench import html_report, markdown_report, read_store
+    from tttab.bench.export import bencheval_frame, rows_frame
+
+    folder = path.parent / "store"
+    folder.mkdir(exist_ok=True)
+    (folder / "cells-a.jsonl").write_bytes(path.read_bytes())
+    contents = read_store(folder)
+    whole = {line for seed in _seeds("store") for line in seed.split(b"\n")}
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line in whole and f"cells-a.jsonl:{number}" in contents.damaged:
+            raise AssertionError(f"line {number} is whole and was left out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        html_report(contents), markdown_report(contents)
+        if contents.records:
+            rows_frame(contents), bencheval_frame(contents)
+
+
 @cache
 def small_frame():
     import pandas as pd
@@ -143,6 +164,47 @@ def schema_seeds():
     return [json.dumps(schema_of(load_table(name)).to_dict()).encode() for name in ("credit-g", "titanic")]
 
 
+def store_seeds():
+    """A small benchmark, and the same rows with the oddest values that a row may have."""
+    from tttab.bench.records import Cell, Machine, Record
+    from tttab.core import Row, identity_hash
+
+    machine = Machine("CPU", 2, 4.0, "Linux", "3.11.0", {"torch": "2"})
+    odd = {"accuracy": 1.0, "log_loss": 1e150, "roc_auc": float("nan"), "of_tomorrow": -1e150}
+    seeds = []
+    for metrics, seconds, name in (
+        ({"accuracy": 0.8, "log_loss": 0.5}, 2.5, "alpha"),
+        (odd, 1e-320, "a|<b>\u202e"),
+    ):
+        lines = [machine.to_dict(), {"kind": "unavailable", "table": "away", "reason": "no network"}]
+        for arm, n, seed in (
+            ("icl@n", 50, 0),
+            ("icl@n", 200, 0),
+            ("ttt@n+k", 200, 0),
+            ("icl@n+k", 200, 0),
+            ("gbt", 200, 1),
+        ):
+            identity = {"table": name, "arm": arm, "n": n, "seed": seed}
+            row = Row(identity, arm, n, 100, metrics, {"adapt": seconds}, seconds, error="no" if seed else "")
+            at = Cell(
+                name,
+                seed,
+                n,
+                100,
+                arm,
+                identity_hash(identity),
+                "f1",
+                "m",
+                "paper k=100",
+                "full",
+                "r",
+                classes=2,
+            )
+            lines.append(Record(at, row, seconds, "2026-01-01T00:00:00+00:00", machine.id).to_dict())
+        seeds.append("\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode() + b"\n")
+    return seeds
+
+
 TARGETS = {
     "csv": Target(
         ".csv", csv_seeds, read_table,
@@ -164,6 +226,12 @@ TARGETS = {
     "schema": Target(
         ".json", schema_seeds, read_schema,
         (b"[", b"{", b"]", b"}", b'"', b"null", b"NaN", b"1e999", b'"kind":', b'"pickle"', b"-1", b"\\ud800"),
+    ),
+    "store": Target(
+        ".jsonl", store_seeds, read_results,
+        (b"[", b"{", b"]", b"}", b'"', b":", b",", b"\n", b"null", b"true", b"NaN", b"1e999", b"1e-320",
+         b"-1", b"0", b"9" * 30, b'{"a": 1}', b"[1]", b'"x"', b"\\ud800", b"\\u0000", b"\\u202e", b"<script>",
+         b'"kind":"row"'),
     ),
 }  # fmt: skip
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from tttab.files import write_text_atomically
-from tttab.memory import peak_resident_bytes
+from tttab.resources import peak_resident_bytes
 from tttab.theory.linear_all import ALPHAS, GAMMAS
 from tttab.theory.linear_experiments import Setting, phase
 from tttab.theory.linear_isotropic import Isotropic, fixed_step

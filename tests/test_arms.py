@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tttab.adapt import Schedule
-from tttab.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
+from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
-from tttab.splits import SplitRequest, split_rows
+from tttab.evaluation.arms import ARMS, Outcome, Progress, Unit
+from tttab.training.config import Schedule
 
 
 @pytest.fixture(scope="module")

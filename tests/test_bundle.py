@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tttab.bundle import Bundle, load_bundle, save_bundle
+from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.errors import BundleError
 from tttab.files import sha256_of
-from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
 FRESH_PROCESS = """
 import sys, numpy, pandas, torch

@@ -19,6 +19,22 @@ if TYPE_CHECKING:
     import torch
 
 Task = Literal["classification", "regression"]
+Kind = Literal["number", "level", "date", "duration", "boolean", "empty"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table is: how its cells become values, in this table and in later rows."""
+
+    name: str
+    kind: Kind
+    """`level`: one of several texts. `empty`: all cells are missing, so nothing can be known of it."""
+    levels: tuple[str, ...] = ()
+    """The texts that a level or boolean column held, sorted; empty for the others."""
+    format: str = ""
+    """How texts are written: numbers by an example (`1.234,5%`), dates as in `strftime`; plain if empty."""
+    missing: tuple[str, ...] = ()
+    """Texts that stand for a missing cell in this column, besides those that do everywhere."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,8 @@ class Table:
     name: str
     task: Task
     x: pd.DataFrame
-    """The features. float64 columns are numeric (NaN: missing), `category` columns hold strings."""
+    """The features. float64 columns are numeric (NaN: missing; dates are days since 1970-01-01, durations
+    days), `category` columns hold strings."""
     y: np.ndarray
     """Classification: int64 codes into `classes`, shape (rows,). Regression: float64 values."""
     classes: tuple[str, ...]
@@ -44,12 +61,19 @@ class Table:
     """What the loader decided on its own (target guessed, columns dropped), a sentence each."""
     official_split: tuple[np.ndarray, np.ndarray] | None = None
     """(train rows, test rows) where an OpenML task prescribes them."""
-    dates: tuple[str, ...] = ()
-    """The columns of x that were dates: they hold days since 1970-01-01."""
+    columns: tuple[Column, ...] = ()
+    """What each column of x was, in its order; empty for a table that was made from values."""
+    label: Column | None = None
+    """What the target column was; None as above."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.y)
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """The columns of x that were dates."""
+        return tuple(column.name for column in self.columns if column.kind == "date")
 
 
 @dataclass(frozen=True)
@@ -73,6 +97,8 @@ class Context(Protocol):
     n: int
     x: pd.DataFrame
     y: np.ndarray
+    constant: float | None
+    """Regression: the one target of all rows; None where they differ."""
 
 
 class Queries(Protocol):
@@ -167,8 +193,7 @@ class Row:
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
     """Return the SHA-256 of `identity` in canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(identity).encode()).hexdigest()
 
 
 def row_from_dict(data: Mapping[str, Any]) -> Row:
@@ -185,3 +210,4 @@ def _plain(value: Any) -> Any:
 
 
 _ROW_FIELDS = tuple(Row.__dataclass_fields__)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -1,6 +1,6 @@
-"""Writing files so that a crash, a full disk or Ctrl-C leaves the old file whole, and hashing them.
+"""Writing files so that a crash, a full disk or Ctrl-C leaves the old file whole, hashing them, and switches.
 
-What does not belong here: any knowledge of what the files hold.
+What does not belong here: any knowledge of what the files hold or what a switch does.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from typing import Any
 
 from tttab.errors import RequestError
 from tttab.text import decoded
+
+SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True}
+SWITCH_WORDS |= {"": False, "0": False, "false": False, "no": False, "off": False}
 
 PART = ".tttab-part-"
 """How the name of a file or folder begins that is still being written."""
@@ -152,6 +155,20 @@ def cache_folder() -> Path:
     except OSError:
         return _private_folder(Path(tempfile.gettempdir()) / f"tttab-{os.getuid()}")
     return folder
+
+
+def switch(name: str) -> bool:
+    """Tell whether the environment variable `name` is on; one that is not set is off.
+
+    Raises:
+        RequestError: it holds no word for on (1, true, yes, on) or off (0, false, no, off, nothing).
+    """
+    word = os.environ.get(name, "")
+    if (on := SWITCH_WORDS.get(word.strip().lower())) is None:
+        raise RequestError(
+            f"the environment variable {name} is {word!r}, neither on nor off", f"export {name}=1"
+        )
+    return on
 
 
 def plain(value: Any) -> Any:

@@ -68,7 +68,7 @@ def test_show_says_what_was_decided_and_what_does_not_fit(tttab, tmp_path):
         (["show", "spambse"], "nearest known name is 'spambase'", "tttab data show spambase"),
         (["show", "44"], "data set 44 is not in OpenML's cache", "tttab data list --local"),
         (["show", "none.csv"], "there is no file none.csv", "ls"),
-        (["show", "credit-g", "--target", "clas"], "the nearest is 'class'", "--target 'class'"),
+        (["show", "credit-g", "--target", "clas"], "the nearest is 'class'", "--target class"),
         (["list", "--suite", "cor"], "there is no suite 'cor'", "--suite core"),
         (["get"], "nothing to get", "tttab data get --suite core"),
         (["check", "none.yaml"], "none.yaml cannot be read", "tttab data check"),

@@ -9,7 +9,6 @@ import pytest
 import torch
 from test_linear_law import general_problem
 
-from tttab import optimisers
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.theory import linear_experiments as experiments
 from tttab.theory import linear_isotropic as isotropic
@@ -22,6 +21,7 @@ from tttab.theory.linear_paths import banded, dense
 from tttab.theory.linear_random import Draws, Machine
 from tttab.theory.linear_step_size import TRIAL_SIZES, step_size
 from tttab.theory.linear_steps import steps
+from tttab.training import optimizers as optimisers
 
 CPU = Machine()
 NOISY = Isotropic.pretrained(8, 6, 5, 0.3, 0.7)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from html import escape
 from statistics import median
 
 from tttab.bench.charts import cost_chart, curve_charts, effective_chart, trade_chart
@@ -16,6 +15,8 @@ from tttab.bench.summary import Overall, Summary, summaries
 from tttab.bench.tables import NAMES, count_text, report_tables, store_tables
 from tttab.report import to_html, to_markdown
 from tttab.report.page import charts, legend, page, tiles
+from tttab.text import html_text as escape
+from tttab.text import markdown_text
 
 TITLE = "Context reduction by test-time training"
 LEAD = (
@@ -40,7 +41,7 @@ def markdown_report(contents: Contents) -> str:
     """Return the whole report as Markdown, tables only."""
     parts = [f"# {TITLE}\n", LEAD + "\n"]
     for summary in summaries(contents):
-        parts += [f"## {summary.group.title}\n", *map(to_markdown, report_tables(summary))]
+        parts += [f"## {markdown_text(summary.group.title)}\n", *map(to_markdown, report_tables(summary))]
     return "\n".join([*parts, "## The store\n", *map(to_markdown, store_tables(contents))])
 
 

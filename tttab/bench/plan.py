@@ -14,15 +14,15 @@ from itertools import groupby
 from statistics import median
 from types import SimpleNamespace
 
-from tttab.arms import ARMS, Unit
 from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Place
 from tttab.core import Table, identity_hash
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
+from tttab.evaluation.arms import ARMS, Unit
 from tttab.files import sha256_of
-from tttab.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tttab.arms import ARMS, Outcome, Unit
 from tttab.bench.plan import load, split_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.core import Row
-from tttab.errors import DataError
+from tttab.errors import DataError, TttabError
+from tttab.evaluation.arms import ARMS, Outcome, Unit
+from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.models.session import TabPFNSession
@@ -53,9 +54,8 @@ def run_unit(
 
 def failed_record(cell: Cell, error: BaseException, wall_seconds: float = 0.0) -> Record:
     """Return the record of a cell that ended in `error`; its identity is the planned key alone."""
-    reason = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
-    text = " ".join(reason.split())[:300]
-    row = Row({}, cell.arm, cell.n, cell.k, metrics={}, error=text)
+    reason = error.message if isinstance(error, TttabError) else f"{type(error).__name__}: {error}"
+    row = Row({}, cell.arm, cell.n, cell.k, metrics={}, error=shown(" ".join(reason.split()), 300))
     return Record(cell, row, wall_seconds, _now(), this_machine().id)
 
 

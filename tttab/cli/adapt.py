@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tttab.adapt import Adapted
-    from tttab.arms import Unit
     from tttab.bundle import Bundle
+    from tttab.evaluation.arms import Unit
+    from tttab.training.loop import Adapted
 
 
 def register(app: typer.Typer) -> None:
@@ -87,8 +87,8 @@ def _division(unit: Unit) -> str:
 
 
 def _adapt(unit: Unit, quiet: bool) -> Adapted:
-    from tttab.adapt import Adaptation
     from tttab.rules import get_rule
+    from tttab.training.loop import Adaptation
 
     with console.waiting("preparing the context", quiet=quiet):
         context = unit.context
@@ -113,7 +113,7 @@ def _bundle(unit: Unit, adapted: Adapted) -> Bundle:
     """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
     from tttab.bundle import Bundle, adaptation_record, table_record
     from tttab.data import schema_of
-    from tttab.splits import hold_out
+    from tttab.data.splits import hold_out
 
     x, y = unit.rows("queries")
     _, held = hold_out(y, unit.schedule.held_out, unit.seed, classes=len(unit.table.classes))
@@ -143,7 +143,7 @@ def _before_and_after(unit: Unit, adapted: Adapted, x: pd.DataFrame, y: np.ndarr
 
 
 def _print(out: Path, unit: Unit, bundle: Bundle, remarks: list[str], as_json: bool) -> None:
-    from tttab.manifest import read_manifest
+    from tttab.bundle.manifest import read_manifest
 
     if as_json:
         console.print_json({"out": out, "manifest": read_manifest(out), "warnings": remarks})

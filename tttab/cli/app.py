@@ -21,7 +21,11 @@ from tttab.cli import (
     run_command,
     theory_index,
     theory_linear,
+    typed,
 )
+
+WITH_MODELS = ("run", "adapt", "predict", "bench", "pretrain", "theory")
+"""The commands that load torch."""
 
 app = typer.Typer(
     name="tttab",
@@ -48,11 +52,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
     ),
 ) -> None:
-    """Hold the options that stand before any command."""
+    """Hold the options that stand before any command, and refuse what would end in an abort."""
+    from tttab.resources import check_address_space
+
+    if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(typed.words):
+        check_address_space()
 
 
 run_command.register(app)

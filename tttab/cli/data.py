@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import console
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -136,7 +137,9 @@ def get_data(
         console.print_table(head, [list(row.values()) for row in rows], left=("dataset", "source", "problem"))
     failed = [row["dataset"] for row in rows if row["problem"]]
     if failed:
-        raise BadAnswer(f"{len(failed)} of {len(rows)} failed", f"tttab data get {' '.join(failed)}")
+        raise BadAnswer(
+            f"{len(failed)} of {len(rows)} failed", f"tttab data get {' '.join(map(shell_word, failed))}"
+        )
 
 
 @data.command("check")

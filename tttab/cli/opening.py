@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tttab.cli import console
+from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.adapt import Adapted, Schedule
-    from tttab.arms import Unit
     from tttab.core import Table
+    from tttab.evaluation.arms import Unit
+    from tttab.training.config import Schedule
+    from tttab.training.loop import Adapted
 
 
 def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> Unit:
@@ -29,30 +31,37 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
     Raises:
         TttabError: a request that does not fit; nothing has been written.
     """
-    from tttab.contexts import check_choice, choose_context
-    from tttab.memory import parse_bytes
+    from tttab.cli.options import columns_of, task_of
+    from tttab.data.context_selection import check_choice, choose_context
+    from tttab.data.splits import SplitRequest, split_rows
+    from tttab.errors import RequestError
+    from tttab.resources import parse_bytes
     from tttab.rules import get_rule
-    from tttab.splits import SplitRequest, split_rows
 
     budget = parse_bytes(request["max_memory"])
     schedule = _schedule(request)
     get_rule(request["rule"])
     check_choice(request["context"])
+    columns, task = columns_of(request["column"]), task_of(request["regression"])
+    if request["seed"] < 0:
+        raise RequestError(f"the seed must be at least 0, got {request['seed']}", "--seed 0")
+    if request["task"] is not None and task is not None:
+        raise RequestError("an OpenML task says itself what it is", f"leave out --{task}")
     sizes = SplitRequest(request["n"], request["k"], request["test_size"], strict=request["strict"])
     sizes.check()
 
     import numpy as np
 
-    from tttab.arms import Unit
     from tttab.data import load_table, load_task
     from tttab.data.narrow import keep_classes, keep_features
+    from tttab.evaluation.arms import Unit
     from tttab.models import open_model
 
     with console.waiting("loading the table", quiet=quiet):
         if request["task"] is None:
-            table = load_table(request["dataset"], target=request["target"])
+            table = load_table(request["dataset"], target=request["target"], task=task, columns=columns)
         else:
-            table = load_task(request["task"], request["fold"])
+            table = load_task(request["task"], request["fold"], columns=columns)
     if request["top_classes"] is not None:
         table = keep_classes(table, request["top_classes"])
     everything = np.arange(len(table)), np.arange(0)
@@ -78,11 +87,12 @@ def open_unit(request: Mapping[str, Any], quiet: bool, *, test: bool = True) -> 
 
 
 def _schedule(request: Mapping[str, Any]) -> Schedule:
-    from tttab.adapt import Schedule
+    from tttab.training.config import Schedule
+    from tttab.training.loop import check_schedule
 
     names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
     schedule = Schedule(**{name: request[name] for name in names})
-    schedule.check()
+    check_schedule(schedule)
     return schedule
 
 
@@ -134,4 +144,4 @@ def told(caught: list[warnings.WarningMessage]) -> list[str]:
     ours = [
         w for w in caught if not issubclass(w.category, DeprecationWarning | FutureWarning | ImportWarning)
     ]
-    return [" ".join(str(warning.message).split())[:200] for warning in ours]
+    return [shown(warning.message, 200) for warning in ours]

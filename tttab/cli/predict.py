@@ -19,7 +19,7 @@ import typer
 
 from tttab.cli import console
 from tttab.cli.ending import ended_cleanly
-from tttab.text import shell_word, shown
+from tttab.text import shell_word, shown, visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,7 +56,7 @@ def predict(
     """
     from tttab.bundle import load_bundle
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet = quiet or as_json
     bundle, rows, out = home_path(bundle), home_path(rows), out and home_path(out)
@@ -99,7 +99,7 @@ class Served:
         """Cells per column that hold a text the table never had; they count as missing."""
         self.predicted: Counter[str] = Counter()
         """Rows per predicted class."""
-        self.extra: list[str] = []
+        self.extra: tuple[str, ...] = ()
         """Columns that the table did not have; they are left out."""
         self._pieces = self._checked_pieces()
         first = next(self._pieces, None)
@@ -123,15 +123,11 @@ class Served:
 
         schema = self.schema
         for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
-            x = schema.apply(piece.frame)
-            known = {schema.target, *x.columns}
-            self.extra = [str(name) for name in piece.frame.columns if str(name) not in known]
-            for column in schema.columns:
-                if column.kind == "category":
-                    unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
-                    self.unseen.update({column.name: unseen} if unseen else {})
-            if len(x):
-                yield x, piece.done
+            read = schema.read(piece.frame)
+            self.extra = read.extra
+            self.unseen.update(read.unseen)
+            if len(read.x):
+                yield read.x, piece.done
 
     def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
@@ -152,9 +148,9 @@ class Served:
 
 def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
     """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
+    from tttab.bundle.manifest import AGAIN, read_manifest
     from tttab.data.schema import schema_from_dict
     from tttab.errors import BundleError, DataError
-    from tttab.manifest import AGAIN, read_manifest
 
     manifest = read_manifest(bundle)
     if out is not None:
@@ -193,7 +189,8 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
     from tttab.files import atomic_path
 
     if out is None:
-        yield _json_lines if as_json else _TextWriter(sys.stdout, "\t").write
+        lines = _TextWriter(sys.stdout, "\t")
+        yield _json_lines if as_json else lambda frame: lines.write(_visible(frame))
         return
     with atomic_path(out) as part, _WRITERS[out.suffix.lower()](part) as write:
         yield write
@@ -202,6 +199,12 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
 def _json_lines(frame: pd.DataFrame) -> None:
     for row in frame.to_dict("records"):
         console.print_json_line(row)
+
+
+def _visible(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions whose class names drive no terminal."""
+    texts = frame.select_dtypes(exclude="number")
+    return frame.assign(**{name: texts[name].map(visible) for name in texts}).rename(columns=visible)
 
 
 class _TextWriter:
@@ -247,6 +250,8 @@ def _parquet_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
 
 
 def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
+    from tttab.data.schema import unseen_remark
+
     if as_json and out is not None:
         console.print_json({
             "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
@@ -257,9 +262,7 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
             f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
         )
     for name, count in served.unseen.items():
-        console.warn(
-            f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
-        )
+        console.warn(unseen_remark(name, count))
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
     speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
     parts = [

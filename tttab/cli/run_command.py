@@ -24,8 +24,8 @@ from tttab.text import shell_word, shown
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tttab.arms import Outcome, Unit
     from tttab.claim import Claim
+    from tttab.evaluation.arms import Outcome, Unit
 
 ARMS = ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
 LABELS = {
@@ -79,7 +79,7 @@ def run(
     request = own | asdict(adapting)
     from tttab.bundle import bundle_folder
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
@@ -116,7 +116,7 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> tuple
 
 
 def _run_arms(unit: Unit, quiet: bool) -> list[Outcome]:
-    from tttab.arms import Progress
+    from tttab.evaluation.arms import Progress
 
     outcomes = []
     with console.progress(quiet=quiet) as bar:
@@ -137,8 +137,8 @@ def _document(
     request: dict[str, Any], unit: Unit, outcomes: list[Outcome], remarks: list[str]
 ) -> dict[str, Any]:
     """Return everything there is to know of the run as plain data."""
-    from tttab.manifest import versions
-    from tttab.memory import peak_resident_bytes
+    from tttab.bundle.manifest import versions
+    from tttab.resources import peak_resident_bytes
 
     table, split, info = unit.table, unit.split, unit.session.info
     return {
@@ -204,8 +204,9 @@ def _print(document: dict[str, Any], as_json: bool, remarks: list[str]) -> None:
         console.warn(remark)
     data = document["dataset"]
     title = f"{data['name']}: {document['split']['test']} test rows; differences to icl@n below each figure"
-    columns, rows = _table(document["arms"], stacked=console.stdout().is_terminal)
-    console.print_table(columns, rows, title=title, left=("arm",))
+    stacked = console.stdout().is_terminal
+    columns, rows = _table(document["arms"], stacked=stacked)
+    console.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
     console.conclude(_verdict(document))
 
 
@@ -239,7 +240,7 @@ def _difference(arm: dict[str, Any], base: dict[str, Any], name: str) -> str:
 
 
 def _cost_cells(arm: dict[str, Any]) -> list[str]:
-    from tttab.memory import format_bytes
+    from tttab.resources import format_bytes
 
     cache = format_bytes(arm["cache_bytes"]) if arm["cache_bytes"] is not None else "-"
     adapt = f"{arm['seconds']['adapt']:.1f}" if arm["seconds"]["adapt"] else "-"
@@ -251,7 +252,8 @@ def _verdict(document: dict[str, Any]) -> str:
     icl, ttt, full = document["arms"][:3]
     n, k = document["split"]["n"], document["split"]["k"]
     if ttt["accepted"] is None:
-        return f"The rule `none` trains nothing: both arms are plain in-context learning with {n} rows."
+        why = ttt["stopped"] or "the rule `none` trains nothing"
+        return f"Nothing was trained: {why}. Both arms are plain in-context learning with {n} rows."
     if not ttt["accepted"]:
         why = refusal(ttt) or f"no step beat them on the held-out part of the {k} rows"
         return (

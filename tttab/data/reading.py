@@ -29,6 +29,8 @@ class RawFrame:
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     """What was guessed while reading, a sentence each."""
+    decimal: str = "."
+    """The file's decimal mark. Where it is a comma every column holds texts."""
 
 
 def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = ()) -> RawFrame:

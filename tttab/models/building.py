@@ -17,9 +17,10 @@ from torch.overrides import TorchFunctionMode
 from tttab.core import Task
 from tttab.errors import ModelError
 from tttab.models import environment
-from tttab.models.checkpoint import CRITERION, check_finite
+from tttab.models.checkpoint import CRITERION, check_weights
 from tttab.models.network import Weights
-from tttab.models.ranges import check_ranges, is_plain
+from tttab.models.ranges import BLOCKS, RANGES, check_ranges, is_plain
+from tttab.text import shown
 
 OLD_NAMES = {"CONSTANT_FEATURE_COUNT": "FEATURE_SUBSAMPLING_CONSTANT_FEATURE_COUNT"}
 """tabpfn's earlier names of entries of the inference configuration."""
@@ -37,7 +38,7 @@ def build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
 
     Raises:
         ModelError: the header is out of range or tells of another network than its weights, or the weights
-            are not finite.
+            are no numbers.
     """
     environment.prepare()
     try:
@@ -45,10 +46,18 @@ def build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     except ModelError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"{file} does not hold a {task} model that tabpfn can build: {reason}", "--model auto"
+            f"{file} does not hold a {task} model that tabpfn can build: {_reason(error)}", "--model auto"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return shown(f"{'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}", 160)
+    return shown(error, 160)
 
 
 def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
@@ -56,11 +65,11 @@ def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     inference = _inference_config(checkpoint, task, file)
     state = {name: value for name, value in checkpoint["state_dict"].items() if CRITERION not in name}
     _check_shapes(make, state)
-    with torch.random.fork_rng(devices=[]), _Unfilled():
+    with _Unfilled():
         module = make()
     module.load_state_dict(state)
     module.eval()
-    check_finite(module.state_dict(), file)
+    check_weights(module.state_dict(), file)
     return Weights(module, config, inference, _criterion(checkpoint, module, config, task, file))
 
 
@@ -83,6 +92,12 @@ def _architecture(checkpoint: dict[str, Any], file: str) -> tuple[Callable[[], t
     if any(field.name in written and field.name not in plain for field in dataclasses.fields(config)):
         raise ModelError(f"the header of {file} holds something else than plain data", "--model auto")
     check_ranges(config, file)
+    blocks = sum(getattr(config, field, 0) for field, bounds in RANGES.items() if bounds is BLOCKS)
+    if blocks > len(checkpoint["state_dict"]):
+        raise ModelError(
+            f"{file} tells of {blocks} blocks and holds {len(checkpoint['state_dict'])} tensors",
+            "--model auto",
+        )
     return lambda: architecture.get_architecture(config), config
 
 
@@ -121,35 +136,44 @@ def _check_transforms(config: Any, file: str) -> None:
 
 
 def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Tensor]) -> None:
-    """Load the tensors' shapes into a network without memory; tabpfn knows their older names.
+    """Put the tensors in the place of the weights of a network that has none; tabpfn knows their older names.
 
     Raises:
         RuntimeError: names or shapes are others than the header's network has.
     """
-    with torch.device("meta"), _Unfilled():
+    with _Unfilled(weightless=True):
         network = make()
-    network.load_state_dict({name: value.to("meta") for name, value in state.items()})
+    network.load_state_dict(state, assign=True)
 
 
 class _Unfilled(TorchFunctionMode):
-    """While it is active on this thread, new weights are not filled with random numbers.
+    """While it is active, new weights on this thread are not filled: all are loaded, and filling takes time.
 
-    All of them are loaded anyway; filling takes seconds, and on the meta device it imports torch's compiler.
+    `weightless`: large ones have no memory either, and no random number is drawn. Building all on torch's
+    meta device would import torch's compiler for the constants, which takes longer still.
     """
+
+    def __init__(self, weightless: bool = False) -> None:
+        super().__init__()
+        self._weightless = weightless
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Return the tensor as it is where `func` would fill it."""
+        """Leave a weight that `func` would fill as it is, and make a large new tensor without memory."""
         kwargs = kwargs or {}
-        tensor = args[0] if args else kwargs.get("tensor")
-        if func in FILLS and (isinstance(tensor, torch.nn.Parameter) or tensor.device.type == "meta"):
-            return tensor
-        if func is torch.randn and torch.get_default_device().type == "meta":
-            return torch.empty(*args, **kwargs)
+        if func in FILLS:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta or isinstance(tensor, torch.nn.Parameter):
+                return tensor
+        if self._weightless and func in (torch.empty, torch.randn):
+            made = torch.empty(*args, **kwargs | {"device": "meta"})
+            return made if made.numel() > LARGE else torch.zeros(made.shape, dtype=made.dtype)
         return func(*args, **kwargs)
 
 
+LARGE = 2**20
+"""Elements, from which a network whose shapes are checked gets no memory."""
 FILLS = frozenset(
     {
         torch.nn.init.normal_,
@@ -157,6 +181,8 @@ FILLS = frozenset(
         torch.nn.init.kaiming_uniform_,
         torch.Tensor.normal_,
         torch.Tensor.uniform_,
+        torch.Tensor.fill_,
+        torch.Tensor.zero_,
     }
 )
 

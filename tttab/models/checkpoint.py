@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -33,6 +34,8 @@ LARGEST_FILE = 4 * 1024**3
 """Bytes. The largest network that the installed tabpfn builds by itself takes 0.9 GB."""
 LARGEST_HEADER = 4 * 1024**2
 """Bytes of JSON or of a pickle's instructions; what tttab and tabpfn write takes some 0.2 MB."""
+LARGEST_WEIGHT = 1e6
+"""Far beyond it products of two layers overflow float32, all answers are NaN; trained ones stay below 1e3."""
 SPARE = 2
 """The tensors of a file may take this many times its bytes: those of an archive may share storage."""
 
@@ -72,17 +75,18 @@ def read_checkpoint(path: str | os.PathLike[str], expected_sha256: str | None = 
     return {**checkpoint, "sha256": digest}
 
 
-def check_finite(state: dict[str, torch.Tensor], file: str) -> None:
-    """Refuse NaN and infinite weights; `file` is the file's name, for the message.
+def check_weights(state: dict[str, torch.Tensor], file: str) -> None:
+    """Refuse weights that are no numbers or beyond `LARGEST_WEIGHT`; `file`: its name, for the message.
 
     Raises:
         ModelError: there is one.
     """
-    import torch
 
     for name, value in state.items():
-        if not torch.isfinite(value).all():
-            raise ModelError(f"the weights in {file} are not all finite numbers: {name}", "--model auto")
+        if not (value.abs() <= LARGEST_WEIGHT).all():
+            raise ModelError(
+                f"the weights in {file} are not all numbers up to {LARGEST_WEIGHT:g}: {name}", "--model auto"
+            )
 
 
 def write_checkpoint(
@@ -192,9 +196,10 @@ def _read_torch(data: bytes) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    other = _OTHER_OBJECT.search(str(error))
-    if other:
-        return f"it holds {other[1]}, which is neither a tensor nor plain data and is never loaded"
+    if isinstance(error, pickle.UnpicklingError):
+        other = _OTHER_OBJECT.search(str(error))
+        what = other[1] if other else "something"
+        return f"it holds {what}, which is neither a tensor nor plain data and is never loaded"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
@@ -222,6 +227,7 @@ def _check_form(checkpoint: Any, name: str, size: int) -> None:
         and value.layout is torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and not value.is_complex()
         for value in state
     )
     if not dense or sum(value.numel() * value.element_size() for value in state) > SPARE * size:

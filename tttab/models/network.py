@@ -32,6 +32,7 @@ from tttab.models.prepared import (
 )
 from tttab.models.shared import face_of
 from tttab.seeding import stream_seed
+from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -173,7 +174,7 @@ class OpenedModel(Passes):
             raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
         x = drop_unused_categories(x)
         module = face_of(self.module)
-        estimator = self._estimator("fit_preprocessors", module).fit(x, y)
+        estimator = self._fitted(module, x, y)
         prepared = PreparedContext(x, y, classes, estimator, module)
         # One row is enough to record how the context enters the network.
         calls, members = self._record(prepared, x.iloc[:1])
@@ -212,6 +213,15 @@ class OpenedModel(Passes):
             state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
         write_checkpoint(path, state, config, inference, belongs | (extra or {}))
+
+    def _fitted(self, module: torch.nn.Module, x: pd.DataFrame, y: np.ndarray) -> Any:
+        try:
+            return self._estimator("fit_preprocessors", module).fit(x, y)
+        except ValueError as error:
+            reason = shown(error, 160)
+            raise ModelError(
+                f"{self.info.name} cannot take this context: {reason}", f"--n {2 * len(y)}, or --model auto"
+            ) from error
 
     def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         yield from self.module.named_parameters()

@@ -77,6 +77,8 @@ class PreparedContext:
     recorded, its weights are never read."""
     calls: list[Call] = field(default_factory=list)
     members: list[Member] = field(default_factory=list)
+    constant: float | None = None
+    """Regression: the one target of all context rows, which is what is predicted; None where they differ."""
     groups: list[list[int]] = field(default_factory=list)
     """Which recorded calls each prepared call holds: calls of one shape share a forward pass."""
     lock: ContextLock = field(default_factory=ContextLock, repr=False, compare=False)

@@ -12,24 +12,24 @@ from typing import Any
 
 from tttab.errors import ModelError
 
-SIZE, COUNT, LAYERS = (1, 65_536), (0, 1e9), (1, 256)
+SIZE, COUNT, BLOCKS = (1, 65_536), (0, 1e9), (1, 256)
 RANGES: dict[str, tuple[float, float]] = {
     # Architecture, every version: sizes. The weights must have them too.
     "max_num_classes": (-1, 65_536),
     "num_buckets": (-1, 65_536),
     "emsize": SIZE,
-    "nlayers": LAYERS,
+    "nlayers": BLOCKS,
     "nhead": (1, 1024),
     "features_per_group": (1, 1024),
     "seed": (0, 2**63 - 1),
     "num_thinking_rows": (0, 65_536),
     "encoder_mlp_hidden_dim": SIZE,
     "embed_dim": SIZE,
-    "dist_embed_num_blocks": LAYERS,
+    "dist_embed_num_blocks": BLOCKS,
     "dist_embed_num_heads": (1, 1024),
     "dist_embed_num_inducing_points": SIZE,
-    "feature_group_size": (1, 1024),
-    "feat_agg_num_blocks": LAYERS,
+    "feature_group_size": (1, 64),
+    "feat_agg_num_blocks": BLOCKS,
     "feat_agg_num_heads": (1, 1024),
     "feat_agg_num_cls_tokens": (1, 1024),
     "icl_num_heads": (1, 1024),
@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "decoder_num_heads": (1, 1024),
     "ff_factor": (1, 1024),
     "softmax_scaling_mlp_hidden_dim": SIZE,
-    "fourier_encoding_num_frequencies": SIZE,
+    "fourier_encoding_num_frequencies": (1, 1024),
     "cell_ecdf_num_frequencies": SIZE,
     # Architecture: how it computes. No weight shows them.
     "feat_agg_rope_base": (1.0, 1e12),
@@ -62,7 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "MIN_CARDINALITY_FOR_TEXT": COUNT,
     "TEXT_N_COMPONENTS": (1, 1000),
     "POLYNOMIAL_FEATURES": (1, 1000),
-    "SUBSAMPLE_SAMPLES": (1, 1e9),
+    "SUBSAMPLE_SAMPLES": (1000, 1e9),  # a limit; fewer or a share would choose context rows behind our back
     "FEATURE_SUBSAMPLING_CONSTANT_FEATURE_COUNT": COUNT,
     "FEATURE_SUBSAMPLING_IMPORTANCE_TOP_K_COUNT": (1, 1e9),
     "MAX_NUMBER_OF_CLASSES": (1, 1e9),
@@ -70,12 +70,14 @@ RANGES: dict[str, tuple[float, float]] = {
     "MAX_NUMBER_OF_SAMPLES": (1, 1e9),
     "MAX_CPU_SAMPLES": (1, 1e9),
     # One feature transform.
-    "max_features_per_estimator": (1, 1e9),
+    "max_features_per_estimator": (10, 1e9),
     "max_onehot_cardinality": (1, 1e9),
 }
 """Smallest and largest value, both allowed."""
-SHARES = ("SUBSAMPLE_SAMPLES", "FEATURE_SUBSAMPLING_IMPORTANCE_TOP_K_COUNT")
-"""Fields whose whole numbers are counts and whose fractions are shares of all, above 0 and below 1."""
+SHARES = ("FEATURE_SUBSAMPLING_IMPORTANCE_TOP_K_COUNT",)
+"""Fields whose whole numbers are counts and whose fractions are shares of all, above 0 and up to 1."""
+ONLY_OFF = ("differentiable",)
+"""Switches of tabpfn's own training, with which it cannot serve a table."""
 LENGTHS = {"PREPROCESS_TRANSFORMS": (1, 64), "REGRESSION_Y_PREPROCESS_TRANSFORMS": (1, 64)}
 """How many entries a list may have; no other field may be a list, what tabpfn takes there being rows."""
 UNKNOWN = (-1e12, 1e12)
@@ -126,10 +128,12 @@ def _check(name: str, value: Any, file: str) -> None:
             raise ModelError(f"{file} lists {len(value):,} values for {name}; {allowed}", "--model auto")
         for item in value:
             _check(name, item, file)
+    elif name in ONLY_OFF and value:
+        raise ModelError(f"{file} turns {name} on, which serves no table", "--model auto")
     elif isinstance(value, int | float) and not isinstance(value, bool):
         low, high = RANGES.get(name, UNKNOWN)
         if name in SHARES and isinstance(value, float):
-            low, high = 1e-9, 1 - 1e-9
+            low, high = 1e-9, 1.0
         if not low <= value <= high:
             raise ModelError(
                 f"{file} sets {name} to {value}; it goes from {low:g} to {high:g}", "--model auto"

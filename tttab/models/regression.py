@@ -59,8 +59,24 @@ class TabPFNRegressionSession(OpenedModel):
             parts += [self._bars(outputs[:, place], m) for m, place in self._members_of(context, which)]
         return torch.stack(parts).mean(dim=0).log()
 
-    def serve(self, context: PreparedContext) -> RegressionServer:
+    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
+        """Fit the preprocessing on the context rows; of equal targets nothing is fitted.
+
+        Raises:
+            SplitError: there is one row only, or all features are constant.
+            ModelError: the table is beyond the model's limits.
+        """
+        if len(y) < 2:
+            raise SplitError("a context of one row tells nothing of how targets differ", "--n 2")
+        if np.ptp(y) > 0:
+            return super().context(x, y, classes)
+        self.check_fits(classes, x.shape[1], len(y))
+        return PreparedContext(x, y, classes, None, self.module, constant=float(y[0]))
+
+    def serve(self, context: PreparedContext) -> RegressionServer | ConstantServer:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
+        if context.constant is not None:
+            return ConstantServer(context.constant)
         module = copy.deepcopy(self.module).requires_grad_(False)
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return RegressionServer(fitted, context.x, self.architecture)
@@ -106,9 +122,7 @@ class TabPFNRegressionSession(OpenedModel):
         return members
 
     def _check_labels(self, y: np.ndarray, classes: int) -> None:
-        """Refuse a context whose targets are all equal: tabpfn would answer without the network."""
-        if len(y) < 2 or np.ptp(y) == 0:
-            raise SplitError("all targets of the context are equal", f"--n {2 * len(y)}")
+        """Targets of any value can serve."""
 
     def _labels(self, y: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.asarray(y, dtype=np.float64), device=self.device)
@@ -147,6 +161,28 @@ class RegressionServer(Server):
             parts.append((full["mean"], *_density_scores(full["criterion"], full["logits"], targets)))
         mean, nll, crps = (np.concatenate(part) for part in zip(*parts, strict=True))
         return {"mean": mean, "nll": nll, "crps": crps}
+
+
+class ConstantServer:
+    """What a context of equal targets tells: their value, for every row."""
+
+    cache_bytes = 0
+    """Nothing is kept but the value."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def predict(self, x: pd.DataFrame) -> np.ndarray:
+        """Return the value for every row, shape (rows,)."""
+        return np.full(len(x), self._value)
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float] = QUANTILES) -> np.ndarray:
+        """Return the value for every row and quantile, shape (rows, quantiles)."""
+        return np.full((len(x), len(quantiles)), self._value)
+
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return rmse, mae, r2 and crps; a single value has no density, so there is no nll."""
+        return regression_metrics(y, predicted, crps=np.abs(y - predicted))
 
 
 @contextmanager

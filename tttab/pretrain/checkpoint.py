@@ -13,7 +13,7 @@ import torch
 
 from tttab.errors import ModelError
 from tttab.files import atomic_path
-from tttab.models.checkpoint import CRITERION, check_finite, read_checkpoint, write_checkpoint
+from tttab.models.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
@@ -88,14 +88,14 @@ def load_weights(network: torch.nn.Module, path: Path) -> str:
     network has more blocks than the file, it computes what the file's network does (`_deepened`).
 
     Raises:
-        ModelError: the file is missing, damaged or of another architecture, or its weights are not finite.
+        ModelError: the file is missing, damaged or of another architecture, or its weights are no numbers.
     """
     try:
         stored = read_checkpoint(path)
     except ModelError as error:
         raise ModelError(error.message, "give the model.safetensors of a run") from error
     state = {k: v for k, v in stored["state_dict"].items() if not k.startswith(CRITERION)}
-    check_finite(state, path.name)
+    check_weights(state, path.name)
     fresh = network.state_dict()
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:

@@ -6,7 +6,8 @@ What does not belong here: the page's content.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
+
+from tttab.text import html_text as escape
 
 STYLE = """
 :root{--ink:#1c2430;--soft:#5b6675;--paper:#fff;--card:#f5f7fa;--rule:#dde3ea;--icl:#0072b2;--ttt:#d55e00;

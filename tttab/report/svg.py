@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Literal
+
+from tttab.text import html_text as escape
 
 Kind = Literal["linear", "log"]
 
@@ -36,7 +37,8 @@ class Axis:
         """Return the ticks inside the range."""
         ticks = self.ticks or (_decades(self.low, self.high) if self.kind == "log" else _round_steps(self))
         slack = 1e-9 * max(abs(self.low), abs(self.high))
-        return tuple(tick for tick in ticks if self.low - slack <= tick <= self.high + slack)
+        low = self.low * (1 - 1e-9) if self.kind == "log" else self.low - slack  # 0 is on no log axis
+        return tuple(tick for tick in ticks if low <= tick <= self.high + slack)
 
 
 @dataclass

@@ -6,10 +6,12 @@ What does not belong here: the terminal (the CLI draws the same data with its ow
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from tttab.text import html_text as escape
+from tttab.text import markdown_text, shown
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,10 @@ def cell_text(value: Any) -> str:
 def to_markdown(table: ReportTable) -> str:
     """Return the table as GitHub-flavoured Markdown, with its title and notes."""
     rule = ["---" if name in table.left else "---:" for name in table.columns]
-    lines = [_pipe(table.columns), _pipe(rule), *(_pipe(map(cell_text, row)) for row in table.rows)]
-    notes = [f"\n{note}" for note in table.notes]
-    return "\n".join([f"### {table.title}\n", *lines, *notes]) + "\n"
+    head = map(markdown_text, table.columns)
+    rows = [map(markdown_text, map(cell_text, row)) for row in table.rows]
+    notes = [f"\n{shown(note)}" for note in table.notes]
+    return "\n".join([f"### {markdown_text(table.title)}\n", *map(_pipe, (head, rule, *rows)), *notes]) + "\n"
 
 
 def to_html(table: ReportTable) -> str:
@@ -63,5 +66,5 @@ def _html_cells(row: Sequence[Any], sides: Sequence[str]) -> str:
     )
 
 
-def _pipe(cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def _pipe(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

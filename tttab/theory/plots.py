@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tttab.errors import MissingExtra, RequestError
 from tttab.files import atomic_path
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,7 +76,9 @@ def check_plot_path(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"a plot is an .svg or a .png file, not {path.name}", f"--plot {path.stem}.svg")
+        raise RequestError(
+            f"a plot is an .svg or a .png file, not {path.name}", f"--plot {shell_word(path.stem + '.svg')}"
+        )
     try:
         import matplotlib  # noqa: F401
     except ImportError:

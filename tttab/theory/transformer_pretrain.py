@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 import signal
 import threading
 import time
@@ -26,6 +25,7 @@ from tttab.core import identity_hash
 from tttab.errors import ModelError, RequestError
 from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
+from tttab.text import shell_word
 from tttab.theory.transformer_model import ModelSettings, build_model
 from tttab.theory.transformer_tasks import Law, sample_prompts
 
@@ -298,7 +298,7 @@ def _load_state(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, 
         if begun != machine:
             raise RequestError(
                 f"the unfinished {path.name} was begun on {begun}, not on {machine}",
-                f"go on there, or begin anew: rm {shlex.quote(str(path))}",
+                f"go on there, or begin anew: rm {shell_word(path)}",
             )
         names = list(file.keys())
         model.load_state_dict(

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tttab.bundle.manifest_form import check_form
 from tttab.errors import BundleError, RequestError
 from tttab.files import sha256_of
-from tttab.manifest_form import check_form
 from tttab.text import shell_word
 
 FORMAT = "tttab-bundle/1"

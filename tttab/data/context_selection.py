@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import Split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,9 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
         return split
     labelled = np.sort(np.concatenate([split.context, split.queries]))
     order = ORDERS[how](lambda: point_cloud(x.iloc[labelled]), y[labelled], split.n, classes, split.seed)
-    chosen = labelled[_every_class_first(order, y[labelled], split.n, classes)]
+    ranked = np.concatenate([order, np.setdiff1d(np.arange(len(labelled)), order)])
+    choose = _every_class_first if classes else _with_two_targets
+    chosen = labelled[choose(ranked, y[labelled], split.n, classes)]
     rest = np.setdiff1d(labelled, chosen)
     return replace(split, context=chosen, queries=numpy_stream(split.seed, "queries", how).permutation(rest))
 
@@ -110,10 +112,16 @@ def _squared_distance(cloud: np.ndarray, point: np.ndarray) -> np.ndarray:
     return ((cloud - point) ** 2).sum(axis=1)
 
 
-def _every_class_first(order: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
-    """Return n row numbers: one of each class, the earliest in `order`, then the first others of `order`."""
-    missing_from_order = np.setdiff1d(np.arange(len(y)), order)
-    ranked = np.concatenate([order, missing_from_order])
+def _every_class_first(ranked: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Return n row numbers: the first of each class in `ranked`, then the first others of `ranked`."""
     first = [ranked[np.flatnonzero(y[ranked] == label)[0]] for label in range(classes)]
     rest = ranked[~np.isin(ranked, first)]
     return np.concatenate([np.array(first, dtype=rest.dtype), rest])[:n]
+
+
+def _with_two_targets(ranked: np.ndarray, y: np.ndarray, n: int, classes: int) -> np.ndarray:
+    """Return the first n of `ranked`; where all have one target, the last gives way to a row of another."""
+    chosen, others = ranked[:n], ranked[y[ranked] != y[ranked[0]]]
+    if n < 2 or len(others) == 0 or others[0] in chosen:
+        return chosen
+    return np.append(chosen[:-1], others[0])

@@ -16,7 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tttab.memory import Footprint, resident_bytes
+from tttab.resources import resident_bytes
+from tttab.training.memory_plan import Footprint
 
 SMALLEST_SAMPLE, LARGEST_SAMPLE = 2, 24
 SAMPLE_BYTES = 64 * 1024**2

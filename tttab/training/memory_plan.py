@@ -1,4 +1,4 @@
-"""Memory: what a training step needs, how a budget is kept, and what the process used.
+"""Memory: what a training step needs, and how a limit is kept.
 
 Query rows do not interact, so a step may be cut into chunks of queries whose gradients add up
 exactly; members of the ensemble may be taken one at a time, and activations recomputed. This module
@@ -8,13 +8,11 @@ chooses before the first step. What does not belong here: measuring a step (`foo
 from __future__ import annotations
 
 import math
-import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from tttab.errors import MemoryPlanError, RequestError
+from tttab.errors import MemoryPlanError
+from tttab.resources import format_bytes
 
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 320 * 1024**2
@@ -23,11 +21,10 @@ HINT_SLACK = 32 * 1024**2
 """What a process holds differs from run to run: a hint must hold in the next one too."""
 CHUNK_ROWS = 8
 """What starting a chunk costs, in rows."""
-UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
 @dataclass(frozen=True)
-class Mode:
+class ExecutionMode:
     """A way to run a training step."""
 
     by_member: bool
@@ -41,11 +38,11 @@ class Mode:
     blocks leave gaps that the allocator keeps (glibc, tests/memory_probe.py)."""
 
 
-MODES = (
-    Mode(False, False, 3.0, 1.2),
-    Mode(True, False, 4.0, 1.5),
-    Mode(False, True, 4.0, 2.5),
-    Mode(True, True, 5.0, 2.5),
+EXECUTION_MODES = (
+    ExecutionMode(False, False, 3.0, 1.2),
+    ExecutionMode(True, False, 4.0, 1.5),
+    ExecutionMode(False, True, 4.0, 2.5),
+    ExecutionMode(True, True, 5.0, 2.5),
 )
 
 
@@ -66,12 +63,12 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """How a training step is cut so that it fits."""
 
     chunk: int
     """Query rows per forward and backward pass."""
-    mode: Mode
+    mode: ExecutionMode
     needed: int
     """Estimated bytes on top of what the process holds already."""
 
@@ -87,7 +84,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Demand:
+class StepRequirements:
     """What has to fit."""
 
     budget: int
@@ -103,21 +100,21 @@ class Demand:
     piece: int = 0
     """Rows per chunk at most where a step computes its context once; 0: it does not."""
 
-    def carries(self, mode: Mode) -> bool:
+    def carries(self, mode: ExecutionMode) -> bool:
         """Whether every chunk computes the context again."""
         return mode.checkpointing or not self.piece
 
-    def most(self, mode: Mode) -> int:
+    def most(self, mode: ExecutionMode) -> int:
         """Return the largest chunk worth having: with a shared context larger ones save little."""
         pieces = 1 if self.carries(mode) else -(-self.batch // self.piece)
         return -(-self.batch // pieces)
 
-    def room(self, mode: Mode) -> float:
+    def room(self, mode: ExecutionMode) -> float:
         """Return the bytes left for the tensors of a step."""
         return (self.budget - self.held - 5 * self.weights - RESERVE) / mode.slack
 
 
-def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
+def plan_step(demand: StepRequirements, measure: Callable[[ExecutionMode], Footprint]) -> MemoryPlan:
     """Choose the fastest way to run a step within the budget.
 
     Args:
@@ -128,7 +125,7 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
         MemoryPlanError: not even one query row fits; the hint names a budget and a context that would.
     """
     plans, feet = [], {}
-    for mode in MODES:
+    for mode in EXECUTION_MODES:
         feet[mode] = measure(mode)
         chunk = _largest_chunk(demand, mode, feet[mode])
         if chunk >= 1:
@@ -139,23 +136,23 @@ def plan_step(demand: Demand, measure: Callable[[Mode], Footprint]) -> Plan:
         raise _nothing_fits(demand, feet)
     _, chunk, mode = min(plans, key=lambda plan: plan[0])
     activations = mode.slack * feet[mode].bytes(demand.context_rows, chunk)
-    return Plan(chunk, mode, int(5 * demand.weights + activations))
+    return MemoryPlan(chunk, mode, int(5 * demand.weights + activations))
 
 
-def _largest_chunk(demand: Demand, mode: Mode, foot: Footprint) -> int:
+def _largest_chunk(demand: StepRequirements, mode: ExecutionMode, foot: Footprint) -> int:
     left = demand.room(mode) - foot.bytes(demand.context_rows, 0)
     row = foot.query_row + foot.pair * demand.context_rows
     return int(max(0, min(demand.most(mode), left // max(1.0, row))))
 
 
-def _time(demand: Demand, mode: Mode, chunk: int) -> float:
+def _time(demand: StepRequirements, mode: ExecutionMode, chunk: int) -> float:
     """Return the time of a step in forward passes of one row."""
     chunks = -(-demand.batch // chunk)
     contexts = chunks if demand.carries(mode) else 1
     return mode.cost * (contexts * demand.context_rows + chunks * CHUNK_ROWS + demand.batch)
 
 
-def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanError:
+def _nothing_fits(demand: StepRequirements, feet: dict[ExecutionMode, Footprint]) -> MemoryPlanError:
     mode = min(feet, key=lambda mode: mode.slack * feet[mode].bytes(demand.context_rows, 1))
     foot, room = feet[mode], demand.room(mode) - HINT_SLACK / mode.slack
     budget = demand.budget - mode.slack * (room - foot.bytes(demand.context_rows, 1))
@@ -166,71 +163,3 @@ def _nothing_fits(demand: Demand, feet: dict[Mode, Footprint]) -> MemoryPlanErro
         f"{demand.context_rows:,} context rows",
         f"--max-memory {math.ceil(budget / 1024**2)}M{smaller}",
     )
-
-
-def parse_bytes(text: str) -> int:
-    """Return the bytes of a size such as `4G`, `512M` or `2.5GiB`.
-
-    Raises:
-        RequestError: not a positive size.
-    """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)i?b?\s*", text.lower())
-    size = float(match[1]) * UNITS[match[2]] if match else 0
-    if size < 1:
-        raise RequestError(f"{text!r} is not a memory size", "--max-memory 4G")
-    return int(size)
-
-
-def format_bytes(count: float) -> str:
-    """Return a size in words a person reads: `2.7 MiB`."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} GiB"
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether an exception, Python's or torch's, means that no memory was left."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
-
-
-def keep_freed_memory() -> bool:
-    """Let the process keep what it frees for its next tensors; False where the C library is not glibc.
-
-    glibc maps each large block anew, so that a training step touches every page of its activations for the
-    first time: half of the time of attention on 700 rows. For processes that do nothing but train or predict.
-    """
-    import ctypes
-
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # <malloc.h>
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    settings = ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 256 * 1024**2))
-    return all(mallopt(name, value) == 1 for name, value in settings)
-
-
-def resident_bytes() -> int:
-    """Return what the process holds in memory now."""
-    import psutil
-
-    return psutil.Process().memory_info().rss
-
-
-def peak_resident_bytes() -> int:
-    """Return the most the process has held in memory so far."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # `ru_maxrss` would not do on Linux: it starts at what the process that started this one held.
-        return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[1])
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

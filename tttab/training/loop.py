@@ -18,75 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.batches import Labelled, get_source
 from tttab.core import Rule, Session
+from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.guards import Choice, Score, check_guard
-from tttab.memory import (
-    DEFAULT_BUDGET,
-    Demand,
-    Mode,
-    Plan,
-    format_bytes,
-    is_out_of_memory,
-    plan_step,
-)
 from tttab.metrics import calibration_error
-from tttab.optimisers import Move, NotFinite, get_optimiser
-from tttab.precision import check_precision, choose_precision
-from tttab.splits import hold_out
+from tttab.resources import format_bytes, is_out_of_memory
+from tttab.training.config import LARGEST_RATE, STARTS, Schedule
+from tttab.training.context_policy import Labelled, get_context_policy
+from tttab.training.memory_plan import DEFAULT_BUDGET, ExecutionMode, MemoryPlan, StepRequirements, plan_step
+from tttab.training.optimizers import NotFinite, Update, get_optimizer
+from tttab.training.precision import check_precision, choose_precision
+from tttab.training.selection import Score, Selector, check_guard
 
 if TYPE_CHECKING:
     import pandas as pd
-
-STARTS = ("pretrained", "random")
-LARGEST_RATE = 1e3
-"""Beyond it float32 overflows before a loss could say so."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How far the weights move, and what is kept."""
-
-    steps: int = 50
-    """Steps of an optimiser that takes several."""
-    lr: float = 3e-4
-    """Learning rate where every weight moves; a rule that moves few multiplies it by its `rate`."""
-    batch: int = 256
-    """Query rows per step."""
-    warmup: int = 5
-    """Steps over which the rate rises linearly."""
-    clip: float = 1.0
-    """Largest norm of the gradient of the mean loss."""
-    weight_decay: float = 0.0
-    held_out: float = 0.2
-    """Share of the k rows that chooses the step."""
-    evaluate_every: int = 2
-    optimizer: str = "adamw"
-    """`adamw` or `sgd-1`."""
-    split: str = "fixed"
-    """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
-    guard: str = "loss"
-    """`loss`, `loss+ece` or `off`: which candidate is kept."""
-    init: str = "pretrained"
-    """`pretrained` (warm start) or `random` (cold start)."""
-    precision: str = "auto"
-    """`auto`, `fp32` or `bf16`: the arithmetic of the training steps."""
-
-    def check(self) -> None:
-        """Raise RequestError where a value makes no sense."""
-        if self.steps < 1:
-            raise RequestError(f"steps must be at least 1, got {self.steps}", "--steps 50, or --rule none")
-        if not 0 < self.lr <= LARGEST_RATE:
-            raise RequestError(
-                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {self.lr}", "--lr 3e-4"
-            )
-        if self.init not in STARTS:
-            raise RequestError(f"no start is called {self.init!r}", f"--init {'|'.join(STARTS)}")
-        get_optimiser(self.optimizer)
-        get_source(self.split)
-        check_guard(self.guard)
-        check_precision(self.precision)
 
 
 @dataclass(frozen=True)
@@ -126,7 +71,7 @@ class Adapted:
     """Held-out loss of the chosen weights, nats."""
     history: list[Step] = field(default_factory=list)
     seconds: float = 0.0
-    plan: Plan | None = None
+    plan: MemoryPlan | None = None
     stopped: str = ""
     """Why training ended early; empty where it did not."""
     ece_before: float = math.nan
@@ -149,6 +94,22 @@ class Adapted:
         pieces += ", member by member" if self.plan.by_member else ""
         pieces += ", activations recomputed" if self.plan.checkpointing else ""
         return f"trained in {self.precision}, {pieces}, about {format_bytes(self.plan.needed)} planned"
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raise RequestError where a value makes no sense."""
+    if schedule.steps < 1:
+        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
+    if not 0 < schedule.lr <= LARGEST_RATE:
+        raise RequestError(
+            f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {schedule.lr}", "--lr 3e-4"
+        )
+    if schedule.init not in STARTS:
+        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    get_optimizer(schedule.optimizer)
+    get_context_policy(schedule.split)
+    check_guard(schedule.guard)
+    check_precision(schedule.precision)
 
 
 class Adaptation:
@@ -184,25 +145,27 @@ class Adaptation:
 
     def __iter__(self) -> Iterator[Step]:
         """Train; yield after each step."""
-        if self._rule.name == "none":
+        if self._context.constant is not None:
+            self.result.stopped = "all targets of the context are equal"
+        if self._rule.name == "none" or self.result.stopped:
             return
-        self.schedule.check()
+        check_schedule(self.schedule)
         self._start = time.perf_counter()
         with self._memory_errors():
             self._open()
-        moves = get_optimiser(self.schedule.optimizer).moves(self, self._score)
+        updates = get_optimizer(self.schedule.optimizer).updates(self, self._score)
         answer = None
         while True:
             try:
                 with self._memory_errors():
-                    move = moves.send(answer)
-                    answer = self._judge(move) if move.judge else None
+                    update = updates.send(answer)
+                    answer = self._evaluate(update) if update.evaluate else None
             except StopIteration:
                 break
             except NotFinite as error:
                 self.result.stopped = str(error)
                 break
-            self.result.history.append(self._report(move))
+            self.result.history.append(self._report(update))
             yield self.result.history[-1]
         self._choose()
 
@@ -249,16 +212,16 @@ class Adaptation:
         if self._queries is not raw:  # what is left of a step runs in float32
             self._session.precision = self.result.precision = "fp32"
         labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
-        self._source = get_source(self.schedule.split)(labelled)
+        self._source = get_context_policy(self.schedule.split)(labelled)
         self._steps = 0
-        self._judge_untouched(raw)
+        self._evaluate_untouched(raw)
 
     def _plan_memory(self, train: np.ndarray) -> None:
-        from tttab.footprint import held_bytes, measure_step
+        from tttab.training.footprint import held_bytes, measure_step
 
         session = self._session
 
-        def measure(mode: Mode) -> Any:
+        def measure(mode: ExecutionMode) -> Any:
             session.by_member, session.checkpointing = mode.by_member, mode.checkpointing
             return measure_step(session, self._context, self._queries)
 
@@ -266,7 +229,9 @@ class Adaptation:
         batch = min(self.schedule.batch, len(train))
         held = held_bytes(session.device)
         piece = session.piece(self._context)
-        plan = plan_step(Demand(self._budget, held, weights, self._context.n, batch, piece), measure)
+        plan = plan_step(
+            StepRequirements(self._budget, held, weights, self._context.n, batch, piece), measure
+        )
         session.by_member, session.checkpointing = plan.by_member, plan.checkpointing
         rows = train[: plan.chunk]
         session.precision = choose_precision(
@@ -285,7 +250,7 @@ class Adaptation:
 
     def _smaller_plan(self) -> MemoryPlanError:
         """Return the error for memory that ran out although the plan was kept: others use it too."""
-        from tttab.footprint import held_bytes
+        from tttab.training.footprint import held_bytes
 
         plan = self.result.plan
         if plan is None:
@@ -298,7 +263,7 @@ class Adaptation:
             f"--max-memory {megabytes}M plans with half of it",
         )
 
-    def _judge_untouched(self, raw: Any) -> None:
+    def _evaluate_untouched(self, raw: Any) -> None:
         """Make the given weights step 0: a cold start has to beat them too."""
         self._score = untouched = self._score_now(self._session, self._queries)
         if self.schedule.init != "pretrained":
@@ -306,14 +271,14 @@ class Adaptation:
             given.by_member = self._session.by_member
             untouched = self._score_now(given, raw)
         guards = dict.fromkeys([self.schedule.guard, *self._others])
-        self._choices = [Choice(guard, untouched) for guard in guards]
+        self._choices = [Selector(guard, untouched) for guard in guards]
         self.result.before = self.result.after = untouched.loss
         self.result.ece_before = self.result.ece_after = untouched.ece
 
-    def _judge(self, move: Move) -> Score:
+    def _evaluate(self, update: Update) -> Score:
         self._score = self._score_now(self._session, self._queries)
         for choice in self._choices:
-            choice.consider(move.number, move.size, self._score, self._session.state)
+            choice.consider(update.number, update.size, self._score, self._session.state)
         return self._score
 
     def _score_now(self, session: Any, queries: Any) -> Score:
@@ -323,10 +288,17 @@ class Adaptation:
             ece = calibration_error(rows.confidence, rows.correct)
         return Score(loss, ece, len(self._held))
 
-    def _report(self, move: Move) -> Step:
+    def _report(self, update: Update) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
         return Step(
-            move.done, move.total, move.loss, self._score.loss, best, seconds, move.size, self._score.ece
+            update.done,
+            update.total,
+            update.loss,
+            self._score.loss,
+            best,
+            seconds,
+            update.size,
+            self._score.ece,
         )
 
     def _choose(self) -> None:
@@ -340,7 +312,7 @@ class Adaptation:
         result.accepted = kept.step > 0
         result.seconds = time.perf_counter() - self._start
 
-    def _settle(self, session: Any, choice: Choice) -> Any:
+    def _settle(self, session: Any, choice: Selector) -> Any:
         """Return a session with the chosen weights, as plain weights that no longer train."""
         if choice.step == 0:
             return self._given.fork()

@@ -1,6 +1,6 @@
 """Optimisers: how far the trained weights move. One class and one registry line each.
 
-An optimiser is a generator of moves. It yields after each one and is sent the held-out score where it
+An optimiser is a generator of updates. It yields after each one and is sent the held-out score where it
 asked for one. What does not belong here: which weights move (rules), which candidate is kept (guards).
 """
 
@@ -13,12 +13,11 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Protocol
 
 from tttab.errors import RequestError
-from tttab.guards import Score
+from tttab.training.config import Schedule
+from tttab.training.selection import Score
 
 if TYPE_CHECKING:
     import torch
-
-    from tttab.adapt import Schedule
 
 COARSE = tuple(4.0**power for power in range(-5, 3))
 """First trial sizes of the line search, as the decrease of the loss, relative to the loss, that the gradient
@@ -53,7 +52,7 @@ class Training(Protocol):
 
 
 @dataclass(frozen=True)
-class Move:
+class Update:
     """The weights have moved."""
 
     number: int
@@ -64,11 +63,11 @@ class Move:
     """Mean training loss before the move, nats."""
     size: float
     """Learning rate, or step size."""
-    judge: bool
+    evaluate: bool
     """Whether a held-out score is asked for."""
 
 
-Moves = Generator[Move, "Score | None", None]
+Updates = Generator[Update, "Score | None", None]
 
 
 class Optimiser(Protocol):
@@ -76,8 +75,8 @@ class Optimiser(Protocol):
 
     name: str
 
-    def moves(self, training: Training, before: Score) -> Moves:
-        """Move the weights; yield after each move."""
+    def updates(self, training: Training, before: Score) -> Updates:
+        """Update the weights; yield after each move."""
         ...
 
 
@@ -92,7 +91,7 @@ class SingleStep:
 
     name: str = "sgd-1"
 
-    def moves(self, training: Training, before: Score) -> Moves:
+    def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per trial size, and a last one to the best size tried."""
         loss = training.gradient(whole=True)
         ray = _Ray(training.parameters)
@@ -103,11 +102,11 @@ class SingleStep:
         total = len(COARSE) + 2 * len(REFINEMENTS) + 1
         for size in self._sizes(tried):
             ray.move(size * unit)
-            score = yield Move(1, len(tried), total, loss, size * unit, True)
+            score = yield Update(1, len(tried), total, loss, size * unit, True)
             tried[size] = score.loss if math.isfinite(score.loss) else math.inf
         best = min(tried, key=tried.get)
         ray.move(best * unit)
-        yield Move(1, total, total, loss, best * unit, True)
+        yield Update(1, total, total, loss, best * unit, True)
 
     def _sizes(self, tried: dict[float, float]) -> Generator[float, None, None]:
         worse = 0
@@ -145,7 +144,7 @@ class AdamW:
 
     name: str = "adamw"
 
-    def moves(self, training: Training, before: Score) -> Moves:
+    def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per step; every `evaluate_every`-th and the last ask for a score."""
         import torch
 
@@ -159,7 +158,7 @@ class AdamW:
                 if parameter.grad is not None:
                     _update(parameter, mean, square, number, rate, schedule.weight_decay)
             judge = number == schedule.steps or number % schedule.evaluate_every == 0
-            yield Move(number, number, schedule.steps, loss, rate, judge)
+            yield Update(number, number, schedule.steps, loss, rate, judge)
 
 
 def _update(
@@ -170,7 +169,7 @@ def _update(
     rate: float,
     weight_decay: float,
 ) -> None:
-    """Move one parameter as AdamW does, in place (its second algorithm; moments start at zero).
+    """Update one parameter as AdamW does, in place (its second algorithm; moments start at zero).
 
     Written out because torch's optimisers load its compiler first, which takes seconds.
     """
@@ -186,16 +185,16 @@ def _rise_and_fall(done: int, warmup: int, total: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-OPTIMISERS: dict[str, Any] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
+OPTIMIZERS: dict[str, Any] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
 
 
-def get_optimiser(name: str) -> Optimiser:
+def get_optimizer(name: str) -> Optimiser:
     """Return the optimiser called `name`.
 
     Raises:
         RequestError: there is no such optimiser.
     """
-    if name in OPTIMISERS:
-        return OPTIMISERS[name]
-    close = get_close_matches(name, OPTIMISERS, n=1)
+    if name in OPTIMIZERS:
+        return OPTIMIZERS[name]
+    close = get_close_matches(name, OPTIMIZERS, n=1)
     raise RequestError(f"no optimiser is called {name!r}", f"--optimizer {close[0] if close else 'adamw'}")

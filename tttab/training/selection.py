@@ -43,7 +43,7 @@ class Score:
 
 
 @dataclass
-class Choice:
+class Selector:
     """The weights that one guard would keep."""
 
     guard: str

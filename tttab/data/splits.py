@@ -97,7 +97,8 @@ def split_rows(
         y: labels, shape (rows,): codes 0..classes-1, or values when `classes` is 0.
         request: the sizes.
         seed: names the split.
-        classes: number of classes; 0 means regression, nothing is stratified.
+        classes: number of classes; 0 means regression: the context is stratified by the target's value, the
+            test rows are drawn at random.
         prescribed: (train, test) rows fixed from outside, an OpenML task's for example.
 
     Raises:
@@ -165,13 +166,37 @@ def _check_classes(y: np.ndarray, pool: np.ndarray, classes: int, n: int) -> Non
 
 
 def _nested_order(y: np.ndarray, pool: np.ndarray, classes: int, seed: int) -> np.ndarray:
-    """Order the pool so that every prefix of at least `classes` rows holds every class, in proportion."""
-    return stratified_order(y, pool, classes, numpy_stream(seed, "context"))
+    """Order the pool so that every prefix of as many rows as strata holds each of them, in proportion."""
+    codes, count = strata_of(y[pool], classes)
+    return pool[stratified_order(codes, np.arange(len(pool)), count, numpy_stream(seed, "context"))]
 
 
 def _draw_queries(order: np.ndarray, n: int, k: int, seed: int) -> np.ndarray:
     rest = np.sort(order[n:])
     return numpy_stream(seed, "queries").permutation(rest)[:k]
+
+
+STRATA = 10
+"""Into so many parts of about equal size regression targets are divided, by their value."""
+
+
+def strata_of(y: np.ndarray, classes: int) -> tuple[np.ndarray, int]:
+    """Return (the stratum of each row, their number): its class, or which tenth of the targets it is in.
+
+    A value that many rows share, such as the zeros of a target that is mostly zero, is a stratum of its own.
+
+    Args:
+        y: labels, shape (rows,): codes 0..classes-1, or values when `classes` is 0.
+        classes: number of classes; 0 means regression.
+    """
+    if classes:
+        return y, classes
+    edges = np.unique(np.quantile(y, np.arange(1, STRATA) / STRATA, method="inverted_cdf"))
+    part = np.searchsorted(edges, y)
+    if part.min() == part.max():  # nine tenths are one value: it against all others
+        part = (y != np.median(y)).astype(np.int64)
+    found, codes = np.unique(part, return_inverse=True)
+    return codes, len(found)
 
 
 def stratified_order(y: np.ndarray, rows: np.ndarray, classes: int, rng: np.random.Generator) -> np.ndarray:

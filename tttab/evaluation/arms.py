@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.adapt import Adaptation, Adapted, Schedule, Step
-from tttab.baselines import baseline
-from tttab.contexts import choose_context
 from tttab.core import Row, Table, Task
+from tttab.data.context_selection import choose_context
+from tttab.data.splits import Split
 from tttab.errors import RequestError
-from tttab.memory import DEFAULT_BUDGET
+from tttab.evaluation.baselines import baseline
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
-from tttab.splits import Split
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, Step
+from tttab.training.memory_plan import DEFAULT_BUDGET
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
-from tttab.splits import stratified_order
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Labelled:
         return prepared, self.session.queries(prepared, x.iloc[rest], y[rest])
 
 
-class Source(Protocol):
+class ContextPolicy(Protocol):
     """Makes batches."""
 
     def batch(self, size: int) -> Batch:
@@ -92,13 +92,14 @@ class Redraw:
     def __init__(self, labelled: Labelled) -> None:
         self._labelled = labelled
         self._x, self._y = labelled.pool()
+        self._strata = strata_of(self._y, labelled.context.classes)
         self._rng = numpy_stream(labelled.seed, "redraw")
 
     def batch(self, size: int) -> Batch:
         """Draw a context with every class in it, prepare it, and draw queries from the rest."""
         given = self._labelled
-        classes = given.context.classes
-        order = stratified_order(self._y, np.arange(len(self._y)), classes, self._rng)
+        codes, count = self._strata
+        order = stratified_order(codes, np.arange(len(codes)), count, self._rng)
         n = given.context.n
         chosen = np.concatenate([order[:n], self._rng.permutation(order[n:])[:size]])
         context, queries = given.prepare(self._x.iloc[chosen], self._y[chosen], np.arange(n))
@@ -114,11 +115,11 @@ class Folds:
 
     def __init__(self, labelled: Labelled) -> None:
         x, y = labelled.pool()
-        classes = labelled.context.classes
+        codes, strata = strata_of(y, labelled.context.classes)
         rng = numpy_stream(labelled.seed, "folds")
-        order = stratified_order(y, np.arange(len(y)), classes, rng)
+        order = stratified_order(codes, np.arange(len(y)), strata, rng)
         count = max(2, round(len(y) / labelled.context.n))
-        folds = [_with_every_class(order[f::count], order, y, classes) for f in range(count)]
+        folds = [_with_every_stratum(order[f::count], order, codes, strata) for f in range(count)]
         self._parts = [labelled.prepare(x, y, fold) for fold in folds]
         self._orders = [_endless_order(np.arange(len(queries)), rng) for _, queries in self._parts]
         self._turn = 0
@@ -136,18 +137,18 @@ class Folds:
         return [Batch(context, queries, np.arange(len(queries))) for context, queries in self._parts]
 
 
-SOURCES = {"fixed": Fixed, "redraw": Redraw, "kfold": Folds}
+CONTEXT_POLICIES = {"fixed": Fixed, "redraw": Redraw, "kfold": Folds}
 
 
-def get_source(name: str) -> Any:
+def get_context_policy(name: str) -> Any:
     """Return the class that makes batches under the name `name`.
 
     Raises:
         RequestError: there is no such split.
     """
-    if name not in SOURCES:
-        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(SOURCES)}")
-    return SOURCES[name]
+    if name not in CONTEXT_POLICIES:
+        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(CONTEXT_POLICIES)}")
+    return CONTEXT_POLICIES[name]
 
 
 def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
@@ -156,10 +157,10 @@ def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(rows)
 
 
-def _with_every_class(fold: np.ndarray, order: np.ndarray, y: np.ndarray, classes: int) -> np.ndarray:
-    """Return the fold, with the first row of each class that it lacks."""
-    missing = set(range(classes)) - set(y[fold].tolist())
-    extra = [order[np.flatnonzero(y[order] == label)[0]] for label in sorted(missing)]
+def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray, strata: int) -> np.ndarray:
+    """Return the fold, with the first row of each class or part of the targets that it lacks."""
+    missing = set(range(strata)) - set(codes[fold].tolist())
+    extra = [order[np.flatnonzero(codes[order] == label)[0]] for label in sorted(missing)]
     return np.concatenate([fold, np.array(extra, dtype=fold.dtype)])
 
 

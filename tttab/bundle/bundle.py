@@ -14,6 +14,7 @@ import io
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -22,11 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.claim import Claim, claimed
-from tttab.core import ModelInfo, Table
-from tttab.errors import BundleError, DataError, ModelError
-from tttab.files import plain
-from tttab.manifest import (
+from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
     FORMAT,
@@ -36,7 +33,11 @@ from tttab.manifest import (
     verdict_on,
     versions,
 )
-from tttab.staging import Writer, staged
+from tttab.bundle.staging import Writer, staged
+from tttab.claim import Claim, claimed
+from tttab.core import ModelInfo, Table
+from tttab.errors import BundleError, DataError, ModelError
+from tttab.files import plain
 from tttab.text import shell_word
 
 if TYPE_CHECKING:
@@ -95,7 +96,10 @@ class Bundle:
         Raises:
             DataError: a column is missing, or a cell is not of its column's kind.
         """
-        return self.server.predict(self.schema.apply(frame))
+        read = self.schema.read(frame)
+        for remark in read.remarks:
+            warnings.warn(remark, UserWarning, stacklevel=2)
+        return self.server.predict(read.x)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be built again: the prepared context and the cache, and the lock."""
@@ -188,9 +192,9 @@ def adaptation_record(adapted: Any, rule: str, schedule: Any, seed: int) -> dict
     """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`.
 
     Args:
-        adapted: `tttab.adapt.Adapted`.
+        adapted: `tttab.training.loop.Adapted`.
         rule: the rule's name.
-        schedule: `tttab.adapt.Schedule`.
+        schedule: `tttab.training.loop.Schedule`.
         seed: the training streams' seed.
     """
     return {
@@ -299,10 +303,8 @@ def _read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFra
 
     try:
         table = _read_table(content, schema.target, rows)
-        # Dates are stored as the model reads them: days.
-        stored = [replace(c, kind="number") if c.kind == "date" else c for c in schema.columns]
         frame = table.to_pandas(ignore_metadata=True)
-        return replace(schema, columns=tuple(stored)).apply(frame), schema.labels(frame[schema.target])
+        return schema.stored.apply(frame), schema.stored.labels(frame[schema.target])
     except DataError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
