@@ -29,12 +29,20 @@ def check_form(manifest: Any) -> None:
     """Raise ValueError, naming the field, where a manifest's field is missing or not what it must be."""
     if _depth(manifest) > DEEPEST:
         raise ValueError("it is nested too deep")
-    for path, (words, test) in _FIELDS.items():
+    _check_fields(manifest, _FIELDS)
+    _check_schema(manifest)
+    try:
+        _check_fields(manifest, _ESTIMATOR_FIELDS)
+        _check_labels(manifest["record"].get("estimator", {}), len(manifest["schema"]["classes"]))
+    except ValueError as error:
+        raise ValueError(f"it does not describe an estimator: {error}") from error
+
+
+def _check_fields(manifest: Any, fields: Mapping[str, Check]) -> None:
+    for path, (words, test) in fields.items():
         for name, value in _values(manifest, path):
             if not test(value):
                 raise ValueError(f"{name} must be {words}, not {value!r:.60}")
-    _check_schema(manifest)
-    _check_labels(manifest["record"].get("estimator", {}), len(manifest["schema"]["classes"]))
 
 
 def _values(document: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -162,6 +170,15 @@ _FIELDS: dict[str, Check] = {
     "record.split?.k?": _ROWS,
     "record.adaptation?": _OBJECT,
     "record.adaptation?.accepted?": _TRUTH,
+    "files": _OBJECT,
+    "files.weights": _OBJECT,
+    "files.context": _OBJECT,
+    "files.*": _OBJECT,
+    "files.*.file": _TEXT,
+    "files.*.sha256": _TEXT,
+    "files.*.bytes": _SIZE,
+}
+_ESTIMATOR_FIELDS: dict[str, Check] = {
     "record.estimator?": _OBJECT,
     "record.estimator?.parameters?": _OBJECT,
     "record.estimator?.parameters?.*": ("text, a number, true, false or null", _is_scalar),
@@ -171,11 +188,4 @@ _FIELDS: dict[str, Check] = {
     "record.estimator?.dtype?": _TEXT,
     "record.estimator?.classes?": _LIST,
     "record.estimator?.classes?.*": ("text or a number", lambda value: isinstance(value, str | int | float)),
-    "files": _OBJECT,
-    "files.weights": _OBJECT,
-    "files.context": _OBJECT,
-    "files.*": _OBJECT,
-    "files.*.file": _TEXT,
-    "files.*.sha256": _TEXT,
-    "files.*.bytes": _SIZE,
 }
