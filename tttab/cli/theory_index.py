@@ -270,7 +270,7 @@ def _check(options: Common, stage: StageOne | None = None) -> None:
 
 def check_output(plot: Path | None, device: str) -> None:
     """Raise RequestError for a plot that cannot be drawn or a device that is not there."""
-    from tttab.theory.linear_random import check_device
+    from tttab.theory.linear_attention.draws import check_device
     from tttab.theory.plots import check_plot_path
 
     if plot is not None:

@@ -31,7 +31,7 @@ from tttab.cli.typed import again
 from tttab.errors import RequestError
 
 if TYPE_CHECKING:
-    from tttab.theory.linear_experiments import Setting
+    from tttab.theory.linear_attention.curves import Setting
 
 LOSSES = ("eta", "loss_limit", "loss_exact", "loss_measured", "stderr")
 GAINS = ("gain_limit", "gain_exact", "gain_measured", "gain_stderr")
@@ -115,7 +115,7 @@ def phase(
     ),
 ) -> None:
     """Pre-trained against zero initialisation over k/d, and where zero begins to win."""
-    from tttab.theory import linear_experiments as experiments
+    from tttab.theory.linear_attention import curves as experiments
 
     alphas, gammas = numbers(alpha, "--alpha", above=0), numbers(gamma, "--gamma", above=0)
     made = experiments.phase(_setting(options), alphas, gammas)
@@ -135,8 +135,8 @@ def samples(
     ] = None,
 ) -> None:
     """Loss and improvement against k at several n, and the context that has the same loss untrained."""
-    from tttab.theory import linear_all as defaults
-    from tttab.theory import linear_experiments as experiments
+    from tttab.theory.linear_attention import curves as experiments
+    from tttab.theory.linear_attention import folder as defaults
 
     setting = _setting(options)
     ns = whole_numbers(n, "--n") if n else defaults.counts(options.d, defaults.ALPHAS)
@@ -153,8 +153,8 @@ def context(
     k: Annotated[int | None, typer.Option("--k", help="Training rows; default 2d.")] = None,
 ) -> None:
     """The improvement against n: it rises, peaks and falls."""
-    from tttab.theory import linear_all as defaults
-    from tttab.theory import linear_experiments as experiments
+    from tttab.theory.linear_attention import curves as experiments
+    from tttab.theory.linear_attention import folder as defaults
 
     setting, (_, k_rows) = _setting(options), _sizes(options, None, k)
     ns = whole_numbers(n, "--n") if n else defaults.context_counts(options.d)
@@ -176,7 +176,7 @@ def alignment(
     ] = "0,0.25,0.5,0.75,1",
 ) -> None:
     """General covariances: the improvement grows as the task turns away from the pre-training."""
-    from tttab.theory import linear_alignment as experiments
+    from tttab.theory.linear_attention import alignment as experiments
 
     setting, families = _setting(options, matrices=True), [name.strip() for name in family.split(",")]
     for name in families:
@@ -200,7 +200,7 @@ def steps(
     decay: Annotated[str, typer.Option(help="Decays of the step, with commas.")] = "0.2,0.4,0.6,0.8",
 ) -> None:
     """Several steps, constant and decaying, and gradient flow, against the single step."""
-    from tttab.theory import linear_steps as experiments
+    from tttab.theory.linear_attention import steps as experiments
 
     setting, decays = _setting(options, matrices=True), numbers(decay, "--decay", above=0)
     n_rows, k_rows = _sizes(options, n, k)
@@ -222,7 +222,7 @@ def noise(
     ] = "0,0.1,0.25,0.5,1,2",
 ) -> None:
     """Label noise in context rows, in training rows, in both."""
-    from tttab.theory import linear_experiments as experiments
+    from tttab.theory.linear_attention import curves as experiments
 
     setting, found = _setting(options), numbers(levels, "--levels")
     if min(found) < 0:
@@ -243,7 +243,7 @@ def step_size(
     ] = "0,0.25,0.5,0.75,1,1.25,1.5,1.75,2",
 ) -> None:
     """The loss as a function of the step, and what other ways to choose the step lose."""
-    from tttab.theory import linear_step_size as experiments
+    from tttab.theory.linear_attention import step_size as experiments
 
     setting, multiples = _setting(options), numbers(multiple, "--multiple")
     made = experiments.step_size(setting, *_sizes(options, n, k), multiples)
@@ -265,10 +265,10 @@ def everything(
 
 def _setting(options: Simulation, *, matrices: bool = False) -> Setting:
     """Return the setting; `matrices`: the experiment forms d x d matrices whatever the sampler."""
-    from tttab.theory.linear_experiments import Setting
-    from tttab.theory.linear_measure import Plan
-    from tttab.theory.linear_problem import check_convention, check_sizes
-    from tttab.theory.linear_random import check_machine, check_matrices
+    from tttab.theory.linear_attention.curves import Setting
+    from tttab.theory.linear_attention.draws import check_machine, check_matrices
+    from tttab.theory.linear_attention.measure import Plan
+    from tttab.theory.linear_attention.problem import check_convention, check_sizes
     from tttab.theory.plots import check_plot_path
 
     check_sizes(options.d, 1, 1)
@@ -290,7 +290,7 @@ def _setting(options: Simulation, *, matrices: bool = False) -> Setting:
 
 
 def _sizes(options: Options, n: int | None, k: int | None) -> tuple[int, int]:
-    from tttab.theory.linear_problem import check_sizes
+    from tttab.theory.linear_attention.problem import check_sizes
 
     sizes = n if n is not None else max(1, options.d // 2), k if k is not None else 2 * options.d
     check_sizes(options.d, *sizes)
@@ -308,7 +308,7 @@ def _run(options: Options, name: str, rows: Iterator[Row], total: int) -> list[R
 def _close(options: Options, rows: list[Row], name: str) -> None:
     """Draw the figure and end the command with 0 or 1."""
     if options.plot is not None:
-        from tttab.theory.linear_figures import figure_panels, figure_title
+        from tttab.theory.linear_attention.figures import figure_panels, figure_title
         from tttab.theory.plots import draw
 
         draw(figure_panels(name, rows), options.plot, figure_title(rows))

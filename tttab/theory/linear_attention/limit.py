@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tttab.theory.linear_problem import Convention, LinearProblem
+from tttab.theory.linear_attention.problem import Convention, LinearProblem
 
 Noise = tuple[float, float]
 """The noise variances of contexts and of training rows."""

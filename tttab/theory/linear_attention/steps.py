@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_experiments import Setting, best_step
-from tttab.theory.linear_isotropic import Isotropic, best_loss, initial_loss
-from tttab.theory.linear_measure import Measured, Moments, Plan, checked
-from tttab.theory.linear_paths import Paths, banded, dense
-from tttab.theory.linear_random import Draws
+from tttab.theory.linear_attention.curves import Setting, best_step
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.isotropic import Isotropic, best_loss, initial_loss
+from tttab.theory.linear_attention.measure import Measured, Moments, Plan, checked
+from tttab.theory.linear_attention.paths import Paths, banded, dense
 
 Row = dict[str, Any]
 Loss = Callable[[Paths], Tensor]

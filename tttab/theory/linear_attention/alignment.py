@@ -14,12 +14,12 @@ from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
-from tttab.theory import linear_limit as limit
-from tttab.theory.linear_crossing import exact_crossing
-from tttab.theory.linear_experiments import FURTHEST, Setting
-from tttab.theory.linear_law import one_step
-from tttab.theory.linear_measure import Measured, Plan, checked, matrix_sampler, measure
-from tttab.theory.linear_problem import LinearProblem, pretrained_weights
+from tttab.theory.linear_attention import limit
+from tttab.theory.linear_attention.crossing import exact_crossing
+from tttab.theory.linear_attention.curves import FURTHEST, Setting
+from tttab.theory.linear_attention.law import one_step
+from tttab.theory.linear_attention.measure import Measured, Plan, checked, matrix_sampler, measure
+from tttab.theory.linear_attention.problem import LinearProblem, pretrained_weights
 
 Row = dict[str, Any]
 FAMILIES: dict[str, str] = {

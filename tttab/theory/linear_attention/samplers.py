@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_isotropic import Isotropic
-from tttab.theory.linear_law import context_moment, matrix_root, residual_moment
-from tttab.theory.linear_problem import Convention, LinearProblem
-from tttab.theory.linear_random import Draws
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.isotropic import Isotropic
+from tttab.theory.linear_attention.law import context_moment, matrix_root, residual_moment
+from tttab.theory.linear_attention.problem import Convention, LinearProblem
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,16 @@ import pytest
 import sympy
 import torch
 
-from tttab.theory import linear_isotropic as isotropic
-from tttab.theory import linear_law as law
-from tttab.theory.linear_isotropic import Isotropic
-from tttab.theory.linear_limit import alignment_terms, general_gain, general_threshold, isotropic_threshold
-from tttab.theory.linear_problem import LinearProblem, isotropic_problem, pretrained_weights
-from tttab.theory.linear_quadrature import chi2_rule, normal_rule
+from tttab.theory.linear_attention import isotropic, law
+from tttab.theory.linear_attention.isotropic import Isotropic
+from tttab.theory.linear_attention.limit import (
+    alignment_terms,
+    general_gain,
+    general_threshold,
+    isotropic_threshold,
+)
+from tttab.theory.linear_attention.problem import LinearProblem, isotropic_problem, pretrained_weights
+from tttab.theory.linear_attention.quadrature import chi2_rule, normal_rule
 
 
 def general_problem(d=4, n=5, k=3, noise=0.3, train_noise=0.7):

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_isotropic import Isotropic
-from tttab.theory.linear_problem import Convention
-from tttab.theory.linear_random import Draws
-from tttab.theory.linear_samplers import Trials
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.isotropic import Isotropic
+from tttab.theory.linear_attention.problem import Convention
+from tttab.theory.linear_attention.samplers import Trials
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
-from tttab.theory import linear_limit as limit
-from tttab.theory.linear_experiments import Setting, best_step
-from tttab.theory.linear_isotropic import Isotropic, fixed_step, gain, initial_loss, same_context_loss
-from tttab.theory.linear_measure import Measured, Plan, checked, reduce_trials, sampler_of
-from tttab.theory.linear_problem import Convention
-from tttab.theory.linear_random import Draws
-from tttab.theory.linear_samplers import Trials
+from tttab.theory.linear_attention import limit
+from tttab.theory.linear_attention.curves import Setting, best_step
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.isotropic import (
+    Isotropic,
+    fixed_step,
+    gain,
+    initial_loss,
+    same_context_loss,
+)
+from tttab.theory.linear_attention.measure import Measured, Plan, checked, reduce_trials, sampler_of
+from tttab.theory.linear_attention.problem import Convention
+from tttab.theory.linear_attention.samplers import Trials
 
 Row = dict[str, Any]
 HELD_OUT = 0.2

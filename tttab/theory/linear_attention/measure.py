@@ -16,10 +16,10 @@ from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import stream_seed
-from tttab.theory.linear_isotropic import Isotropic
-from tttab.theory.linear_problem import Convention, LinearProblem
-from tttab.theory.linear_random import Draws, Machine
-from tttab.theory.linear_samplers import RowSampler, Sampler, ScalarSampler, Trials, VectorSampler
+from tttab.theory.linear_attention.draws import Draws, Machine
+from tttab.theory.linear_attention.isotropic import Isotropic
+from tttab.theory.linear_attention.problem import Convention, LinearProblem
+from tttab.theory.linear_attention.samplers import RowSampler, Sampler, ScalarSampler, Trials, VectorSampler
 
 CPU = Machine()
 Value = Callable[[list[Trials], Draws], Tensor]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_problem import LinearProblem
+from tttab.theory.linear_attention.problem import LinearProblem
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from benchmarks import theory_linear
-from tttab.theory.linear_isotropic import Isotropic
+from tttab.theory.linear_attention.isotropic import Isotropic
 
 
 def test_the_rise_in_memory_does_not_hide_below_what_was_held_before():

@@ -12,9 +12,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.polynomial import Chebyshev
 
-from tttab.theory.linear_law import Parabola, context_power
-from tttab.theory.linear_problem import Convention, LinearProblem, isotropic_problem, isotropic_weight
-from tttab.theory.linear_quadrature import chi2_rule, exponential_rule, normal_rule
+from tttab.theory.linear_attention.law import Parabola, context_power
+from tttab.theory.linear_attention.problem import (
+    Convention,
+    LinearProblem,
+    isotropic_problem,
+    isotropic_weight,
+)
+from tttab.theory.linear_attention.quadrature import chi2_rule, exponential_rule, normal_rule
 
 NODES = 40
 """Nodes along each chi-square; half as many along the normal. Doubling moves no printed digit."""

@@ -11,17 +11,16 @@ from test_linear_law import general_problem
 
 from tttab import optimisers
 from tttab.errors import MemoryPlanError, RequestError
-from tttab.theory import linear_experiments as experiments
-from tttab.theory import linear_isotropic as isotropic
-from tttab.theory import linear_law as law
-from tttab.theory.linear_alignment import alignment, covariance_family
-from tttab.theory.linear_experiments import Setting
-from tttab.theory.linear_isotropic import Isotropic
-from tttab.theory.linear_measure import Measured, Plan, checked, matrix_sampler, measure, sampler_of
-from tttab.theory.linear_paths import banded, dense
-from tttab.theory.linear_random import Draws, Machine
-from tttab.theory.linear_step_size import TRIAL_SIZES, step_size
-from tttab.theory.linear_steps import steps
+from tttab.theory.linear_attention import curves as experiments
+from tttab.theory.linear_attention import isotropic, law
+from tttab.theory.linear_attention.alignment import alignment, covariance_family
+from tttab.theory.linear_attention.curves import Setting
+from tttab.theory.linear_attention.draws import Draws, Machine
+from tttab.theory.linear_attention.isotropic import Isotropic
+from tttab.theory.linear_attention.measure import Measured, Plan, checked, matrix_sampler, measure, sampler_of
+from tttab.theory.linear_attention.paths import banded, dense
+from tttab.theory.linear_attention.step_size import TRIAL_SIZES, step_size
+from tttab.theory.linear_attention.steps import steps
 
 CPU = Machine()
 NOISY = Isotropic.pretrained(8, 6, 5, 0.3, 0.7)

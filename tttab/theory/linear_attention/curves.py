@@ -11,11 +11,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tttab.theory import linear_limit as limit
-from tttab.theory.linear_crossing import Crossing, exact_crossing, measured_crossing
-from tttab.theory.linear_isotropic import Isotropic, best_loss, fixed_step, gain, initial_loss
-from tttab.theory.linear_measure import SIGMAS, Measured, Plan, checked, measure, sampler_of, second_plan
-from tttab.theory.linear_problem import Convention
+from tttab.theory.linear_attention import limit
+from tttab.theory.linear_attention.crossing import Crossing, exact_crossing, measured_crossing
+from tttab.theory.linear_attention.isotropic import Isotropic, best_loss, fixed_step, gain, initial_loss
+from tttab.theory.linear_attention.measure import (
+    SIGMAS,
+    Measured,
+    Plan,
+    checked,
+    measure,
+    sampler_of,
+    second_plan,
+)
+from tttab.theory.linear_attention.problem import Convention
 
 Row = dict[str, Any]
 FURTHEST = 64

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_measure import Plan, reduce_trials
-from tttab.theory.linear_problem import Convention
-from tttab.theory.linear_random import Draws
-from tttab.theory.linear_samplers import Sampler, Trials
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.measure import Plan, reduce_trials
+from tttab.theory.linear_attention.problem import Convention
+from tttab.theory.linear_attention.samplers import Sampler, Trials
 
 RATIO = 1.5
 """The scan for a sign change goes up in this ratio."""
