@@ -101,7 +101,7 @@ def exponents(
     json_lines: JsonOption = False,
 ) -> None:
     """Information and generative exponent of a polynomial link, by exact algebra."""
-    from tttab.theory import hermite
+    from tttab.theory.single_index import hermite
 
     if not 1 <= powers <= 12:
         raise RequestError(f"--powers lies between 1 and 12, got {powers}", "--powers 6")
@@ -119,7 +119,7 @@ def exponents(
 
 
 def _parity(series: tuple[Any, ...]) -> str:
-    from tttab.theory.hermite import is_even
+    from tttab.theory.single_index.hermite import is_even
 
     return "even: no function of s has a first Hermite weight" if is_even(series) else "not even"
 
@@ -134,8 +134,8 @@ def weak(
 ) -> None:
     """Stage I: alignment of one self-distilled step against N1, beside direct steps and a random start."""
     _check(options, stage)
-    from tttab.theory.index_checks import check_weak
-    from tttab.theory.index_weak import WeakSettings, weak_rows
+    from tttab.theory.single_index.checks import check_weak
+    from tttab.theory.single_index.weak import WeakSettings, weak_rows
 
     settings = WeakSettings(
         links=tuple(part.strip() for part in links.split(",")),
@@ -172,8 +172,8 @@ def strong(
     targets = tuple(sorted(numbers(eps, "--eps", above=0), reverse=True))
     if targets[0] >= 1 - start:
         raise RequestError(f"the start already has an error of {1 - start:g}", "--eps 0.2,0.1,0.05")
-    from tttab.theory.index_checks import check_strong
-    from tttab.theory.index_strong import StrongSettings, strong_rows
+    from tttab.theory.single_index.checks import check_strong
+    from tttab.theory.single_index.strong import StrongSettings, strong_rows
 
     common = {"noise": options.noise, "seed": options.seed, "device": options.device}
     tasks = options.tasks or (1024 if options.full else 96)
@@ -212,8 +212,8 @@ def single_index(
     The link varies: He4's weight is drawn from U(-0.5, 0.5) for each task, unless --link-fixed.
     """
     _check(options, stage)
-    from tttab.theory.index_checks import check_pipeline
-    from tttab.theory.index_pipeline import PipelineSettings, pipeline_rows
+    from tttab.theory.single_index.checks import check_pipeline
+    from tttab.theory.single_index.pipeline import PipelineSettings, pipeline_rows
 
     if ablations.skip_stage_1 and ablations.no_distill:
         raise RequestError("--skip-stage-1 and --no-distill exclude each other", "give one of them")
@@ -246,8 +246,8 @@ def _weak_method(ablations: Ablations) -> str:
 
 
 def _pipeline(stage: StageOne, method: str = "distill") -> Any:
-    from tttab.theory.single_index import Pipeline
-    from tttab.theory.stages import Student
+    from tttab.theory.single_index.algorithm import Pipeline
+    from tttab.theory.single_index.stages import Student
 
     return Pipeline(method, stage.queries, Student(tilt=stage.tilt), stage.temp)  # type: ignore[arg-type]
 
@@ -295,8 +295,8 @@ def draw_rows(rows: Sequence[Row] | Iterator[Row], plot: Path | None, name: str,
     """Draw the figure of the experiment `name` where one is wanted."""
     if plot is None:
         return
-    from tttab.theory.index_plots import PANELS
     from tttab.theory.plots import draw
+    from tttab.theory.single_index.figures import PANELS
 
     draw(PANELS[name](list(rows)), plot, title)
     drawn(plot)

@@ -4,8 +4,8 @@ import pytest
 
 from tttab.cli import run
 from tttab.theory import transformer_store
-from tttab.theory.index_plots import context_panels, warm_cold_panels
 from tttab.theory.plots import draw
+from tttab.theory.single_index.figures import context_panels, warm_cold_panels
 from tttab.theory.transformer_model import ModelSettings
 from tttab.theory.transformer_pretrain import Pretraining
 from tttab.theory.transformer_store import shipped_path

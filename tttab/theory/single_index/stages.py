@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tttab.theory.index_tasks import derivative, unit
+from tttab.theory.single_index.tasks import derivative, unit
 
 Loss = Literal["squared", "correlation"]
 

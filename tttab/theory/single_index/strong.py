@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from tttab.seeding import torch_stream
-from tttab.theory.hermite import Series, mean_product, multiply, parse_link
-from tttab.theory.index_tasks import (
+from tttab.theory.single_index.hermite import Series, mean_product, multiply, parse_link
+from tttab.theory.single_index.stages import Loss, Stream, stage_two
+from tttab.theory.single_index.tasks import (
     IndexLaw,
     IndexTasks,
     draw_basis,
@@ -28,7 +29,6 @@ from tttab.theory.index_tasks import (
     law_of_link,
     unit,
 )
-from tttab.theory.stages import Loss, Stream, stage_two
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
-from tttab.theory.hermite import Series, mean_product
+from tttab.theory.single_index.hermite import Series, mean_product
 
 
 @dataclass(frozen=True)

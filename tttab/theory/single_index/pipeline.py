@@ -13,12 +13,19 @@ import torch
 from torch import Tensor
 
 from tttab.seeding import torch_stream
-from tttab.theory.attention import normalised, population_gamma, sampled_gamma
-from tttab.theory.hermite import parse_link
-from tttab.theory.index_tasks import IndexLaw, IndexTasks, draw_basis, draw_rows, draw_tasks, law_of_link
-from tttab.theory.index_weak import common
-from tttab.theory.single_index import InContext, Pipeline, pretrain_in_context, train
-from tttab.theory.stages import alignment
+from tttab.theory.single_index.algorithm import InContext, Pipeline, pretrain_in_context, train
+from tttab.theory.single_index.attention import normalised, population_gamma, sampled_gamma
+from tttab.theory.single_index.hermite import parse_link
+from tttab.theory.single_index.stages import alignment
+from tttab.theory.single_index.tasks import (
+    IndexLaw,
+    IndexTasks,
+    draw_basis,
+    draw_rows,
+    draw_tasks,
+    law_of_link,
+)
+from tttab.theory.single_index.weak import common
 
 TEST_ROWS = 512
 STUCK = 0.5

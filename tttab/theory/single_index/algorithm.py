@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
-from tttab.theory.attention import CLIP, attention_output
-from tttab.theory.index_tasks import IndexTasks, draw_rows, unit
-from tttab.theory.stages import (
+from tttab.theory.single_index.attention import CLIP, attention_output
+from tttab.theory.single_index.stages import (
     Neurons,
     Stream,
     Student,
@@ -28,6 +27,7 @@ from tttab.theory.stages import (
     stage_three,
     stage_two,
 )
+from tttab.theory.single_index.tasks import IndexTasks, draw_rows, unit
 
 Weak = Literal["distill", "direct", "direct-clipped", "random"]
 FEWEST_ROWS = 64

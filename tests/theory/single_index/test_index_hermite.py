@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tttab.errors import RequestError
-from tttab.theory.hermite import (
+from tttab.theory.single_index.hermite import (
     add,
     exponents_of_powers,
     generative_exponent,

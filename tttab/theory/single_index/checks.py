@@ -9,11 +9,11 @@ import psutil
 import torch
 
 from tttab.errors import MemoryPlanError, RequestError
-from tttab.theory.hermite import parse_link
-from tttab.theory.index_pipeline import PipelineSettings
-from tttab.theory.index_strong import StrongSettings
-from tttab.theory.index_weak import WeakSettings
-from tttab.theory.single_index import prompt_parts
+from tttab.theory.single_index.algorithm import prompt_parts
+from tttab.theory.single_index.hermite import parse_link
+from tttab.theory.single_index.pipeline import PipelineSettings
+from tttab.theory.single_index.strong import StrongSettings
+from tttab.theory.single_index.weak import WeakSettings
 
 FLOAT32, FLOAT64 = 4, 8
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from tttab.theory.index_tasks import IndexLaw, draw_rows, draw_tasks, series
+from tttab.theory.single_index.tasks import IndexLaw, draw_rows, draw_tasks, series
 
 CLIP = 3.0
 CPU_BUDGET = 2**19

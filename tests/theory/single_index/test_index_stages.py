@@ -3,25 +3,21 @@ import pytest
 import torch
 
 from tttab.seeding import torch_stream
-from tttab.theory.attention import (
+from tttab.theory.single_index.algorithm import (
+    Pipeline,
+    pretrain_in_context,
+    prompt_parts,
+    train,
+    weak_direction,
+)
+from tttab.theory.single_index.attention import (
     attention_output,
     normalised,
     population_gamma,
     pretraining_step,
     sampled_gamma,
 )
-from tttab.theory.index_tasks import (
-    IndexLaw,
-    derivative,
-    draw_basis,
-    draw_rows,
-    draw_tasks,
-    law_of_link,
-    series,
-    unit,
-)
-from tttab.theory.single_index import Pipeline, pretrain_in_context, prompt_parts, train, weak_direction
-from tttab.theory.stages import (
+from tttab.theory.single_index.stages import (
     Stream,
     Student,
     alignment,
@@ -33,6 +29,16 @@ from tttab.theory.stages import (
     stage_one,
     stage_three,
     stage_two,
+)
+from tttab.theory.single_index.tasks import (
+    IndexLaw,
+    derivative,
+    draw_basis,
+    draw_rows,
+    draw_tasks,
+    law_of_link,
+    series,
+    unit,
 )
 
 CUBIC = (0.0, 0.0, 0.0, 1.0)

@@ -2,16 +2,16 @@ import pytest
 import torch
 
 from tttab.seeding import torch_stream
-from tttab.theory import index_strong
-from tttab.theory.hermite import parse_link
-from tttab.theory.index_pipeline import PipelineSettings, pipeline_rows
-from tttab.theory.index_plots import strong_panels
-from tttab.theory.index_strong import StrongSettings, information, pull_variance, strong_rows
-from tttab.theory.index_tasks import IndexLaw, draw_basis, draw_rows, draw_tasks, unit
-from tttab.theory.index_weak import WeakSettings, weak_rows
 from tttab.theory.plots import draw
-from tttab.theory.single_index import Pipeline
-from tttab.theory.stages import Stream, stage_two
+from tttab.theory.single_index import strong as index_strong
+from tttab.theory.single_index.algorithm import Pipeline
+from tttab.theory.single_index.figures import strong_panels
+from tttab.theory.single_index.hermite import parse_link
+from tttab.theory.single_index.pipeline import PipelineSettings, pipeline_rows
+from tttab.theory.single_index.stages import Stream, stage_two
+from tttab.theory.single_index.strong import StrongSettings, information, pull_variance, strong_rows
+from tttab.theory.single_index.tasks import IndexLaw, draw_basis, draw_rows, draw_tasks, unit
+from tttab.theory.single_index.weak import WeakSettings, weak_rows
 
 NEEDED = {"experiment", "seed", "device", "stderr", "stuck", "tasks"}
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from tttab.seeding import torch_stream
-from tttab.theory.attention import population_gamma
-from tttab.theory.hermite import generative_exponent, information_exponent, parse_link
-from tttab.theory.index_tasks import draw_basis, draw_rows, draw_tasks, law_of_link
-from tttab.theory.single_index import Pipeline, Weak, weak_direction
-from tttab.theory.stages import Student, alignment
+from tttab.theory.single_index.algorithm import Pipeline, Weak, weak_direction
+from tttab.theory.single_index.attention import population_gamma
+from tttab.theory.single_index.hermite import generative_exponent, information_exponent, parse_link
+from tttab.theory.single_index.stages import Student, alignment
+from tttab.theory.single_index.tasks import draw_basis, draw_rows, draw_tasks, law_of_link
 
 METHODS: tuple[Weak, ...] = ("distill", "direct", "direct-clipped", "random")
 
