@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from tttab.theory.transformer_adapt import Adaptation, LabelledRows, adapt_looped, adapt_prompt
-from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
-from tttab.theory.transformer_paper_b import ContextSettings, context_rows
-from tttab.theory.transformer_pretrain import save_checkpoint
-from tttab.theory.transformer_store import Pretrained, PretrainStep, make, open_file, recipe
-from tttab.theory.transformer_tasks import sample_prompts
+from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_looped, adapt_prompt
+from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
+from tttab.theory.transformer.paper_b import ContextSettings, context_rows
+from tttab.theory.transformer.pretrain import save_checkpoint
+from tttab.theory.transformer.store import Pretrained, PretrainStep, make, open_file, recipe
+from tttab.theory.transformer.tasks import sample_prompts
 
 SHARES = {  # of the whole time, for pre-training; the rest is evaluation
     ("A", "gpt2", 60): 0.19,
@@ -186,7 +186,7 @@ def speed(run):
 
 
 def fresh(settings, device):
-    from tttab.theory.transformer_model import build_model
+    from tttab.theory.transformer.model import build_model
 
     return Pretrained(build_model(settings.model, 0).to(device), settings, "untrained")
 

@@ -115,7 +115,7 @@ def _open_file(options: TransformerOptions) -> Any:
     Raises:
         RequestError: it was made for another paper, or for another d or model than were asked for.
     """
-    from tttab.theory.transformer_store import open_file
+    from tttab.theory.transformer.store import open_file
 
     opened = open_file(options.checkpoint, options.device)  # type: ignore[arg-type]
     law, kind = opened.settings.law, opened.settings.model.kind
@@ -131,7 +131,7 @@ def _open_file(options: TransformerOptions) -> Any:
 
 def _open(options: TransformerOptions, d: int) -> Any:
     """Return the shipped checkpoint, or else one of the cache, pre-training it where it is not there."""
-    from tttab.theory.transformer_store import open_file, recipe, shipped_path
+    from tttab.theory.transformer.store import open_file, recipe, shipped_path
 
     ready = shipped_path(options.paper, d)  # type: ignore[arg-type]
     if options.kind == "pair" and not options.full and not options.retrain and ready.exists():
@@ -141,8 +141,8 @@ def _open(options: TransformerOptions, d: int) -> Any:
 
 
 def _make(options: TransformerOptions, settings: Any) -> Any:
-    from tttab.theory.transformer_pretrain import cache_folder
-    from tttab.theory.transformer_store import Pretrained, make
+    from tttab.theory.transformer.pretrain import cache_folder
+    from tttab.theory.transformer.store import Pretrained, make
 
     folder = options.cache or cache_folder()
     precision = "bfloat16" if options.device.startswith("cuda") else "float32"
@@ -168,8 +168,8 @@ def _rows(options: TransformerOptions, opened: list[Any]) -> Iterator[Row]:
 
 
 def _paper_a(options: TransformerOptions, pretrained: Any) -> Iterator[Row]:
-    from tttab.theory.transformer_adapt import Adaptation
-    from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
+    from tttab.theory.transformer.adapt import Adaptation
+    from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 
     settings = WarmColdSettings(
         k=(64, 96, 128, 192, 256, 384, 512) if options.full else (64, 128, 256, 512),
@@ -183,8 +183,8 @@ def _paper_a(options: TransformerOptions, pretrained: Any) -> Iterator[Row]:
 
 
 def _paper_b(options: TransformerOptions, pretrained: Any) -> Iterator[Row]:
-    from tttab.theory.transformer_adapt import Adaptation
-    from tttab.theory.transformer_paper_b import ContextSettings, context_rows
+    from tttab.theory.transformer.adapt import Adaptation
+    from tttab.theory.transformer.paper_b import ContextSettings, context_rows
 
     settings = ContextSettings(
         lengths=(16, 32, 64, 128, 256, 512, 1024) if options.full else (16, 64, 256),

@@ -3,13 +3,13 @@ import json
 import pytest
 
 from tttab.cli import run
-from tttab.theory import transformer_store
 from tttab.theory.plots import draw
 from tttab.theory.single_index.figures import context_panels, warm_cold_panels
-from tttab.theory.transformer_model import ModelSettings
-from tttab.theory.transformer_pretrain import Pretraining
-from tttab.theory.transformer_store import shipped_path
-from tttab.theory.transformer_tasks import Law
+from tttab.theory.transformer import store as transformer_store
+from tttab.theory.transformer.model import ModelSettings
+from tttab.theory.transformer.pretrain import Pretraining
+from tttab.theory.transformer.store import shipped_path
+from tttab.theory.transformer.tasks import Law
 
 
 def lines_of(capsys):

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from tttab.seeding import torch_stream
-from tttab.theory.transformer_adapt import Adaptation, LabelledRows, adapt_fixed_context, predict
-from tttab.theory.transformer_model import build_model
-from tttab.theory.transformer_store import Pretrained
-from tttab.theory.transformer_tasks import sample_prompts
+from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_fixed_context, predict
+from tttab.theory.transformer.model import build_model
+from tttab.theory.transformer.store import Pretrained
+from tttab.theory.transformer.tasks import sample_prompts
 
 TEST_ROWS = 256
 LR_GRID = (3e-4, 1e-3, 3e-3)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from tttab.errors import RequestError
-from tttab.theory.transformer_model import ModelSettings, build_model
-from tttab.theory.transformer_tasks import Law, label_power, sample_prompts
+from tttab.theory.transformer.model import ModelSettings, build_model
+from tttab.theory.transformer.tasks import Law, label_power, sample_prompts
 
 KINDS = ["pair", "gpt2"]
 

@@ -16,8 +16,8 @@ from torch import nn
 from tttab.core import identity_hash
 from tttab.errors import RequestError
 from tttab.files import write_text_atomically
-from tttab.theory.transformer_model import ModelSettings
-from tttab.theory.transformer_pretrain import (
+from tttab.theory.transformer.model import ModelSettings
+from tttab.theory.transformer.pretrain import (
     Pretraining,
     PretrainStep,
     cache_folder,
@@ -26,7 +26,7 @@ from tttab.theory.transformer_pretrain import (
     pretrain,
     within_minutes,
 )
-from tttab.theory.transformer_tasks import Law
+from tttab.theory.transformer.tasks import Law
 
 Paper = Literal["A", "B"]
 SHIPPED = Path(__file__).parent / "checkpoints"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tttab.errors import ModelError, RequestError
-from tttab.theory.transformer_adapt import (
+from tttab.theory.transformer.adapt import (
     Adaptation,
     LabelledRows,
     adapt_looped,
@@ -15,10 +15,10 @@ from tttab.theory.transformer_adapt import (
     predict,
     start_weights,
 )
-from tttab.theory.transformer_model import ModelSettings, build_model
-from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
-from tttab.theory.transformer_paper_b import ContextSettings, context_rows, shifted
-from tttab.theory.transformer_pretrain import (
+from tttab.theory.transformer.model import ModelSettings, build_model
+from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
+from tttab.theory.transformer.paper_b import ContextSettings, context_rows, shifted
+from tttab.theory.transformer.pretrain import (
     Pretraining,
     checkpoint_path,
     load_checkpoint,
@@ -26,8 +26,8 @@ from tttab.theory.transformer_pretrain import (
     save_checkpoint,
     within_minutes,
 )
-from tttab.theory.transformer_store import Pretrained, make, recipe
-from tttab.theory.transformer_tasks import Law, sample_prompts
+from tttab.theory.transformer.store import Pretrained, make, recipe
+from tttab.theory.transformer.tasks import Law, sample_prompts
 
 KINDS = ["pair", "gpt2"]
 

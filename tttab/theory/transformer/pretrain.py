@@ -26,8 +26,8 @@ from tttab.core import identity_hash
 from tttab.errors import ModelError, RequestError
 from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
-from tttab.theory.transformer_model import ModelSettings, build_model
-from tttab.theory.transformer_tasks import Law, sample_prompts
+from tttab.theory.transformer.model import ModelSettings, build_model
+from tttab.theory.transformer.tasks import Law, sample_prompts
 
 SAVE_SECONDS = 60.0
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
-from tttab.theory.transformer_adapt import Adaptation, LabelledRows, adapt_prompt, predict
-from tttab.theory.transformer_store import Pretrained
-from tttab.theory.transformer_tasks import Law, Prompts, label_power, sample_prompts
+from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_prompt, predict
+from tttab.theory.transformer.store import Pretrained
+from tttab.theory.transformer.tasks import Law, Prompts, label_power, sample_prompts
 
 TEST_ROWS = 256
 LR_GRID = (3e-4, 1e-3, 3e-3)

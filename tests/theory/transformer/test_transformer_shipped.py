@@ -1,9 +1,9 @@
 import pytest
 
-from tttab.theory.transformer_adapt import Adaptation
-from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
-from tttab.theory.transformer_paper_b import ContextSettings, context_rows
-from tttab.theory.transformer_store import SHIPPED, open_file, shipped_path
+from tttab.theory.transformer.adapt import Adaptation
+from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
+from tttab.theory.transformer.paper_b import ContextSettings, context_rows
+from tttab.theory.transformer.store import SHIPPED, open_file, shipped_path
 
 MODELS = [("A", 60), ("B", 4), ("B", 8), ("B", 16)]
 
