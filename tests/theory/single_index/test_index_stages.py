@@ -76,7 +76,7 @@ def test_attention_is_the_softmax_of_its_definition_in_blocks_or_not(monkeypatch
     scores = labels[:, None, :] + torch.einsum("tnd,de,tqe->tqn", x, gamma, queries)
     weights = (scores / 0.7).double().exp()
     wanted = (weights * labels[:, None]).sum(2) / weights.sum(2)
-    monkeypatch.setattr("tttab.theory.attention.CPU_BUDGET", 1)
+    monkeypatch.setattr("tttab.theory.single_index.attention.CPU_BUDGET", 1)
     blocks = attention_output(gamma, x, y, queries, temp=0.7)
     monkeypatch.undo()
     whole = attention_output(gamma, x, y, queries, temp=0.7)

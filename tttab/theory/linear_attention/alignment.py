@@ -1,6 +1,6 @@
 """General covariances: the improvement as the task turns away from what was pre-trained for.
 
-What does not belong here: the isotropic experiments (`linear_experiments`), the laws themselves.
+What does not belong here: the isotropic experiments (`curves`), the laws themselves.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The isotropic experiments as streams of rows: phase, samples, context, noise.
 
 Every row holds the limit, the exact law and the measurement side by side, losses over |b|^2. What does
-not belong here: general covariances (`linear_alignment`), several steps (`linear_steps`), the size of
-the step (`linear_step_size`), tables and figures.
+not belong here: general covariances (`alignment`), several steps (`steps`), the size of
+the step (`step_size`), tables and figures.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 F and the noiseless S are closed forms; C, T and the noisy S are expectations over two or three numbers
 of the context, done by Gauss rules. What does not belong here: other weights and covariances
-(`linear_law`), limits, random draws.
+(`law`), limits, random draws.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Isotropic:
     def pretrained(
         cls, d: int, n: float, k: float, noise: float = 0.0, train_noise: float | None = None
     ) -> Isotropic:
-        """Return the problem that starts from W* of `linear_problem.isotropic_weight`."""
+        """Return the problem that starts from W* of `problem.isotropic_weight`."""
         return cls(d, n, k, isotropic_weight(d, n, noise), noise, train_noise)
 
     @property

@@ -1,7 +1,7 @@
 """Averages over trials: measured losses with standard errors, in blocks of bounded memory.
 
 Each block has a random stream of its own. What does not belong here: how a trial is drawn
-(`linear_samplers`), exact laws.
+(`samplers`), exact laws.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A trial is ten scalars, from which the loss follows for every eta and under every convention: neither
 W' nor a test prompt is ever formed. `rows` draws every row and is the witness; `vectors` draws u and g
 from their exact laws, for any W and Sx; `scalars` needs W = w I and Sx = I. What does not belong here:
-averages over trials (`linear_measure`).
+averages over trials (`measure`).
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _Start:
 class VectorSampler:
     """O(d) random numbers per trial and matrix products: any W, Sx and noise, through whitening.
 
-    In whitened space u = a e + sqrt(r) h given two numbers (see `linear_law.expected_product`), and g
+    In whitened space u = a e + sqrt(r) h given two numbers (see `law.expected_product`), and g
     has the same law with v for b and k for n.
     """
 

@@ -1,6 +1,6 @@
 """The loss as a function of the step, and what other ways to choose it cost.
 
-What does not belong here: the exact parabola itself (`linear_isotropic`), figures.
+What does not belong here: the exact parabola itself (`isotropic`), figures.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Divergence is reported: a row whose mean loss exceeds the untrained one says so, with the share of trials
 that got worse; one that is no finite number says `finite: False` and has no verdict. What does not belong
-here: how a path is drawn (`linear_paths`).
+here: how a path is drawn (`paths`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ FLOAT32, FLOAT64 = 4, 8
 
 
 def check_weak(settings: WeakSettings) -> None:
-    """Raise RequestError or MemoryPlanError for what `index_weak.weak_rows` cannot do."""
+    """Raise RequestError or MemoryPlanError for what `weak.weak_rows` cannot do."""
     for link in settings.links:
         _check_link(link, "--links")
     most = max(settings.ranks)
@@ -32,14 +32,14 @@ def check_weak(settings: WeakSettings) -> None:
 
 
 def check_strong(settings: StrongSettings) -> None:
-    """Raise RequestError or MemoryPlanError for what `index_strong.strong_rows` cannot do."""
+    """Raise RequestError or MemoryPlanError for what `strong.strong_rows` cannot do."""
     _check_link(settings.link, "--link")
     _check_matrices(settings.r, settings.device, "--r")
     _check_rows(settings.tasks * settings.r, settings.device, "--tasks 96 --r 8")
 
 
 def check_pipeline(settings: PipelineSettings) -> None:
-    """Raise RequestError or MemoryPlanError for what `index_pipeline.pipeline_rows` cannot do."""
+    """Raise RequestError or MemoryPlanError for what `pipeline.pipeline_rows` cannot do."""
     _check_link(settings.link, "--link")
     prompt_parts(min(settings.rows))
     least = min(settings.dims)

@@ -1,6 +1,6 @@
 """Experiment: test error of the whole algorithm against N, beside the noise and the in-context model.
 
-What does not belong here: the algorithm (`single_index`), tables and plots.
+What does not belong here: the algorithm (`algorithm`), tables and plots.
 """
 
 from __future__ import annotations

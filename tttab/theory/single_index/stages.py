@@ -2,7 +2,7 @@
 
 I: one self-distilled gradient step gives a direction; II: online steps on the sphere sharpen it; III: a
 ridge regression on random ReLU neurons learns the link. What does not belong here: how a prompt is
-divided among the stages (`single_index`).
+divided among the stages (`algorithm`).
 """
 
 from __future__ import annotations

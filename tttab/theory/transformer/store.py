@@ -1,6 +1,6 @@
 """Which checkpoint a transformer experiment uses: a file, a shipped one, or one made into the cache.
 
-What does not belong here: training itself (`transformer_pretrain`).
+What does not belong here: training itself (`pretrain`).
 """
 
 from __future__ import annotations
