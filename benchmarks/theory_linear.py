@@ -27,9 +27,9 @@ from torch import Tensor
 
 from tttab.files import write_text_atomically
 from tttab.memory import peak_resident_bytes
+from tttab.theory.folder import ALPHAS, GAMMAS
 from tttab.theory.linear_attention.curves import Setting, phase
 from tttab.theory.linear_attention.draws import Draws, Machine
-from tttab.theory.linear_attention.folder import ALPHAS, GAMMAS
 from tttab.theory.linear_attention.isotropic import Isotropic, fixed_step
 from tttab.theory.linear_attention.measure import Plan, measure, sampler_of
 from tttab.theory.linear_attention.paths import banded

@@ -1,6 +1,6 @@
 """`tttab theory all`: the bar, the interruption and the summary of a folder of experiments.
 
-What does not belong here: what a folder holds (`tttab.theory.linear_attention.folder`).
+What does not belong here: what a folder holds (`tttab.theory.folder`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from tttab.cli.typed import again
 from tttab.errors import Interrupted
 
 if TYPE_CHECKING:
+    from tttab.theory.folder import Folder
     from tttab.theory.linear_attention.curves import Setting
-    from tttab.theory.linear_attention.folder import Folder
 
 
 def run_all(setting: Setting, out: Path, *, json_lines: bool) -> None:
@@ -25,7 +25,7 @@ def run_all(setting: Setting, out: Path, *, json_lines: bool) -> None:
         Interrupted: Ctrl-C; finished experiments stay.
         BadAnswer: a row disagrees with the exact law.
     """
-    from tttab.theory.linear_attention.folder import EXPERIMENTS, Folder
+    from tttab.theory.folder import EXPERIMENTS, Folder
 
     folder = Folder(out, setting)
     missing = folder.missing()
@@ -44,7 +44,7 @@ def run_all(setting: Setting, out: Path, *, json_lines: bool) -> None:
 
 
 def _fill(folder: Folder, missing: list[str], *, quiet: bool) -> None:
-    from tttab.theory.linear_attention.folder import EXPERIMENTS
+    from tttab.theory.folder import EXPERIMENTS
 
     with progress(quiet=quiet) as bar:
         task = bar.add_task(

@@ -135,8 +135,8 @@ def samples(
     ] = None,
 ) -> None:
     """Loss and improvement against k at several n, and the context that has the same loss untrained."""
+    from tttab.theory import folder as defaults
     from tttab.theory.linear_attention import curves as experiments
-    from tttab.theory.linear_attention import folder as defaults
 
     setting = _setting(options)
     ns = whole_numbers(n, "--n") if n else defaults.counts(options.d, defaults.ALPHAS)
@@ -153,8 +153,8 @@ def context(
     k: Annotated[int | None, typer.Option("--k", help="Training rows; default 2d.")] = None,
 ) -> None:
     """The improvement against n: it rises, peaks and falls."""
+    from tttab.theory import folder as defaults
     from tttab.theory.linear_attention import curves as experiments
-    from tttab.theory.linear_attention import folder as defaults
 
     setting, (_, k_rows) = _setting(options), _sizes(options, None, k)
     ns = whole_numbers(n, "--n") if n else defaults.context_counts(options.d)
@@ -176,7 +176,7 @@ def alignment(
     ] = "0,0.25,0.5,0.75,1",
 ) -> None:
     """General covariances: the improvement grows as the task turns away from the pre-training."""
-    from tttab.theory.linear_attention import alignment as experiments
+    from tttab.theory.linear_attention import covariances as experiments
 
     setting, families = _setting(options, matrices=True), [name.strip() for name in family.split(",")]
     for name in families:
@@ -200,7 +200,7 @@ def steps(
     decay: Annotated[str, typer.Option(help="Decays of the step, with commas.")] = "0.2,0.4,0.6,0.8",
 ) -> None:
     """Several steps, constant and decaying, and gradient flow, against the single step."""
-    from tttab.theory.linear_attention import steps as experiments
+    from tttab.theory.linear_attention import schedules as experiments
 
     setting, decays = _setting(options, matrices=True), numbers(decay, "--decay", above=0)
     n_rows, k_rows = _sizes(options, n, k)
@@ -243,7 +243,7 @@ def step_size(
     ] = "0,0.25,0.5,0.75,1,1.25,1.5,1.75,2",
 ) -> None:
     """The loss as a function of the step, and what other ways to choose the step lose."""
-    from tttab.theory.linear_attention import step_size as experiments
+    from tttab.theory.linear_attention import step_rules as experiments
 
     setting, multiples = _setting(options), numbers(multiple, "--multiple")
     made = experiments.step_size(setting, *_sizes(options, n, k), multiples)
@@ -308,7 +308,7 @@ def _run(options: Options, name: str, rows: Iterator[Row], total: int) -> list[R
 def _close(options: Options, rows: list[Row], name: str) -> None:
     """Draw the figure and end the command with 0 or 1."""
     if options.plot is not None:
-        from tttab.theory.linear_attention.figures import figure_panels, figure_title
+        from tttab.theory.linear_attention.views import figure_panels, figure_title
         from tttab.theory.plots import draw
 
         draw(figure_panels(name, rows), options.plot, figure_title(rows))

@@ -9,8 +9,8 @@ import shlex
 import pytest
 
 from tttab.cli import run
+from tttab.theory import folder as linear_all
 from tttab.theory.linear_attention import curves as experiments
-from tttab.theory.linear_attention import folder as linear_all
 
 SMALL = ["--d", "8", "--trials", "300"]
 COMMANDS = {

@@ -13,14 +13,14 @@ from tttab import optimisers
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.theory.linear_attention import curves as experiments
 from tttab.theory.linear_attention import isotropic, law
-from tttab.theory.linear_attention.alignment import alignment, covariance_family
+from tttab.theory.linear_attention.covariances import alignment, covariance_family
 from tttab.theory.linear_attention.curves import Setting
 from tttab.theory.linear_attention.draws import Draws, Machine
 from tttab.theory.linear_attention.isotropic import Isotropic
 from tttab.theory.linear_attention.measure import Measured, Plan, checked, matrix_sampler, measure, sampler_of
 from tttab.theory.linear_attention.paths import banded, dense
-from tttab.theory.linear_attention.step_size import TRIAL_SIZES, step_size
-from tttab.theory.linear_attention.steps import steps
+from tttab.theory.linear_attention.schedules import steps
+from tttab.theory.linear_attention.step_rules import TRIAL_SIZES, step_size
 
 CPU = Machine()
 NOISY = Isotropic.pretrained(8, 6, 5, 0.3, 0.7)

@@ -18,12 +18,12 @@ import numpy as np
 from tttab.core import identity_hash
 from tttab.errors import StoreError
 from tttab.files import plain, write_text_atomically
-from tttab.theory.linear_attention import alignment as linear_alignment
+from tttab.theory.linear_attention import covariances as linear_alignment
 from tttab.theory.linear_attention import curves as linear_experiments
-from tttab.theory.linear_attention import step_size as linear_step_size
-from tttab.theory.linear_attention import steps as linear_steps
+from tttab.theory.linear_attention import schedules as linear_steps
+from tttab.theory.linear_attention import step_rules as linear_step_size
 from tttab.theory.linear_attention.curves import Row, Setting
-from tttab.theory.linear_attention.figures import figure_panels, figure_title
+from tttab.theory.linear_attention.views import figure_panels, figure_title
 from tttab.theory.plots import draw
 
 ALPHAS = (0.25, 0.5, 1.0, 2.0)
