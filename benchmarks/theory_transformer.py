@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_looped, adapt_prompt
+from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, adapt_looped, adapt_prompt
 from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 from tttab.theory.transformer.paper_b import ContextSettings, context_rows
 from tttab.theory.transformer.pretrain import save_checkpoint
@@ -151,10 +151,10 @@ def evaluation(run, pretrained, paper, kind, d):
     options, tiny = run.options, run.options.tiny
     common = {"tasks": 2 if tiny else options.tasks, "seed": options.seed, "device": options.device}
     if paper == "A":
-        how = Adaptation(steps=4 if tiny else 150)
+        how = TaskTraining(steps=4 if tiny else 150)
         k = (64, 128) if tiny else (64, 96, 128, 192, 256, 384, 512)
         return warm_cold_rows(pretrained, WarmColdSettings(k=k, how=how, search=True, **common))
-    how = Adaptation(steps=4 if tiny else 100)
+    how = TaskTraining(steps=4 if tiny else 100)
     main_model = kind == "gpt2"
     lengths = (16, 32, 64, 128, 256, 512) if main_model else (16, 64, 256, 1024)
     shifts = ("none", "c=1", "he2") if main_model else ("none", "c=1")
@@ -175,7 +175,7 @@ def speed(run):
             generator = torch.Generator(device=device).manual_seed(run.options.seed)
             tasks = 2 if tiny else 16
             drawn = sample_prompts(settings.law, tasks, 64, generator)
-            prompt, how = LabelledRows(drawn.x, drawn.y), Adaptation(steps=2 if tiny else 10, check=10)
+            prompt, how = LabelledRows(drawn.x, drawn.y), TaskTraining(steps=2 if tiny else 10, check=10)
             vector = timed(lambda: adapt_prompt(pretrained.model, prompt, how), device)  # noqa: B023
             loop = timed(lambda: adapt_looped(pretrained.model, prompt, how), device)  # noqa: B023
             row = {"experiment": "ttt-speed", "model": kind, "size": size, "tasks": tasks, "n": 64}

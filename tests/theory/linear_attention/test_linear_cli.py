@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 
 from tttab.cli import run
-from tttab.theory import folder as linear_all
-from tttab.theory.linear_attention import curves as experiments
+from tttab.theory import registry
+from tttab.theory.folder import Folder
+from tttab.theory.linear_attention import curves
+from tttab.theory.linear_attention.samples import EXPERIMENT as SAMPLES
+from tttab.theory.linear_attention.settings import MatrixSimulation
 
 SMALL = ["--d", "8", "--trials", "300"]
 COMMANDS = {
@@ -87,7 +91,7 @@ def test_a_wrong_request_is_one_line_and_a_hint(wrong, capsys):
 
 
 def test_a_wrong_law_is_marked_and_exits_with_1(monkeypatch, capsys):
-    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
+    monkeypatch.setattr(curves, "best_loss", lambda p, convention: 0.5)
     assert run(["theory", "samples", *COMMANDS["samples"], *SMALL]) == 1
     captured = capsys.readouterr()
     assert captured.out.count("DISAGREES") == 2
@@ -100,30 +104,30 @@ def hint_of(captured):
 
 
 def test_the_next_command_after_a_disagreement_has_every_option_of_this_one(monkeypatch, capsys):
-    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
-    given = ["--d", "8", "--n", "4", "--k", "4", "--convention", "C", "--noise", "0.3"]
-    assert run(["theory", "samples", *given, "--trials=300", "--seed", "7"]) == 1
-    wanted = ["tttab", "theory", "samples", *given, "--trials", "1200", "--seed", "8"]
+    monkeypatch.setattr(curves, "best_loss", lambda p, convention: 0.5)
+    options = ["--d", "8", "--n", "4", "--k", "4", "--convention", "C", "--noise", "0.3"]
+    assert run(["theory", "samples", *options, "--trials=300", "--seed", "7"]) == 1
+    wanted = ["tttab", "theory", "samples", *options, "--trials", "1200", "--seed", "8"]
     assert hint_of(capsys.readouterr()) == wanted
 
 
 def test_the_next_command_of_a_folder_is_quoted_and_spares_what_disagreed(tmp_path, monkeypatch, capsys):
-    samples = {"samples": linear_all.EXPERIMENTS["samples"]}
-    monkeypatch.setattr(linear_all, "EXPERIMENTS", samples)
-    monkeypatch.setattr(experiments, "best_loss", lambda p, convention: 0.5)
+    samples = {"samples": SAMPLES}
+    monkeypatch.setattr(registry, "EXPERIMENTS", samples)
+    monkeypatch.setattr(curves, "best_loss", lambda p, convention: 0.5)
     out = str(tmp_path / "my folder")
-    given = ["theory", "all", "--d", "4", "--trials", "100", "--convention", "C"]
-    assert run([*given, "--out", out]) == 1
+    options = ["theory", "all", "--d", "4", "--trials", "100", "--convention", "C"]
+    assert run([*options, "--out", out]) == 1
     captured = capsys.readouterr()
-    assert hint_of(captured) == ["tttab", *given, "--seed", "1", "--out", f"{out}-seed-1"]
+    assert hint_of(captured) == ["tttab", *options, "--seed", "1", "--out", f"{out}-seed-1"]
 
-    def stop(setting):
+    def stop(settings):
         raise KeyboardInterrupt
         yield
 
-    monkeypatch.setitem(samples, "samples", stop)
-    assert run([*given, "--out", f"{out} 2"]) == 130
-    assert hint_of(capsys.readouterr()) == ["tttab", *given, "--out", f"{out} 2"]
+    monkeypatch.setitem(samples, "samples", replace(SAMPLES, rows=stop))
+    assert run([*options, "--out", f"{out} 2"]) == 130
+    assert hint_of(capsys.readouterr()) == ["tttab", *options, "--out", f"{out} 2"]
 
 
 def test_steps_beyond_the_largest_float_are_marked_and_nothing_warns(tmp_path, capsys):
@@ -143,6 +147,20 @@ def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys):
     assert {row["made"] for row in first} == {"now"}
     (tmp_path / "out" / "noise.png").unlink()
     assert run(command) == 0
-    again = {row["experiment"]: row["made"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
-    assert {name for name, made in again.items() if made == "now"} == {"noise"}
+    second = {row["experiment"]: row["made"] for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert {name for name, made in second.items() if made == "now"} == {"noise"}
     assert "![phase](phase.svg)" in (tmp_path / "out" / "index.md").read_text(encoding="utf-8")
+
+
+def test_what_an_earlier_release_wrote_is_kept(tmp_path):
+    written = {
+        "phase": "b853f4638ecc5a052dd3cfb8c691496bdbaec986a4f63089633fdfed16f757e5",
+        "steps": "2bd664f96440a8c48512e41c4d0c23acb152d45d1daa8eeb3c2dbc9dffd7393f",
+        "noise": "another",
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(written))
+    for name in written:
+        for suffix in ("jsonl", "tsv", "svg", "png"):
+            (tmp_path / f"{name}.{suffix}").touch()
+    experiments = {name: registry.EXPERIMENTS[name] for name in written}
+    assert Folder(tmp_path, MatrixSimulation(d=4, trials=100), experiments).missing() == ["noise"]

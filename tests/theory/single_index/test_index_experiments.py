@@ -3,9 +3,7 @@ import torch
 
 from tttab.seeding import torch_stream
 from tttab.theory.plots import draw
-from tttab.theory.single_index import strong as index_strong
-from tttab.theory.single_index.algorithm import Pipeline
-from tttab.theory.single_index.figures import strong_panels
+from tttab.theory.single_index import strong
 from tttab.theory.single_index.hermite import parse_link
 from tttab.theory.single_index.pipeline import PipelineSettings, pipeline_rows
 from tttab.theory.single_index.stages import Stream, stage_two
@@ -17,7 +15,7 @@ NEEDED = {"experiment", "seed", "device", "stderr", "stuck", "tasks"}
 
 
 def test_distillation_beats_direct_steps_on_he3_at_r_32():
-    settings = WeakSettings(("He3",), (32,), (2048,), tasks=12, how=Pipeline(queries=2048))
+    settings = WeakSettings(links=("He3",), r=(32,), n1=(2048,), tasks=12, queries=2048)
     rows = {row["method"]: row for row in weak_rows(settings)}
     assert rows["distill"].keys() >= NEEDED
     assert rows["distill"]["alignment"] > rows["direct"]["alignment"] + 0.25
@@ -55,7 +53,7 @@ def test_the_floor_of_constant_steps_is_within_20_percent(link, text):
 
 
 def test_samples_to_eps_follow_the_log_law_and_not_the_square_law():
-    rows = list(strong_rows(StrongSettings(tasks=64, targets=(0.2, 0.1, 0.05), points=10)))
+    rows = list(strong_rows(StrongSettings(tasks=64, eps=(0.2, 0.1, 0.05), points=10)))
     law = rows[-1]
     assert law["kind"] == "law"
     assert law["spread_log_law"] < 1.3
@@ -72,26 +70,26 @@ def test_targets_that_are_never_reached_have_no_part_in_the_law(monkeypatch, tmp
         for step in range(0, 10**9, 10**4):
             yield step, torch.full((4,), 0.15 if step else 0.5)
 
-    monkeypatch.setattr(index_strong, "_errors", errors)
+    monkeypatch.setattr(strong, "_errors", errors)
     for targets, reached in (((0.2, 0.1, 0.05), 1), ((0.1, 0.05), 0)):
-        rows = list(strong_rows(StrongSettings(targets=targets, tasks=4, points=3)))
+        rows = list(strong_rows(StrongSettings(eps=targets, tasks=4, points=3)))
         samples = [row for row in rows if row["kind"] == "samples"]
         assert [row["reached"] for row in samples] == [eps == 0.2 for eps in targets]
         assert all((row["steps*eps^2"] is None) is not row["reached"] for row in samples)
         law = rows[-1]
         assert law["targets_reached"] == reached
         assert law["spread_log_law"] is None and law["spread_square_law"] is None
-        draw(strong_panels(rows), tmp_path / "strong.svg")
+        draw(strong.panels(rows), tmp_path / "strong.svg")
 
 
 def test_alignments_name_their_statistic():
-    (row, _) = pipeline_rows(PipelineSettings(rows=(256,), dims=(4,), r=4, tasks=3))
+    (row, _) = pipeline_rows(PipelineSettings(n=(256,), d=(4,), r=4, tasks=3))
     assert {"weak_alignment_mean", "weak_alignment_median", "strong_alignment_median"} <= row.keys()
 
 
 def test_the_pipelines_error_falls_with_n_to_the_noise_and_a_random_start_stays_behind():
-    common = {"dims": (8,), "r": 4, "noise": 0.2, "tasks": 16, "in_context": False}
-    rows = list(pipeline_rows(PipelineSettings(rows=(256, 1024, 8192), **common)))
+    common = {"d": (8,), "r": 4, "noise": 0.2, "tasks": 16, "queries": 1024, "in_context": False}
+    rows = list(pipeline_rows(PipelineSettings(n=(256, 1024, 8192), **common)))
     medians = [row["median"] for row in rows]
     assert rows[0].keys() >= NEEDED
     assert medians[0] > medians[1] > medians[2]
@@ -99,17 +97,25 @@ def test_the_pipelines_error_falls_with_n_to_the_noise_and_a_random_start_stays_
 
 
 def test_rows_repeat_with_the_seed_and_change_with_it():
-    settings = PipelineSettings(rows=(256,), dims=(4, 6), r=4, tasks=3)
+    settings = PipelineSettings(n=(256,), d=(4, 6), r=4, tasks=3)
     first, again = (list(pipeline_rows(settings)) for _ in range(2))
     assert first == again
     assert [(row["d"], row["method"]) for row in first] == [(4, "ttt"), (4, "icl"), (6, "ttt"), (6, "icl")]
-    other = list(pipeline_rows(PipelineSettings(rows=(256,), dims=(4, 6), r=4, tasks=3, seed=1)))
+    other = list(pipeline_rows(PipelineSettings(n=(256,), d=(4, 6), r=4, tasks=3, seed=1)))
     assert other[0]["error"] != first[0]["error"]
 
 
 def test_sampled_pretraining_of_g_serves_as_well():
     settings = PipelineSettings(
-        rows=(2048,), dims=(4,), r=2, link="z", tasks=6, pretraining_tasks=4000, in_context=False
+        n=(2048,),
+        d=(4,),
+        r=2,
+        link="z",
+        noise=0.2,
+        tasks=6,
+        queries=1024,
+        pretraining_tasks=4000,
+        in_context=False,
     )
     (row,) = pipeline_rows(settings)
     assert row["pretraining_tasks"] == 4000

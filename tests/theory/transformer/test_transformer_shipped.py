@@ -1,6 +1,6 @@
 import pytest
 
-from tttab.theory.transformer.adapt import Adaptation
+from tttab.theory.transformer.adapt import TaskTraining
 from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 from tttab.theory.transformer.paper_b import ContextSettings, context_rows
 from tttab.theory.transformer.store import SHIPPED, open_file, shipped_path
@@ -25,7 +25,7 @@ def test_the_linear_checkpoint_reads_its_context():
 
 
 def test_the_single_index_checkpoint_reads_its_context_in_distribution_only():
-    settings = ContextSettings((16, 64), ("none", "c=1"), (), tasks=48, how=Adaptation(steps=0))
+    settings = ContextSettings((16, 64), ("none", "c=1"), (), tasks=48, how=TaskTraining(steps=0))
     rows = {
         (row["shift"], row["n"]): row["median"]
         for row in context_rows(open_file(shipped_path("B", 4)), settings)

@@ -8,8 +8,8 @@ import torch
 
 from tttab.errors import ModelError, RequestError
 from tttab.theory.transformer.adapt import (
-    Adaptation,
     LabelledRows,
+    TaskTraining,
     adapt_looped,
     adapt_prompt,
     predict,
@@ -170,7 +170,10 @@ def test_tasks_adapted_together_equal_tasks_adapted_one_by_one(kind, rule):
     settings = tiny(kind)
     model = build_model(settings.model, 0)
     drawn = sample_prompts(settings.law, 3, 14, torch.Generator().manual_seed(1))
-    prompt, how = LabelledRows(drawn.x[:, :10], drawn.y[:, :10]), Adaptation(rule, lr=3e-3, steps=6, check=2)
+    prompt, how = (
+        LabelledRows(drawn.x[:, :10], drawn.y[:, :10]),
+        TaskTraining(rule, lr=3e-3, steps=6, check=2),
+    )
     both = [adapt(model, prompt, how) for adapt in (adapt_prompt, adapt_looped)]
     together, alone = (predict(model, one, prompt, drawn.x[:, 10:]) for one in both)
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
@@ -185,17 +188,17 @@ def test_lora_starts_at_the_model_itself():
     model = build_model(tiny().model, 0)
     drawn = sample_prompts(Law("linear", 3, 3), 2, 8, torch.Generator().manual_seed(1))
     prompt = LabelledRows(drawn.x, drawn.y)
-    untouched = adapt_prompt(model, prompt, Adaptation("lora", steps=0))
+    untouched = adapt_prompt(model, prompt, TaskTraining("lora", steps=0))
     torch.testing.assert_close(
         predict(model, untouched, prompt, drawn.x), predict(model, None, prompt, drawn.x), rtol=0, atol=1e-5
     )
-    assert len(start_weights(model, 2, Adaptation("lora"))) < 2 * len(dict(model.named_parameters()))
+    assert len(start_weights(model, 2, TaskTraining("lora"))) < 2 * len(dict(model.named_parameters()))
 
 
 def test_warm_and_cold_rows_fall_with_k_and_say_what_they_are():
     settings = tiny(steps=50)
     pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
-    how = Adaptation(steps=60, lr=1e-2)
+    how = TaskTraining(steps=60, lr=1e-2)
     rows = list(warm_cold_rows(pretrained, WarmColdSettings((20, 200), n=8, tasks=4, how=how)))
     assert [(row["start"], row["k"]) for row in rows] == [
         ("warm", 0),
@@ -213,7 +216,7 @@ def test_warm_and_cold_rows_fall_with_k_and_say_what_they_are():
 def test_stuck_counts_tasks_of_either_start():
     settings = tiny(steps=50)
     pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
-    grid = WarmColdSettings((20,), n=8, tasks=6, how=Adaptation(steps=0))
+    grid = WarmColdSettings((20,), n=8, tasks=6, how=TaskTraining(steps=0))
     before, _, cold = warm_cold_rows(pretrained, grid)
     # Without a step the cold start is an untrained model of another seed, here a worse one.
     assert before["stuck"] == 0 and cold["start"] == "cold"
@@ -223,7 +226,7 @@ def test_stuck_counts_tasks_of_either_start():
 def test_context_rows_cover_every_shift_and_method_and_equal_seeds_give_equal_rows():
     settings = tiny(law=Law("index", 4, 4, noise=0.1))
     pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
-    grid = ContextSettings((6, 40), tasks=2, how=Adaptation(steps=4), search=True)
+    grid = ContextSettings((6, 40), tasks=2, how=TaskTraining(steps=4), search=True)
     rows = list(context_rows(pretrained, grid))
     assert len(rows) == 3 * 2 * 3
     assert {row["method"] for row in rows} == {"icl", "ttt-full", "ttt-lora"}

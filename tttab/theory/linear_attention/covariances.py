@@ -1,27 +1,26 @@
 """General covariances: the improvement as the task turns away from what was pre-trained for.
 
-What does not belong here: the isotropic experiments (`curves`), the laws themselves.
+What does not belong here: the isotropic curves (`curves`), the laws themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
+from tttab.theory.experiment import Row
 from tttab.theory.linear_attention import limit
 from tttab.theory.linear_attention.crossing import exact_crossing
-from tttab.theory.linear_attention.curves import FURTHEST, Setting
+from tttab.theory.linear_attention.curves import FURTHEST
 from tttab.theory.linear_attention.law import one_step
-from tttab.theory.linear_attention.measure import Measured, Plan, checked, matrix_sampler, measure
-from tttab.theory.linear_attention.problem import LinearProblem, pretrained_weights
+from tttab.theory.linear_attention.measure import Measured, checked, matrix_sampler, measure
+from tttab.theory.linear_attention.problem import LinearProblem
+from tttab.theory.linear_attention.settings import Sampling, Simulation
 
-Row = dict[str, Any]
 FAMILIES: dict[str, str] = {
     "two-level": "Sx = I; half of Sb's directions hold 90 % of the tasks",
     "power-law": "Sx with eigenvalues i^-0.5, Sb with i^-1, in one basis",
@@ -48,21 +47,16 @@ class Family:
         return b / (b @ self.covariance @ b).sqrt()
 
 
-def check_family(name: str, d: int) -> None:
-    """Raise RequestError for an unknown family, or d < 2, where there is nothing to turn to."""
-    if name not in FAMILIES:
-        raise RequestError(f"unknown family {name}; there are {', '.join(FAMILIES)}", "--family two-level")
-    if d < 2:
-        raise RequestError("alignment needs at least 2 dimensions", "--d 60")
-
-
 def covariance_family(name: str, d: int, seed: int) -> Family:
     """Return the pair of covariances called `name`.
 
     Raises:
         RequestError: no such family, or d < 2, where there is nothing to turn to.
     """
-    check_family(name, d)
+    if name not in FAMILIES:
+        raise RequestError(f"unknown family {name}; there are {', '.join(FAMILIES)}", "--family two-level")
+    if d < 2:
+        raise RequestError("alignment needs at least 2 dimensions", "--d 60")
     stream = torch_stream(seed, "linear", "family", name, d)
     rank = torch.arange(1, d + 1, dtype=torch.float64)
     if name == "two-level":
@@ -84,49 +78,37 @@ def covariance_family(name: str, d: int, seed: int) -> Family:
     )
 
 
-def alignment(
-    setting: Setting, n: int, k: int, families: Sequence[str], shares: Sequence[float]
-) -> Iterator[Row]:
-    """Yield pre-trained against zero for each family, the task turning from unlikely (0) to likely (1).
+def pair_rows(settings: Simulation, family: str, share: float, warm: LinearProblem) -> list[Row]:
+    """Return the rows of the pre-trained start and of zero, losses over b'Sx b.
 
-    Losses are over b'Sx b. `gain_limit` is the leading order for this k, `a2_over_ab` the papers'
-    A^2/(A+B) for k >> d; both are None with noise and under S, which has another limit. C, T and S have no
-    closed form here, but for the noiseless S with Sx = I; their `loss_exact` is None. `gamma_limit` and
-    `gamma_exact` are the thresholds of k/d beyond which zero wins under F.
+    `gain_limit` is the leading order for this k, `a2_over_ab` the papers' A^2/(A+B) for k >> d; both are
+    None with noise and under S, which has another limit. C, T and S have no closed form here, but for the
+    noiseless S with Sx = I; their `loss_exact` is None. `gamma_limit` and `gamma_exact` are the thresholds
+    of k/d beyond which zero wins under F.
     """
-    for name in families:
-        family = covariance_family(name, setting.d, setting.plan.seed)
-        weights = pretrained_weights(family.covariance, family.prior, n, setting.noise)
-        for share in shares:
-            task = family.task(share)
-            warm = LinearProblem(task, weights, family.covariance, n, k, setting.noise)
-            yield from _pair(setting, name, share, warm)
-
-
-def _pair(setting: Setting, family: str, share: float, warm: LinearProblem) -> list[Row]:
     starts = {"pretrained": warm, "zero": warm.from_zero()}
     laws = [one_step(problem) for problem in starts.values()]
-    exact = [_exact_loss(setting, problem) for problem in starts.values()]
+    exact = [_exact_loss(settings, problem) for problem in starts.values()]
     etas = [law.best_step for law in laws]
-    sampler_name = "vectors" if setting.plan.sampler == "scalars" else setting.plan.sampler
+    sampler_name = "vectors" if settings.sampler == "scalars" else settings.sampler
     sampler = matrix_sampler(list(starts.values()), sampler_name)
     names = ["alignment", family, str(share), warm.d, warm.n, warm.k, str(warm.noise)]
 
-    def look(plan: Plan) -> list[Measured]:
-        return measure(sampler, plan, names, setting.convention, etas)
+    def look(sampling: Sampling) -> list[Measured]:
+        return measure(sampler, sampling, names, settings.convention, etas)
 
     crossing, limit_crossing = _threshold(warm), _limit_threshold(warm)
-    has_limit = not warm.noise and setting.convention != "S"
+    has_limit = not warm.noise and settings.convention != "S"
     rows = []
     for (init, problem), law, (seen, agrees), loss in zip(
-        starts.items(), laws, checked(look, setting.plan, exact), exact, strict=True
+        starts.items(), laws, checked(look, settings.sampling, exact), exact, strict=True
     ):
         terms = limit.alignment_terms(problem)
         limit_gain = limit.general_gain(problem)
         rows.append(
             {
                 "experiment": "alignment",
-                "convention": setting.convention,
+                "convention": settings.convention,
                 "family": family,
                 "alignment": share,
                 "d": warm.d,
@@ -136,7 +118,7 @@ def _pair(setting: Setting, family: str, share: float, warm: LinearProblem) -> l
                 "gamma": warm.k / warm.d,
                 "init": init,
                 "noise": warm.noise,
-                "eta": law.best_step if setting.convention == "F" else seen.step,
+                "eta": law.best_step if settings.convention == "F" else seen.step,
                 "loss_limit": terms.loss - limit_gain if has_limit else None,
                 "loss_exact": loss,
                 "loss_measured": seen.mean,
@@ -154,12 +136,12 @@ def _pair(setting: Setting, family: str, share: float, warm: LinearProblem) -> l
     return rows
 
 
-def _exact_loss(setting: Setting, problem: LinearProblem) -> float | None:
+def _exact_loss(settings: Simulation, problem: LinearProblem) -> float | None:
     law = one_step(problem)
-    if setting.convention == "F":
+    if settings.convention == "F":
         return law.best
     white = torch.equal(problem.covariance, torch.eye(problem.d, dtype=torch.float64))
-    if setting.convention == "S" and white and problem.noise == 0:
+    if settings.convention == "S" and white and problem.noise == 0:
         return law.start * (problem.d + 1) / (problem.k + problem.d + 1)
     return None
 

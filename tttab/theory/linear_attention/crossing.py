@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from tttab.theory.linear_attention.draws import Draws
-from tttab.theory.linear_attention.measure import Plan, reduce_trials
-from tttab.theory.linear_attention.problem import Convention
+from tttab.theory.linear_attention.measure import reduce_trials
 from tttab.theory.linear_attention.samplers import Sampler, Trials
+from tttab.theory.linear_attention.settings import Convention, Sampling
 
 RATIO = 1.5
 """The scan for a sign change goes up in this ratio."""
@@ -75,7 +75,7 @@ CERTAIN = 4.0
 
 def measured_crossing(
     starts: Callable[[int], Sampler],
-    plan: Plan,
+    sampling: Sampling,
     names: Sequence[str | int],
     convention: Convention,
     limit: int,
@@ -87,7 +87,7 @@ def measured_crossing(
     difference over a window around the change of sign; the interval is a jackknife over batches of trials.
     None: the scan saw no such k.
     """
-    bracket = _scan(starts, plan, names, convention, limit)
+    bracket = _scan(starts, sampling, names, convention, limit)
     if bracket is None:
         return None
     low, guess, high = bracket
@@ -96,7 +96,7 @@ def measured_crossing(
     if len(ks) < 3:
         return Crossing(guess, low, high)
     parts = np.stack(
-        [_batches(starts(int(k)), plan, [*names, "fine", int(k)], convention, BATCHES) for k in ks]
+        [_batches(starts(int(k)), sampling, [*names, "fine", int(k)], convention, BATCHES) for k in ks]
     )
     full = _root(ks, _difference(parts.mean(1)), guess)
     replicas = [_root(ks, _difference(left), guess) for left in np.moveaxis(_leave_one_out(parts, 1), 1, 0)]
@@ -108,13 +108,13 @@ def measured_crossing(
 
 def _scan(
     starts: Callable[[int], Sampler],
-    plan: Plan,
+    sampling: Sampling,
     names: Sequence[str | int],
     convention: Convention,
     limit: int,
 ) -> tuple[float, float, float] | None:
     """Return the last k where the first start was better, a guess of the crossing, and the k beyond doubt."""
-    rough = replace(plan, trials=max(plan.trials // 4, 1))
+    rough = replace(sampling, trials=max(sampling.trials // 4, 1))
     k, before = 1, None
     while k <= limit:
         parts = _batches(starts(k), rough, [*names, "coarse", k], convention, SCAN_BATCHES)
@@ -139,14 +139,16 @@ def _jackknife(replicas: np.ndarray) -> float:
 
 
 def _batches(
-    sampler: Sampler, plan: Plan, names: Sequence[str | int], convention: Convention, count: int
+    sampler: Sampler, sampling: Sampling, names: Sequence[str | int], convention: Convention, count: int
 ) -> np.ndarray:
     """Return `_means` of `count` independent batches, shape (count, 2, 3)."""
-    small = replace(plan, trials=max(plan.trials // count, 1))
+    small = replace(sampling, trials=max(sampling.trials // count, 1))
     return np.stack([_means(sampler, small, [*names, "batch", i], convention) for i in range(count)])
 
 
-def _means(sampler: Sampler, plan: Plan, names: Sequence[str | int], convention: Convention) -> np.ndarray:
+def _means(
+    sampler: Sampler, sampling: Sampling, names: Sequence[str | int], convention: Convention
+) -> np.ndarray:
     """Return the means of (start, slope, curvature) of both starts, shape (2, 3).
 
     Conventions whose step is chosen trial by trial put their loss in `start` and no slope.
@@ -155,7 +157,7 @@ def _means(sampler: Sampler, plan: Plan, names: Sequence[str | int], convention:
     def value(starts: list[Trials], _: Draws) -> Tensor:
         return torch.cat([_parts(trials, convention) for trials in starts])
 
-    return reduce_trials(sampler, plan, names, value).mean.reshape(2, 3)
+    return reduce_trials(sampler, sampling, names, value).mean.reshape(2, 3)
 
 
 def _parts(trials: Trials, convention: Convention) -> Tensor:

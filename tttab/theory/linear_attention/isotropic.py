@@ -14,12 +14,12 @@ from numpy.polynomial import Chebyshev
 
 from tttab.theory.linear_attention.law import Parabola, context_power
 from tttab.theory.linear_attention.problem import (
-    Convention,
     LinearProblem,
     isotropic_problem,
     isotropic_weight,
 )
 from tttab.theory.linear_attention.quadrature import chi2_rule, exponential_rule, normal_rule
+from tttab.theory.linear_attention.settings import Convention
 
 NODES = 40
 """Nodes along each chi-square; half as many along the normal. Doubling moves no printed digit."""
@@ -67,8 +67,8 @@ class Isotropic:
 
     def problem(self) -> LinearProblem:
         """Return the same problem as matrices, with b = e1; n and k must be whole."""
-        made = isotropic_problem(self.d, int(self.n), int(self.k), weight=self.weight, noise=self.noise)
-        return replace(made, train_noise=self.train_noise)
+        matrices = isotropic_problem(self.d, int(self.n), int(self.k), weight=self.weight, noise=self.noise)
+        return replace(matrices, train_noise=self.train_noise)
 
 
 def initial_loss(p: Isotropic) -> float:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tttab.theory.linear_attention.problem import Convention, LinearProblem
+from tttab.theory.linear_attention.problem import LinearProblem
+from tttab.theory.linear_attention.settings import Convention
 
 Noise = tuple[float, float]
 """The noise variances of contexts and of training rows."""

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import stream_seed
-from tttab.theory.linear_attention.draws import Draws, Machine
+from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic
-from tttab.theory.linear_attention.problem import Convention, LinearProblem
+from tttab.theory.linear_attention.problem import LinearProblem
 from tttab.theory.linear_attention.samplers import RowSampler, Sampler, ScalarSampler, Trials, VectorSampler
+from tttab.theory.linear_attention.settings import Convention, Sampling
 
-CPU = Machine()
 Value = Callable[[list[Trials], Draws], Tensor]
 """From the trials of each start, and the stream for further numbers, to numbers per trial."""
 SIGMAS = 4.0
@@ -30,17 +30,6 @@ ROUNDING = 1e-9
 """Relative slack of that comparison, for points without any spread."""
 SECOND_LOOK = 4
 """A point beyond `SIGMAS` is drawn anew with this many times the trials, and the new draw decides."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to simulate."""
-
-    trials: int = 20_000
-    seed: int = 0
-    machine: Machine = CPU
-    sampler: str = "scalars"
-    """`scalars` (O(1)), `vectors` (O(d)) or `rows`."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +56,13 @@ class Measured:
 
 
 def checked(
-    look: Callable[[Plan], list[Measured]],
-    plan: Plan,
+    look: Callable[[Sampling], list[Measured]],
+    sampling: Sampling,
     exact: Sequence[float | None],
     *,
     may_overflow: bool = False,
 ) -> list[tuple[Measured, bool | None]]:
-    """Return `look(plan)` with a verdict each: does it agree with `exact`? None where there is none.
+    """Return `look(sampling)` with a verdict each: does it agree with `exact`? None where there is none.
 
     Where any differs, all are drawn anew with `SECOND_LOOK` times the trials and an independent seed,
     and the new draw decides: among hundreds of points one chance deviation is no disagreement. What is
@@ -85,15 +74,17 @@ def checked(
             return None
         return not seen.differs(wanted)
 
-    seen = look(plan)
+    seen = look(sampling)
     if any(verdict(m, e) is False for m, e in zip(seen, exact, strict=True)):
-        seen = look(second_plan(plan))
+        seen = look(second_sampling(sampling))
     return [(m, verdict(m, e)) for m, e in zip(seen, exact, strict=True)]
 
 
-def second_plan(plan: Plan) -> Plan:
-    """Return `plan` with an independent seed and `SECOND_LOOK` times the trials."""
-    return replace(plan, trials=SECOND_LOOK * plan.trials, seed=stream_seed(plan.seed, "second look"))
+def second_sampling(sampling: Sampling) -> Sampling:
+    """Return `sampling` with an independent seed and `SECOND_LOOK` times the trials."""
+    return replace(
+        sampling, trials=SECOND_LOOK * sampling.trials, seed=stream_seed(sampling.seed, "second look")
+    )
 
 
 class Moments:
@@ -144,20 +135,20 @@ def matrix_sampler(starts: Sequence[LinearProblem], name: str) -> Sampler:
     raise RequestError(f"no sampler {name} here; there are vectors and rows", "--sampler vectors")
 
 
-def reduce_trials(sampler: Sampler, plan: Plan, names: Sequence[str | int], value: Value) -> Moments:
+def reduce_trials(sampler: Sampler, sampling: Sampling, names: Sequence[str | int], value: Value) -> Moments:
     """Return the moments of `value`, which maps the starts' trials to shape (numbers, trials)."""
     moments = Moments()
-    block = plan.machine.block(sampler.bytes_per_trial, plan.trials)
-    for number, first in enumerate(range(0, plan.trials, block)):
-        size = min(block, plan.trials - first)
-        draws = Draws(plan.machine, plan.seed, "linear", *names, number)
+    block = sampling.backend.block(sampler.bytes_per_trial, sampling.trials)
+    for number, first in enumerate(range(0, sampling.trials, block)):
+        size = min(block, sampling.trials - first)
+        draws = Draws(sampling.backend, sampling.seed, "linear", *names, number)
         moments.add(value(sampler.draw(draws, size), draws))
     return moments
 
 
 def measure(
     sampler: Sampler,
-    plan: Plan,
+    sampling: Sampling,
     names: Sequence[str | int],
     convention: Convention,
     etas: Sequence[float],
@@ -170,7 +161,7 @@ def measure(
         gains = [t.start - loss for t, loss in zip(starts, losses, strict=True)]
         return torch.stack([*losses, *gains, *steps])
 
-    moments = reduce_trials(sampler, plan, names, value)
+    moments = reduce_trials(sampler, sampling, names, value)
     mean, stderr = moments.mean.reshape(3, -1), moments.stderr.reshape(3, -1)
     return [
         Measured(

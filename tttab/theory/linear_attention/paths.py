@@ -16,8 +16,8 @@ from torch import Tensor
 
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic
-from tttab.theory.linear_attention.problem import Convention
 from tttab.theory.linear_attention.samplers import Trials
+from tttab.theory.linear_attention.settings import Convention
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,11 @@ y = x'b + noise. What does not belong here: losses (`law`) and random draws.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
-
-Convention = Literal["F", "C", "T", "S"]
-CONVENTIONS: dict[str, str] = {
-    "F": "step fixed before any data is seen; loss on a fresh context",
-    "C": "step optimal given the context; loss on a fresh context",
-    "T": "step optimal for each trial; loss on a fresh context",
-    "S": "step optimal given the context; loss on the same context",
-}
 
 
 @dataclass(frozen=True)
@@ -71,14 +62,6 @@ def check_sizes(d: int, n: int, k: int) -> None:
     for name, value in (("d", d), ("n", n), ("k", k)):
         if value < 1:
             raise RequestError(f"{name} must be at least 1, got {value}", f"--{name} {max(abs(value), 1)}")
-
-
-def check_convention(convention: str) -> Convention:
-    """Return `convention`, or raise RequestError when it is not one of F, C, T and S."""
-    match convention:
-        case "F" | "C" | "T" | "S":
-            return convention
-    raise RequestError(f"unknown convention {convention}; there are F, C, T and S", "--convention F")
 
 
 def pretrained_weights(covariance: Tensor, prior: Tensor, n: int, noise: float = 0.0) -> Tensor:

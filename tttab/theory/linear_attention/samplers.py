@@ -18,7 +18,8 @@ from torch import Tensor
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic
 from tttab.theory.linear_attention.law import context_moment, matrix_root, residual_moment
-from tttab.theory.linear_attention.problem import Convention, LinearProblem
+from tttab.theory.linear_attention.problem import LinearProblem
+from tttab.theory.linear_attention.settings import Convention
 
 
 @dataclass(frozen=True)
@@ -136,12 +137,12 @@ class VectorSampler:
         chi = draws.chi2(p.n, trials)
         aim = (root @ task).expand(trials, p.d)
         u = _moments_of_rows(aim, p.noise, chi, draws.normal(trials), draws.normal(trials, p.d)) @ root
-        made = []
+        found = []
         for start in self._starts:
             v = task - u @ start.problem.weights.to(u).T
             g = _moments_of_rows(v @ root, p.training_noise, train, shake, side) @ root
-            made.append(_trials(start, (p.signal + p.noise) * chi, u, v, g))
-        return made
+            found.append(_trials(start, (p.signal + p.noise) * chi, u, v, g))
+        return found
 
 
 class RowSampler:
@@ -166,12 +167,12 @@ class RowSampler:
         del x
         z = self._rows(draws, trials, p.k)
         shake = p.training_noise**0.5 * draws.normal(trials, p.k) if p.training_noise else 0.0
-        made = []
+        found = []
         for start in self._starts:
             v = task - u @ start.problem.weights.to(u).T
             residual = torch.bmm(z, v.unsqueeze(-1)).squeeze(-1) + shake
-            made.append(_trials(start, labels, u, v, _sum_of_rows(z, residual)))
-        return made
+            found.append(_trials(start, labels, u, v, _sum_of_rows(z, residual)))
+        return found
 
     def _rows(self, draws: Draws, trials: int, rows: int) -> Tensor:
         x = draws.normal(trials, rows, self._starts[0].problem.d)

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_attention.curves import Setting, best_step
+from tttab.theory.experiment import Row
+from tttab.theory.linear_attention.curves import best_step
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic, best_loss, initial_loss
-from tttab.theory.linear_attention.measure import Measured, Moments, Plan, checked
+from tttab.theory.linear_attention.measure import Measured, Moments, checked
 from tttab.theory.linear_attention.paths import Paths, banded, dense
+from tttab.theory.linear_attention.settings import Sampling, Simulation
 
-Row = dict[str, Any]
 Loss = Callable[[Paths], Tensor]
 """From paths to the losses of several schedules, shape (schedules, trials)."""
 MULTIPLES = tuple(2.0 ** (j / 2) for j in range(-10, 3))
@@ -35,7 +35,7 @@ FLOW_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Schedule:
+class StepSizes:
     """Step t has size multiple x decay^t x the single step's."""
 
     name: str
@@ -57,7 +57,7 @@ class Schedule:
         }
 
 
-def steps(setting: Setting, n: int, k: int, count: int, decays: Sequence[float]) -> Iterator[Row]:
+def schedule_rows(settings: Simulation, n: int, k: int, count: int, decays: Sequence[float]) -> Iterator[Row]:
     """Yield single step, constant size, each decay and gradient flow, as given and with the best first step.
 
     `tuned` rows choose their first step (flow: its time) by the least mean loss on separate trials; all
@@ -66,16 +66,16 @@ def steps(setting: Setting, n: int, k: int, count: int, decays: Sequence[float])
     rows, and `loss_rows` is None. The last row, `kind: best`, has the share of the best gain found that
     the single step keeps.
     """
-    p = Isotropic.pretrained(setting.d, n, k, setting.noise)
-    bench = _Bench(setting, p)
-    plain = [Schedule("constant", 1.0, count), *(Schedule("decay", decay, count) for decay in decays)]
+    p = Isotropic.pretrained(settings.d, n, k, settings.noise)
+    measurement = _Measurement(settings, p)
+    plain = [StepSizes("constant", 1.0, count), *(StepSizes("decay", decay, count) for decay in decays)]
     rows = []
-    for row in bench.rows([Schedule("single", 1.0, 1), *plain, *bench.tuned(plain)], count):
+    for row in measurement.rows([StepSizes("single", 1.0, 1), *plain, *measurement.tuned(plain)], count):
         rows.append(row)
         yield row
-    rows.append(bench.flow_row())
+    rows.append(measurement.flow_row())
     yield rows[-1]
-    yield _head(setting, p) | _best(rows)
+    yield _head(settings, p) | _best(rows)
 
 
 def _best(rows: Sequence[Row]) -> Row:
@@ -96,25 +96,25 @@ def _measured(row: Row) -> float:
     return float(row["loss_measured"])
 
 
-class _Bench:
+class _Measurement:
     """Measures schedules of one problem, by the fast sampler and by the witness."""
 
-    def __init__(self, setting: Setting, p: Isotropic) -> None:
-        self._setting, self._p = setting, p
+    def __init__(self, settings: Simulation, p: Isotropic) -> None:
+        self._settings, self._p = settings, p
         self._noisy = bool(p.noise or p.training_noise)
 
-    def tuned(self, schedules: Sequence[Schedule]) -> list[Schedule]:
+    def tuned(self, schedules: Sequence[StepSizes]) -> list[StepSizes]:
         """Return the schedules with the best multiple in `MULTIPLES`, chosen on trials of their own."""
         tried = [replace(s, multiple=m, tuned=True) for s in schedules for m in MULTIPLES]
         length = max(schedule.steps for schedule in schedules)
-        moments = self._average(self._walks(tried), length, "tuning", self._setting.plan, 0.25)
+        moments = self._average(self._walks(tried), length, "tuning", self._settings.sampling, 0.25)
         means = np.nan_to_num(moments.mean, nan=np.inf).reshape(len(schedules), -1)
         return [tried[i * len(MULTIPLES) + int(best)] for i, best in enumerate(means.argmin(1))]
 
-    def rows(self, schedules: Sequence[Schedule], length: int) -> list[Row]:
+    def rows(self, schedules: Sequence[StepSizes], length: int) -> list[Row]:
         """Return the measured rows of schedules of at most `length` steps."""
         exact = [
-            best_loss(self._p, self._setting.convention) if s.steps == 1 and s.name == "single" else None
+            best_loss(self._p, self._settings.convention) if s.steps == 1 and s.name == "single" else None
             for s in schedules
         ]
         identities = [schedule.identity for schedule in schedules]
@@ -123,7 +123,7 @@ class _Bench:
     def flow_row(self) -> Row:
         """Return gradient flow stopped at the best of `TIMES`, chosen on trials of their own."""
         tuning = self._average(
-            self._flows(TIMES), self._p.d, "flow tuning", self._setting.plan, FLOW_SHARE / 2
+            self._flows(TIMES), self._p.d, "flow tuning", self._settings.sampling, FLOW_SHARE / 2
         )
         time = TIMES[int(tuning.mean.argmin())]
         identity = {"schedule": "flow", "decay": None, "steps": None, "tuned": True, "multiple": time}
@@ -139,11 +139,11 @@ class _Bench:
             worse = ~(found <= paths.single.start)  # a path that overflowed is no number, and worse
             return torch.cat([found, found.log(), worse.to(found)])
 
-        def look(plan: Plan) -> list[Measured]:
-            fast = self._average(value, length, "measure", plan, share)
+        def look(sampling: Sampling) -> list[Measured]:
+            fast = self._average(value, length, "measure", sampling, share)
             slow = fast
             if not self._noisy:
-                slow = self._average(value, length, "measure", plan, share * WITNESS_SHARE, witness=True)
+                slow = self._average(value, length, "measure", sampling, share * WITNESS_SHARE, witness=True)
             with np.errstate(invalid="ignore"):
                 apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
             columns = [(fast.mean, fast.stderr), (slow.mean, slow.stderr), (apart, joint)]
@@ -156,15 +156,15 @@ class _Bench:
         twin = [None if self._noisy else 0.0] * count
         nothing: list[float | None] = [None] * count
         exacts = [*exact, *nothing * 6, *twin, *nothing]
-        seen = checked(look, self._setting.plan, exacts, may_overflow=True)
-        made = []
+        seen = checked(look, self._settings.sampling, exacts, may_overflow=True)
+        found = []
         for i, identity in enumerate(identities):
             (mean, first), (worse, _), (rows, _), (apart, second) = (
                 seen[i + j * count] for j in (0, 2, 3, 7)
             )
             verdicts = [verdict for verdict in (first, second) if verdict is not None]
-            made.append(
-                _head(self._setting, self._p)
+            found.append(
+                _head(self._settings, self._p)
                 | identity
                 | {
                     "loss_start": initial_loss(self._p),
@@ -178,11 +178,11 @@ class _Bench:
                     "agrees": all(verdicts) if verdicts else None,
                 }
             )
-        return made
+        return found
 
-    def _walks(self, schedules: Sequence[Schedule]) -> Loss:
+    def _walks(self, schedules: Sequence[StepSizes]) -> Loss:
         def value(paths: Paths) -> Tensor:
-            unit, convention = self._unit(paths), self._setting.convention
+            unit, convention = self._unit(paths), self._settings.convention
             return torch.stack(
                 [
                     paths.losses(convention, [s.multiple * s.decay**t * unit for t in range(s.steps)])
@@ -193,37 +193,37 @@ class _Bench:
         return value
 
     def _flows(self, times: Sequence[float]) -> Loss:
-        return lambda paths: paths.flow(self._setting.convention, times, self._unit(paths))
+        return lambda paths: paths.flow(self._settings.convention, times, self._unit(paths))
 
     def _unit(self, paths: Paths) -> Tensor:
         """Return the convention's single step, shape (trials,)."""
-        if self._setting.convention == "F":
+        if self._settings.convention == "F":
             return torch.full_like(paths.single.start, best_step(self._p))
-        return paths.single.steps(self._setting.convention)
+        return paths.single.steps(self._settings.convention)
 
     def _average(
-        self, value: Loss, length: int, name: str, plan: Plan, share: float, *, witness: bool = False
+        self, value: Loss, length: int, name: str, sampling: Sampling, share: float, *, witness: bool = False
     ) -> Moments:
         p, rows = self._p, witness or self._noisy
-        trials, size = max(int(plan.trials * share), 2), min(length + 1, p.d)
+        trials, size = max(int(sampling.trials * share), 2), min(length + 1, p.d)
         numbers = p.d * (p.n + 2 * p.k + 3 * p.d) if rows else size * (12 + (6 * p.d if size == p.d else 0))
-        block = plan.machine.block(int(8 * numbers + 512), trials)
+        block = sampling.backend.block(int(8 * numbers + 512), trials)
         moments = Moments()
         for number, done in enumerate(range(0, trials, block)):
-            draws = Draws(plan.machine, plan.seed, "steps", name, length, str(p), int(rows), number)
+            draws = Draws(sampling.backend, sampling.seed, "steps", name, length, str(p), int(rows), number)
             count = min(block, trials - done)
             moments.add(value(dense(p, draws, count) if rows else banded(p, length, draws, count)))
         return moments
 
 
-def _head(setting: Setting, p: Isotropic) -> Row:
+def _head(settings: Simulation, p: Isotropic) -> Row:
     return {
         "experiment": "steps",
-        "convention": setting.convention,
+        "convention": settings.convention,
         "d": p.d,
         "n": int(p.n),
         "k": int(p.k),
         "alpha": p.n / p.d,
         "gamma": p.k / p.d,
-        "noise": setting.noise,
+        "noise": settings.noise,
     }

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
+from tttab.theory.experiment import Row
 from tttab.theory.linear_attention import limit
-from tttab.theory.linear_attention.curves import Setting, best_step
+from tttab.theory.linear_attention.curves import best_step
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import (
     Isotropic,
@@ -24,11 +24,10 @@ from tttab.theory.linear_attention.isotropic import (
     initial_loss,
     same_context_loss,
 )
-from tttab.theory.linear_attention.measure import Measured, Plan, checked, reduce_trials, sampler_of
-from tttab.theory.linear_attention.problem import Convention
+from tttab.theory.linear_attention.measure import Measured, checked, reduce_trials, sampler_of
 from tttab.theory.linear_attention.samplers import Trials
+from tttab.theory.linear_attention.settings import Convention, Sampling, Simulation
 
-Row = dict[str, Any]
 HELD_OUT = 0.2
 """The share of the training rows that `tttab run` holds out."""
 TRIAL_SIZES = tuple(2.0 ** (j / 2) for j in range(-23, 12))
@@ -37,7 +36,7 @@ or no step. It tries sizes from 4^-5 to 4^2 in ratios of 4 and refines by 2, the
 that finds the best of all the sizes it can reach, 2^-11.5 to 2^5.5 in ratios of sqrt(2)."""
 
 
-def step_size(setting: Setting, n: int, k: int, multiples: Sequence[float]) -> Iterator[Row]:
+def step_rows(settings: Simulation, n: int, k: int, multiples: Sequence[float]) -> Iterator[Row]:
     """Yield the parabola (`kind: curve`), the same step on the same context, and the ways to choose it.
 
     The unit of `multiples` is the step of the convention; L = L0 - gain (2m - m^2) at m times it, under
@@ -50,14 +49,14 @@ def step_size(setting: Setting, n: int, k: int, multiples: Sequence[float]) -> I
     """
     if k < 2:
         raise RequestError("a line search needs at least 2 training rows", "--k 100")
-    p = Isotropic.pretrained(setting.d, n, k, setting.noise)
-    yield from _curve(setting, p, multiples)
-    yield from _same_context(setting, p, multiples)
-    yield from _choices(setting, p)
+    p = Isotropic.pretrained(settings.d, n, k, settings.noise)
+    yield from _curve(settings, p, multiples)
+    yield from _same_context(settings, p, multiples)
+    yield from _choices(settings, p)
 
 
-def _curve(setting: Setting, p: Isotropic, multiples: Sequence[float]) -> Iterator[Row]:
-    convention, best = setting.convention, gain(p, setting.convention)
+def _curve(settings: Simulation, p: Isotropic, multiples: Sequence[float]) -> Iterator[Row]:
+    convention, best = settings.convention, gain(p, settings.convention)
     exact = [initial_loss(p) - best * (2 * m - m**2) for m in multiples]
     unit = best_step(p)
 
@@ -66,9 +65,9 @@ def _curve(setting: Setting, p: Isotropic, multiples: Sequence[float]) -> Iterat
         return torch.stack([starts[0].losses(convention, m * step) for m in multiples])
 
     for m, loss, (seen, agrees) in zip(
-        multiples, exact, _look(setting, p, "curve", value, exact), strict=True
+        multiples, exact, _look(settings, p, "curve", value, exact), strict=True
     ):
-        yield _row(setting, p, "curve", convention) | {
+        yield _row(settings, p, "curve", convention) | {
             "multiple": m,
             "eta": m * unit if convention == "F" else None,
             "loss_exact": loss,
@@ -78,7 +77,7 @@ def _curve(setting: Setting, p: Isotropic, multiples: Sequence[float]) -> Iterat
         }
 
 
-def _same_context(setting: Setting, p: Isotropic, multiples: Sequence[float]) -> Iterator[Row]:
+def _same_context(settings: Simulation, p: Isotropic, multiples: Sequence[float]) -> Iterator[Row]:
     unit = best_step(p)
     exact = [same_context_loss(p, m * unit) for m in multiples]
 
@@ -86,9 +85,9 @@ def _same_context(setting: Setting, p: Isotropic, multiples: Sequence[float]) ->
         return torch.stack([starts[0].losses("S", m * unit) for m in multiples])
 
     for m, loss, (seen, agrees) in zip(
-        multiples, exact, _look(setting, p, "same", value, exact), strict=True
+        multiples, exact, _look(settings, p, "same", value, exact), strict=True
     ):
-        yield _row(setting, p, "same-context", "S") | {
+        yield _row(settings, p, "same-context", "S") | {
             "multiple": m,
             "eta": m * unit,
             "loss_exact": loss,
@@ -98,8 +97,8 @@ def _same_context(setting: Setting, p: Isotropic, multiples: Sequence[float]) ->
         }
 
 
-def _choices(setting: Setting, p: Isotropic) -> Iterator[Row]:
-    convention = setting.convention
+def _choices(settings: Simulation, p: Isotropic) -> Iterator[Row]:
+    convention = settings.convention
     best = initial_loss(p) - gain(p, convention)
     limit_step = limit.isotropic_step(p.d, p.n, p.k, p.weight)
     train = replace(p, k=p.k - _held_out(p))
@@ -127,8 +126,8 @@ def _choices(setting: Setting, p: Isotropic) -> Iterator[Row]:
             eta = rule(starts[0], draws)
             return torch.stack([starts[0].losses(convention, eta), starts[0].losses("S", eta), eta])
 
-        (seen, agrees), (same, _), (eta, _) = _look(setting, start, name, value, [exact, None, None])
-        yield _row(setting, p, "choice", convention) | {
+        (seen, agrees), (same, _), (eta, _) = _look(settings, start, name, value, [exact, None, None])
+        yield _row(settings, p, "choice", convention) | {
             "rule": name,
             "eta": eta.mean,
             "loss_exact": exact,
@@ -142,21 +141,21 @@ def _choices(setting: Setting, p: Isotropic) -> Iterator[Row]:
 
 
 def _look(
-    setting: Setting,
+    settings: Simulation,
     p: Isotropic,
     name: str,
     value: Callable[[list[Trials], Draws], Tensor],
     exact: Sequence[float | None],
 ) -> list[tuple[Measured, bool | None]]:
-    def look(plan: Plan) -> list[Measured]:
-        sampler = sampler_of([p], plan.sampler)
-        moments = reduce_trials(sampler, plan, ["step-size", name, p.d, int(p.n), int(p.k)], value)
+    def look(sampling: Sampling) -> list[Measured]:
+        sampler = sampler_of([p], sampling.sampler)
+        moments = reduce_trials(sampler, sampling, ["step-size", name, p.d, int(p.n), int(p.k)], value)
         return [Measured(float(m), float(s)) for m, s in zip(moments.mean, moments.stderr, strict=True)]
 
-    return checked(look, setting.plan, exact)
+    return checked(look, settings.sampling, exact)
 
 
-def _row(setting: Setting, p: Isotropic, kind: str, convention: Convention) -> Row:
+def _row(settings: Simulation, p: Isotropic, kind: str, convention: Convention) -> Row:
     return {
         "experiment": "step-size",
         "kind": kind,
@@ -166,7 +165,7 @@ def _row(setting: Setting, p: Isotropic, kind: str, convention: Convention) -> R
         "k": int(p.k),
         "alpha": p.n / p.d,
         "gamma": p.k / p.d,
-        "noise": setting.noise,
+        "noise": settings.noise,
     }
 
 

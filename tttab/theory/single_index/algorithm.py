@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.theory.single_index.attention import CLIP, attention_output
+from tttab.theory.single_index.settings import StageOne, Weak
 from tttab.theory.single_index.stages import (
     Neurons,
     Stream,
@@ -29,7 +30,6 @@ from tttab.theory.single_index.stages import (
 )
 from tttab.theory.single_index.tasks import IndexTasks, draw_rows, unit
 
-Weak = Literal["distill", "direct", "direct-clipped", "random"]
 FEWEST_ROWS = 64
 
 
@@ -50,6 +50,17 @@ class Pipeline:
     neurons: int = 128
     bound: float = 3.0
     ridge: float = 1e-3
+
+    @classmethod
+    def of(cls, stage: StageOne, weak: Weak = "distill") -> Pipeline:
+        """Return the pipeline with the choices of stage I."""
+        return cls(weak, stage.queries, Student(tilt=stage.tilt), stage.temp)
+
+    @property
+    def stage_one(self) -> dict[str, Any]:
+        """The choices of stage I as columns."""
+        shared = {"queries": self.queries, "temp": self.temp, "tilt": self.student.tilt}
+        return shared | {"precision": product_precision()}
 
 
 @dataclass(frozen=True)
@@ -155,7 +166,7 @@ class InContext:
 def pretrain_in_context(
     how: Pipeline, gamma: Tensor, tasks: IndexTasks, rows: int, generator: torch.Generator, queries: int = 64
 ) -> InContext:
-    """Fit the perceptron of the in-context model on the tasks given, with contexts of `rows` rows."""
+    """Fit the perceptron of the in-context model on the tasks, with contexts of `rows` rows."""
     x, y = draw_rows(tasks, rows + queries, generator)
     read = attention_output(gamma, x[:, :rows], y[:, :rows], x[:, rows:], how.temp)
     centre, spread = read.mean(), read.std().clamp_min(1e-6)
@@ -163,3 +174,8 @@ def pretrain_in_context(
     features = neurons.features((read - centre) / spread).flatten(0, 1)[None]
     output = ridge_solve(features, y[:, rows:].reshape(1, -1), how.ridge)[0]
     return InContext(gamma, how.temp, centre, spread, neurons, output)
+
+
+def product_precision() -> str:
+    """Return how float32 products are formed: `fp32`, or `tf32` where torch may use it on CUDA."""
+    return "fp32" if torch.get_float32_matmul_precision() == "highest" else "tf32"

@@ -8,14 +8,12 @@ divided among the stages (`algorithm`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from tttab.theory.single_index.settings import Loss
 from tttab.theory.single_index.tasks import derivative, unit
-
-Loss = Literal["squared", "correlation"]
 
 
 @dataclass(frozen=True)

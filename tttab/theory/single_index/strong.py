@@ -3,54 +3,71 @@
 With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where
 I = E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). With
 the squared loss V grows with e, which slows the decay. What does not belong here: the step itself
-(`stages`), tables and plots.
+(`stages`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from tttab.errors import RequestError
 from tttab.seeding import torch_stream
+from tttab.theory import plots
+from tttab.theory.device import check_device
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.plots import Panel, column, curve
 from tttab.theory.single_index.hermite import Series, mean_product, multiply, parse_link
-from tttab.theory.single_index.stages import Loss, Stream, stage_two
-from tttab.theory.single_index.tasks import (
-    IndexLaw,
-    IndexTasks,
-    draw_basis,
-    draw_rows,
-    draw_tasks,
-    law_of_link,
-    unit,
-)
+from tttab.theory.single_index.settings import LINK, Common, Loss
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tttab.theory.single_index.tasks import IndexLaw, IndexTasks
+
+LOG_LAW, SQUARE_LAW = "steps*eps/log(1/eps)", "steps*eps^2"
 
 
-@dataclass(frozen=True)
-class StrongSettings:
+@dataclass(frozen=True, kw_only=True)
+class StrongSettings(Common):
     """The grid."""
 
-    link: str = "He2"
-    r: int = 8
-    start: float = 0.5
-    """Alignment that weak recovery left."""
-    targets: tuple[float, ...] = (0.2, 0.1, 0.05, 0.02, 0.01)
-    """eps: how far from 1 the mean alignment may stay."""
-    loss: Loss = "correlation"
-    """`correlation` has a V that does not depend on the error, as the rate's theory assumes."""
-    tasks: int = 128
-    noise: float = 0.1
+    link: str = option("He2", LINK)
+    r: int = option(8, "Dimension of the subspace.", low=2)
+    eps: tuple[float, ...] = option(
+        (0.2, 0.1, 0.05, 0.02, 0.01), "Targets of 1 - <b, u>, with commas.", low=0, strict=True
+    )
+    loss: Loss = option("correlation", "correlation or squared.")
+    start: float = option(0.5, "Alignment at the start.", low=0, high=1, strict=True)
     share: float = 0.25
     """Floor of the step size chosen for a target, as a share of the target."""
     points: int = 40
     """Points of the trace."""
-    seed: int = 0
-    device: str = "cpu"
+
+    @property
+    def targets(self) -> tuple[float, ...]:
+        """How far from 1 the mean alignment may stay, the largest first."""
+        return tuple(sorted(self.eps, reverse=True))
+
+    @property
+    def count(self) -> int:
+        """The number of tasks."""
+        return self.tasks or self.by_version(96, 1024)
+
+    def check(self) -> None:
+        """Raise RequestError or MemoryPlanError for what cannot be run."""
+        from tttab.theory.single_index.checks import check_link, check_matrices, check_rows
+
+        check_device(self.device)
+        if self.targets[0] >= 1 - self.start:
+            raise RequestError(f"the start already has an error of {1 - self.start:g}", "--eps 0.2,0.1,0.05")
+        check_link(self.link, "--link")
+        check_matrices(self.r, self.device, "--r")
+        check_rows(self.count * self.r, self.device, "--tasks 96 --r 8")
 
 
 def information(exact: Series) -> float:
@@ -80,12 +97,15 @@ def misfit_variance(exact: Series, loss: Loss) -> float:
     return 2 * float(mean_product(square, square) / mean_product(plain, plain) ** 2)
 
 
-def strong_rows(settings: StrongSettings) -> Iterator[dict[str, Any]]:
+def strong_rows(settings: StrongSettings) -> Iterator[Row]:
     """Yield rows `trace` (error against steps at the last target's step size), then `samples` (steps to eps).
 
     The last row, `law`, compares the growth of the steps with eps^-1 log(1/eps) and with eps^-2. A target
     that was not `reached` has no such ratios, and no part in that row.
     """
+    from tttab.theory.single_index.tasks import law_of_link
+
+    settings.check()
     exact = parse_link(settings.link)
     law = law_of_link(exact, settings.r, settings.r, settings.noise)
     yield from _trace(settings, law, exact, settings.targets[len(settings.targets) // 2])
@@ -103,7 +123,7 @@ def step_size(settings: StrongSettings, exact: Series, eps: float) -> float:
     return 4 * information(exact) * settings.share * eps / ((settings.r - 1) * spread)
 
 
-def _trace(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> Iterator[dict[str, Any]]:
+def _trace(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> Iterator[Row]:
     eta, info = step_size(settings, exact, eps), information(exact)
     growth = eta * (settings.r - 1) / 2
     rate = 2 * info - growth * misfit_variance(exact, settings.loss)
@@ -127,7 +147,7 @@ def _trace(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -
             return
 
 
-def _samples(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> dict[str, Any]:
+def _samples(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float) -> Row:
     eta = step_size(settings, exact, eps)
     length = max(1, round(0.02 / (2 * eta * information(exact))))
     for step, errors in _errors(settings, law, eta, length, f"samples {eps}"):
@@ -138,8 +158,8 @@ def _samples(settings: StrongSettings, law: IndexLaw, exact: Series, eps: float)
                 "eps": eps,
                 "eta": eta,
                 "steps": step,
-                "steps*eps/log(1/eps)": step * eps / logs if reached else None,
-                "steps*eps^2": step * eps**2 if reached else None,
+                LOG_LAW: step * eps / logs if reached else None,
+                SQUARE_LAW: step * eps**2 if reached else None,
                 "reached": reached,
             }
     raise AssertionError("the recursion does not end")
@@ -149,8 +169,13 @@ def _errors(
     settings: StrongSettings, law: IndexLaw, eta: float, length: int, name: str
 ) -> Iterator[tuple[int, Tensor]]:
     """Yield (steps so far, 1 - <b, u> of each task) for ever, every `length` steps."""
+    import torch
+
+    from tttab.theory.single_index.stages import Stream, stage_two
+    from tttab.theory.single_index.tasks import draw_basis, draw_rows, draw_tasks
+
     generator = torch_stream(settings.seed, "strong", name, device=settings.device)
-    tasks = draw_tasks(law, draw_basis(law, generator), settings.tasks, generator)
+    tasks = draw_tasks(law, draw_basis(law, generator), settings.count, generator)
     u, step = _start(settings, tasks, generator), 0
     yield step, _error(u, tasks)
     while True:
@@ -162,6 +187,10 @@ def _errors(
 
 
 def _start(settings: StrongSettings, tasks: IndexTasks, generator: torch.Generator) -> Tensor:
+    import torch
+
+    from tttab.theory.single_index.tasks import unit
+
     b = tasks.direction
     other = torch.randn(b.shape, generator=generator, device=b.device)
     other = unit(other - (other * b).sum(dim=1, keepdim=True) * b)
@@ -174,7 +203,7 @@ def _error(u: Tensor, tasks: IndexTasks) -> Tensor:
     return 1 - (overlap.abs() if even else overlap)
 
 
-def _row(settings: StrongSettings, errors: Tensor) -> dict[str, Any]:
+def _row(settings: StrongSettings, errors: Tensor) -> Row:
     count = len(errors)
     return {
         "experiment": "strong",
@@ -189,11 +218,11 @@ def _row(settings: StrongSettings, errors: Tensor) -> dict[str, Any]:
         "stuck": int((errors > 1.001 - settings.start).sum()),
         "tasks": count,
         "seed": settings.seed,
-        "device": torch.device(settings.device).type,
+        "device": settings.device_type,
     }
 
 
-def _law_row(settings: StrongSettings, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _law_row(settings: StrongSettings, rows: list[Row]) -> Row:
     reached = [row for row in rows if row["reached"]]
     return {
         "experiment": "strong",
@@ -203,14 +232,71 @@ def _law_row(settings: StrongSettings, rows: list[dict[str, Any]]) -> dict[str, 
         "loss": settings.loss,
         "targets": list(settings.targets),
         "targets_reached": len(reached),
-        "spread_log_law": _spread([row["steps*eps/log(1/eps)"] for row in reached]),
-        "spread_square_law": _spread([row["steps*eps^2"] for row in reached]),
-        "tasks": settings.tasks,
+        "spread_log_law": _spread([row[LOG_LAW] for row in reached]),
+        "spread_square_law": _spread([row[SQUARE_LAW] for row in reached]),
+        "tasks": settings.count,
         "seed": settings.seed,
-        "device": torch.device(settings.device).type,
+        "device": settings.device_type,
     }
 
 
 def _spread(values: list[float]) -> float | None:
     """Return the largest over the smallest value; None where there are not two, or the smallest is 0."""
     return max(values) / min(values) if len(values) > 1 and min(values) > 0 else None
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return one table: an eighth of the trace, the targets, the law."""
+    trace = [row for row in rows if row["kind"] == "trace"]
+    shown = [*trace[:: max(1, len(trace) // 8)], *[row for row in rows if row["kind"] != "trace"]]
+    columns = (
+        *("kind", "steps", "error", "stderr", "median", "predicted", "floor", "eps", "eta", "reached"),
+        *(LOG_LAW, SQUARE_LAW, "spread_log_law", "spread_square_law", "stuck"),
+    )
+    return [Table(title(rows), columns, shown)]
+
+
+def title(rows: Sequence[Row]) -> str:
+    """Return the title of table and figure."""
+    return f"Strong recovery, {rows[0]['link']}, r = {rows[0]['r']}"
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """Return the decay of the error, and the steps to the targets that were reached against the two laws."""
+    trace = [row for row in rows if row["kind"] == "trace"]
+    sampled = [row for row in rows if row["kind"] == "samples" and row["reached"]]
+    steps = column(trace, "steps")
+    decay = [
+        plots.Series("measured (mean)", steps, column(trace, "error"), "points", 0),
+        plots.Series("predicted from 0.1 on", steps, column(trace, "predicted"), "line", 1),
+        plots.Series("floor eta(r-1)V/4I", steps, column(trace, "floor"), "dotted", 6),
+    ]
+    found = [Panel("one constant step size", "online steps", "1 - <b, u>", decay, log_y=True)]
+    if sampled:
+        laws: list[plots.Series] = []
+        for colour, name in enumerate((LOG_LAW, SQUARE_LAW)):
+            relative = [row[name] / sampled[0][name] for row in sampled]
+            laws += curve(name, column(sampled, "eps"), relative, colour=colour)
+        label = "relative to the largest eps"
+        found.append(Panel("flat: the law holds", "eps", label, laws, log_x=True, log_y=True))
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="strong",
+    help="Stage II: geometric decay to a floor, and samples to eps against eps^-1 log(1/eps) and eps^-2.",
+    example="--plot strong.svg",
+    group=PAPER_B,
+    settings=StrongSettings,
+    rows=strong_rows,
+    columns=(
+        *("experiment", "link", "r", "loss", "noise", "start", "error", "stderr", "median", "stuck"),
+        *("tasks", "seed", "device", "kind", "eta", "steps", "predicted", "floor", "rate", "eps"),
+        *(LOG_LAW, SQUARE_LAW, "reached"),
+        *("targets", "targets_reached", "spread_log_law", "spread_square_law"),
+    ),
+    tables=tables,
+    panels=panels,
+    title=title,
+    total=lambda settings: settings.points + len(settings.eps) + 2,
+)

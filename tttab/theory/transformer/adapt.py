@@ -22,7 +22,7 @@ Batch = Callable[[int], tuple["LabelledRows", "LabelledRows"]]
 
 
 @dataclass(frozen=True)
-class Adaptation:
+class TaskTraining:
     """How a task's weights are trained."""
 
     rule: Literal["full", "lora"] = "full"
@@ -53,7 +53,7 @@ class LabelledRows:
 
 
 @dataclass(frozen=True)
-class Adapted:
+class TaskWeights:
     """Weights of every task and how they were found."""
 
     weights: Weights
@@ -64,8 +64,8 @@ class Adapted:
 
 
 def adapt_fixed_context(
-    model: nn.Module, context: LabelledRows, train: LabelledRows, held: LabelledRows, how: Adaptation
-) -> Adapted:
+    model: nn.Module, context: LabelledRows, train: LabelledRows, held: LabelledRows, how: TaskTraining
+) -> TaskWeights:
     """Train on `train` under a fixed `context`; keep the best step on `held` (2503.11842, sec. 3)."""
 
     def batch(step: int) -> tuple[LabelledRows, LabelledRows]:
@@ -74,7 +74,9 @@ def adapt_fixed_context(
     return _adapt(model, batch, (context, held), how)
 
 
-def adapt_prompt(model: nn.Module, prompt: LabelledRows, how: Adaptation, longest: int = 10**6) -> Adapted:
+def adapt_prompt(
+    model: nn.Module, prompt: LabelledRows, how: TaskTraining, longest: int = 10**6
+) -> TaskWeights:
     """Train on one prompt: each step splits its rows anew into context and queries, half and half.
 
     The last fifth of the prompt (at least one row) is held out and picks the step that is kept; no row
@@ -95,15 +97,17 @@ def adapt_prompt(model: nn.Module, prompt: LabelledRows, how: Adaptation, longes
     return _adapt(model, batch, (context, prompt.part(kept, None)), how)
 
 
-def adapt_looped(model: nn.Module, prompt: LabelledRows, how: Adaptation, longest: int = 10**6) -> Adapted:
+def adapt_looped(
+    model: nn.Module, prompt: LabelledRows, how: TaskTraining, longest: int = 10**6
+) -> TaskWeights:
     """Return what `adapt_prompt` returns, task by task: the reference, and the slower way for many tasks."""
     parts = [adapt_prompt(model, prompt.task(t), how, longest) for t in range(len(prompt.y))]
     weights = {name: torch.cat([part.weights[name] for part in parts]) for name in parts[0].weights}
-    return Adapted(weights, torch.cat([part.best_step for part in parts]), how.rule)
+    return TaskWeights(weights, torch.cat([part.best_step for part in parts]), how.rule)
 
 
 @torch.no_grad()
-def predict(model: nn.Module, adapted: Adapted | None, context: LabelledRows, query_x: Tensor) -> Tensor:
+def predict(model: nn.Module, adapted: TaskWeights | None, context: LabelledRows, query_x: Tensor) -> Tensor:
     """Return predictions (tasks, queries); `adapted` None is plain in-context learning."""
     if adapted is None:
         return model(context.x, context.y, query_x)
@@ -116,7 +120,7 @@ def predict(model: nn.Module, adapted: Adapted | None, context: LabelledRows, qu
     return vmap(one)(adapted.weights, context.x, context.y, query_x)
 
 
-def start_weights(model: nn.Module, tasks: int, how: Adaptation) -> Weights:
+def start_weights(model: nn.Module, tasks: int, how: TaskTraining) -> Weights:
     """Return the tensors to train, stacked over tasks; LoRA starts at the model itself (B = 0)."""
     base = _base_weights(model)
     if how.rule == "full":
@@ -132,8 +136,8 @@ def start_weights(model: nn.Module, tasks: int, how: Adaptation) -> Weights:
 
 
 def _adapt(
-    model: nn.Module, batch: Batch, watch: tuple[LabelledRows, LabelledRows], how: Adaptation
-) -> Adapted:
+    model: nn.Module, batch: Batch, watch: tuple[LabelledRows, LabelledRows], how: TaskTraining
+) -> TaskWeights:
     base = _base_weights(model)
     tasks = len(watch[0].y)
     weights = start_weights(model, tasks, how)
@@ -162,7 +166,7 @@ def _adapt(
             best_step = torch.where(better, torch.full_like(best_step, step), best_step)
             for name, value in weights.items():
                 best[name][better] = value[better]
-    return Adapted(best, best_step, how.rule)
+    return TaskWeights(best, best_step, how.rule)
 
 
 def _adam(

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tttab.seeding import torch_stream
-from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_fixed_context, predict
+from tttab.theory.experiment import Row
+from tttab.theory.transformer.adapt import (
+    LabelledRows,
+    TaskTraining,
+    TaskWeights,
+    adapt_fixed_context,
+    predict,
+)
 from tttab.theory.transformer.model import build_model
 from tttab.theory.transformer.store import Pretrained
 from tttab.theory.transformer.tasks import sample_prompts
@@ -30,14 +36,14 @@ class WarmColdSettings:
     k: tuple[int, ...] = (64, 128, 256, 512)
     n: int = 40
     tasks: int = 8
-    how: Adaptation = field(default_factory=lambda: Adaptation(steps=60, lr=1e-3))
+    how: TaskTraining = field(default_factory=lambda: TaskTraining(steps=60, lr=1e-3))
     search: bool = False
     """Choose the step size of each start, at the middle k, on 8 validation tasks of their own."""
     seed: int = 0
     device: str = "cpu"
 
 
-def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterator[dict[str, Any]]:
+def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterator[Row]:
     """Yield one row per (start, k); first k = 0, the loss of in-context learning with n rows.
 
     Losses are mean squared errors on fresh rows divided by E|b|^2 = 1. From either start a task is `stuck`
@@ -69,17 +75,21 @@ def _draw(
     return rows.part(None, n), rows.part(n, n + k), LabelledRows(drawn.x, drawn.clean).part(n + k, None)
 
 
-def _adapt(model: nn.Module, context: LabelledRows, labelled: LabelledRows, k: int, how: Adaptation) -> Any:
+def _adapt(
+    model: nn.Module, context: LabelledRows, labelled: LabelledRows, k: int, how: TaskTraining
+) -> TaskWeights:
     """Train on four fifths of the k rows; the last fifth picks the step."""
     cut = k - max(1, k // 5)
     return adapt_fixed_context(model, context, labelled.part(None, cut), labelled.part(cut, k), how)
 
 
-def _losses(model: nn.Module, adapted: Any, context: LabelledRows, test: LabelledRows) -> Tensor:
+def _losses(
+    model: nn.Module, adapted: TaskWeights | None, context: LabelledRows, test: LabelledRows
+) -> Tensor:
     return (predict(model, adapted, context, test.x) - test.y).square().mean(dim=1)
 
 
-def _searched(pretrained: Pretrained, model: nn.Module, settings: WarmColdSettings) -> Adaptation:
+def _searched(pretrained: Pretrained, model: nn.Module, settings: WarmColdSettings) -> TaskTraining:
     k = settings.k[len(settings.k) // 2]
     context, labelled, test = _draw(pretrained, settings, k, "validation", 8)
     tried = [replace(settings.how, lr=lr) for lr in LR_GRID]
@@ -96,30 +106,30 @@ def _row(
     k: int,
     losses: Tensor,
     plain: Tensor | None,
-    how: Adaptation,
-) -> dict[str, Any]:
-    made, tasks = pretrained.settings, len(losses)
+    how: TaskTraining,
+) -> Row:
+    pretraining, tasks = pretrained.settings, len(losses)
     return {
         "experiment": "transformer",
         "paper": "A",
-        "model": made.model.kind,
-        "width": made.model.width,
-        "d": made.law.d,
+        "model": pretraining.model.kind,
+        "width": pretraining.model.width,
+        "d": pretraining.law.d,
         "n": settings.n,
         "k": k,
-        "gamma": k / made.law.d,
+        "gamma": k / pretraining.law.d,
         "start": start,
         "loss": float(losses.mean()),
         "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,
         "median": float(losses.quantile(0.5)),
-        "best_linear": max(0.0, 1 - settings.n / made.law.d),
+        "best_linear": max(0.0, 1 - settings.n / pretraining.law.d),
         "tasks": tasks,
         "stuck": int((losses >= plain).sum()) if plain is not None else 0,
         "lr": how.lr,
         "steps": how.steps,
         "checkpoint": pretrained.source,
-        "checkpoint_key": made.key,
-        "pretraining": asdict(made),
+        "checkpoint_key": pretraining.key,
+        "pretraining": asdict(pretraining),
         "seed": settings.seed,
         "device": str(torch.device(settings.device).type),
     }

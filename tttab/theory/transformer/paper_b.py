@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
-from tttab.theory.transformer.adapt import Adaptation, LabelledRows, adapt_prompt, predict
+from tttab.theory.experiment import Row
+from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, TaskWeights, adapt_prompt, predict
 from tttab.theory.transformer.store import Pretrained
 from tttab.theory.transformer.tasks import Law, Prompts, label_power, sample_prompts
 
@@ -32,7 +32,7 @@ class ContextSettings:
     shifts: tuple[str, ...] = ("none", "c=1", "he2")
     rules: tuple[str, ...] = ("full", "lora")
     tasks: int = 8
-    how: Adaptation = field(default_factory=lambda: Adaptation(steps=50))
+    how: TaskTraining = field(default_factory=lambda: TaskTraining(steps=50))
     """Steps, rank and seed; the step size comes from `DEFAULT_LR` or, with `search`, from validation tasks
     at the middle length."""
     search: bool = False
@@ -54,7 +54,7 @@ def shifted(law: Law, shift: str) -> Law:
     raise RequestError(f"there is no link shift {shift}", "none, c=1 or he2")
 
 
-def context_rows(pretrained: Pretrained, settings: ContextSettings) -> Iterator[dict[str, Any]]:
+def context_rows(pretrained: Pretrained, settings: ContextSettings) -> Iterator[Row]:
     """Yield one row per (shift, context length, method: icl, ttt-full, ttt-lora).
 
     The loss is the expected squared error on a noisy label divided by E[clean label^2]; `noise` is the
@@ -69,8 +69,8 @@ def context_rows(pretrained: Pretrained, settings: ContextSettings) -> Iterator[
 
 
 def _rows_at(
-    pretrained: Pretrained, settings: ContextSettings, cell: tuple[str, int], hows: dict[str, Adaptation]
-) -> Iterator[dict[str, Any]]:
+    pretrained: Pretrained, settings: ContextSettings, cell: tuple[str, int], hows: dict[str, TaskTraining]
+) -> Iterator[Row]:
     shift, length = cell
     law = shifted(pretrained.settings.law, shift)
     prompts = _draw(law, settings, length, "test", settings.tasks)
@@ -94,19 +94,21 @@ def _readable(pretrained: Pretrained, length: int) -> int:
     return length if limit is None else min(length, limit)
 
 
-def _adapt(pretrained: Pretrained, prompts: Prompts, length: int, how: Adaptation) -> Any:
+def _adapt(pretrained: Pretrained, prompts: Prompts, length: int, how: TaskTraining) -> TaskWeights:
     rows = LabelledRows(prompts.x, prompts.y).part(None, length)
     return adapt_prompt(pretrained.model, rows, how, _readable(pretrained, length))
 
 
-def _losses(pretrained: Pretrained, adapted: Any, prompts: Prompts, length: int, law: Law) -> Tensor:
+def _losses(
+    pretrained: Pretrained, adapted: TaskWeights | None, prompts: Prompts, length: int, law: Law
+) -> Tensor:
     context = LabelledRows(prompts.x, prompts.y).part(None, _readable(pretrained, length))
     predicted = predict(pretrained.model, adapted, context, prompts.x[:, length:])
     error = (predicted - prompts.clean[:, length:]).square().mean(dim=1)
     return (error + law.noise**2) / label_power(law)
 
 
-def _searched(pretrained: Pretrained, settings: ContextSettings, how: Adaptation) -> Adaptation:
+def _searched(pretrained: Pretrained, settings: ContextSettings, how: TaskTraining) -> TaskTraining:
     """Return the best step size on 8 validation tasks of the pre-training law (never the shifted one)."""
     length = settings.lengths[len(settings.lengths) // 2]
     law = pretrained.settings.law
@@ -125,17 +127,17 @@ def _row(
     cell: tuple[str, int, str],
     losses: Tensor,
     plain: Tensor,
-    how: Adaptation,
-) -> dict[str, Any]:
-    made, tasks = pretrained.settings, len(losses)
-    law = shifted(made.law, cell[0])
+    how: TaskTraining,
+) -> Row:
+    pretraining, tasks = pretrained.settings, len(losses)
+    law = shifted(pretraining.law, cell[0])
     return {
         "experiment": "transformer",
         "paper": "B",
-        "model": made.model.kind,
-        "width": made.model.width,
-        "d": made.law.d,
-        "r": made.law.r,
+        "model": pretraining.model.kind,
+        "width": pretraining.model.width,
+        "d": pretraining.law.d,
+        "r": pretraining.law.r,
         "shift": cell[0],
         "n": cell[1],
         "context_read": _readable(pretrained, cell[1]),
@@ -150,8 +152,8 @@ def _row(
         "steps": 0 if cell[2] == "icl" else how.steps,
         "rank": how.rank if cell[2] == "ttt-lora" else None,
         "checkpoint": pretrained.source,
-        "checkpoint_key": made.key,
-        "pretraining": asdict(made),
+        "checkpoint_key": pretraining.key,
+        "pretraining": asdict(pretraining),
         "seed": settings.seed,
         "device": str(torch.device(settings.device).type),
     }
