@@ -198,6 +198,8 @@ class Experiment(Generic[S]):
     """A generator; it raises RequestError or MemoryPlanError before its first row where it cannot run."""
     columns: tuple[str, ...]
     """Every field that a row may have, in the order in which they first come."""
+    quick: tuple[S, ...]
+    """Settings that take a second, for tests; together their rows have every column."""
     tables: Callable[[Sequence[Row]], list[Table]] | None = None
     """None: one table with every column."""
     panels: Callable[[Sequence[Row]], list[Panel]] | None = None

@@ -92,6 +92,7 @@ EXPERIMENT = Experiment(
         *("experiment", "convention", "family", "alignment", *SIZES, "init", "noise"),
         *(*LOSSES, "a2_over_ab", *GAINS, "gamma_limit", "gamma_exact", "agrees"),
     ),
+    quick=(AlignmentSettings(d=8, trials=300, share=(0.0, 1.0)),),
     tables=tables_by_kind(
         {
             None: Kind(

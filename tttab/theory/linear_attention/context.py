@@ -87,6 +87,7 @@ EXPERIMENT = Experiment(
     settings=ContextSettings,
     rows=context,
     columns=(*POINT, "kind", "n_exact", "n_measured", "n_rule"),
+    quick=(ContextSettings(d=8, trials=300, n=(2, 4, 8)),),
     tables=tables_by_kind(
         {
             None: Kind(("n", "k", "eta", *GAINS)),

@@ -79,6 +79,7 @@ EXPERIMENT = Experiment(
     settings=NoiseSettings,
     rows=noise,
     columns=(*POINT, "where"),
+    quick=(NoiseSettings(d=8, trials=300, levels=(0.0, 1.0)),),
     tables=tables_by_kind({None: Kind(("where", "noise", "n", "k", "init", *LOSSES))}),
     panels=panels,
     title=figure_title,

@@ -82,6 +82,7 @@ EXPERIMENT = Experiment(
     settings=PhaseSettings,
     rows=phase,
     columns=(*POINT, "kind", "gamma_limit", "gamma_exact", "gamma_measured", "interval"),
+    quick=(PhaseSettings(d=8, trials=300, alpha=(0.5,), gamma=(0.5, 2.0)),),
     tables=tables_by_kind(
         {
             None: Kind(("alpha", "gamma", "n", "k", "init", *LOSSES)),

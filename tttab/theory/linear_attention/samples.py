@@ -90,6 +90,7 @@ EXPERIMENT = Experiment(
     settings=SamplesSettings,
     rows=samples,
     columns=(*POINT, "n_equivalent"),
+    quick=(SamplesSettings(d=8, trials=300, n=(4,), k=(4, 16)),),
     tables=tables_by_kind({None: Kind(("n", "k", *LOSSES[1:], *GAINS[1:], "n_equivalent"))}),
     panels=panels,
     title=figure_title,

@@ -71,6 +71,7 @@ EXPERIMENT = Experiment(
         *("experiment", "kind", "convention", *SIZES, "noise"),
         *("multiple", *LOSS, "agrees", "rule", *LOST),
     ),
+    quick=(StepSizeSettings(d=8, trials=300, multiple=(0.0, 1.0)),),
     tables=tables_by_kind(
         {
             None: Kind(("multiple", *LOSS)),

@@ -88,6 +88,7 @@ EXPERIMENT = Experiment(
         *("experiment", "convention", *SIZES, "noise", *SCHEDULE, *MEASURED),
         *("finite", "agrees", "kind", *BEST),
     ),
+    quick=(StepsSettings(d=8, trials=300, count=3, decay=(0.4,)),),
     tables=tables_by_kind(
         {
             None: Kind((*SCHEDULE, *MEASURED)),

@@ -56,5 +56,6 @@ EXPERIMENT = Experiment(
     settings=ExponentsSettings,
     rows=exponents,
     columns=("experiment", "link", "ie", "ge", "j", "ie_of_power"),
+    quick=(ExponentsSettings(powers=3),),
     tables=tables,
 )

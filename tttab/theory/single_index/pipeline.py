@@ -249,6 +249,7 @@ EXPERIMENT = Experiment(
         *("pipeline", "pretraining_tasks", "seed", "device"),
         *("weak_alignment_mean", "weak_alignment_median", "strong_alignment_median"),
     ),
+    quick=(PipelineSettings(n=(128,), d=(4, 6), r=4, queries=64, tasks=3),),
     tables=tables,
     panels=panels,
     title=title,

@@ -295,6 +295,7 @@ EXPERIMENT = Experiment(
         *(LOG_LAW, SQUARE_LAW, "reached"),
         *("targets", "targets_reached", "spread_log_law", "spread_square_law"),
     ),
+    quick=(StrongSettings(r=4, eps=(0.2, 0.1), tasks=3),),
     tables=tables,
     panels=panels,
     title=title,

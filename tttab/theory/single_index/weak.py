@@ -141,6 +141,7 @@ EXPERIMENT = Experiment(
         *("experiment", "link", "ie", "ge", "d", "r", "n1", "method", "alignment", "stderr", "median"),
         *("floor", "stuck", "tasks", "queries", "temp", "tilt", "precision", "noise", "seed", "device"),
     ),
+    quick=(WeakSettings(links=("He3",), r=(4,), n1=(64, 128), queries=64, tasks=3),),
     tables=tables,
     panels=panels,
     title=lambda rows: TITLE,

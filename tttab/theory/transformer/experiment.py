@@ -244,6 +244,10 @@ EXPERIMENT = Experiment(
         *("checkpoint", "checkpoint_key", "pretraining", "seed", "device", "best_step"),
         *("r", "shift", "context_read", "method", "noise", "rank"),
     ),
+    quick=(
+        TransformerSettings(paper="A", tasks=1, steps=1),
+        TransformerSettings(paper="B", tasks=1, steps=1),
+    ),
     tables=tables,
     panels=panels,
     title=title,
