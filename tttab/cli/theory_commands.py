@@ -73,7 +73,7 @@ def _with_options(
     run: Callable[..., None], help: str, options: Sequence[inspect.Parameter]
 ) -> Callable[..., None]:
     """Return `run` with the signature and the words from which typer makes a command."""
-    run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+    run.__dict__["__signature__"] = inspect.Signature(options)
     run.__annotations__ = {item.name: item.annotation for item in options}
     run.__doc__ = help
     return run

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING
 from math import isfinite
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
 from rich.markup import escape
@@ -36,14 +36,14 @@ def parsed(settings: type[S], values: Mapping[str, Any]) -> S:
 
 def _parameter(item: Option) -> inspect.Parameter:
     kind: Any = str if item.many else item.kind
-    default = inspect.Parameter.empty if item.default is MISSING else item.default
     about, flags = item.about, [item.flag] if item.about.switch else []
     text = f"{about.help.removesuffix('.')}, {about.unit}." if about.unit else about.help
+    default = item.text(item.default) if item.many and item.default is not MISSING else item.default
     return inspect.Parameter(
         item.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=item.text(default) if item.many else default,
-        annotation=Annotated[kind | None if item.optional else kind, typer.Option(*flags, help=escape(text))],
+        default=typer.Option(... if default is MISSING else default, *flags, help=escape(text)),
+        annotation=kind | None if item.optional else kind,
     )
 
 

@@ -65,8 +65,9 @@ class Folder:
         lines, table, *figures = self._files(name)
         write_text_atomically(lines, "".join(json.dumps(plain(row), allow_nan=False) + "\n" for row in rows))
         write_text_atomically(table, _table(experiment.columns, rows))
-        for figure in figures if experiment.panels else []:
-            draw(experiment.panels(rows), figure, experiment.title_of(rows))
+        panels = experiment.panels(rows) if experiment.panels else []
+        for figure in figures:
+            draw(panels, figure, experiment.title_of(rows))
         manifest = self._manifest() | {name: self._identity(name)}
         write_text_atomically(self.path / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 

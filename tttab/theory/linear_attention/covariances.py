@@ -92,7 +92,7 @@ def pair_rows(settings: Simulation, family: str, share: float, warm: LinearProbl
     etas = [law.best_step for law in laws]
     sampler_name = "vectors" if settings.sampler == "scalars" else settings.sampler
     sampler = matrix_sampler(list(starts.values()), sampler_name)
-    names = ["alignment", family, str(share), warm.d, warm.n, warm.k, str(warm.noise)]
+    names: list[str | int] = ["alignment", family, str(share), warm.d, warm.n, warm.k, str(warm.noise)]
 
     def look(sampling: Sampling) -> list[Measured]:
         return measure(sampler, sampling, names, settings.convention, etas)

@@ -34,7 +34,8 @@ def points(settings: Simulation, experiment: str, start: Isotropic, *, cold: boo
     sampler = sampler_of(starts, settings.sampler)
     exact = [best_loss(p, convention) for p in starts]
     etas = [best_step(p) for p in starts]
-    names = [experiment, start.d, int(start.n), int(start.k), str(start.noise), str(start.training_noise)]
+    noises = (str(start.noise), str(start.training_noise))
+    names: list[str | int] = [experiment, start.d, int(start.n), int(start.k), *noises]
 
     def look(sampling: Sampling) -> list[Measured]:
         return measure(sampler, sampling, names, convention, etas)

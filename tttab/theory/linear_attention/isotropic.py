@@ -7,6 +7,7 @@ of the context, done by Gauss rules. What does not belong here: other weights an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -161,14 +162,14 @@ class _Contexts:
     """E[|g|^2 given u]."""
 
 
-def _over_contexts(p: Isotropic, value: object) -> float:
+def _over_contexts(p: Isotropic, value: Callable[[Isotropic, _Contexts], np.ndarray]) -> float:
     chi, chi_weights = chi2_rule(p.n, NODES)
     side, side_weights = chi2_rule(p.d - 1, NODES)
     e, e_weights = normal_rule(NODES // 2) if p.noise else (np.zeros(1), np.ones(1))
     chi, e, side = np.meshgrid(chi, e, side, indexing="ij", sparse=True)
     weights = chi_weights[:, None, None] * e_weights[None, :, None] * side_weights[None, None, :]
     a, t = chi + np.sqrt(p.noise * chi) * e, p.power * chi * side
-    return float((weights * value(p, _contexts(p, a, t))).sum())  # type: ignore[operator]
+    return float((weights * value(p, _contexts(p, a, t))).sum())
 
 
 def _contexts(p: Isotropic, a: np.ndarray, t: np.ndarray) -> _Contexts:

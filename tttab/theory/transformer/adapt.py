@@ -18,6 +18,7 @@ from torch.func import functional_call, grad_and_value, vmap
 from tttab.seeding import torch_stream
 
 Weights = dict[str, Tensor]
+Rule = Literal["full", "lora"]
 Batch = Callable[[int], tuple["LabelledRows", "LabelledRows"]]
 
 
@@ -25,7 +26,7 @@ Batch = Callable[[int], tuple["LabelledRows", "LabelledRows"]]
 class TaskTraining:
     """How a task's weights are trained."""
 
-    rule: Literal["full", "lora"] = "full"
+    rule: Rule = "full"
     lr: float = 1e-3
     """Adam's step size."""
     steps: int = 100
@@ -60,7 +61,7 @@ class TaskWeights:
     """Trained tensors, stacked over tasks: the model's own for `full`, the factors for `lora`."""
     best_step: Tensor
     """Step whose weights were kept, shape (tasks,); 0 means untouched."""
-    rule: str
+    rule: Rule
 
 
 def adapt_fixed_context(
@@ -185,7 +186,7 @@ def _base_weights(model: nn.Module) -> Weights:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _effective(base: Weights, weights: Weights, rule: str) -> Weights:
+def _effective(base: Weights, weights: Weights, rule: Rule) -> Weights:
     """Return the weights to call the model with."""
     if rule == "full":
         return weights

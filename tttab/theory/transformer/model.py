@@ -29,7 +29,18 @@ class ModelSettings:
     """Largest context; GPT-2 has a position for each token and cannot read more, the pair model can."""
 
 
-class PairTransformer(nn.Module):
+class SmallTransformer(nn.Module):
+    """Maps labelled context rows and queries to one number per query."""
+
+    rows: int | None
+    """Largest context; None: any."""
+
+    def training_predictions(self, x: Tensor, y: Tensor, cut: int) -> tuple[Tensor, Tensor]:
+        """Return the predictions that pre-training scores, and their labels, of rows cut at `cut`."""
+        raise NotImplementedError
+
+
+class PairTransformer(SmallTransformer):
     """One token per row (x, y, known); context and query tokens attend to the context tokens alone."""
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -51,7 +62,7 @@ class PairTransformer(nn.Module):
         return self.head(self.norm(tokens[..., n:, :])).squeeze(-1)
 
     def training_predictions(self, x: Tensor, y: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-        """Return predictions for the rows after `cut` given the rows before it, and their labels."""
+        """Return predictions for the rows after `cut` from the rows before it, and their labels."""
         return self(x[:, :cut], y[:, :cut], x[:, cut:]), y[:, cut:]
 
 
@@ -77,12 +88,12 @@ class _PairBlock(nn.Module):
         return tokens.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
 
-class Gpt2Regressor(nn.Module):
+class Gpt2Regressor(SmallTransformer):
     """Hugging Face's GPT-2 over the tokens x1, y1, x2, y2, …; the answer stands at the x tokens."""
 
     def __init__(self, settings: ModelSettings, attention: str = "eager") -> None:
         super().__init__()
-        self.rows = settings.rows
+        self.rows = self._most = settings.rows
         self.read_x, self.read_y = nn.Linear(settings.d, settings.width), nn.Linear(1, settings.width)
         self.backbone = _gpt2_backbone(settings, attention)
         self.backbone.wte.requires_grad_(False)  # numbers are embedded, words are not
@@ -94,9 +105,9 @@ class Gpt2Regressor(nn.Module):
         Raises RequestError for a context longer than the model's positions.
         """
         n, q = context_x.shape[-2], query_x.shape[-2]
-        if n > self.rows:
+        if n > self._most:
             raise RequestError(
-                f"the context has {n} rows, this GPT-2 was built for {self.rows}", "take fewer"
+                f"the context has {n} rows, this GPT-2 was built for {self._most}", "take fewer"
             )
         tokens = torch.cat([self._interleave(context_x, context_y), self.read_x(query_x)], dim=-2)
         mask, positions = _query_mask(n, q, tokens)
@@ -121,7 +132,7 @@ class Gpt2Regressor(nn.Module):
         return torch.stack([self.read_x(x), self.read_y(y.unsqueeze(-1))], dim=-2).flatten(-3, -2)
 
 
-def build_model(settings: ModelSettings, seed: int, attention: str = "eager") -> nn.Module:
+def build_model(settings: ModelSettings, seed: int, attention: str = "eager") -> SmallTransformer:
     """Return a fresh model; equal seeds, equal weights. `attention` is GPT-2's: eager or sdpa."""
     from tttab.seeding import stream_seed
 

@@ -15,13 +15,20 @@ from torch import Tensor
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
 from tttab.theory.experiment import Row
-from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, TaskWeights, adapt_prompt, predict
+from tttab.theory.transformer.adapt import (
+    LabelledRows,
+    Rule,
+    TaskTraining,
+    TaskWeights,
+    adapt_prompt,
+    predict,
+)
 from tttab.theory.transformer.store import Pretrained
 from tttab.theory.transformer.tasks import Law, Prompts, label_power, sample_prompts
 
 TEST_ROWS = 256
 LR_GRID = (3e-4, 1e-3, 3e-3)
-DEFAULT_LR = {"full": 1e-3, "lora": 3e-3}
+DEFAULT_LR: dict[Rule, float] = {"full": 1e-3, "lora": 3e-3}
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class ContextSettings:
 
     lengths: tuple[int, ...] = (16, 64, 256)
     shifts: tuple[str, ...] = ("none", "c=1", "he2")
-    rules: tuple[str, ...] = ("full", "lora")
+    rules: tuple[Rule, ...] = ("full", "lora")
     tasks: int = 8
     how: TaskTraining = field(default_factory=lambda: TaskTraining(steps=50))
     """Steps, rank and seed; the step size comes from `DEFAULT_LR` or, with `search`, from validation tasks
@@ -69,7 +76,7 @@ def context_rows(pretrained: Pretrained, settings: ContextSettings) -> Iterator[
 
 
 def _rows_at(
-    pretrained: Pretrained, settings: ContextSettings, cell: tuple[str, int], hows: dict[str, TaskTraining]
+    pretrained: Pretrained, settings: ContextSettings, cell: tuple[str, int], hows: dict[Rule, TaskTraining]
 ) -> Iterator[Row]:
     shift, length = cell
     law = shifted(pretrained.settings.law, shift)
@@ -90,7 +97,7 @@ def _draw(law: Law, settings: ContextSettings, length: int, stream: str, tasks: 
 
 def _readable(pretrained: Pretrained, length: int) -> int:
     """Return how many rows the model can hold as context."""
-    limit = getattr(pretrained.model, "rows", None)
+    limit = pretrained.model.rows
     return length if limit is None else min(length, limit)
 
 

@@ -12,7 +12,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from tttab.core import identity_hash
 from tttab.errors import ModelError, RequestError
 from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
-from tttab.theory.transformer.model import ModelSettings, build_model
+from tttab.theory.transformer.model import ModelSettings, SmallTransformer, build_model
 from tttab.theory.transformer.tasks import Law, sample_prompts
 
 SAVE_SECONDS = 60.0
@@ -135,7 +135,7 @@ def pretrain(
 
 
 def train_step(
-    model: nn.Module,
+    model: SmallTransformer,
     optimizer: torch.optim.Optimizer,
     settings: Pretraining,
     step: int,
@@ -149,7 +149,7 @@ def train_step(
 
 
 @contextmanager
-def _interrupt_held_back() -> Iterator[None]:
+def _interrupt_held_back() -> Generator[None, None, None]:
     """Let Ctrl-C wait until the block is done: weights, moments and their count belong together.
 
     Only the main thread is ever interrupted, and only there can a handler be set.
@@ -169,7 +169,7 @@ def _interrupt_held_back() -> Iterator[None]:
 
 
 def _backward(
-    model: nn.Module,
+    model: SmallTransformer,
     optimizer: torch.optim.Optimizer,
     settings: Pretraining,
     step: int,
@@ -198,7 +198,7 @@ def within_minutes(
     attention = "sdpa" if device.startswith("cuda") else "eager"
     model = build_model(settings.model, settings.seed, attention).to(device)
     optimizer = torch.optim.AdamW(_trainable(model), lr=0.0, weight_decay=0.0)
-    timed, warm = 20, 5
+    timed, warm, started = 20, 5, _now(device)
     for step in range(warm + timed):
         if step == warm:
             started = _now(device)
@@ -208,7 +208,7 @@ def within_minutes(
     return replace(settings, steps=steps, warmup=min(settings.warmup, steps // 10))
 
 
-def save_checkpoint(path: Path, model: nn.Module, settings: Pretraining, half: bool = False) -> None:
+def save_checkpoint(path: Path, model: SmallTransformer, settings: Pretraining, half: bool = False) -> None:
     """Write the weights (`half`: as float16) with their settings, atomically."""
     from safetensors.torch import save_file
 
@@ -219,7 +219,7 @@ def save_checkpoint(path: Path, model: nn.Module, settings: Pretraining, half: b
         save_file(state, part, metadata={"settings": json.dumps(asdict(settings), sort_keys=True)})
 
 
-def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Pretraining]:
+def load_checkpoint(path: Path, device: str = "cpu") -> tuple[SmallTransformer, Pretraining]:
     """Return the model in float32 and the settings it was trained under.
 
     Raises ModelError for a file that is missing or is no such checkpoint.
@@ -241,7 +241,8 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[nn.Module, Pretrai
 
 def settings_from_dict(data: dict[str, Any]) -> Pretraining:
     """Return the settings that `asdict` turned into plain data."""
-    return Pretraining(**{**data, "law": Law(**data["law"]), "model": ModelSettings(**data["model"])})
+    parts: dict[str, Any] = {"law": Law(**data["law"]), "model": ModelSettings(**data["model"])}
+    return Pretraining(**(data | parts))
 
 
 def _trainable(model: nn.Module) -> list[nn.Parameter]:

@@ -11,12 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from torch import nn
-
 from tttab.core import identity_hash
 from tttab.errors import RequestError
 from tttab.files import write_text_atomically
-from tttab.theory.transformer.model import ModelSettings
+from tttab.theory.transformer.model import ModelSettings, SmallTransformer
 from tttab.theory.transformer.pretrain import (
     Pretraining,
     PretrainStep,
@@ -37,7 +35,7 @@ NOISE_B = 0.1
 class Pretrained:
     """A model ready for an experiment."""
 
-    model: nn.Module
+    model: SmallTransformer
     settings: Pretraining
     source: str
     """`shipped`, `cache` or the file's name."""

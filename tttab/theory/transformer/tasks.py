@@ -6,7 +6,7 @@ What does not belong here: models, training, anything that reads a prompt.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def link(z: Tensor, c: Tensor, he2: float = 0.0) -> Tensor:
 
 def sample_prompts(law: Law, tasks: int, rows: int, generator: torch.Generator) -> Prompts:
     """Return `rows` rows of each of `tasks` fresh tasks, on the generator's device."""
-    draw = {"generator": generator, "device": generator.device}
+    draw: dict[str, Any] = {"generator": generator, "device": generator.device}
     x = torch.randn(tasks, rows, law.d, **draw)
     direction = torch.zeros(tasks, law.d, device=generator.device)
     direction[:, : law.r] = torch.randn(tasks, law.r, **draw)
