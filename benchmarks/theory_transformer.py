@@ -25,7 +25,7 @@ from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, adapt_loo
 from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 from tttab.theory.transformer.paper_b import ContextSettings, context_rows
 from tttab.theory.transformer.pretrain import save_checkpoint
-from tttab.theory.transformer.store import Pretrained, PretrainStep, make, open_file, recipe
+from tttab.theory.transformer.store import Pretrained, PretrainStep, open_file, pretrain_into_cache, recipe
 from tttab.theory.transformer.tasks import sample_prompts
 
 SHARES = {  # of the whole time, for pre-training; the rest is evaluation
@@ -129,7 +129,9 @@ def pretrain_stage(run, paper, kind, d, share):
         settings = replace(settings, batch=4, model=replace(settings.model, width=32))
     began, last, model = time.monotonic(), None, None
     minutes = options.minutes * share
-    for event in make(settings, options.out / "unfinished", options.device, options.precision, minutes):
+    for event in pretrain_into_cache(
+        settings, options.out / "unfinished", options.device, options.precision, minutes
+    ):
         if isinstance(event, PretrainStep):
             last = event
             if event.step % 500 == 0:

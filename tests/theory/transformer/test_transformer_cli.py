@@ -102,7 +102,7 @@ def test_ctrl_c_while_pretraining_says_how_to_go_on(capsys, tmp_path, monkeypatc
         raise KeyboardInterrupt
 
     monkeypatch.setattr(transformer_store, "recipe", lambda *_: pretraining_of("B"))
-    monkeypatch.setattr(transformer_store, "make", stopped)
+    monkeypatch.setattr(transformer_store, "pretrain_into_cache", stopped)
     command = ["theory", "transformer", "--paper", "B", "--d", "3", "--cache", str(tmp_path)]
     assert run(command) == 130
     note, error, hint = capsys.readouterr().err.strip().splitlines()

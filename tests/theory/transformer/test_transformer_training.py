@@ -26,7 +26,7 @@ from tttab.theory.transformer.pretrain import (
     save_checkpoint,
     within_minutes,
 )
-from tttab.theory.transformer.store import Pretrained, make, recipe
+from tttab.theory.transformer.store import Pretrained, pretrain_into_cache, recipe
 from tttab.theory.transformer.tasks import Law, sample_prompts
 
 KINDS = ["pair", "gpt2"]
@@ -129,9 +129,9 @@ def test_an_unfinished_run_is_not_continued_in_another_precision(tmp_path):
 
 def test_a_finished_checkpoint_is_used_and_other_settings_have_another(tmp_path):
     settings = tiny(steps=3)
-    first = list(make(settings, tmp_path))[-1]
+    first = list(pretrain_into_cache(settings, tmp_path))[-1]
     assert isinstance(first, Pretrained)
-    assert len(list(make(settings, tmp_path))) == 1
+    assert len(list(pretrain_into_cache(settings, tmp_path))) == 1
     assert checkpoint_path(settings, tmp_path) != checkpoint_path(replace(settings, lr=1e-4), tmp_path)
     assert first.settings == settings
 
@@ -144,8 +144,8 @@ def test_training_learns_and_a_time_limit_becomes_a_number_of_steps(tmp_path):
 
 
 def test_a_time_limit_is_timed_once_so_that_the_same_call_goes_on(tmp_path):
-    first = list(make(tiny(), tmp_path, minutes=0.002))
-    again = list(make(tiny(), tmp_path, minutes=0.002))
+    first = list(pretrain_into_cache(tiny(), tmp_path, minutes=0.002))
+    again = list(pretrain_into_cache(tiny(), tmp_path, minutes=0.002))
     assert len(first) > len(again) == 1
     assert again[0].settings == first[-1].settings
     assert again[0].settings.steps >= 20

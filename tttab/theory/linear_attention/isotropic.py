@@ -103,7 +103,7 @@ def gain(p: Isotropic, convention: Convention) -> float:
         case "F":
             return fixed_step(p).gain
         case "C":
-            return _over_contexts(p, _gain_given_context)
+            return _over_contexts(p, _gain_per_context)
         case "T":
             return _over_contexts(p, _gain_per_trial)
         case "S":
@@ -188,7 +188,7 @@ def _contexts(p: Isotropic, a: np.ndarray, t: np.ndarray) -> _Contexts:
     )
 
 
-def _gain_given_context(p: Isotropic, c: _Contexts) -> np.ndarray:
+def _gain_per_context(p: Isotropic, c: _Contexts) -> np.ndarray:
     return p.k**2 * c.pull**2 / (c.mean_size * c.reach)
 
 

@@ -126,14 +126,14 @@ def context_power(i: int, j: int, n: float, radius: float, noise: float) -> floa
     """Return E[a^i r^j] of the context's law (see `expected_product`), i at most 4."""
     r2 = radius**2
     # Each entry is (coefficient, power of p) of E[a^i | p].
-    given_p = {
+    terms = {
         0: [(1.0, 0)],
         1: [(radius, 1)],
         2: [(r2, 2), (noise, 1)],
         3: [(radius**3, 3), (3 * radius * noise, 2)],
         4: [(r2**2, 4), (6 * r2 * noise, 3), (3 * noise**2, 2)],
     }[i]
-    return (r2 + noise) ** j * sum(value * chi2_moment(n, power + j) for value, power in given_p)
+    return (r2 + noise) ** j * sum(value * chi2_moment(n, power + j) for value, power in terms)
 
 
 def chi2_moment(n: float, power: int) -> float:

@@ -107,7 +107,7 @@ class ScalarSampler:
 
 
 class _Start:
-    """A start with its matrices, made once."""
+    """A start with its matrices, computed once."""
 
     def __init__(self, problem: LinearProblem) -> None:
         self.problem = problem

@@ -58,7 +58,7 @@ class StepSizes:
 
 
 def schedule_rows(settings: Simulation, n: int, k: int, count: int, decays: Sequence[float]) -> Iterator[Row]:
-    """Yield single step, constant size, each decay and gradient flow, as given and with the best first step.
+    """Yield single step, constant size, each decay and gradient flow, untuned and with the best first step.
 
     `tuned` rows choose their first step (flow: its time) by the least mean loss on separate trials; all
     rows see the same measuring trials. `loss_rows` is the row-level witness; `agrees` compares the two

@@ -129,14 +129,16 @@ def _rows_at(settings: PipelineSettings, world: tuple[IndexLaw, Tensor, Tensor],
     law, basis, gamma = world
     generator = torch_stream(settings.seed, "pipeline", law.d, rows, device=settings.device)
     tasks = draw_tasks(law, basis, settings.count, generator)
-    rival = None
+    in_context = None
     if settings.in_context:
         seen = draw_tasks(law, basis, min(32, settings.count), generator)
-        rival = pretrain_in_context(settings.how, gamma, seen, rows, generator)
+        in_context = pretrain_in_context(settings.how, gamma, seen, rows, generator)
     parts: list[tuple[Tensor, ...]] = []
     size = max(1, (2**25 if generator.device.type == "cpu" else 2**30) // (rows * law.d))
     for first in range(0, settings.count, size):
-        parts.append(_measure(settings.how, tasks.part(first, first + size), (gamma, rival), rows, generator))
+        parts.append(
+            _measure(settings.how, tasks.part(first, first + size), (gamma, in_context), rows, generator)
+        )
     ttt, weak, strong, icl = (torch.cat(values) for values in zip(*parts, strict=True))
     aligned = {
         "weak_alignment_mean": float(weak.mean()),
@@ -144,7 +146,7 @@ def _rows_at(settings: PipelineSettings, world: tuple[IndexLaw, Tensor, Tensor],
         "strong_alignment_median": float(strong.quantile(0.5)),
     }
     yield _row(settings, tasks, rows, "ttt", ttt) | aligned
-    if rival:
+    if in_context:
         yield _row(settings, tasks, rows, "icl", icl)
 
 
@@ -162,7 +164,7 @@ def _measure(
     from tttab.theory.single_index.stages import alignment
     from tttab.theory.single_index.tasks import draw_rows
 
-    gamma, rival = models
+    gamma, in_context = models
     x, y = draw_rows(tasks, rows, generator)
     shape = (len(tasks.direction), TEST_ROWS, tasks.law.d)
     test = torch.randn(shape, generator=generator, device=generator.device)
@@ -170,7 +172,7 @@ def _measure(
     errors = _errors(tasks, test, trained.predict(test))
     weak, strong = (alignment(u, tasks.direction) for u in (trained.weak, trained.strong))
     queries = test[:, :128]
-    icl = _errors(tasks, queries, rival.predict(x, y, queries)) if rival else errors
+    icl = _errors(tasks, queries, in_context.predict(x, y, queries)) if in_context else errors
     return errors, weak, strong, icl
 
 

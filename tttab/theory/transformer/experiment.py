@@ -127,7 +127,7 @@ def _pretrain(
     settings: TransformerSettings, pretraining: Pretraining
 ) -> Generator[Progress, None, Pretrained]:
     from tttab.theory.transformer.pretrain import cache_folder
-    from tttab.theory.transformer.store import Pretrained, make
+    from tttab.theory.transformer.store import Pretrained, pretrain_into_cache
 
     folder = settings.cache or cache_folder()
     precision = "bfloat16" if settings.device.startswith("cuda") else "float32"
@@ -139,7 +139,7 @@ def _pretrain(
         interrupted="pre-training interrupted; its state is kept",
     )
     yield stage
-    for event in make(pretraining, folder, settings.device, precision, settings.minutes):
+    for event in pretrain_into_cache(pretraining, folder, settings.device, precision, settings.minutes):
         if isinstance(event, Pretrained):
             return event
         yield replace(stage, done=event.step, total=event.steps, info=f"loss {event.loss:.3f}")

@@ -1,4 +1,4 @@
-"""Which checkpoint a transformer experiment uses: a file, a shipped one, or one made into the cache.
+"""Which checkpoint a transformer experiment uses: a file, a shipped one, or one pre-trained into the cache.
 
 What does not belong here: training itself (`pretrain`).
 """
@@ -77,7 +77,7 @@ def open_file(path: Path, device: str = "cpu") -> Pretrained:
     return Pretrained(model, found, "shipped" if path.parent == SHIPPED else path.name)
 
 
-def make(
+def pretrain_into_cache(
     settings: Pretraining,
     folder: Path | None = None,
     device: str = "cpu",
