@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from inspect import get_annotations
 from types import NoneType, UnionType
 from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -124,6 +125,7 @@ class Settings:
             item.check(getattr(self, item.name))
 
 
+@cache
 def options(settings: type[Settings]) -> tuple[Option, ...]:
     """Return the options of a settings class: its own first, then those of each base, as they are written."""
     hints = get_type_hints(settings)
