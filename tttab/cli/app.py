@@ -19,8 +19,7 @@ from tttab.cli import (
     predict,
     pretrain,
     run_command,
-    theory_index,
-    theory_linear,
+    theory_commands,
     typed,
 )
 
@@ -72,7 +71,6 @@ data.register(app)
 models.register(app)
 doctor.register(app)
 bench.register(app)
-theory_linear.register(theory)
-theory_index.register(theory)
+theory_commands.register(theory)
 app.add_typer(theory, rich_help_panel="Research")
 pretrain.register(app)
