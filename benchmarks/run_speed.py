@@ -266,7 +266,7 @@ def random_v2() -> str:
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2Config, get_architecture
     from tabpfn.inference_config import InferenceConfig
 
-    from tttab.models.checkpoint import write_checkpoint
+    from tttab.models.tabpfn.checkpoint import write_checkpoint
 
     path = Path(tempfile.gettempdir()) / "tttab-random-classifier.safetensors"
     if not path.exists():

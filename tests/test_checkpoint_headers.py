@@ -23,8 +23,8 @@ from small_models import SIZES, small_model
 from tttab.errors import ModelError, TttabError
 from tttab.models import open_model
 from tttab.models.catalog import KNOWN
-from tttab.models.checkpoint import read_checkpoint
-from tttab.models.ranges import LENGTHS, ONLY_OFF, RANGES, SHARES
+from tttab.models.tabpfn.checkpoint import read_checkpoint
+from tttab.models.tabpfn.ranges import LENGTHS, ONLY_OFF, RANGES, SHARES
 from tttab.training.memory_plan import resident_bytes
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "60"))

@@ -22,7 +22,7 @@ from small_models import SIZES, small_model
 from tttab.errors import BundleError, ModelError
 from tttab.files import sha256_of
 from tttab.models import open_model
-from tttab.models.checkpoint import read_checkpoint
+from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.pretrain import checkpoint as pretraining
 from tttab.pretrain import choose
 from tttab.pretrain.settings import recipe

@@ -20,7 +20,7 @@ from tttab.files import cache_folder, sha256_of
 from tttab.models import names, open_model, resolve
 from tttab.models.catalog import KNOWN, download, place_of, verify
 from tttab.models.hub import address as hub_address
-from tttab.models.official import FAMILIES
+from tttab.models.tabpfn.known_files import FAMILIES
 
 
 @pytest.fixture(autouse=True)

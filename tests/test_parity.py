@@ -217,8 +217,8 @@ def test_rows_are_served_in_pieces_as_tabpfn_predicts_them_at_once(tiny_model, p
     server = tiny_model.serve(tiny_model.context(x, y, 3))
     (served,) = server._estimator.models_
     assert all("forward" in vars(block) for block in served.blocks), "tttab's own layers answer, not tabpfn's"
-    monkeypatch.setattr("tttab.models.serving.LEAST_ROWS", 7)
-    monkeypatch.setattr("tttab.models.serving.MOST_CELLS", 1)
+    monkeypatch.setattr("tttab.models.tabpfn.predictor.LEAST_ROWS", 7)
+    monkeypatch.setattr("tttab.models.tabpfn.predictor.MOST_CELLS", 1)
     assert [len(piece) for piece in server.predict_chunks(x_query[:20])] == [7, 7, 6]
     plain = plain_estimator().fit(x, y).predict_proba(x_query)
     np.testing.assert_allclose(server.predict(x_query), plain, atol=2e-6)

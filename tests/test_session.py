@@ -12,7 +12,7 @@ from small_models import SIZES, small_model
 from tttab.errors import RequestError
 from tttab.files import sha256_of
 from tttab.models import open_model
-from tttab.models.checkpoint import read_checkpoint
+from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.training.precision import choose_precision, has_bfloat16
 
 
@@ -88,7 +88,7 @@ def test_bfloat16_trains_on_the_served_column_embeddings(parts, architecture):
 
 
 def test_without_the_repair_bfloat16_would_draw_other_column_embeddings(parts, monkeypatch):
-    monkeypatch.setattr("tttab.models.passes.EMBEDDERS", ())
+    monkeypatch.setattr("tttab.models.tabpfn.forward.EMBEDDERS", ())
     session = small_model()
     _, exact = gradient(session, parts, "fp32")
     _, rough = gradient(session, parts, "bf16")

@@ -20,7 +20,7 @@ from tttab.evaluation.arms import ARMS, Outcome, Trial
 from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.models.session import TabPFNSession
+    from tttab.models.tabpfn.classifier import TabPFNSession
 
 
 def limit_threads(threads: int) -> None:

@@ -17,7 +17,7 @@ from tttab.text import decoded, shown
 if TYPE_CHECKING:
     import torch
 
-    from tttab.models.network import OpenedModel
+    from tttab.models.tabpfn.session import OpenedModel
 
 __all__ = ["names", "open_model", "resolve"]
 
@@ -46,8 +46,8 @@ def open_model(
             cannot be.
         RequestError: there is no such device.
     """
-    from tttab.models.building import build
-    from tttab.models.checkpoint import read_checkpoint
+    from tttab.models.tabpfn.building import build
+    from tttab.models.tabpfn.checkpoint import read_checkpoint
 
     path, known = resolve(spec, task)
     where = pick_device(device)
@@ -64,10 +64,10 @@ def open_model(
         notes=notes,
     )
     if task == "regression":
-        from tttab.models.regression import TabPFNRegressionSession
+        from tttab.models.tabpfn.regressor import TabPFNRegressionSession
 
         return TabPFNRegressionSession(info, weights, where, seed)
-    from tttab.models.session import TabPFNSession
+    from tttab.models.tabpfn.classifier import TabPFNSession
 
     return TabPFNSession(info, weights, where, seed)
 

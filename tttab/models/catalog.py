@@ -19,9 +19,9 @@ from typing import Any
 from tttab.core import Task
 from tttab.errors import ModelError
 from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
-from tttab.models import environment
 from tttab.models.hub import address, stated_sha256
-from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
+from tttab.models.tabpfn import environment
+from tttab.models.tabpfn.known_files import FAMILIES, REAL, SYNTHETIC, Family, short_name
 from tttab.network import obstacle
 from tttab.text import keep_secret, shown
 
@@ -134,7 +134,7 @@ def download(model: KnownModel) -> Path:
     from tabpfn.constants import ModelVersion
     from tabpfn.model_loading import download_model
 
-    from tttab.models.checkpoint import read_checkpoint
+    from tttab.models.tabpfn.checkpoint import read_checkpoint
 
     _keep_tokens()
     place = place_of(model)

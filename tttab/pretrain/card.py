@@ -68,7 +68,7 @@ def check_card(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: hash, size or architecture differ from what the card says.
     """
-    from tttab.models.checkpoint import read_checkpoint
+    from tttab.models.tabpfn.checkpoint import read_checkpoint
 
     head, _ = read_card(path)
     file = path.parent / head["file"]

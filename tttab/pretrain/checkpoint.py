@@ -13,7 +13,7 @@ import torch
 
 from tttab.errors import ModelError
 from tttab.files import atomic_path
-from tttab.models.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
+from tttab.models.tabpfn.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed

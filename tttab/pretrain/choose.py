@@ -22,7 +22,7 @@ from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
 
 if TYPE_CHECKING:
-    from tttab.models.network import OpenedModel
+    from tttab.models.tabpfn.session import OpenedModel
 
 SEED = 31_415
 QUERIES = 100

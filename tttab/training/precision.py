@@ -1,7 +1,7 @@
 """Which arithmetic training uses: bfloat16 where the machine has it and it is faster, else float32.
 
 Held-out scores and everything that is served stay in float32. What does not belong here: running
-the network under it (`models.network`).
+the network under it (`models.tabpfn.session`).
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ import torch
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
-from tttab.models.network import OpenedModel
-from tttab.models.passes import Pass, log_mean
-from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores
-from tttab.models.serving import Server
+from tttab.models.tabpfn.forward import Pass, log_mean
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, RowScores
+from tttab.models.tabpfn.predictor import Server
+from tttab.models.tabpfn.session import OpenedModel
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,10 +14,10 @@ import torch
 
 from tttab.core import Task
 from tttab.errors import SplitError
-from tttab.models.network import OpenedModel, Weights
-from tttab.models.passes import Pass, log_mean
-from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores, match_categories
-from tttab.models.serving import Server
+from tttab.models.tabpfn.forward import Pass, log_mean
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, RowScores, match_categories
+from tttab.models.tabpfn.predictor import Server
+from tttab.models.tabpfn.session import OpenedModel, Weights
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,8 +14,8 @@ import torch
 
 from tttab.errors import DataError
 from tttab.metrics import classification_metrics
-from tttab.models.prepared import match_categories
-from tttab.models.shared import ARCHITECTURE, run_own_layers
+from tttab.models.tabpfn.inputs import match_categories
+from tttab.models.tabpfn.shared_context import ARCHITECTURE, run_own_layers
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from tttab.models.prepared import Member, PreparedContext, PreparedQueries, RowScores
-from tttab.models.shared import ARCHITECTURE as SHARES_CONTEXT
-from tttab.models.shared import SharedContext
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, RowScores
+from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
+from tttab.models.tabpfn.shared_context import SharedContext
 
 OUTPUT = "output_projection"
 """What follows the layers in that architecture."""

@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 
 from tttab.core import Task
 from tttab.errors import ModelError
-from tttab.models import environment
-from tttab.models.checkpoint import CRITERION, check_weights
-from tttab.models.network import Weights
-from tttab.models.ranges import BLOCKS, RANGES, check_ranges, is_plain
+from tttab.models.tabpfn import environment
+from tttab.models.tabpfn.checkpoint import CRITERION, check_weights
+from tttab.models.tabpfn.ranges import BLOCKS, RANGES, check_ranges, is_plain
+from tttab.models.tabpfn.session import Weights
 from tttab.text import shown
 
 OLD_NAMES = {"CONSTANT_FEATURE_COUNT": "FEATURE_SUBSAMPLING_CONSTANT_FEATURE_COUNT"}

@@ -17,8 +17,8 @@ import torch
 
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, SplitError
-from tttab.models.passes import Passes
-from tttab.models.prepared import (
+from tttab.models.tabpfn.forward import Passes
+from tttab.models.tabpfn.inputs import (
     Call,
     Member,
     PreparedContext,
@@ -30,14 +30,14 @@ from tttab.models.prepared import (
     place_members,
     recorder,
 )
-from tttab.models.shared import face_of
+from tttab.models.tabpfn.shared_context import face_of
 from tttab.seeding import stream_seed
 from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from tttab.models.serving import Server
+    from tttab.models.tabpfn.predictor import Server
 
 
 MOST_CLASSES = 256
@@ -204,7 +204,7 @@ class OpenedModel(Passes):
 
     def save(self, path: str, extra: dict[str, Any] | None = None) -> None:
         """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
-        from tttab.models.checkpoint import write_checkpoint
+        from tttab.models.tabpfn.checkpoint import write_checkpoint
 
         config = {**asdict(self._weights.config), "architecture_name": self.architecture}
         inference = replace(self._weights.inference_config, SOFTMAX_TEMPERATURE=self.temperature)
