@@ -164,6 +164,49 @@ def test_half_precision_files_open_and_damaged_ones_are_refused(tmp_path):
             load_checkpoint(tmp_path / f"{name}.safetensors")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "lie",
+    [
+        *(
+            {size: value}
+            for size in ("width", "layers", "heads", "d", "rows")
+            for value in (0, -1, 10**9, "x")
+        ),
+        {"kind": "no such"},
+        {"kind": ["gpt2"]},
+        {"width": 16.5},
+        {"heads": 5},
+    ],
+    ids=str,
+)
+def test_settings_that_tell_of_other_weights_are_refused_before_a_model_gets_memory(tmp_path, kind, lie):
+    settings = tiny(kind)
+    model = build_model(settings.model, 0)
+    wrong = replace(settings, model=replace(settings.model, **lie))
+    save_checkpoint(tmp_path / "lie.safetensors", model, wrong)
+    if kind == "pair" and lie == {
+        "rows": 10**9
+    }:  # the pair model has no positions: it reads any number of rows
+        assert load_checkpoint(tmp_path / "lie.safetensors")[1] == wrong
+        return
+    with pytest.raises(ModelError, match=r"lie\.safetensors is no checkpoint of a small transformer"):
+        load_checkpoint(tmp_path / "lie.safetensors")
+
+
+def test_weights_that_are_no_numbers_or_of_another_shape_are_refused(tmp_path):
+    settings = tiny()
+    model = build_model(settings.model, 0)
+    torch.nn.init.constant_(model.head.bias, float("nan"))
+    save_checkpoint(tmp_path / "nan.safetensors", model, settings)
+    with pytest.raises(ModelError, match="its weights are not all numbers"):
+        load_checkpoint(tmp_path / "nan.safetensors")
+    deeper = build_model(replace(settings.model, layers=2), 0)
+    save_checkpoint(tmp_path / "other.safetensors", deeper, settings)
+    with pytest.raises(ModelError, match=r"Error\(s\) in loading state_dict"):
+        load_checkpoint(tmp_path / "other.safetensors")
+
+
 @pytest.mark.parametrize("rule", ["full", "lora"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_tasks_adapted_together_equal_tasks_adapted_one_by_one(kind, rule):

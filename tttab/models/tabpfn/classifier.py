@@ -1,7 +1,7 @@
 """An opened TabPFN classifier behind `tttab.core.Session`.
 
-What does not belong here: what it shares with the regressor (`network`), which weights move (rules)
-and how (adapt).
+What does not belong here: what it shares with the regressor (`session`), which weights move (rules)
+and how (training).
 """
 
 from __future__ import annotations

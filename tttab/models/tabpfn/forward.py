@@ -3,7 +3,7 @@
 Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of
 the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
 which is why members may be taken one at a time. What does not belong here: weights and contexts
-(`network`), what the outputs mean (`session`, `regression`).
+(`session`), what the outputs mean (`classifier`, `regressor`).
 """
 
 from __future__ import annotations

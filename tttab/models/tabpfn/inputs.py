@@ -3,7 +3,7 @@
 They are captured from tabpfn's own `predict`: for one call the network's `forward` is replaced by a
 recorder, so preprocessing, ensembling and outlier clipping are exactly those of inference, in every
 tabpfn version. A context has a face of the network of its own and a lock, so threads may share contexts and
-sessions. What does not belong here: losses and weights (`session`, `regression`).
+sessions. What does not belong here: losses and weights (`classifier`, `regressor`).
 """
 
 from __future__ import annotations

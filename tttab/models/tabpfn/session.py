@@ -1,7 +1,7 @@
 """What a classifier and a regressor share: the weights, and contexts and queries prepared for them.
 
-What does not belong here: running the network (`passes`), what its outputs mean (`session`,
-`regression`), which weights move (rules) and how (adapt).
+What does not belong here: running the network (`forward`), what its outputs mean (`classifier`,
+`regressor`), which weights move (rules) and how (training).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ become leaves that every chunk reads as tabpfn's key-value cache; and the gradie
 there goes back through the context once. The gradient is exact, and chunks cost no second context.
 The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values,
 no copies between the two attentions, and in the last layer the target's cell alone, which is all that
-anything reads; serving runs them too. What does not belong here: chunks and losses (`passes`).
+anything reads; serving runs them too. What does not belong here: chunks and losses (`forward`).
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ ends with the weights of a run that was not. What does not belong here: test-tim
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import signal
@@ -25,7 +26,7 @@ from tttab.core import identity_hash
 from tttab.errors import ModelError, RequestError
 from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
-from tttab.text import shell_word
+from tttab.text import shell_word, shown
 from tttab.theory.transformer.model import ModelSettings, SmallTransformer, build_model
 from tttab.theory.transformer.tasks import Law, sample_prompts
 
@@ -230,13 +231,35 @@ def load_checkpoint(path: Path, device: str = "cpu") -> tuple[SmallTransformer, 
         with safe_open(path, framework="pt") as file:
             settings = settings_from_dict(json.loads(file.metadata()["settings"]))
             state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        _check_sizes(settings, state)
+        model = build_model(settings.model, settings.seed)
+        model.load_state_dict(state)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ModelError(
-            f"{path} is no checkpoint of a small transformer: {error}", "make one with --retrain"
+            f"{path} is no checkpoint of a small transformer: {shown(error, 160)}", "make one with --retrain"
         ) from error
-    model = build_model(settings.model, settings.seed)
-    model.load_state_dict(state)
     return model.to(device), settings
+
+
+def _check_sizes(settings: Pretraining, state: dict[str, Tensor]) -> None:
+    """Check what the settings say against the weights, before a model of their sizes gets memory.
+
+    Raises:
+        ValueError: the settings are of no model or tell of more weights than there are, or these are no
+            numbers.
+    """
+    model, law = settings.model, settings.law
+    sizes = (model.d, model.width, model.layers, model.heads, model.rows, law.r, settings.seed + 1)
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or model.width % model.heads:
+        raise ValueError("its sizes are of no model")
+    if (model.kind, law.family) not in itertools.product(("gpt2", "pair"), ("linear", "index")):
+        raise ValueError("it is of a kind that is not known")
+    held = sum(value.numel() for value in state.values())
+    positions = model.rows if model.kind == "gpt2" else 0
+    if model.width * (12 * model.layers * model.width + model.d + positions) > held or model.d != law.d:
+        raise ValueError("its settings tell of more weights than it holds")
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise ValueError("its weights are not all numbers")
 
 
 def settings_from_dict(data: dict[str, Any]) -> Pretraining:
