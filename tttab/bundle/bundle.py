@@ -290,10 +290,29 @@ def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
     if nested or target not in form.names or about.num_rows != rows:
         raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
     sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
-    if max(8 * rows * about.num_columns, sum(sizes)) > SMALL_CONTEXT + MOST_EXPANSION * len(content):
-        raise DataError("the context file would fill far more memory than a context does")
+    most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
+    if max(8 * rows * about.num_columns, sum(sizes)) > most:
+        raise _too_large()
     texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
-    return parquet.read_table(io.BytesIO(content), read_dictionary=texts)
+    table = parquet.read_table(io.BytesIO(content), read_dictionary=texts)
+    if sum(map(_bytes_written_out, table.columns)) > most:
+        raise _too_large()
+    return table
+
+
+def _too_large() -> DataError:
+    return DataError("the context file would fill far more memory than a context does")
+
+
+def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
+    """Return the bytes of a column's texts, each as often as it stands in a row."""
+    import pyarrow
+    from pyarrow import compute
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.nbytes
+    lengths = [compute.binary_length(part.dictionary).take(part.indices) for part in column.chunks]
+    return sum(compute.sum(part.cast("int64")).as_py() or 0 for part in lengths)
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
