@@ -20,13 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tttab.arms import Outcome, Unit
 from tttab.core import Table
 from tttab.data import load_table
+from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.evaluation.arms import Outcome, Trial
 from tttab.files import sha256_of
 from tttab.metrics import classification_metrics
 from tttab.models import open_model
-from tttab.splits import Split, SplitRequest, split_rows
 
 RESULTS = Path(__file__).parent / "results" / "checkpoint.jsonl"
 PACKAGED = Path(__file__).parent.parent / "tttab" / "data" / "tables"
@@ -75,7 +75,7 @@ def predict(arm: str, table: Table, split: Split, session) -> np.ndarray:
     if arm == "icl":
         return session.predict(session.context(context, labels, len(table.classes)), test)
     if arm == "ttt":
-        unit = Unit(table=table, split=split, session=session, seed=split.seed)
+        unit = Trial(table=table, split=split, session=session, seed=split.seed)
         outcomes = [event for event in unit.run("ttt@n+k") if isinstance(event, Outcome)]
         return outcomes[-1].probabilities
     model = classical(arm, context).fit(context, labels)

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "tttab" / "models" / "weights" / "tttab-tiny-regressor.safetensors"
 RESULTS = Path(__file__).parent / "results" / "checkpoint_regression.jsonl"
 TEST_ROWS, SEEDS, SIZES = 150, 5, (50, 200)
-SOURCES = {
+CONTEXT_POLICIES = {
     "diabetes": lambda seed: load_diabetes(return_X_y=True),
     "friedman1": lambda seed: make_friedman1(500, noise=1.0, random_state=seed),
     "friedman2": lambda seed: make_friedman2(500, noise=1.0, random_state=seed),
@@ -53,7 +53,7 @@ def main() -> None:
     """Measure and print."""
     rows, digest = [], sha256_of(MODEL)[:12]
     for seed in range(SEEDS):
-        for name, source in SOURCES.items():
+        for name, source in CONTEXT_POLICIES.items():
             x, y = source(seed)
             order = numpy_stream(seed, "regression", name).permutation(len(y))
             test, rest = order[:TEST_ROWS], order[TEST_ROWS:]
@@ -67,7 +67,7 @@ def main() -> None:
     for row in rows:
         cells[row["table"], row["n"], row["arm"]].append(row["r2"])
     print("| table | n | icl | ridge | forest |\n|---|---|---|---|---|")
-    for name in SOURCES:
+    for name in CONTEXT_POLICIES:
         for n in SIZES:
             texts = (f"{np.mean(cells[name, n, arm]):.3f}" for arm in ("icl", "ridge", "forest"))
             print(f"| {name} | {n} | " + " | ".join(texts) + " |")

@@ -15,6 +15,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -323,6 +324,73 @@ def two_writers(tally: Tally, folder: Path, times: int, rng: random.Random) -> N
         tally.lost.append(f"two benches: exit codes {codes}, cells differ from one bench's")
 
 
+def ended(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
+    """SIGTERM or SIGHUP of `tttab adapt` and `tttab predict` at a random moment"""
+    data, out = table(folder), folder / "bundle"
+    begun = time.monotonic()
+    code, text = finish(start("adapt", data, "--out", str(out), *SIZES))
+    length = time.monotonic() - begun
+    if code:
+        raise SystemExit(text)
+    before, expected = seed_of(out), sorted(folder.rglob("*"))
+    for trial in range(times):
+        number = (signal.SIGTERM, signal.SIGHUP)[trial % 2]
+        adapts = trial % 4 < 2
+        words = ["adapt", data, "--out", str(folder / "new"), *SIZES]
+        if not adapts:
+            words = ["predict", str(out), data, "--out", str(folder / "p.csv"), "--device", "cpu", "--quiet"]
+        process = start(*words)
+        time.sleep(rng.random() * length * (1.0 if adapts else 0.7))
+        process.send_signal(number)
+        code, text = finish(process)
+        tally.times += 1
+        if (folder / "p.csv").exists():  # the signal came when the work was done
+            if len((folder / "p.csv").read_text().splitlines()) != 301:
+                tally.lost.append(f"trial {trial}: half a file")
+            (folder / "p.csv").unlink()
+        if (folder / "new").exists():
+            seed_of(folder / "new")
+            shutil.rmtree(folder / "new")
+        if code not in (0, 128 + number, -number) or "Traceback" in text:
+            tally.lost.append(f"trial {trial}: exit code {code}: {text[-200:]}")
+        if sorted(folder.rglob("*")) != expected or seed_of(out) != before:
+            tally.lost.append(f"trial {trial}: {set(folder.rglob('*')) ^ set(expected)}")
+            expected = sorted(folder.rglob("*"))
+
+
+def odd_names(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
+    """files and folders whose names are not UTF-8, hold spaces, quotes or line feeds"""
+    data = table(folder)
+    for name in (b"lat\xe9", b"two words", b"it's", b"a\nb", "\u202egnp".encode()):
+        place = folder / os.fsdecode(name)
+        place.mkdir()
+        rows = place / os.fsdecode(name + b".csv")
+        rows.write_bytes(Path(data).read_bytes())
+        for words in (
+            ["adapt", str(rows), "--out", str(place / "bundle"), *SIZES],
+            ["predict", str(place / "bundle"), str(rows), "--out", str(place / "p.csv"), "--device", "cpu"],
+        ):
+            code, text = finish(start(*words))
+            tally.times += 1
+            if code:
+                tally.lost.append(f"{name!r}: {words[0]}: exit code {code}: {text[-200:]}")
+
+
+def foreign_files(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
+    """files of the user in the folder of a bundle, with names like tttab's own"""
+    data, out = table(folder), folder / "bundle"
+    names = [".part-photos/1.jpg", ".manifest.json.bak", "weights-0123456789abcdef.safetensors", "notes.txt"]
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text(name)
+    for seed in range(2):
+        code, text = finish(start("adapt", data, "--out", str(out), "--seed", str(seed), *SIZES))
+        tally.times += 1
+        gone = [name for name in names if not (out / name).exists() or (out / name).read_text() != name]
+        if code or gone:
+            tally.lost.append(f"exit code {code}, touched: {gone} {text[-200:]}")
+
+
 FAULTS = {
     "kill run": kill_run,
     "kill adapt": kill_adapt,
@@ -333,6 +401,9 @@ FAULTS = {
     "no home": no_home,
     "clock": jumping_clock,
     "two writers": two_writers,
+    "ended": ended,
+    "odd names": odd_names,
+    "foreign files": foreign_files,
 }
 
 

@@ -37,7 +37,7 @@ TABLES = (
 )
 SIZES = (200, 100)
 RULES = ("full", "head", "attention", "last-layers:2", "lora", "temperature")
-OPTIMISERS = ("sgd-1", "adamw")
+OPTIMIZERS = ("sgd-1", "adamw")
 GUARDS = ("loss", "loss+ece", "off")
 BASES = ("icl@n", "icl@n+k")
 CONTEXTS = ("random", "kcenter", "nearest")
@@ -51,7 +51,7 @@ VARIANTS = {
     "full+sgd-1 kfold": ("full", {"split": "kfold", "optimizer": "sgd-1"}),
 }
 PHASES = (
-    (*BASES, *(f"{rule}+{optimiser}" for rule in RULES for optimiser in OPTIMISERS)),
+    (*BASES, *(f"{rule}+{optimiser}" for rule in RULES for optimiser in OPTIMIZERS)),
     (FINETUNED,),
     (*(f"icl@n {context}" for context in CONTEXTS), *VARIANTS),
 )
@@ -106,7 +106,7 @@ def run_all(args: argparse.Namespace, store: Path) -> None:
     done = {key(row) for row in read(store)}
     deadline = time.time() + 60 * args.minutes
     work = [
-        Unit(table, seed, n, arms, args, deadline)
+        Trial(table, seed, n, arms, args, deadline)
         for phase in PHASES[: args.phases]
         for seed in range(args.seeds)
         for n in map(int, args.sizes.split(","))
@@ -162,7 +162,7 @@ def open_once(model: str, device: str):
 
 
 @dataclass(frozen=True)
-class Unit:
+class Trial:
     """One (table, seed, n) and the arms that are still to be run on it."""
 
     table: str
@@ -173,10 +173,10 @@ class Unit:
     deadline: float
 
 
-def run_unit(unit: Unit) -> list[dict]:
+def run_unit(unit: Trial) -> list[dict]:
     """Run the arms until the deadline; a failed cell says why."""
     from tttab.data import load_table
-    from tttab.splits import SplitRequest, split_rows
+    from tttab.data.splits import SplitRequest, split_rows
 
     if time.time() > unit.deadline:
         return []
@@ -241,7 +241,7 @@ class Bench:
         return self.adapt(rule, {"optimizer": optimiser})
 
     def icl(self, arm: str) -> dict:
-        from tttab.contexts import choose_context
+        from tttab.data.context_selection import choose_context
 
         which = self.split.context
         if arm == "icl@n+k":
@@ -256,8 +256,9 @@ class Bench:
         return {"metrics": self.judge(self.session, *self.context(arm, which))}
 
     def adapt(self, rule: str, schedule: dict) -> dict:
-        from tttab.adapt import Adaptation, Schedule
         from tttab.rules import get_rule
+        from tttab.training.config import Schedule
+        from tttab.training.loop import Adaptation
 
         context, test = self.context("icl@n", self.split.context)
         peak = Peak(self.session.device, self.args.apart)
@@ -346,7 +347,7 @@ class Peak:
     def __init__(self, device, apart: bool) -> None:
         import torch
 
-        from tttab.memory import resident_bytes
+        from tttab.resources import resident_bytes
 
         self.device, self.apart = device, apart
         if device.type == "cuda":
@@ -360,7 +361,7 @@ class Peak:
     def rise(self) -> int | None:
         import torch
 
-        from tttab.memory import peak_resident_bytes
+        from tttab.resources import peak_resident_bytes
 
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) - self.before

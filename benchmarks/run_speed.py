@@ -106,8 +106,8 @@ def run_worker(kind: str, table: str, args: argparse.Namespace) -> dict[str, flo
 def unit(args: argparse.Namespace, n: int, k: int):
     """Return the opened session and the rows of one split, model tensors in memory."""
     from tttab.data import load_table
+    from tttab.data.splits import SplitRequest, split_rows
     from tttab.models import open_model
-    from tttab.splits import SplitRequest, split_rows
 
     table = load_table(args.table)
     split = split_rows(table.y, SplitRequest(n=n, k=k, test_size=200), 0, classes=len(table.classes))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from tttab.theory.attention import population_gamma
-from tttab.theory.index_tasks import IndexLaw, draw_basis, draw_rows, draw_tasks
-from tttab.theory.single_index import Pipeline, prompt_parts, subspace, train, weak_direction
-from tttab.theory.stages import Stream, draw_neurons, fit_link, stage_three, stage_two
+from tttab.theory.single_index.algorithm import Pipeline, prompt_parts, subspace, train, weak_direction
+from tttab.theory.single_index.attention import population_gamma
+from tttab.theory.single_index.stages import Stream, draw_neurons, fit_link, stage_three, stage_two
+from tttab.theory.single_index.tasks import IndexLaw, draw_basis, draw_rows, draw_tasks
 
 TEST_ROWS = 512
 

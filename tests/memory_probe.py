@@ -18,9 +18,10 @@ def main(request):
     import torch
     from small_models import small_model
 
-    from tttab.adapt import Adaptation, Schedule
-    from tttab.memory import peak_resident_bytes, resident_bytes
+    from tttab.resources import peak_resident_bytes, resident_bytes
     from tttab.rules import get_rule
+    from tttab.training.config import Schedule
+    from tttab.training.loop import Adaptation
 
     torch.set_num_threads(1)
     n, columns, queries = request["rows"], request["columns"], request["queries"]

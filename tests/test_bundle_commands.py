@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from tttab.bundle import load_bundle
+from tttab.bundle.manifest import read_manifest
 from tttab.cli import predict as predict_command
 from tttab.cli import run
-from tttab.manifest import read_manifest
-from tttab.optimisers import NotFinite
+from tttab.training.optimizers import NotFinite
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_a_file_without_rows_is_refused(adapted, new_rows, tmp_path, capfd, endi
 
 def test_training_that_stopped_is_told_and_not_called_a_lost_comparison(table, tmp_path, capfd, monkeypatch):
     command = ["adapt", str(table), "--target", "label", "--out", str(tmp_path / "bundle"), "--n", "60"]
-    monkeypatch.setattr("tttab.adapt.Adaptation.gradient", not_finite)
+    monkeypatch.setattr("tttab.training.loop.Adaptation.gradient", not_finite)
     assert run([*command, "--model", "tttab-tiny", "--steps", "3"]) == 0
     text = "".join(capfd.readouterr()).replace("\n", " ")
     assert "training stopped early: no number at step 1" in text
@@ -353,14 +353,14 @@ def test_a_training_that_fails_or_is_ended_leaves_no_folder(table, tmp_path, mon
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("tttab.adapt.Adaptation.gradient", fail)
+            patch.setattr("tttab.training.loop.Adaptation.gradient", fail)
             assert run(command) == code
         assert list(tmp_path.iterdir()) == []
 
 
 def test_a_disk_without_room_is_told_before_the_training(table, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("tttab.bundle.room_for", lambda session: 2**62)
-    monkeypatch.setattr("tttab.adapt.Adaptation.gradient", never)
+    monkeypatch.setattr("tttab.training.loop.Adaptation.gradient", never)
     assert run(["adapt", str(table), "--target", "label", "--out", str(tmp_path / "b"), *SMALL]) == 2
     assert "MB are needed" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tttab import staging
-from tttab.bundle import Bundle, save_bundle
-from tttab.manifest import check_files, read_manifest
+from tttab.bundle import Bundle, save_bundle, staging
+from tttab.bundle.manifest import check_files, read_manifest
 
 KILLS = 20
 ROUNDS = 10
@@ -24,7 +23,7 @@ import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from test_bundle_faults import KILLS, ROUNDS, assert_whole, stand_in
 from tttab.bundle import save_bundle
-from tttab.manifest import read_manifest
+from tttab.bundle.manifest import read_manifest
 
 def child(work):
     pid = os.fork()

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.batches import Folds, Labelled, Redraw
-from tttab.contexts import CHOICES, choose_context, point_cloud
+from tttab.data.context_selection import CHOICES, choose_context, point_cloud
+from tttab.data.splits import SplitRequest, hold_out, split_rows
 from tttab.errors import RequestError
 from tttab.rules import get_rule
-from tttab.splits import SplitRequest, hold_out, split_rows
+from tttab.training.config import Schedule
+from tttab.training.context_policy import Folds, Labelled, Redraw
+from tttab.training.loop import Adaptation
 
 RNG = np.random.default_rng(3)
 Y = np.concatenate([RNG.integers(0, 3, 197), [3, 3, 3]])

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from test_bundle_fuzz import JSON, paths_of
 
 from tttab.bundle import load_bundle
+from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.cli import run
 from tttab.errors import BundleError, TttabError
 from tttab.estimator import TTTClassifier
-from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
 INPUTS = int(os.environ.get("TTTAB_FUZZ", "100"))
 FUZZ = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

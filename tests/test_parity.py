@@ -8,11 +8,12 @@ import torch
 from small_models import SIZES, small_model
 from tabpfn import TabPFNClassifier
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.errors import SplitError
 from tttab.models import open_model
 from tttab.models.catalog import WEIGHTS
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 TINY = WEIGHTS / "tttab-tiny-classifier.safetensors"
 

@@ -10,14 +10,15 @@ import torch
 from small_models import small_model
 from tabpfn import TabPFNRegressor
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.arms import Unit
 from tttab.core import Table
+from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
+from tttab.evaluation.arms import Trial
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
-from tttab.splits import SplitRequest, split_rows
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 MEMBERS = 4
 
@@ -163,7 +164,7 @@ def test_arms_compare_on_a_regression_table(given, parts):
     x["colour"] = x["colour"].astype("category")
     table = Table("made", "regression", x, y, (), "price", "0" * 64, "file")
     split = split_rows(y, SplitRequest(n=30, k=30, test_size=25), seed=1)
-    unit = Unit(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
+    unit = Trial(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
     rows = {arm: list(unit.run(arm))[-1].row for arm in ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")}
     for arm, row in rows.items():
         reads = row.n_context > 0

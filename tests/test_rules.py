@@ -9,10 +9,11 @@ import pytest
 import torch
 from small_models import SIZES, small_model
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.errors import MissingExtra, RuleError
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 TRAINING_RULES = [name for name in RULES if name != "none"]
 PAIRS = [(architecture, rule) for architecture in SIZES for rule in TRAINING_RULES]

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 
 import pytest
 
@@ -84,16 +85,18 @@ def test_the_command_reads_the_key_from_openmls_file_and_does_not_tell_it(tmp_pa
     asked = []
 
     def serve():
-        while True:
-            connection = listening.accept()[0]
-            connection.settimeout(5)
-            asked.append(connection.recv(65536).decode())
-            if asked[-1]:
-                connection.sendall(answer.encode())
-            connection.close()
+        while not over.is_set():
+            with suppress(TimeoutError), listening.accept()[0] as connection:
+                connection.settimeout(5)
+                asked.append(connection.recv(65536).decode())
+                if asked[-1]:
+                    connection.sendall(answer.encode())
 
+    over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        threading.Thread(target=serve, daemon=True).start()
+        listening.settimeout(0.2)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
         (tmp_path / "openml").mkdir()
         server = f"http://127.0.0.1:{listening.getsockname()[1]}/api/v1/xml"
         (tmp_path / "openml" / "config").write_text(
@@ -105,10 +108,28 @@ def test_the_command_reads_the_key_from_openmls_file_and_does_not_tell_it(tmp_pa
             env=kept | {"XDG_CONFIG_HOME": str(tmp_path), "TTTAB_DEBUG": "1"},
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
+        over.set()
+        thread.join()
     assert done.returncode == 2
     assert any(KEY in request for request in asked)
     assert "Traceback" in done.stderr and "error: " in done.stderr
     assert KEY not in done.stdout + done.stderr
+
+
+def test_a_failed_download_tells_no_token(monkeypatch, capsys, tmp_path):
+    """Tokens may lie in files of the hub's and tabpfn's own, not in the environment."""
+    import huggingface_hub
+    import tabpfn.browser_auth
+    import tabpfn.model_loading
+
+    said = f"{'x' * 140} hub-token-of-a-file, tabpfn-token-of-a-file are refused"
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hub-token-of-a-file")
+    monkeypatch.setattr(tabpfn.browser_auth, "get_cached_token", lambda: "tabpfn-token-of-a-file")
+    monkeypatch.setattr(tabpfn.model_loading, "download_model", lambda *_, **__: [RuntimeError(said)])
+    monkeypatch.setenv("TABPFN_MODEL_CACHE_DIR", str(tmp_path))
+    assert run(["models", "get", "tabpfn-v2"]) == 2
+    err = capsys.readouterr().err
+    assert f"could not be downloaded: {'x' * 140} …, … are refused" in err and "token-of" not in err
 
 
 def test_a_failed_cell_holds_no_secret(monkeypatch):

@@ -13,7 +13,7 @@ from tttab.errors import RequestError
 from tttab.files import sha256_of
 from tttab.models import open_model
 from tttab.models.checkpoint import read_checkpoint
-from tttab.precision import choose_precision, has_bfloat16
+from tttab.training.precision import choose_precision, has_bfloat16
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_scores_and_predictions_stay_in_float32(parts):
 
 
 def test_auto_is_float32_where_there_is_no_bfloat16_and_bf16_is_refused(monkeypatch):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: False)
     session = small_model()
     assert choose_precision("auto", session, None, None, None) == "fp32"
     with pytest.raises(RequestError) as caught:
@@ -116,10 +116,10 @@ def test_auto_is_float32_where_there_is_no_bfloat16_and_bf16_is_refused(monkeypa
 
 @pytest.mark.parametrize(("bf16_seconds", "choice"), [(0.5, "bf16"), (0.95, "fp32")])
 def test_auto_takes_bfloat16_only_where_it_is_faster(parts, monkeypatch, bf16_seconds, choice):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
-    monkeypatch.setattr("tttab.precision._measured", {})
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("tttab.training.precision._measured", {})
     seconds = {"fp32": 1.0, "bf16": bf16_seconds}
-    monkeypatch.setattr("tttab.precision._time_step", lambda precision, *rest: seconds[precision])
+    monkeypatch.setattr("tttab.training.precision._time_step", lambda precision, *rest: seconds[precision])
     session = small_model()
     context = session.context(parts[0], parts[1], 3)
     assert choose_precision("auto", session, context, None, None) == choice

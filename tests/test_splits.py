@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of
 from tttab.errors import RequestError, SplitError
-from tttab.splits import SplitRequest, hold_out, split_rows, strata_of
 
 
 @st.composite

@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.bundle import Bundle
 from tttab.estimator import TTTClassifier, TTTRegressor
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 THREADS = 6
 # Before Python 3.14 filters of warnings belong to the whole process: scikit-learn may find another thread's.

@@ -77,9 +77,7 @@ def claimed(directory: str | os.PathLike[str], *, waiting: Callable[[str], None]
         finally:
             _unlock(handle, claim)
     finally:
-        for place in reversed(claim.made):
-            with suppress(OSError):  # it is not empty: something was kept, or others write there
-                place.rmdir()
+        _remove_folders(claim)
 
 
 class _Wait:
@@ -94,7 +92,7 @@ class _Wait:
         passed = time.monotonic() - self._start
         if passed >= GIVEN_UP_AFTER:
             raise RequestError(
-                f"{holder} has been writing to {self._folder} for {passed:.0f} s",
+                f"{holder} is still writing to {self._folder} after {passed:.0f} s",
                 "the same command when it has ended, or another folder",
             )
         if passed >= TOLD_AFTER and not self._told:
@@ -215,7 +213,14 @@ def _unlock(handle: int, claim: Claim) -> None:
         with suppress(OSError):
             if claim.made_lock and not claim.kept and _is_at(handle, path):
                 path.unlink()
+                _remove_folders(claim)  # at once, before one who waits finds them and stays in them
             elif _is_ours(handle):
                 os.ftruncate(handle, 0)
     finally:
         os.close(handle)
+
+
+def _remove_folders(claim: Claim) -> None:
+    for place in reversed(claim.made):
+        with suppress(OSError):  # it is not empty: something was kept, or others write there
+            place.rmdir()

@@ -21,23 +21,24 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from tttab.adapt import Adaptation, Adapted, Schedule
-from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
-from tttab.contexts import choose_context
+from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
 from tttab.data.columns import label_text
+from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.frames import as_frame
 from tttab.data.reading import check_names
 from tttab.data.schema import Schema
+from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
 from tttab.hints import in_python_words
-from tttab.memory import parse_bytes
 from tttab.models import open_model
+from tttab.resources import parse_bytes
 from tttab.rules import get_rule
-from tttab.splits import Split, SplitRequest, split_rows
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, check_schedule
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
@@ -115,10 +116,7 @@ class _TestTimeEstimator(BaseEstimator):
         self.n_context_, self.n_queries_ = split.n, split.k
         self.history_ = [asdict(step) for step in adapted.history]
         self.accepted_ = adapted.accepted
-        record = {
-            "split": {"n": split.n, "k": split.k, "seed": seed, "rows": split.digest},
-            "adaptation": adaptation_record(adapted, self.rule, self._schedule(), seed),
-        }
+        record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         self.bundle_ = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
         return self
 
@@ -221,7 +219,7 @@ class _TestTimeEstimator(BaseEstimator):
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
-        schedule.check()
+        check_schedule(schedule)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_fakes import cell, record
 
 from tttab.bench import read_store
 from tttab.cli import run
+from tttab.cli.bench_live import Board
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--n", "20,40", "--k", "30", "--controls-at", "20", "--steps", "2", "--test-size", "40"]
@@ -228,6 +232,15 @@ def test_ctrl_c_says_how_to_go_on(table, tmp_path):
     done = len(read_store(tmp_path / "store").done)
     assert f"{done} of 50 cells are done" in err or f"{done - 1} of 50 cells are done" in err
     assert "hint: tttab bench --datasets" in err and "--seeds 50" in err
+
+
+def test_the_live_table_averages_the_scores_that_there_are():
+    cells = [cell("prices", "icl@n", 50, seed, classes=0) for seed in range(3)]
+    board = Board(cells)
+    for at, score in zip(cells, (0.5, math.nan, 0.7), strict=True):
+        made = record(at)
+        board.add(replace(made, row=replace(made.row, metrics={"r2": score})), now=True)
+    assert [list(column.cells) for column in board.table().columns][2] == ["60.0"]
 
 
 def test_report_in_all_its_forms(store, tmp_path, capsys):

@@ -266,6 +266,30 @@ def test_a_table_on_which_every_seed_failed_is_named_where_the_mean_stands(tmp_p
     assert "| in no mean, every seed failed | beta | beta |" in to_markdown(overall_table(only))
 
 
+def test_an_undefined_metric_is_in_no_mean_and_counted_with_the_failed(tmp_path):
+    """icl at n = 50, 200, 1,000 has log loss 0.5, 0.4, 0.33 on every seed; ttt@200 has 0.45 and nothing."""
+    curve = {50: 0.5, 200: 0.4, 1000: 0.33}
+    rows = [record(cell("alpha", "icl@n", n, s), 0.2, loss) for n, loss in curve.items() for s in (0, 1)]
+    rows += [record(cell("alpha", "ttt@n+k", 200, s), 0.2, loss) for s, loss in ((0, 0.45), (1, math.nan))]
+    (only,) = summaries(store_of(tmp_path, rows))
+    pair = next(p for p in only.pairs if p.metric == "log_loss")
+    assert (pair.base, pair.error, pair.seeds, pair.failed) == (0.4, 0.45, 1, 1)
+    (effect,) = only.effects["log_loss"]
+    assert effect.context.rows == pytest.approx(math.sqrt(50 * 200)), "half way from 0.5 to 0.4, in log n"
+    arms = {arm.name: arm for arm in only.arms["log_loss"]}
+    assert (arms["ttt@n+k"].failed, arms["ttt@n+k"].rank, arms["icl@n"].rank) == (1, 2.0, 1.0)
+    assert next(p for p in only.pairs if p.metric == "accuracy").seeds == 2
+
+
+def test_bencheval_marks_a_cell_without_its_metric(tmp_path):
+    rows = [record(cell("alpha", arm, seed=s), 0.2 + 0.1 * s) for arm in ("icl@n", "ttt@n+k") for s in (0, 1)]
+    del rows[-1].row.metrics["roc_auc"]
+    frame, remarks = bencheval_frame(store_of(tmp_path, rows))
+    there = frame[frame.imputed]
+    assert there[["seed", "metric_error"]].values.tolist() == [[1, pytest.approx(0.3)]]
+    assert any("1 cells, failed or without a defined error" in remark for remark in remarks)
+
+
 def lost(at):
     return (at.table, at.arm) == ("beta", "ttt@n+k")
 

@@ -2,7 +2,7 @@
 
 In order of use: `BenchRequest` (what is asked), `plan_tables` (which cells), `start` (run what is
 missing), `read_store` (all rows), `summaries` (figures), `html_report`, `markdown_report`, `export`.
-What does not belong here: the arms (`tttab.arms`) and the terminal.
+What does not belong here: the arms (`tttab.evaluation.arms`) and the terminal.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from tttab.arms import ARMS
 from tttab.bench.executors import Engine, execute
 from tttab.bench.export import export
 from tttab.bench.html import html_report, markdown_report
@@ -23,6 +22,7 @@ from tttab.bench.request import BenchRequest
 from tttab.bench.store import Contents, Writer, read_store
 from tttab.bench.summary import Summary, summaries
 from tttab.bench.work import run_unit
+from tttab.evaluation.arms import ARMS
 
 __all__ = [
     "ALL_ARMS",

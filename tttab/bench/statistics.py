@@ -158,21 +158,6 @@ def geometric_mean(values: np.ndarray) -> np.ndarray:
     return np.exp(np.log(values).mean(axis=-1))
 
 
-def break_even(adapt_seconds: float, short_ms: float, long_ms: float) -> float:
-    """Return how many predictions make adapting once and serving the short context cheaper than the long one.
-
-    Args:
-        adapt_seconds: one test-time training.
-        short_ms: milliseconds per 1,000 predictions with the adapted short context.
-        long_ms: the same with all labelled rows as context.
-
-    Returns:
-        A number of predictions, infinite where the short context is not faster.
-    """
-    saved = (long_ms - short_ms) / 1e6
-    return adapt_seconds / saved if saved > 0 else float("inf")
-
-
 def mean_ranks(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return each arm's mean rank over data sets; 1 is best, ties share, NaN (a failed arm) ranks last.
 

@@ -17,6 +17,7 @@ from tttab.bench.grid import ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, Grid, Grou
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
+from tttab.metrics import break_even
 
 
 @dataclass(frozen=True)
@@ -283,7 +284,7 @@ def _break_evens(grid: Grid, n: int) -> tuple[BreakEven, ...]:
         known = [cost for cost in costs if None not in cost]
         if known:
             adapt, short_ms, long_ms = (float(x) for x in np.mean(np.array(known, dtype=float), axis=0))
-            turn = stats.break_even(adapt, short_ms, long_ms)
+            turn = break_even(adapt, short_ms, long_ms)
             lines.append(BreakEven(table, adapt, short_ms, long_ms, turn))
     return tuple(lines)
 

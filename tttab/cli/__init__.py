@@ -82,7 +82,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     from typer import Abort, TyperException
 
     from tttab.errors import TttabError
-    from tttab.memory import is_out_of_memory
+    from tttab.resources import is_out_of_memory
 
     match error:
         case TttabError():

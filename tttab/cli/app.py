@@ -19,8 +19,7 @@ from tttab.cli import (
     predict,
     pretrain,
     run_command,
-    theory_index,
-    theory_linear,
+    theory_commands,
     typed,
 )
 
@@ -58,7 +57,7 @@ def _root(
     ),
 ) -> None:
     """Hold the options that stand before any command, and refuse what would end in an abort."""
-    from tttab.memory import check_address_space
+    from tttab.resources import check_address_space
 
     if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(typed.words):
         check_address_space()
@@ -72,7 +71,6 @@ data.register(app)
 models.register(app)
 doctor.register(app)
 bench.register(app)
-theory_linear.register(theory)
-theory_index.register(theory)
+theory_commands.register(theory)
 app.add_typer(theory, rich_help_panel="Research")
 pretrain.register(app)

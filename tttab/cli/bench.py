@@ -141,10 +141,10 @@ def report(
 
 def _request(ctx: typer.Context) -> BenchRequest:
     """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
-    from tttab.adapt import Schedule
     from tttab.bench import ALL_ARMS, BenchRequest
     from tttab.errors import RequestError
-    from tttab.memory import parse_bytes
+    from tttab.resources import parse_bytes
+    from tttab.training.config import Schedule
 
     given = dict(ctx.params)
     if given["suite"] and given["datasets"]:

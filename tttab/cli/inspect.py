@@ -27,8 +27,8 @@ def inspect(
 
     Example: [bold]tttab inspect churn[/]
     """
+    from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
     from tttab.errors import BadAnswer, BundleError
-    from tttab.manifest import MANIFEST, check_files, read_manifest
 
     try:
         manifest = read_manifest(bundle)

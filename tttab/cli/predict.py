@@ -56,7 +56,7 @@ def predict(
     """
     from tttab.bundle import load_bundle
     from tttab.files import home_path
-    from tttab.memory import keep_freed_memory
+    from tttab.resources import keep_freed_memory
 
     quiet = quiet or as_json
     bundle, rows, out = home_path(bundle), home_path(rows), out and home_path(out)
@@ -148,9 +148,9 @@ class Served:
 
 def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
     """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
+    from tttab.bundle.manifest import AGAIN, read_manifest
     from tttab.data.schema import schema_from_dict
     from tttab.errors import BundleError, DataError
-    from tttab.manifest import AGAIN, read_manifest
 
     manifest = read_manifest(bundle)
     if out is not None:

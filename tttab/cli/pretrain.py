@@ -72,9 +72,9 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from tttab.errors import Interrupted
-    from tttab.memory import keep_freed_memory
     from tttab.pretrain.loop import Run
     from tttab.pretrain.settings import MINUTES, Budget, recipe
+    from tttab.resources import keep_freed_memory
 
     settings = recipe(preset, task)
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)

@@ -19,7 +19,8 @@ from tttab.errors import ModelError
 from tttab.models import environment
 from tttab.models.checkpoint import CRITERION, check_weights
 from tttab.models.network import Weights
-from tttab.models.ranges import check_ranges, is_plain
+from tttab.models.ranges import BLOCKS, RANGES, check_ranges, is_plain
+from tttab.text import shown
 
 OLD_NAMES = {"CONSTANT_FEATURE_COUNT": "FEATURE_SUBSAMPLING_CONSTANT_FEATURE_COUNT"}
 """tabpfn's earlier names of entries of the inference configuration."""
@@ -45,10 +46,18 @@ def build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     except ModelError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise ModelError(
-            f"{file} does not hold a {task} model that tabpfn can build: {reason}", "--model auto"
+            f"{file} does not hold a {task} model that tabpfn can build: {_reason(error)}", "--model auto"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    from pydantic import ValidationError
+
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return shown(f"{'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}", 160)
+    return shown(error, 160)
 
 
 def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
@@ -56,7 +65,7 @@ def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     inference = _inference_config(checkpoint, task, file)
     state = {name: value for name, value in checkpoint["state_dict"].items() if CRITERION not in name}
     _check_shapes(make, state)
-    with torch.random.fork_rng(devices=[]), _Unfilled():
+    with _Unfilled():
         module = make()
     module.load_state_dict(state)
     module.eval()
@@ -83,6 +92,12 @@ def _architecture(checkpoint: dict[str, Any], file: str) -> tuple[Callable[[], t
     if any(field.name in written and field.name not in plain for field in dataclasses.fields(config)):
         raise ModelError(f"the header of {file} holds something else than plain data", "--model auto")
     check_ranges(config, file)
+    blocks = sum(getattr(config, field, 0) for field, bounds in RANGES.items() if bounds is BLOCKS)
+    if blocks > len(checkpoint["state_dict"]):
+        raise ModelError(
+            f"{file} tells of {blocks} blocks and holds {len(checkpoint['state_dict'])} tensors",
+            "--model auto",
+        )
     return lambda: architecture.get_architecture(config), config
 
 
@@ -126,7 +141,7 @@ def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Te
     Raises:
         RuntimeError: names or shapes are others than the header's network has.
     """
-    with torch.random.fork_rng(devices=[]), _Unfilled(weightless=True):
+    with _Unfilled(weightless=True):
         network = make()
     network.load_state_dict(state, assign=True)
 
@@ -134,8 +149,8 @@ def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Te
 class _Unfilled(TorchFunctionMode):
     """While it is active, new weights on this thread are not filled: all are loaded, and filling takes time.
 
-    `weightless`: large ones have no memory either. Building all on torch's meta device would import torch's
-    compiler for the constants, which takes longer still.
+    `weightless`: large ones have no memory either, and no random number is drawn. Building all on torch's
+    meta device would import torch's compiler for the constants, which takes longer still.
     """
 
     def __init__(self, weightless: bool = False) -> None:
@@ -153,8 +168,7 @@ class _Unfilled(TorchFunctionMode):
                 return tensor
         if self._weightless and func in (torch.empty, torch.randn):
             made = torch.empty(*args, **kwargs | {"device": "meta"})
-            if made.numel() > LARGE:
-                return made
+            return made if made.numel() > LARGE else torch.zeros(made.shape, dtype=made.dtype)
         return func(*args, **kwargs)
 
 

@@ -20,12 +20,16 @@ from tttab.core import Task
 from tttab.errors import ModelError
 from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
 from tttab.models import environment
+from tttab.models.hub import address, stated_sha256
 from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
 from tttab.network import obstacle
+from tttab.text import keep_secret, shown
 
 __all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
 
 UNKNOWN = "a file of yours: what it was trained on is not known"
+STATED = "stated by the hub"
+"""Under this name the hub's hash of a file is kept; a hash that was only seen here stands alone."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -43,6 +47,11 @@ class KnownModel:
     """Version and licence of an official file; None for a bundled one."""
     megabytes: float | None = None
     """Size as its model page states it; None where none was found."""
+
+    @property
+    def repository(self) -> str:
+        """The hub's repository that an official file comes from; empty for a bundled one."""
+        return self.family.repositories[self.task == "regression"] if self.family else ""
 
     @property
     def license(self) -> str:
@@ -110,11 +119,12 @@ def place_of(model: KnownModel) -> Path:
 def download(model: KnownModel) -> Path:
     """Fetch an official file through tabpfn's own downloader and return its place.
 
-    The file appears whole and readable, or not at all. For a gated version tabpfn asks for its licence
-    to be accepted, with the token in TABPFN_TOKEN.
+    The file appears whole and readable, or not at all; where the hub states a SHA-256, with that one, which
+    is remembered. For a gated version tabpfn asks for its licence to be accepted, with the token in
+    TABPFN_TOKEN.
 
     Raises:
-        ModelError: it could not be downloaded, or what came is no checkpoint.
+        ModelError: it could not be downloaded, or what came is no checkpoint or not what the hub states.
     """
     if model.family is None:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
@@ -126,6 +136,7 @@ def download(model: KnownModel) -> Path:
 
     from tttab.models.checkpoint import read_checkpoint
 
+    _keep_tokens()
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     which = "classifier" if model.task == "classification" else "regressor"
@@ -135,47 +146,62 @@ def download(model: KnownModel) -> Path:
         answer = download_model(part, version=version, which=which, model_name=model.file)
         if answer != "ok" or not part.is_file():
             raise ModelError(f"{model.file} could not be downloaded{_reason(answer)}", _way_on(model, place))
-        read_checkpoint(part)
+        digest, stated = read_checkpoint(part)["sha256"], stated_sha256(model.repository, model.file)
+        if stated not in (None, digest):
+            raise ModelError(
+                f"what came as {model.file} is another file than the hub's: SHA-256 {digest[:12]}…, "
+                f"the hub states {stated[:12]}…",
+                f"later: tttab models get {model.name}; or put the file at {place}",
+            )
         flush_to_disk(part)
         os.replace(part, place)
+    if stated:
+        _remember(model, digest, stated=True)
     return place
 
 
 def verify(model: KnownModel) -> tuple[str, str]:
     """Return (SHA-256, verdict) of a known model's file.
 
-    A bundled file is compared with the hash recorded beside it. An official one has no published
-    hash: the first one seen here is remembered and later ones are compared with it. The verdict is
-    `ok`, `remembered` or `changed: …`.
+    A bundled file is compared with the hash recorded beside it, an official one with the hash that the hub
+    stated when it was fetched; of one that came another way the first hash seen is remembered and later
+    ones are compared with it. The verdict is `ok`, `ok: as the hub stated`, `remembered` or `changed: …`.
 
     Raises:
         ModelError: the file is not there.
     """
     digest = sha256_of(_require(model))
-    recorded = _recorded(model)
+    recorded, stated = _recorded(model)
     if recorded is None:
         _remember(model, digest)
         return digest, "remembered"
-    return digest, "ok" if digest == recorded else f"changed: {recorded} is on record"
+    if digest != recorded:
+        return digest, f"changed: {recorded} is on record"
+    return digest, "ok: as the hub stated" if stated else "ok"
 
 
-def _recorded(model: KnownModel) -> str | None:
+def _recorded(model: KnownModel) -> tuple[str | None, bool]:
+    """Return the hash on record, and whether the hub stated it."""
     if model.bundled:
         lines = (WEIGHTS / "SHA256SUMS").read_text(encoding="ascii").splitlines()
-        return {file: digest for digest, file in map(str.split, lines)}[model.file]
-    return _remembered().get(model.file)
+        return {file: digest for digest, file in map(str.split, lines)}[model.file], False
+    known = _remembered().get(model.file)
+    stated = isinstance(known, dict)
+    digest = known.get(STATED) if stated else known
+    return (digest, stated) if isinstance(digest, str) else (None, False)
 
 
-def _remembered() -> dict[str, str]:
+def _remembered() -> dict[str, Any]:
     try:
         known = json.loads(_memory().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _remember(model: KnownModel, digest: str) -> None:
-    text = json.dumps(_remembered() | {model.file: digest}, indent=2, sort_keys=True)
+def _remember(model: KnownModel, digest: str, stated: bool = False) -> None:
+    entry = {model.file: {STATED: digest} if stated else digest}
+    text = json.dumps(_remembered() | entry, indent=2, sort_keys=True)
     write_text_atomically(_memory(), text + "\n")
 
 
@@ -185,7 +211,16 @@ def _memory() -> Path:
 
 def _reason(answer: Any) -> str:
     first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
-    return f": {first[0][:160]}" if first else ""
+    return f": {shown(first[0], 160)}" if first else ""
+
+
+def _keep_tokens() -> None:
+    """Have the tokens that a download may send cut from whatever is shown."""
+    from huggingface_hub import get_token
+    from tabpfn.browser_auth import get_cached_token
+
+    keep_secret(get_token())
+    keep_secret(get_cached_token())
 
 
 def _way_on(model: KnownModel, place: Path) -> str:
@@ -222,4 +257,7 @@ def _hub_answers() -> bool:
     """Tell within two seconds whether the model hub can be reached (never where a switch forbids it)."""
     if any(map(switch, ("HF_HUB_OFFLINE", "TTTAB_OFFLINE"))):
         return False
-    return not obstacle("huggingface.co", 443, 2.0)
+    try:
+        return not obstacle(*address(), 2.0)
+    except ValueError:  # HF_ENDPOINT is no address
+        return False

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -195,9 +196,10 @@ def _read_torch(data: bytes) -> dict[str, Any]:
 
 
 def _reason(error: Exception) -> str:
-    other = _OTHER_OBJECT.search(str(error))
-    if other:
-        return f"it holds {other[1]}, which is neither a tensor nor plain data and is never loaded"
+    if isinstance(error, pickle.UnpicklingError):
+        other = _OTHER_OBJECT.search(str(error))
+        what = other[1] if other else "something"
+        return f"it holds {what}, which is neither a tensor nor plain data and is never loaded"
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
@@ -225,6 +227,7 @@ def _check_form(checkpoint: Any, name: str, size: int) -> None:
         and value.layout is torch.strided
         and value.device.type == "cpu"
         and not value.is_quantized
+        and not value.is_complex()
         for value in state
     )
     if not dense or sum(value.numel() * value.element_size() for value in state) > SPARE * size:

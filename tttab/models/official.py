@@ -90,6 +90,8 @@ class Family:
     license_url: str
     gated: bool
     """The licence must be accepted with an account before tabpfn downloads a file."""
+    repositories: tuple[str, str]
+    """The hub's repositories: of the classifiers, of the regressors."""
     classifiers: tuple[Entry, ...]
     regressors: tuple[Entry, ...]
 
@@ -97,17 +99,20 @@ class Family:
 _HUB = "https://huggingface.co/Prior-Labs"
 FAMILIES = (
     Family("v2", "Apache 2.0 with attribution",
-           f"{_HUB}/TabPFN-v2-clf/blob/main/LICENSE.txt", False, _V2_CLASSIFIERS, _V2_REGRESSORS),
+           f"{_HUB}/TabPFN-v2-clf/blob/main/LICENSE.txt", False,
+           ("Prior-Labs/TabPFN-v2-clf", "Prior-Labs/TabPFN-v2-reg"), _V2_CLASSIFIERS, _V2_REGRESSORS),
     Family("v2.5", "tabpfn-2.5-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_5", True,
-           _V2_5_CLASSIFIERS, _V2_5_REGRESSORS),
+           ("Prior-Labs/tabpfn_2_5",) * 2, _V2_5_CLASSIFIERS, _V2_5_REGRESSORS),
     Family("v2.6", "tabpfn-2.6-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_6", True,
+           ("Prior-Labs/tabpfn_2_6",) * 2,
            (("tabpfn-v2.6-classifier-v2.6_default.ckpt", UNSTATED, None),),
            (("tabpfn-v2.6-regressor-v2.6_default.ckpt", UNSTATED, None),)),
     Family("v3", "non-commercial", f"{_HUB}/tabpfn_3/blob/main/LICENSE", True,
-           _V3_CLASSIFIERS, _V3_REGRESSORS),
-    Family("v3.5", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True, _V3_5, _V3_5),
+           ("Prior-Labs/tabpfn_3",) * 2, _V3_CLASSIFIERS, _V3_REGRESSORS),
+    Family("v3.5", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
+           ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5, _V3_5),
     Family("v3.5-fast", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
-           _V3_5_FAST, _V3_5_FAST),
+           ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5_FAST, _V3_5_FAST),
 )  # fmt: skip
 
 

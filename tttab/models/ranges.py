@@ -12,24 +12,24 @@ from typing import Any
 
 from tttab.errors import ModelError
 
-SIZE, COUNT, LAYERS = (1, 65_536), (0, 1e9), (1, 256)
+SIZE, COUNT, BLOCKS = (1, 65_536), (0, 1e9), (1, 256)
 RANGES: dict[str, tuple[float, float]] = {
     # Architecture, every version: sizes. The weights must have them too.
     "max_num_classes": (-1, 65_536),
     "num_buckets": (-1, 65_536),
     "emsize": SIZE,
-    "nlayers": LAYERS,
+    "nlayers": BLOCKS,
     "nhead": (1, 1024),
     "features_per_group": (1, 1024),
     "seed": (0, 2**63 - 1),
     "num_thinking_rows": (0, 65_536),
     "encoder_mlp_hidden_dim": SIZE,
     "embed_dim": SIZE,
-    "dist_embed_num_blocks": LAYERS,
+    "dist_embed_num_blocks": BLOCKS,
     "dist_embed_num_heads": (1, 1024),
     "dist_embed_num_inducing_points": SIZE,
     "feature_group_size": (1, 64),
-    "feat_agg_num_blocks": LAYERS,
+    "feat_agg_num_blocks": BLOCKS,
     "feat_agg_num_heads": (1, 1024),
     "feat_agg_num_cls_tokens": (1, 1024),
     "icl_num_heads": (1, 1024),

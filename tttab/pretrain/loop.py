@@ -22,7 +22,6 @@ import torch
 
 from tttab.errors import ModelError, RequestError
 from tttab.files import sha256_of
-from tttab.precision import fitting_precision
 from tttab.pretrain import checkpoint, forward, held_out
 from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw
@@ -32,6 +31,7 @@ from tttab.pretrain.pool import Pool, Workers, wait_for
 from tttab.pretrain.prior import batch, size_at
 from tttab.pretrain.settings import Budget, Recipe
 from tttab.text import shell_word
+from tttab.training.precision import fitting_precision
 
 MODEL, STATE, LOG = "model.safetensors", "state.pt", "log.jsonl"
 

@@ -1,6 +1,6 @@
 """Rules: which weights may move. One file and one line here each.
 
-What does not belong here: how they move (`tttab.optimisers`, `tttab.adapt`).
+What does not belong here: how they move (`tttab.training.optimizers`, `tttab.training.loop`).
 """
 
 from __future__ import annotations

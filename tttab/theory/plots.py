@@ -6,7 +6,7 @@ What does not belong here: what the curves mean, which each experiment knows.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -44,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Marker:
-    """A vertical line at `x`, with a band from `low` to `high` where they are given."""
+    """A vertical line at `x`, with a band from `low` to `high` where there is one."""
 
     label: str
     x: float
@@ -65,6 +65,29 @@ class Panel:
     markers: Sequence[Marker] = field(default=())
     log_x: bool = False
     log_y: bool = False
+
+
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """Return a field of every row; None where a row has none."""
+    return [row.get(name) for row in rows]
+
+
+def distinct(rows: Sequence[Mapping[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    """Return the different values of some fields in the order in which they come."""
+    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+
+
+def curve(
+    label: str,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    error: Sequence[float | None] = (),
+    *,
+    colour: int = 0,
+    style: Style = "line",
+) -> list[Series]:
+    """Return a line through measured points, and the points with their error bars."""
+    return [Series(label, x, y, style, colour), Series("", x, y, "points", colour, error)]
 
 
 def check_plot_path(path: str | os.PathLike[str]) -> Path:
