@@ -1,23 +1,23 @@
-"""Hostile input: thousands of damaged files for every reader; none may hang, crash or write elsewhere.
+"""Hostile input: thousands of changed files for every reader; none may hang, crash, grow or write elsewhere.
 
-    python benchmarks/fuzz.py                     10,000 inputs for every target
-    python benchmarks/fuzz.py --inputs 500 csv    fewer, one target
-    python benchmarks/fuzz.py --replay csv 4711   one input again, with its traceback
+    python -m benchmarks.fuzz                     10,000 inputs for every target
+    python -m benchmarks.fuzz --inputs 500 csv    fewer, one target
+    python -m benchmarks.fuzz --replay csv 4711   one input again, with its traceback
 
-Input number i of a target is a function of the seed, the target's name and i: valid files, cut,
-spliced, and with bytes and telling tokens put in. A worker process with a memory limit reads them;
-the parent kills it where one input takes longer than 5 s. An audit hook in the worker sees every file
-opened for writing outside the scratch folder, every process started, every connection made and every
-class looked up by pickle. A reader may succeed or raise a `TttabError` of one line; all else is a
-finding, kept in `--keep`.
+Input number i of a target is a function of the seed, the target's name and i (`fuzz_inputs`). A worker
+process with a memory limit reads them; the parent kills it where one input takes more than 5 s of its
+processor time, or a minute by the clock. An audit hook in the worker sees every file opened for writing
+outside the scratch folder, every process started, every connection made and every class looked up by
+pickle. After each input the most memory that was resident on the way is compared with what was when
+the worker began, so leaks count too; more than 1 GB is a finding. A reader may succeed or raise a
+`TttabError` of one line; all else is a finding, kept in `--keep`. Linux only: growth is read from /proc.
 
-To add a reader, add one entry to `TARGETS`.
+To add a reader, add one entry to `fuzz_seeds.TARGETS`.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import resource
@@ -27,263 +27,48 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.fuzz_inputs import make_input, seeds_of
+from benchmarks.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
-from tttab.seeding import numpy_stream
+from tttab.memory import peak_resident_bytes, resident_bytes
 
-SECONDS = 5.0
+SECONDS, SILENCE = 5.0, 60.0
+GROWTH = 10**9
+"""Bytes that the worker may grow while it reads one input."""
 MEMORY = 6 * 2**30
 FORBIDDEN = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
     "pickle.find_class", "ctypes.dlopen",
 )  # fmt: skip
 WRITES = ("os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.link", "os.symlink", "shutil.rmtree")
+OUTCOMES = ("accepted", "refused", "traceback", "trespass", "growth", "hang", "death")
+ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class Target:
-    """A reader to attack."""
+@dataclass
+class Tally:
+    """What became of a target's inputs."""
 
-    suffix: str
-    seeds: Callable[[], list[bytes]]
-    """Valid inputs to damage."""
-    read: Callable[[Path], object]
-    """Reads one file; may raise TttabError."""
-    tokens: tuple[bytes, ...] = ()
-    """Texts that mean something to the format."""
-    in_place: bool = False
-    """Keep every byte where it is: for binary formats, whose readers stop at the first wrong offset."""
+    counts: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+    """Seconds of processor time."""
+    largest: int = 0
+    """Bytes of growth."""
 
+    def add(self, outcome: str, seconds: float, growth: int) -> None:
+        """Count one input."""
+        self.counts[outcome] += 1
+        self.slowest, self.largest = max(self.slowest, seconds), max(self.largest, growth)
 
-def read_table(path):
-    """Load the table; its schema must convert the raw file to the same features."""
-    from tttab.data import load_table, read_frame, schema_of
-
-    table = load_table(str(path))
-    again = schema_of(table).apply(read_frame(path).frame)
-    if len(again) == len(table) and not again.equals(table.x):
-        raise AssertionError("the schema gives other features than the loader")
-
-
-def read_catalog(path):
-    from tttab.data import read_catalog
-
-    return read_catalog(path)
-
-
-def read_schema(path):
-    from tttab.data import schema_from_dict
-    from tttab.errors import DataError
-
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise DataError("not JSON", "write it again") from error
-    return schema_from_dict(content)
-
-
-def read_results(path):
-    """Read a store and write it down in every form; a line that was not damaged must be used."""
-    from tttab.bench import html_report, markdown_report, read_store
-    from tttab.bench.export import bencheval_frame, rows_frame
-
-    folder = path.parent / "store"
-    folder.mkdir(exist_ok=True)
-    (folder / "cells-a.jsonl").write_bytes(path.read_bytes())
-    contents = read_store(folder)
-    whole = {line for seed in _seeds("store") for line in seed.split(b"\n")}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
-        if line in whole and f"cells-a.jsonl:{number}" in contents.damaged:
-            raise AssertionError(f"line {number} is whole and was left out")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        html_report(contents), markdown_report(contents)
-        if contents.records:
-            rows_frame(contents), bencheval_frame(contents)
-
-
-@cache
-def small_frame():
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "number": [1.5, None, -3.25e300, 4.0] * 3,
-            "text": ["a", "=1+1", "naïve, 'q'", None] * 3,
-            "flag": [True, False, True, True] * 3,
-            "day": pd.to_datetime(["2020-01-01", "1969-12-31", None, "2262-01-01"] * 3),
-            "level": pd.Categorical(["x", "y", "x", None] * 3),
-            "target": ["u", "v", "w"] * 4,
-        }
-    )
-
-
-def csv_seeds():
-    frame = small_frame()
-    return [frame.to_csv(index=False).encode(), frame.to_csv(index=False, sep=";", quoting=1).encode()]
-
-
-def parquet_seeds():
-    seeds = []
-    for compression in ("snappy", None):
-        stream = io.BytesIO()
-        small_frame().to_parquet(stream, compression=compression)
-        seeds.append(stream.getvalue())
-    return seeds
-
-
-def arff_seeds():
-    dense = (
-        "% comment\n@RELATION 'a b'\n@ATTRIBUTE n REAL\n@ATTRIBUTE 'the text' STRING\n"
-        "@ATTRIBUTE d DATE \"yyyy-MM-dd\"\n@ATTRIBUTE y {u,'v w'}\n@DATA\n"
-        "1.5,'a,b',\"2020-01-01\",u\n?,?,?,'v w'\n-2e3,'it\\'s',\"1999-12-31\",u\n"
-    )
-    sparse = "@relation s\n@attribute a numeric\n@attribute y {p,q}\n@data\n{0 3, 1 q}\n{}\n{0 1}\n"
-    return [dense.encode(), sparse.encode()]
-
-
-def catalog_seeds():
-    flow = "tables:\n  one: {openml: 1, tags: [a, b]}\n  two:\n    openml: 2\nsuites:\n  s: [one]\n"
-    block = (
-        "# known tables\ntables:\n  banana:\n    bundled: true\n    target: target\n    rows: 5300\n"
-        '    licence: CC BY 4.0\n    source: "KEEL, artificial"\n  r: {openml: 3, task: regression}\n'
-        "suites:\n  offline:\n    - banana\n  all:\n    [\n      banana, r\n    ]\n"
-    )
-    return [flow.encode(), block.encode()]
-
-
-def schema_seeds():
-    from tttab.data import load_table, schema_of
-
-    return [json.dumps(schema_of(load_table(name)).to_dict()).encode() for name in ("credit-g", "titanic")]
-
-
-def store_seeds():
-    """A small benchmark, and the same rows with the oddest values that a row may have."""
-    from tttab.bench.records import Cell, Machine, Record
-    from tttab.core import Row, identity_hash
-
-    machine = Machine("CPU", 2, 4.0, "Linux", "3.11.0", {"torch": "2"})
-    odd = {"accuracy": 1.0, "log_loss": 1e150, "roc_auc": float("nan"), "of_tomorrow": -1e150}
-    seeds = []
-    for metrics, seconds, name in (
-        ({"accuracy": 0.8, "log_loss": 0.5}, 2.5, "alpha"),
-        (odd, 1e-320, "a|<b>\u202e"),
-    ):
-        lines = [machine.to_dict(), {"kind": "unavailable", "table": "away", "reason": "no network"}]
-        for arm, n, seed in (
-            ("icl@n", 50, 0),
-            ("icl@n", 200, 0),
-            ("ttt@n+k", 200, 0),
-            ("icl@n+k", 200, 0),
-            ("gbt", 200, 1),
-        ):
-            identity = {"table": name, "arm": arm, "n": n, "seed": seed}
-            row = Row(identity, arm, n, 100, metrics, {"adapt": seconds}, seconds, error="no" if seed else "")
-            at = Cell(
-                name,
-                seed,
-                n,
-                100,
-                arm,
-                identity_hash(identity),
-                "f1",
-                "m",
-                "paper k=100",
-                "full",
-                "r",
-                classes=2,
-            )
-            lines.append(Record(at, row, seconds, "2026-01-01T00:00:00+00:00", machine.id).to_dict())
-        seeds.append("\n".join(json.dumps(line, separators=(",", ":")) for line in lines).encode() + b"\n")
-    return seeds
-
-
-TARGETS = {
-    "csv": Target(
-        ".csv", csv_seeds, read_table,
-        (b'"', b",", b";", b"\n", b"\r", b"\0", b"\xff", b"=cmd|'/C calc'!A0", b"inf", b"1e999", b"NaT",
-         b"9999-12-31", b"True", b"0x10", b"99999999999999999999", b'""', b"\xef\xbb\xbf", b"2020-01-01T25"),
-    ),
-    "parquet": Target(".parquet", parquet_seeds, read_table, in_place=True),
-    "arff": Target(
-        ".arff", arff_seeds, read_table,
-        (b"@attribute", b"@data", b"@relation", b"{", b"}", b"'", b'"', b"?", b"%", b"\\u", b"\\", b",",
-         b"date", b"relational", b"{999999999 1}", b"1e999", b"\n"),
-    ),
-    "datasets.yaml": Target(
-        ".yaml", catalog_seeds, read_catalog,
-        (b"&a ", b"*a", b"!!python/object/apply:os.system [touch /tmp/fuzzed]", b"[", b"]", b"{", b"}", b"- ",
-         b"? ", b": ", b"<<: *a", b"|\n", b">\n", b"'", b'"', b"\t", b"---\n", b"...\n", b"%YAML 9.9\n", b"#",
-         b"../../etc/passwd", b"bundled: true", b"openml: 1e9", b"!!binary ", b"2020-01-01"),
-    ),
-    "schema": Target(
-        ".json", schema_seeds, read_schema,
-        (b"[", b"{", b"]", b"}", b'"', b"null", b"NaN", b"1e999", b'"kind":', b'"pickle"', b"-1", b"\\ud800"),
-    ),
-    "store": Target(
-        ".jsonl", store_seeds, read_results,
-        (b"[", b"{", b"]", b"}", b'"', b":", b",", b"\n", b"null", b"true", b"NaN", b"1e999", b"1e-320",
-         b"-1", b"0", b"9" * 30, b'{"a": 1}', b"[1]", b'"x"', b"\\ud800", b"\\u0000", b"\\u202e", b"<script>",
-         b'"kind":"row"'),
-    ),
-}  # fmt: skip
-
-
-def make_input(target, name, seed, number):
-    """Return input `number`: one to eight damages to a valid file, now and then plain noise."""
-    rng = numpy_stream(seed, "fuzz", name, number)
-    seeds = _seeds(name)
-    data = bytearray(seeds[rng.integers(len(seeds))])
-    if rng.random() < 0.02:
-        return rng.bytes(int(rng.integers(0, 400)))
-    for _ in range(2 ** int(rng.integers(0, 4))):
-        _damage(data, target, rng)
-    return bytes(data)
-
-
-@cache
-def _seeds(name):
-    return TARGETS[name].seeds()
-
-
-def _damage(data, target, rng):
-    """Change `data` in place at one spot."""
-    at = int(rng.integers(0, len(data) + 1))
-    length = int(min(len(data) - at, 2 ** rng.integers(0, 8)))
-    match int(rng.integers(0, 2 if target.in_place and rng.random() < 0.98 else 7)):
-        case 0:
-            data[at : at + 1] = _some_bytes(1, target, rng)
-        case 1:
-            bit = 1 << int(rng.integers(8 if target.in_place else 7))
-            data[at : at + 1] = bytes([(data[at] if at < len(data) else 0) ^ bit])
-        case 2:
-            del data[at : at + length]
-        case 3:
-            data[at:at] = data[at : at + length] * int(rng.integers(1, 9))
-        case 4:
-            other = int(rng.integers(0, len(data) + 1))
-            data[at:at] = data[other : other + length]
-        case 5:
-            if rng.random() < 0.2:
-                del data[at:]
-        case _:
-            token = target.tokens[rng.integers(len(target.tokens))] if target.tokens else b""
-            token = token or _some_bytes(4, target, rng)
-            data[at:at] = token * int(rng.choice([1, 1, 1, 2, 50]))
-
-
-def _some_bytes(count, target, rng):
-    """Return noise: printable for text formats, for the most part, so that it gets past the decoder."""
-    if target.in_place or rng.random() < 0.1:
-        return rng.bytes(count)
-    return rng.integers(32, 127, count).astype("uint8").tobytes()
+    @property
+    def findings(self) -> int:
+        """Inputs that were neither accepted nor refused."""
+        return self.counts.total() - self.counts["accepted"] - self.counts["refused"]
 
 
 def run_input(target, path):
@@ -294,8 +79,17 @@ def run_input(target, path):
         tidy = error.message and "\n" not in error.message and error.hint
         return ("refused", "") if tidy else ("traceback", f"untidy message: {error.message!r}")
     except Exception:
-        return "traceback", traceback.format_exc(limit=-4)
+        return "traceback", traceback.format_exc(limit=-6)
     return "accepted", ""
+
+
+@contextmanager
+def scratch(target, data):
+    """Yield a file that holds `data` in a folder of its own, which goes away."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, f"input{target.suffix}")
+        path.write_bytes(data)
+        yield path
 
 
 def work(name, seed, start, stop, folder):
@@ -303,23 +97,30 @@ def work(name, seed, start, stop, folder):
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     target, trespasses = TARGETS[name], []
     make_input(target, name, seed, 0)  # lazy imports happen before the hook is set
-    for number, content in enumerate(target.seeds()):
+    for number, content in enumerate(seeds_of(target)):
         path = Path(folder, f"seed{number}{target.suffix}")
         path.write_bytes(content)
         run_input(target, path)
+    peaks = os.open("/proc/self/clear_refs", os.O_WRONLY)
     sys.addaudithook(lambda event, args: _watch(event, args, folder, trespasses))
+    resident = resident_bytes()
     print(json.dumps({"ready": True}), flush=True)
     for number in range(start, stop):
         path = Path(folder, f"input{target.suffix}")
         path.write_bytes(make_input(target, name, seed, number))
         print(json.dumps({"begin": number}), flush=True)
-        began = time.perf_counter()
+        os.pwrite(peaks, b"5", 0)  # forgets the peak
+        began = time.process_time()
         outcome, detail = run_input(target, path)
-        seconds = time.perf_counter() - began
+        seconds, growth = time.process_time() - began, peak_resident_bytes() - resident
         if trespasses:
             outcome, detail = "trespass", "; ".join(trespasses)
             trespasses.clear()
-        print(json.dumps([number, outcome, seconds, detail]), flush=True)
+        elif growth > GROWTH and outcome != "traceback":
+            outcome, detail = "growth", f"{growth:,} bytes"
+        print(json.dumps([number, outcome, seconds, growth, detail]), flush=True)
+        if growth > GROWTH:
+            return  # what it still holds would count against the next input
 
 
 def _watch(event, args, folder, trespasses):
@@ -334,53 +135,69 @@ def _watch(event, args, folder, trespasses):
 
 
 def attack(name, inputs, seed, keep):
-    """Run one target in workers that are replaced when they hang or die: the parent's side."""
-    counts, slowest, number = Counter(), 0.0, 0
-    while number < inputs:
+    """Run one target in workers that are replaced when they hang, die or grow: the parent's side."""
+    tally = Tally()
+    while (start := tally.counts.total()) < inputs:
         with tempfile.TemporaryDirectory() as folder:
-            for result in _listen(name, seed, number, inputs, folder):
-                number, outcome, seconds, detail = result
-                counts[outcome] += 1
-                slowest = max(slowest, seconds)
-                if outcome not in ("accepted", "refused"):
+            for number, outcome, seconds, growth, detail in _listen(name, seed, start, inputs, folder):
+                tally.add(outcome, seconds, growth)
+                if outcome not in OUTCOMES[:2]:
                     _keep(name, seed, number, detail, keep)
-                number += 1
                 if sys.stderr.isatty() and number % 50 == 0:
                     sys.stderr.write(f"\r{name}: {number:,} of {inputs:,} ")
-    return counts, slowest
+    return tally
 
 
 def _listen(name, seed, start, stop, folder):
     """Yield the worker's results; a hang or a death ends it with a result of its own."""
-    command = [sys.executable, __file__, "--worker", name, str(seed), str(start), str(stop), folder]
-    worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    waiting, current, silence = selectors.DefaultSelector(), None, 60.0
+    what = [name, str(seed), str(start), str(stop), folder]
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--worker", *what]
+    settings = os.environ | {"XDG_CACHE_HOME": folder, "TTTAB_OFFLINE": "1", "TABPFN_DISABLE_TELEMETRY": "1"}
+    with open(Path(folder, "stderr"), "w+") as said:
+        worker = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT, env=settings
+        )
+        try:
+            yield from _results(worker, start, said)
+        finally:
+            worker.kill()
+            worker.communicate()
+
+
+def _results(worker, start, said):
+    waiting, current = selectors.DefaultSelector(), None
     waiting.register(worker.stdout, selectors.EVENT_READ)
+    began = spent = 0.0
+    while True:
+        if not waiting.select(0.5):
+            busy = _cpu_seconds(worker) - spent
+            if current is not None and (busy > SECONDS or time.monotonic() - began > SILENCE):
+                yield current, "hang", busy, 0, f"no answer after {busy:.1f} s of work"
+                return
+            continue
+        line = worker.stdout.readline()
+        if not line:
+            if worker.wait() != 0 or current is not None:
+                said.seek(0)
+                detail = f"exit {worker.returncode}: {said.read()[-2000:]}"
+                yield (start if current is None else current), "death", 0.0, 0, detail
+            return
+        message = json.loads(line)
+        if isinstance(message, list):
+            current = None
+            yield message
+        else:
+            current, began, spent = message.get("begin"), time.monotonic(), _cpu_seconds(worker)
+
+
+def _cpu_seconds(worker):
+    import psutil
+
     try:
-        while True:
-            if not waiting.select(silence):
-                yield [
-                    start if current is None else current,
-                    "hang",
-                    silence,
-                    f"no answer in {silence:.0f} s",
-                ]
-                return
-            line = worker.stdout.readline()
-            if not line:
-                if worker.wait() != 0 or current is not None:
-                    detail = f"exit {worker.returncode}: {worker.stderr.read()[-2000:]}"
-                    yield [start if current is None else current, "death", 0.0, detail]
-                return
-            message = json.loads(line)
-            if isinstance(message, list):
-                current = None
-                yield message
-            else:
-                current, silence = message.get("begin"), SECONDS
-    finally:
-        worker.kill()
-        worker.communicate()
+        times = psutil.Process(worker.pid).cpu_times()
+    except psutil.Error:  # it has just ended
+        return 0.0
+    return times.user + times.system
 
 
 def _keep(name, seed, number, detail, keep):
@@ -392,11 +209,11 @@ def _keep(name, seed, number, detail, keep):
 
 def replay(name, seed, number):
     """Read one input again and print what happens."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, f"input{TARGETS[name].suffix}")
-        path.write_bytes(make_input(TARGETS[name], name, seed, number))
+    target = TARGETS[name]
+    seeds_of(target)
+    with scratch(target, make_input(target, name, seed, number)) as path:
         print(path.read_bytes()[:2000])
-        print(TARGETS[name].read(path))
+        print(target.read(path))
 
 
 def main():
@@ -413,16 +230,15 @@ def main():
         return work(name, int(seed), int(start), int(stop), folder)
     if options.replay:
         return replay(options.replay[0], options.seed, int(options.replay[1]))
-    columns = ("accepted", "refused", "traceback", "trespass", "hang", "death")
-    print("\t".join(("target", "inputs", *columns, "slowest s", "seconds")))
+    print("\t".join(("target", "inputs", *OUTCOMES, "slowest s", "growth MB", "seconds")))
     findings = 0
     for name in options.targets or TARGETS:
         began = time.perf_counter()
-        counts, slowest = attack(name, options.inputs, options.seed, options.keep)
-        findings += sum(counts[column] for column in columns[2:])
-        cells = [name, counts.total(), *(counts[column] for column in columns)]
-        print("\t".join(map(str, cells)), f"{slowest:.2f}", f"{time.perf_counter() - began:.0f}", sep="\t",
-              flush=True)  # fmt: skip
+        tally = attack(name, options.inputs, options.seed, options.keep)
+        findings += tally.findings
+        cells = [name, tally.counts.total(), *(tally.counts[outcome] for outcome in OUTCOMES)]
+        cells += [f"{tally.slowest:.2f}", f"{tally.largest / 1e6:.0f}", f"{time.perf_counter() - began:.0f}"]
+        print("\t".join(map(str, cells)), flush=True)
     return 1 if findings else 0
 
 
