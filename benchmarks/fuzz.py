@@ -32,10 +32,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tttab.memory import peak_resident_bytes, resident_bytes
+
 from benchmarks.fuzz_inputs import make_input, seeds_of
 from benchmarks.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
-from tttab.memory import peak_resident_bytes, resident_bytes
 
 SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9

@@ -44,9 +44,9 @@ def small_model(architecture, task):
     from tabpfn.inference_config import InferenceConfig
 
     from tttab.core import ModelInfo
-    from tttab.models.network import Weights
-    from tttab.models.regression import TabPFNRegressionSession
-    from tttab.models.session import TabPFNSession
+    from tttab.models.tabpfn.classifier import TabPFNSession
+    from tttab.models.tabpfn.regressor import TabPFNRegressionSession
+    from tttab.models.tabpfn.session import Weights
 
     kind = TASKS.index(task)
     outputs = {"max_num_classes": (10, 0)[kind], "num_buckets": (-1, BUCKETS)[kind]}
@@ -106,7 +106,7 @@ def change_checkpoint(data, rng):
 
 def _change_header(header, rng):
     """Change values of the header, those of the table of ranges for the most part to values near their ends."""
-    from tttab.models.ranges import RANGES
+    from tttab.models.tabpfn.ranges import RANGES
 
     def fitting(key):
         if key not in RANGES:
@@ -204,8 +204,8 @@ def _bundles():
     """Return the files of three bundles and further contexts by name, the manifests, and some raw rows."""
     import pandas as pd
 
+    from tttab.bundle.manifest import MANIFEST, read_manifest
     from tttab.estimator import TTTClassifier, TTTRegressor
-    from tttab.manifest import MANIFEST, read_manifest
 
     x, y = _rows()
     x = pd.concat([x] * 4, ignore_index=True)
@@ -261,7 +261,7 @@ def change_manifest(data, rng):
     """Change values of a manifest, or take another whole file, and make its own hash fit."""
     import hashlib
 
-    from tttab.manifest import digest_of
+    from tttab.bundle.manifest import digest_of
 
     manifest = json.loads(data)
     if rng.random() < 0.1:
@@ -305,8 +305,8 @@ def _manifest_values(key):
 def read_bundle(path):
     """Read a bundle with this manifest; what loads must answer, as a bundle and as an estimator."""
     from tttab.bundle import load_bundle
+    from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
     from tttab.estimator import TTTClassifier, TTTRegressor
-    from tttab.manifest import MANIFEST, check_files, read_manifest
 
     folder = path.parent / "bundle"
     if not folder.exists():
