@@ -417,3 +417,12 @@ def test_frames_of_other_libraries_keep_names_and_values():
         assert convert(read["when"], Column("when", "date"))[0] == 19753.0
     assert as_series(frame["on"]).isna().tolist() == [False, True, False]
     assert as_frame(np.zeros((2, 2))) is None and as_frame([[1]]) is None
+
+
+def test_long_texts_of_a_dictionary_are_read_once():
+    texts = pd.Categorical.from_codes(np.arange(200_000) % 2, categories=["x" * 500_000, "y"])
+    frame = pd.DataFrame({"c": texts, "y": np.arange(200_000) % 2})
+    start = time.perf_counter()
+    schema = schema_of(table_from_frame(frame, Origin("t", "file", task="classification")))
+    assert schema.read(frame).x["c"].cat.codes.tolist()[:4] == [0, 1, 0, 1]
+    assert time.perf_counter() - start < 5

@@ -58,12 +58,26 @@ def convert(values: pd.Series, column: Column, decimal_mark: str = ".") -> np.nd
     """
     if column.kind == "empty":
         return np.full(len(values), np.nan)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return _convert_categories(values.cat.remove_unused_categories(), column, decimal_mark)
     form, cells = form_of(values)
     if form == "nothing":
         form, cells = "text", pd.Series(None, index=cells.index, dtype=object)
     if column.kind in ("level", "boolean"):
         return _to_categories(cells, column)
     return _to_numbers(cells, form, column, decimal_mark)
+
+
+def _convert_categories(
+    values: pd.Series, column: Column, decimal_mark: str
+) -> np.ndarray | pd.Categorical:
+    """Convert each category once: a text of a megabyte may stand in a million rows."""
+    categories = pd.Series(values.cat.categories, name=values.name)
+    converted, codes = convert(categories, column, decimal_mark), values.cat.codes.to_numpy()
+    if isinstance(converted, pd.Categorical):
+        lookup = np.append(converted.codes, -1).astype(np.int64)
+        return pd.Categorical.from_codes(lookup[codes], categories=converted.categories)
+    return np.append(converted, np.nan)[codes]
 
 
 def form_of(values: pd.Series) -> tuple[Form, pd.Series]:

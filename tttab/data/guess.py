@@ -108,9 +108,10 @@ def fit_declared(values: pd.Series, declared: Column, decimal_mark: str = ".") -
 
 
 def _kind_of_category(values: pd.Series) -> Kind:
-    if not values.notna().any():
+    values = values.cat.remove_unused_categories()
+    if not len(values.cat.categories):
         return "empty"
-    return "boolean" if spelling.is_truth_pair(levels_of(values.dropna())[1]) else "level"
+    return "boolean" if spelling.is_truth_pair(levels_of(pd.Series(values.cat.categories))[1]) else "level"
 
 
 @dataclass(frozen=True)
