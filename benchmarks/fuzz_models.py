@@ -205,7 +205,7 @@ def _bundles():
     import pandas as pd
 
     from tttab.estimator import TTTClassifier, TTTRegressor
-    from tttab.manifest import MANIFEST, read_manifest
+    from tttab.bundle.manifest import MANIFEST, read_manifest
 
     x, y = _rows()
     x = pd.concat([x] * 4, ignore_index=True)
@@ -261,7 +261,7 @@ def change_manifest(data, rng):
     """Change values of a manifest, or take another whole file, and make its own hash fit."""
     import hashlib
 
-    from tttab.manifest import digest_of
+    from tttab.bundle.manifest import digest_of
 
     manifest = json.loads(data)
     if rng.random() < 0.1:
@@ -306,7 +306,7 @@ def read_bundle(path):
     """Read a bundle with this manifest; what loads must answer, as a bundle and as an estimator."""
     from tttab.bundle import load_bundle
     from tttab.estimator import TTTClassifier, TTTRegressor
-    from tttab.manifest import MANIFEST, check_files, read_manifest
+    from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
 
     folder = path.parent / "bundle"
     if not folder.exists():
