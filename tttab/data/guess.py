@@ -82,7 +82,7 @@ def declared_column(name: str, text: str) -> Column:
     if form and kind == "date":
         spelling.check_date_format(form)
     if form and kind == "number":
-        form = str(spelling.number_format(form))
+        spelling.number_format(form)
     return Column(name, kind, format=form)  # type: ignore[arg-type]
 
 
