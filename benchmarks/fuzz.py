@@ -37,10 +37,7 @@ from tttab.memory import peak_resident_bytes, resident_bytes
 from benchmarks.fuzz_inputs import make_input, seeds_of
 from benchmarks.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
-<<<<<<< HEAD
-=======
 from tttab.resources import peak_resident_bytes, resident_bytes
->>>>>>> h-fuzz
 
 SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9

@@ -206,10 +206,6 @@ def _bundles():
 
     from tttab.bundle.manifest import MANIFEST, read_manifest
     from tttab.estimator import TTTClassifier, TTTRegressor
-<<<<<<< HEAD
-=======
-    from tttab.bundle.manifest import MANIFEST, read_manifest
->>>>>>> h-fuzz
 
     x, y = _rows()
     x = pd.concat([x] * 4, ignore_index=True)
@@ -311,10 +307,6 @@ def read_bundle(path):
     from tttab.bundle import load_bundle
     from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
     from tttab.estimator import TTTClassifier, TTTRegressor
-<<<<<<< HEAD
-=======
-    from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
->>>>>>> h-fuzz
 
     folder = path.parent / "bundle"
     if not folder.exists():

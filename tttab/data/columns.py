@@ -68,9 +68,7 @@ def convert(values: pd.Series, column: Column, decimal_mark: str = ".") -> np.nd
     return _to_numbers(cells, form, column, decimal_mark)
 
 
-def _convert_categories(
-    values: pd.Series, column: Column, decimal_mark: str
-) -> np.ndarray | pd.Categorical:
+def _convert_categories(values: pd.Series, column: Column, decimal_mark: str) -> np.ndarray | pd.Categorical:
     """Convert each category once: a text of a megabyte may stand in a million rows."""
     categories = pd.Series(values.cat.categories, name=values.name)
     converted, codes = convert(categories, column, decimal_mark), values.cat.codes.to_numpy()
