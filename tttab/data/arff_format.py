@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from tttab.data.arff_dates import DEFAULT, EPOCH, date_reader
-from tttab.data.bounds import LISTED, Room, check_columns
+from tttab.data.bounds import PARSED, Room, check_columns
 from tttab.data.foreign import first_lines
 from tttab.errors import DataError
 
@@ -35,6 +35,10 @@ _NUMBER = re.compile(
 )
 Cell = float | str | datetime | None
 Reader = Callable[[str, int], Cell]
+
+
+class ArffFault(DataError):
+    """A file breaks the grammar; the message names the line, not the file."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,15 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
         room: the memory it may take; None: it is not bounded.
 
     Raises:
-        DataError: a line breaks the grammar, and the message names it; or there is more than `room` allows.
+        ArffFault: a line breaks the grammar.
+        DataError: there is more than `room` allows.
     """
     lines = enumerate(text.split("\n") if isinstance(text, str) else text, 1)
     attributes = tuple(_header(lines, room))
     readers = [_reader(attribute) for attribute in attributes]
     unwritten = [attribute.unwritten for attribute in attributes]
     columns: list[list[Cell]] = [[] for _ in attributes]
-    most = room.most // (LISTED * max(1, len(attributes))) if room else None
+    most = room.most // (PARSED * max(1, len(attributes))) if room else None
     for number, line in lines:
         line = line.strip()
         if not line or line[0] == "%":
@@ -130,7 +135,7 @@ def _header(lines: Iterator[tuple[int, str]], room: Room | None) -> Iterator[Att
             yield _attribute(line[len(word) :], number)
         elif word[0] != "%" and word != "@relation":
             raise _fault(number, "expected @relation, @attribute or @data")
-    raise DataError("there is no line @data", "write @data before the rows")
+    raise ArffFault("there is no line @data", "write @data before the rows")
 
 
 def _attribute(text: str, number: int) -> Attribute:
@@ -147,7 +152,12 @@ def _attribute(text: str, number: int) -> Attribute:
     if word == "string":
         return Attribute(name, "text")
     if word == "date":
-        return Attribute(name, "date", pattern=_pattern(kind[len(word) :].strip(), number))
+        pattern = _pattern(kind[len(word) :].strip(), number)
+        try:
+            date_reader(pattern)
+        except DataError as error:
+            raise _fault(number, f"attribute {name[:40]!r}: {error.message}") from error
+        return Attribute(name, "date", pattern=pattern)
     raise _fault(number, f"attribute {name[:40]!r} has the type {kind[:40]!r}")
 
 
@@ -241,5 +251,5 @@ def _unescape(found: re.Match[str]) -> str:
     return chr(int(code[1:], 16)) if len(code) == 5 else _ESCAPED.get(code, code)
 
 
-def _fault(number: int, problem: str) -> DataError:
-    return DataError(f"line {number:,}: {problem}", "mend that line, or save the table as CSV")
+def _fault(number: int, problem: str) -> ArffFault:
+    return ArffFault(f"line {number:,}: {problem}", "mend that line, or save the table as CSV")

@@ -20,18 +20,18 @@ MOST_COLUMNS = 10_001
 """10,000 features and a target; a model reads some hundred."""
 LONGEST_NAME = 4_000
 """Characters of a column's name: questionnaires put the question there."""
-LONGEST_HEADER = 4 * 1024**2
+LONGEST_HEADER = 2 * 1024**2
 """Bytes of the line with the names."""
 LONGEST_LINE = 16 * 1024**2
 """Bytes between two line ends."""
 ROOM = 512 * 1024**2
 """Bytes of memory that every file may take, however small it is."""
-RATIO = 100
-"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 13, compressed perhaps 50."""
+RATIO = 150
+"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 25, compressed perhaps 100."""
 CELL = 24
-"""Bytes of a cell while it is parsed, converted and held in a table."""
-LISTED = 48
-"""Bytes of a cell that passes through a list of Python."""
+"""Bytes of a cell while it is converted and held in a table."""
+PARSED = 48
+"""Bytes of a cell that has been parsed from text."""
 OBJECT = 120
 """Bytes of a cell that arrives as an object of Python: decimals, dates, times, lists."""
 
@@ -54,10 +54,10 @@ class Room:
     def check(self, needed: float, hint: str) -> None:
         """Raise DataError if `needed` bytes, an estimate, are too many; `hint` says how to have fewer."""
         if needed > self.by_size:
+            size = format_bytes(self.path.stat().st_size)
             raise DataError(
-                f"{self.path} takes {format_bytes(needed)} of memory or more, at least "
-                f"{needed / max(1, self.path.stat().st_size):,.0f} times its size; "
-                f"{format_bytes(self.by_size)} are allowed",
+                f"{self.path} ({size}) takes {format_bytes(needed)} of memory or more; "
+                f"{format_bytes(self.by_size)} are allowed for its size",
                 hint,
             )
         if self.free is not None and needed > self.free:

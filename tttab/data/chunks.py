@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.data.bounds import CELL, ROOM
+from tttab.data.bounds import PARSED, ROOM
 from tttab.data.reading import damage_told, read_frame, strictly
 from tttab.data.sources import BLOCK, Source, find_source, held_still, home_told
 
@@ -62,7 +62,7 @@ def _csv_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Ite
     from tttab.data.csv_format import decimal_of, layout_of, may_have_commas
 
     layout = layout_of(source)
-    rows = max(1, min(rows, ROOM // (CELL * len(layout.names))))
+    rows = max(1, min(rows, ROOM // (PARSED * len(layout.names))))
     if layout.separator != ",":
         first = next(_parsed(source, layout, rows, text_columns), None)
         if first is not None and may_have_commas(first.frame):

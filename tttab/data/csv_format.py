@@ -25,12 +25,14 @@ _LINES = 20
 """Lines below the header that are looked at to find the separator."""
 _TOLD = re.compile(r'(?:sep=([^\w\s"]|\t)|"sep=([^\w\s"]|\t)")[ \t]*+(?:\r\n|\r|\n|$)', re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]++")
-_COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:[. ']\d{3})++|\d*+),\d++(?:[eE][+-]?\d++)?+", re.ASCII)
-_POINT = re.compile(r"[+-]?(?:\d{1,3}(?:[, ']\d{3})++|\d*+)\.\d++(?:[eE][+-]?\d++)?+", re.ASCII)
+_COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:[. '\u00a0\u202f]\d{3})++|\d*+),\d++(?:[eE][+-]?\d++)?+", re.ASCII)
+_POINT = re.compile(r"[+-]?(?:\d{1,3}(?:[, '\u00a0\u202f]\d{3})++|\d*+)\.\d++(?:[eE][+-]?\d++)?+", re.ASCII)
 _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}", re.ASCII)
 _POINTS_GROUP = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}+", re.ASCII)
 _COMMAS_GROUP = re.compile(r"[+-]?\d{1,3}(?:,\d{3}){2,}+", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d++", re.ASCII)
+_AROUND = " \t\u00a0\u202f%€$£¥"
+"""What may stand around a number."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,17 @@ def layout_of(source: Source) -> Layout:
     Raises:
         DataError: two columns have one name, or there are more columns or longer names than are read.
     """
-    skip, separator, header = _first_lines(source)
+    skip, separator, header, row = _first_lines(source)
     notes = [] if separator == "," or source.form == ".tsv" else [f"columns are separated by {separator!r}"]
     # Before anything is parsed: a header of a million commas takes a minute.
     count = _masked(header, separator).count(separator) + 1
     check_columns(count, source.path, fewer_columns(source.path, separator, count))
+    if row > count + 1:  # pandas would make columns of them first; one more may be an empty last cell
+        raise DataError(
+            f"{source.path} cannot be read as CSV: {count:,} columns have a name, "
+            f"its first row has {row:,} cells or more",
+            look_at(source.path),
+        )
     names = _names(header, separator)
     unnamed = [number for number, name in enumerate(names, 1) if not name]
     if unnamed:
@@ -93,14 +101,16 @@ def decimal_of(texts: pd.DataFrame) -> str:
 def may_have_commas(frame: pd.DataFrame) -> bool:
     """Tell whether pandas left a cell like `0,5` or `1.234.567` as text."""
     return any(
-        _COMMA.fullmatch(text) or _POINTS_GROUP.fullmatch(text)
+        _COMMA.fullmatch(text.strip(_AROUND)) or _POINTS_GROUP.fullmatch(text.strip(_AROUND))
         for _, values in frame.items()
-        for text in _texts(values)
+        if _is_text(values)
+        for text in values.tolist()
+        if isinstance(text, str) and ("," in text or "." in text)
     )
 
 
-def _first_lines(source: Source) -> tuple[int, str, str]:
-    """Return (lines before the header, separator, the text of the header)."""
+def _first_lines(source: Source) -> tuple[int, str, str, int]:
+    """Return (lines before the header, separator, the text of the header, cells of the row below)."""
     for size in (HEAD, LONGEST_HEADER):
         data = source.head(size)
         text, whole = data.decode("utf-8-sig", "replace"), len(data) < size
@@ -110,9 +120,11 @@ def _first_lines(source: Source) -> tuple[int, str, str]:
             separator = told[1] or told[2]
         else:
             separator = "\t" if source.form == ".tsv" else _separator(_masked(body, SEPARATORS), whole)
-        end = _end_of_header(_masked(body, separator))
-        if whole or end < len(body):
-            return (1 if told else 0), separator, body[:end]
+        masked = _masked(body, separator)
+        end = _end_of_line(masked, 0)
+        if whole or 2 * end < len(body) or (size == LONGEST_HEADER and end < len(body)):
+            row = masked[end : _end_of_line(masked, end)]
+            return (1 if told else 0), separator, body[:end], row.count(separator) + 1
     raise DataError(
         f"{source.path} has a first line of more than {LONGEST_HEADER // 2**20} MiB", look_at(source.path)
     )
@@ -126,8 +138,9 @@ def _masked(text: str, separators: Collection[str]) -> str:
     )
 
 
-def _end_of_header(masked: str) -> int:
-    return next((line.end() for line in _LINE.finditer(masked) if line[0].strip()), len(masked))
+def _end_of_line(masked: str, start: int) -> int:
+    """Return where the first line with something on it ends."""
+    return next((line.end() for line in _LINE.finditer(masked, start) if line[0].strip()), len(masked))
 
 
 def _separator(masked: str, whole: bool) -> str:
@@ -149,18 +162,15 @@ def _names(header: str, separator: str) -> list[str]:
     return [str(name).strip() for name in first.iloc[0]]
 
 
-def _texts(values: pd.Series) -> list[str]:
-    """Return the distinct texts of a column; none of a column of another kind."""
+def _is_text(values: pd.Series) -> bool:
     import pandas as pd
 
-    if not (pd.api.types.is_string_dtype(values.dtype) or values.dtype == object):
-        return []
-    return [text.strip() for text in values.dropna().unique() if isinstance(text, str)]
+    return values.dtype == object or pd.api.types.is_string_dtype(values.dtype)
 
 
 def _mark_of(values: pd.Series) -> str:
     """Return `comma`, `point` or `either`; nothing where a column has both, neither, or few numbers."""
-    texts = _texts(values)
+    texts = [text.strip(_AROUND) for text in values.dropna().unique()]
     marked = {text for text in texts if "," in text or "." in text}
     groups = {text for text in marked if _GROUPED.fullmatch(text)}
     commas = {text for text in marked if _COMMA.fullmatch(text) or _POINTS_GROUP.fullmatch(text)}

@@ -16,15 +16,15 @@ from tttab.text import shell_word
 
 PACKED = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd -dc"}
 """Endings of compressed files, and the command that writes what is in them."""
-TEXTS = (".csv", ".tsv", ".txt", ".arff")
-"""Endings of text formats; they may be compressed."""
-FORMS = (*TEXTS, ".parquet", ".pq")
-KNOWN = f"known are {', '.join(FORMS)}, the text formats also with {', '.join(PACKED)}"
-_JSON = "read_json(sys.argv[1], dtype=False, convert_dates=False{})"
+TEXTS = (".csv", ".tsv", ".txt")
+"""Endings of files that may be compressed."""
+FORMS = (*TEXTS, ".parquet", ".pq", ".arff")
+KNOWN = f"known are {', '.join(FORMS)}, and the first three with {', '.join(PACKED)} behind them"
+_LINES = "DataFrame([json.loads(r) for r in open(sys.argv[1], encoding='utf-8') if r.strip()])"
 _READERS = {
-    ".jsonl": _JSON.format(", lines=True"),
-    ".ndjson": _JSON.format(", lines=True"),
-    ".json": _JSON.format(""),
+    ".jsonl": _LINES,
+    ".ndjson": _LINES,
+    ".json": "DataFrame(json.load(open(sys.argv[1], encoding='utf-8')))",
     ".xlsx": "read_excel(sys.argv[1])",
     ".xls": "read_excel(sys.argv[1])",
     ".ods": "read_excel(sys.argv[1])",
@@ -33,7 +33,7 @@ _READERS = {
     ".orc": "read_orc(sys.argv[1])",
     ".dta": "read_stata(sys.argv[1])",
 }
-"""How pandas reads other tables."""
+"""How pandas reads other tables; of JSON it would change texts to numbers and dates."""
 _NEEDS = {".xlsx": ("openpyxl", "openpyxl"), ".xls": ("xlrd", "xlrd"), ".ods": ("odf", "odfpy")}
 """(module, package) that pandas needs for it."""
 _ARCHIVES = {".zip": "zipfile", ".tar": "tarfile", ".tgz": "tarfile"}
@@ -87,12 +87,9 @@ def refusal(path: Path, raw: bytes) -> DataError | None:
 def inner_refusal(path: Path, head: bytes) -> DataError | None:
     """Return why what a compressed file holds is not read; None where it may be a table."""
     kind = kind_of(head, path)
-    stem, form, packing = split_ending(path)
-    if kind == ".arff" and form != ".arff":
-        return _renamed(path, kind, stem + kind + packing)
     if kind.startswith("utf-"):
         return _recode(path, kind)
-    if kind in ("", "text", ".arff"):
+    if kind in ("", "text"):
         return None
     if kind == ".tar":
         return _foreign(path, kind)
@@ -125,16 +122,12 @@ def fewer_columns(path: Path, separator: str, count: int) -> str:
 def look_at(path: Path) -> str:
     """Return the command that shows the first characters."""
     packing = split_ending(path)[2]
-    return (
-        f"{PACKED[packing]} {shell_word(path)} | head -c 300"
-        if packing
-        else f"head -c 300 {shell_word(path)}"
-    )
+    return f"{PACKED[packing]} {_word(path)} | head -c 300" if packing else f"head -c 300 {_word(path)}"
 
 
 def python(code: str, path: Path, out: Path) -> str:
     """Return the command that runs `code` with the paths of a file and of a new one as arguments."""
-    return f'{_interpreter()} -c "import sys, {code}" {shell_word(path)} {shell_word(out)}'
+    return f'{_interpreter()} -c "import sys, {code}" {_word(path)} {_word(out)}'
 
 
 def free_name(path: Path, name: str) -> Path:
@@ -188,10 +181,10 @@ def _refuse_named(path: Path, kind: str, form: str, packing: str) -> DataError |
     stem = split_ending(path)[0]
     if kind in PACKED:
         return _renamed(path, kind, f"{stem}{form if form in TEXTS else '.csv'}{kind}")
-    fits = {"text": TEXTS, ".arff": (".arff",), ".parquet": (".parquet", ".pq")}[kind]
+    fits = {"text": (*TEXTS, ".arff"), ".arff": (".arff",), ".parquet": (".parquet", ".pq")}[kind]
     if form in fits and not packing:
         return None
-    ending = {"text": form if form in TEXTS else ".csv"}.get(kind, kind)
+    ending = (form if form in TEXTS else ".csv") if kind == "text" else kind
     return _renamed(path, kind, stem + ending)
 
 
@@ -211,13 +204,13 @@ def _renamed(path: Path, kind: str, name: str) -> DataError:
         told = f"{path} cannot be read as {(packing or form)[1:].upper()}: it holds {_called(kind)}"
     else:
         told = f"{path} has no known ending, it holds {_called(kind)}; {KNOWN}"
-    return DataError(told, f"mv {shell_word(path)} {shell_word(free_name(path, name))}")
+    return DataError(told, f"mv {_word(path)} {_word(free_name(path, name))}")
 
 
 def _refuse_unpacked(path: Path, message: str, ending: str) -> DataError:
     stem, _, packing = split_ending(path)
     new = free_name(path, stem + (ending or ".csv"))
-    return DataError(message, f"{PACKED[packing]} {shell_word(path)} > {shell_word(new)}")
+    return DataError(message, f"{PACKED[packing]} {_word(path)} > {_word(new)}")
 
 
 def _foreign(path: Path, kind: str) -> DataError:
@@ -225,11 +218,11 @@ def _foreign(path: Path, kind: str) -> DataError:
     told = f"{path} is {_called(kind)}, which is not read; {KNOWN}"
     if kind in _ARCHIVES:
         folder = free_name(path, stem)
-        return DataError(
-            told, f"{_interpreter()} -m {_ARCHIVES[kind]} -e {shell_word(path)} {shell_word(folder)}"
-        )
-    command = python(f"pandas; pandas.{_READERS[kind]}.to_csv(sys.argv[2], index=False)", path,
-                     free_name(path, stem + ".csv"))  # fmt: skip
+        return DataError(told, f"{_interpreter()} -m {_ARCHIVES[kind]} -e {_word(path)} {_word(folder)}")
+    reader = _READERS[kind]
+    modules = "json, pandas" if "json" in reader else "pandas"
+    code = f"{modules}; pandas.{reader}.to_csv(sys.argv[2], index=False)"
+    command = python(code, path, free_name(path, stem + ".csv"))
     module, package = _NEEDS.get(kind, ("pandas", "pandas"))
     if importlib.util.find_spec(module) is None:
         command = f"{_interpreter()} -m pip install {package} && {command}"
@@ -244,10 +237,15 @@ def _recode(path: Path, encoding: str) -> DataError:
 def _rewrite(path: Path, command: str, mark: str) -> str:
     """Return `command` with the file's text as its input and a new file as its output."""
     stem, form, packing = split_ending(path)
-    new = shell_word(free_name(path, stem + mark + form))
+    new = _word(free_name(path, stem + mark + form))
     if packing:
-        return f"{PACKED[packing]} {shell_word(path)} | {command.removesuffix(' <')} > {new}"
-    return f"{command} {shell_word(path)} > {new}"
+        return f"{PACKED[packing]} {_word(path)} | {command.removesuffix(' <')} > {new}"
+    return f"{command} {_word(path)} > {new}"
+
+
+def _word(path: Path) -> str:
+    """Return a path as a word that no command takes for an option."""
+    return shell_word(f"./{path}" if str(path).startswith("-") else path)
 
 
 def _interpreter() -> str:

@@ -43,8 +43,8 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
     """Read a table file; its ending says the format.
 
     Args:
-        path: a regular file ending in .csv, .tsv, .txt or .arff (also with .gz, .bz2, .xz or .zst behind
-            it), .parquet or .pq; `~` is the home folder.
+        path: a regular file ending in .csv, .tsv or .txt (also with .gz, .bz2, .xz or .zst behind it),
+            .parquet, .pq or .arff; `~` is the home folder.
         text_columns: CSV columns whose cells stay text (a postcode keeps its leading zero).
 
     Raises:
@@ -118,7 +118,7 @@ def _read_parquet(source: Source, text_columns: Collection[str]) -> RawFrame:
 def _read_arff(source: Source, text_columns: Collection[str]) -> RawFrame:
     import pandas as pd
 
-    from tttab.data.arff_format import parse_arff
+    from tttab.data.arff_format import ArffFault, parse_arff
 
     room = room_for(source.path, whole=True)
     try:
@@ -127,7 +127,7 @@ def _read_arff(source: Source, text_columns: Collection[str]) -> RawFrame:
             io.TextIOWrapper(io.BufferedReader(stream, BLOCK), encoding="utf-8-sig") as lines,
         ):
             content = parse_arff(lines, room)
-    except DataError as error:
+    except ArffFault as error:
         raise DataError(f"{source.path} cannot be read as ARFF: {error.message}", error.hint) from error
     check_names([attribute.name for attribute in content.attributes], str(source.path))
     dtypes = {"number": "float64", "text": "object", "nominal": "category", "date": "datetime64[us]"}

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tttab.data.bounds import CELL, LONGEST_LINE, Room, room_for
+from tttab.data.bounds import LONGEST_LINE, PARSED, Room, room_for
 from tttab.data.foreign import (
     FOREIGN,
     FORMS,
@@ -54,8 +54,11 @@ class Source:
 
     def head(self, size: int = HEAD) -> bytes:
         """Return the first bytes of the text, `size` of them where there are as many."""
-        with self.open() as stream:
-            return io.BufferedReader(stream, HEAD).read(size)
+        with (
+            io.FileIO(self.path) as file,
+            io.BufferedReader(_unpacked(file, self.packing), HEAD) as stream,
+        ):
+            return stream.read(size)
 
 
 class CountedBytes(io.RawIOBase):
@@ -91,8 +94,9 @@ class CountedBytes(io.RawIOBase):
     def _check(self, block: bytes) -> None:
         if b"\0" in block:
             raise holds_nul(self._source.path, self._lines + block[: block.index(0)].count(b"\n") + 1)
-        lines = self._lines + max(block.count(b"\n"), block.count(b"\r"))
-        last = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        ends = (b"\n", b"\r") if b"\r" in block else (b"\n",)
+        lines = self._lines + max(block.count(end) for end in ends)
+        last = max(block.rfind(end) for end in ends)
         self._line = len(block) - last - 1 + (self._line if last < 0 else 0)
         if self._line > LONGEST_LINE:
             raise DataError(
@@ -100,9 +104,9 @@ class CountedBytes(io.RawIOBase):
                 look_at(self._source.path),
             )
         self._count += len(block)
-        needed = self._count + CELL * self._columns * lines
+        needed = self._count + PARSED * self._columns * lines
         if needed > self._room.most:
-            fits = self._lines or self._room.most // (CELL * max(1, self._columns))
+            fits = self._lines or self._room.most // (PARSED * max(1, self._columns))
             self._room.check(needed, first_lines(self._source.path, fits))
         self._lines = lines
 
@@ -117,7 +121,7 @@ def _unpacked(file: io.FileIO, packing: str) -> Any:
         import pyarrow
 
         return pyarrow.CompressedInputStream(file, "zstd")
-    opened = {".gz": gzip.GzipFile, ".bz2": bz2.BZ2File, ".xz": lzma.LZMAFile}.get(packing)
+    opened = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(packing)
     return opened(file) if opened else file
 
 
