@@ -17,6 +17,7 @@ To add a reader, add one entry to `TARGETS`.
 from __future__ import annotations
 
 import argparse
+import gzip
 import io
 import json
 import os
@@ -108,6 +109,37 @@ def csv_seeds():
     return [frame.to_csv(index=False).encode(), frame.to_csv(index=False, sep=";", quoting=1).encode()]
 
 
+def gzip_seeds():
+    return [gzip.compress(seed) for seed in csv_seeds()]
+
+
+def zstandard_seeds():
+    import pyarrow
+
+    return [pyarrow.compress(seed, "zstd", asbytes=True) for seed in csv_seeds()]
+
+
+def dictionary_seeds():
+    """Return files of some kilobytes that stand for gigabytes: tall, wide and long dictionaries."""
+    import numpy as np
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    seeds = []
+    for rows, texts, columns in (
+        (30_000, ["a" * 10**6], 1),
+        (90, ["b" * 10**4, "c"], 30),
+        (90_000, ["d"], 2),
+    ):
+        codes = pa.array(np.arange(rows) % len(texts), pa.int32())
+        text = pa.DictionaryArray.from_arrays(codes, pa.array(texts))
+        table = pa.table({f"t{number}": text for number in range(columns)} | {"y": np.arange(rows) % 2})
+        stream = io.BytesIO()
+        parquet.write_table(table, stream, compression="zstd", store_schema=False)
+        seeds.append(stream.getvalue())
+    return seeds
+
+
 def parquet_seeds():
     seeds = []
     for compression in ("snappy", None):
@@ -149,7 +181,10 @@ TARGETS = {
         (b'"', b",", b";", b"\n", b"\r", b"\0", b"\xff", b"=cmd|'/C calc'!A0", b"inf", b"1e999", b"NaT",
          b"9999-12-31", b"True", b"0x10", b"99999999999999999999", b'""', b"\xef\xbb\xbf", b"2020-01-01T25"),
     ),
+    "csv.gz": Target(".csv.gz", gzip_seeds, read_table),
+    "csv.zst": Target(".csv.zst", zstandard_seeds, read_table),
     "parquet": Target(".parquet", parquet_seeds, read_table, in_place=True),
+    "dictionaries": Target(".parquet", dictionary_seeds, read_table, in_place=True),
     "arff": Target(
         ".arff", arff_seeds, read_table,
         (b"@attribute", b"@data", b"@relation", b"{", b"}", b"'", b'"', b"?", b"%", b"\\u", b"\\", b",",

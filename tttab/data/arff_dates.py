@@ -16,6 +16,8 @@ DEFAULT = "yyyy-MM-dd'T'HH:mm:ss"
 """What a date is where its attribute declares no pattern."""
 EPOCH = datetime(1970, 1, 1)
 """The date that stands for 0: Weka keeps dates as milliseconds since then."""
+LONGEST = 100
+"""Characters of a pattern."""
 _PARTS = re.compile(r"'((?:[^']|'')*+)'|([A-Za-z])\2*+|([^A-Za-z']++)", re.ASCII)
 _FIELDS = {
     "y": "year",
@@ -36,8 +38,8 @@ def date_reader(pattern: str) -> Callable[[str], datetime]:
     """Return the function that reads one date; it raises ValueError where a text does not fit.
 
     Raises:
-        DataError: the pattern has a letter that is not known, a field twice, a year of two digits, or an
-            open quote.
+        DataError: the pattern has a letter that is not known, a field twice, a year of two digits or an
+            open quote, or is too long.
     """
     pieces = _pieces(pattern)
     fields = [name for name, _ in pieces if name]
@@ -57,11 +59,15 @@ def date_reader(pattern: str) -> Callable[[str], datetime]:
 
 def _pieces(pattern: str) -> list[tuple[str, str]]:
     """Return (field or nothing, regular expression) of each part of a pattern."""
+    if len(pattern) > LONGEST:
+        raise _unreadable(pattern, f"has more than {LONGEST} characters")
     parts, place = [], 0
     while place < len(pattern):
         found = _PARTS.match(pattern, place)
         if not found:
             raise _unreadable(pattern, "has a quote that is not closed")
+        if found[0] == "yy":
+            raise _unreadable(pattern, "has years of two digits, which do not say the century")
         parts.append(found)
         place = found.end()
     pieces = []
@@ -104,8 +110,6 @@ def _check_fields(pattern: str, fields: list[str]) -> None:
             raise _unreadable(pattern, f"has the {field} twice")
     if not fields:
         raise _unreadable(pattern, "has no field")
-    if re.search(r"(?<!y)yy(?!y)", pattern):
-        raise _unreadable(pattern, "has years of two digits, which do not say the century")
 
 
 def _unreadable(pattern: str, why: str) -> DataError:

@@ -219,7 +219,7 @@ def _reader(attribute: Attribute) -> Reader:
     read_date = date_reader(attribute.pattern) if kind == "date" else None
 
     def number_of(value: str, line: int) -> float:
-        if not _NUMBER.fullmatch(value):  # float() would take 1_000 and digits of other scripts
+        if not _NUMBER.fullmatch(value.strip()):  # float() would take 1_000 and digits of other scripts
             raise _fault(line, f"{value[:40]!r} is no number (attribute {name!r})")
         return float(value)
 

@@ -35,6 +35,9 @@ PARSED = 48
 OBJECT = 120
 """Bytes of a cell that arrives as an object of Python: decimals, dates, times, lists."""
 
+CONTAINER = Path("/sys/fs/cgroup/memory.max")
+"""Where Linux says how much memory a container may use."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -79,7 +82,7 @@ def free_memory() -> int:
 
     free = psutil.virtual_memory().available
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        limit = int(CONTAINER.read_text())
     except (OSError, ValueError):  # no control groups, or no limit: "max"
         return free
     return max(0, min(free, limit - psutil.Process().memory_info().rss))

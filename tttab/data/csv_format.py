@@ -57,7 +57,7 @@ class Layout:
             "encoding": "utf-8-sig",
             "low_memory": False,
             "dtype": {name: "str" for name in self.names if name in texts},
-            **_exact_floats(),
+            **exact_floats(),
         }
 
 
@@ -81,7 +81,8 @@ def layout_of(source: Source) -> Layout:
     names = _names(header, separator)
     unnamed = [number for number, name in enumerate(names, 1) if not name]
     if unnamed:
-        notes.append(f"columns without a name are called column_N: {', '.join(map(str, unnamed))}")
+        some = ", ".join(map(str, unnamed[:10])) + (" …" if len(unnamed) > 10 else "")
+        notes.append(f"columns without a name are called column_N: {some}")
     names = [name or f"column_{number}" for number, name in enumerate(names, 1)]
     check_names(names, str(source.path))
     return Layout(separator, skip, tuple(names), tuple(notes))
@@ -184,7 +185,7 @@ def _mark_of(values: pd.Series) -> str:
     return "comma" if commas - groups else "either" if commas else ""
 
 
-def _exact_floats() -> dict[str, str]:
+def exact_floats() -> dict[str, str]:
     """Return the option that makes pandas read floats to the last bit; its default from 3.1 on."""
     import pandas as pd
 

@@ -5,11 +5,12 @@ What does not belong here: what a column means.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tttab.data.bounds import CELL, OBJECT, check_columns, check_names, room_for
+from tttab.data.bounds import CELL, OBJECT, ROOM, Room, check_columns, check_names, room_for
 from tttab.data.foreign import free_name, python, split_ending
 from tttab.data.sources import Source
 
@@ -19,12 +20,30 @@ if TYPE_CHECKING:
     import pyarrow.parquet as parquet
 
 LONG_TEXT = 256
-"""Texts longer than this on average stay a dictionary (a pandas category) in a long column."""
-LONG_COLUMN = 64 * 1024**2
-"""Bytes of texts, written out, that make a column long."""
+"""A column whose texts are longer than this on average may stay a dictionary (a pandas category)."""
+LONG_COLUMNS = 64 * 1024**2
+"""Bytes of such columns that are written out none the less."""
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 _ROWS = 65_536
 """Rows whose texts are written out at a time: an Arrow array of text ends at 2 GiB."""
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose metadata keeps the bounds."""
+
+    file: parquet.ParquetFile
+    texts: tuple[str, ...]
+    """The columns whose texts come as dictionaries."""
+    needed: int
+    """Bytes of memory that its rows take, texts not written out."""
+    source: Source
+    room: Room
+
+    def check(self, needed: int) -> None:
+        """Raise DataError if so many bytes are too many; the hint makes a part of the rows."""
+        count = self.room.most * self.file.metadata.num_rows // max(1, 4 * needed)
+        self.room.check(needed, _fewer_rows(self.source, max(1, count)))
 
 
 def read_parquet(source: Source) -> pd.DataFrame:
@@ -33,37 +52,37 @@ def read_parquet(source: Source) -> pd.DataFrame:
     Raises:
         DataError: two columns have one name, or it has more columns or takes more memory than is allowed.
     """
-    file, texts = _opened(source, whole=True)
-    with file:
-        return _frame_of(file.read(), texts)
+    opened = _opened(source, whole=True)
+    with opened.file as file:
+        return _frame_of(file.read(), opened, opened.needed)
 
 
 def parquet_pieces(source: Source, rows: int) -> Iterator[tuple[pd.DataFrame, float]]:
     """Yield (at most `rows` rows, share of the file done); errors as in `read_parquet`."""
     import pyarrow as pa
 
-    file, texts = _opened(source, whole=False)
-    with file:
+    opened = _opened(source, whole=False)
+    with opened.file as file:
+        rows = max(1, min(rows, ROOM // (CELL * max(1, len(file.schema_arrow)))))
         done, total = 0, max(1, file.metadata.num_rows)
         for batch in file.iter_batches(batch_size=rows):
             done += len(batch)
-            yield _frame_of(pa.Table.from_batches([batch]), texts), done / total
+            yield _frame_of(pa.Table.from_batches([batch]), opened, 0), done / total
 
 
-def _opened(source: Source, *, whole: bool) -> tuple[parquet.ParquetFile, list[str]]:
-    """Return (an open file whose metadata keeps the bounds, the columns whose texts come as dictionaries)."""
+def _opened(source: Source, *, whole: bool) -> _Opened:
     import pyarrow.parquet as parquet
 
     with parquet.ParquetFile(source.path) as file:
-        schema, metadata = file.schema_arrow, file.metadata
-        check_columns(max(len(schema), metadata.num_columns), source.path, _fewer_columns(source))
+        schema = file.schema_arrow
+        check_columns(max(len(schema), file.metadata.num_columns), source.path, _fewer_columns(source))
         check_names(schema.names, str(source.path))
         needed = _estimate(file)
-    room = room_for(source.path, whole=whole)
-    fits = room.most * metadata.num_rows // max(1, 2 * needed)
-    room.check(needed, _fewer_rows(source, max(1, fits)))
-    texts = [field.name for field in schema if str(field.type) in _TEXTS]
-    return parquet.ParquetFile(source.path, read_dictionary=texts), texts
+    texts = tuple(field.name for field in schema if str(field.type) in _TEXTS)
+    file = parquet.ParquetFile(source.path, read_dictionary=texts)
+    opened = _Opened(file, texts, needed, source, room_for(source.path, whole=whole))
+    opened.check(needed)
+    return opened
 
 
 def _estimate(file: parquet.ParquetFile) -> int:
@@ -86,33 +105,47 @@ def _bytes_of_cell(kind: pa.DataType) -> int:
     return OBJECT if isinstance(kind, pa.BaseExtensionType) or any(test(kind) for test in tests) else CELL
 
 
-def _frame_of(table: pa.Table, texts: Collection[str]) -> pd.DataFrame:
-    """Return the rows as pandas would, with the texts written out where they are short."""
+def _frame_of(table: pa.Table, opened: _Opened, needed: int) -> pd.DataFrame:
+    """Return the rows as pandas would; long texts stay dictionaries where they take much written out."""
     import pyarrow as pa
 
     table.validate(full=True)  # text that is not UTF-8 would surface much later
+    long = 0
     for number, field in enumerate(table.schema):
         column = table.column(number)
-        if field.name in texts and pa.types.is_dictionary(field.type) and _is_short(column):
-            pieces = [
-                chunk.slice(start, _ROWS).dictionary_decode()
-                for chunk in column.chunks
-                for start in range(0, len(chunk), _ROWS)
-            ]
-            written = pa.chunked_array(pieces, field.type.value_type)
-            table = table.set_column(number, field.with_type(written.type), written)
+        if field.name not in opened.texts or not pa.types.is_dictionary(field.type):
+            continue
+        size = _written_size(column)
+        if size > LONG_TEXT * len(column):
+            long += size
+            if long > LONG_COLUMNS:
+                continue
+        needed += size
+        opened.check(needed)
+        written = _written_out(column)
+        table = table.set_column(number, field.with_type(written.type), written)
     return with_named_index(table.to_pandas())
 
 
-def _is_short(column: pa.ChunkedArray) -> bool:
-    """Tell whether texts can be written out: few bytes, or short on average."""
+def _written_size(column: pa.ChunkedArray) -> int:
+    """Return the bytes of a dictionary's texts, each as often as it occurs."""
     import pyarrow.compute as compute
 
-    total = 0
-    for chunk in column.chunks:
-        lengths = compute.binary_length(chunk.dictionary)
-        total += compute.sum(lengths.take(chunk.indices)).as_py() or 0
-    return total <= max(LONG_COLUMN, LONG_TEXT * len(column))
+    lengths = (
+        compute.binary_length(chunk.dictionary).cast("int64").take(chunk.indices) for chunk in column.chunks
+    )
+    return sum(compute.sum(some).as_py() or 0 for some in lengths)
+
+
+def _written_out(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    import pyarrow as pa
+
+    pieces = [
+        chunk.slice(start, _ROWS).dictionary_decode()
+        for chunk in column.chunks
+        for start in range(0, len(chunk), _ROWS)
+    ]
+    return pa.chunked_array(pieces, column.type.value_type)
 
 
 def with_named_index(frame: pd.DataFrame) -> pd.DataFrame:

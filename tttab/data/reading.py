@@ -21,6 +21,7 @@ from tttab.data.foreign import look_at, not_utf8, split_ending
 from tttab.data.sources import BLOCK, Source, find_source, held_still, home_told
 from tttab.data.sources import SUFFIXES as SUFFIXES
 from tttab.errors import DataError, TttabError
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +58,13 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
         return _READERS[source.form](source, text_columns)
 
 
+def check_file(path: str | os.PathLike[str]) -> None:
+    """Raise DataError where `read_frame` would before it reads rows: it costs nothing."""
+    path = home_told(path)
+    with damage_told(path):
+        find_source(path)
+
+
 @contextmanager
 def strictly() -> Iterator[None]:
     """Make an error of what pandas only warns about: cells of a CSV row that it would leave out."""
@@ -76,6 +84,8 @@ def damage_told(path: Path) -> Iterator[None]:
         raise
     except UnicodeDecodeError as error:
         raise not_utf8(path) from error
+    except PermissionError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", f"ls -l {shell_word(path)}") from error
     except Exception as error:  # pandas and pyarrow raise nearly everything
         form = split_ending(path)[1][1:].upper()
         raise DataError(f"{path} cannot be read as {form}: {first_line(error)}", look_at(path)) from error
