@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import console
-from tttab.text import shell_word
+from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tttab.core import Table
     from tttab.data import Entry, Facts
+
+LONGEST = 60
+"""Characters of a text that is shown as an example or a class."""
 
 data = typer.Typer(name="data", help="Tables: list, look into, fetch and check them.", no_args_is_help=True)
 
@@ -205,7 +208,9 @@ def _document(table: Table, facts: Facts) -> dict[str, Any]:
 
 
 def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
-    classes = " · ".join(f"{name}: {count:,}" for name, count in list(facts.classes.items())[:12])
+    classes = " · ".join(
+        f"{shown(name, LONGEST)}: {count:,}" for name, count in list(facts.classes.items())[:12]
+    )
     more = len(facts.classes) - 12
     return [
         ("source", table.source + (f", id {table.openml_id}" if table.openml_id else "")),
@@ -228,7 +233,9 @@ def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
         values = table.x[name]
         kind = "date" if name in table.dates else "category" if values.dtype == "category" else "number"
         present = values.dropna().unique()[:3]
-        examples = ", ".join(f"{value:g}" if kind != "category" else str(value) for value in present)
+        examples = ", ".join(
+            shown(value, LONGEST) if kind == "category" else f"{value:g}" for value in present
+        )
         rows.append((name, kind, int(values.isna().sum()), int(values.nunique()), examples))
     return rows
 
