@@ -32,7 +32,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from benchmarks.fuzz_inputs import make_input, seeds_of
 from benchmarks.fuzz_seeds import TARGETS
 from tttab.errors import TttabError

@@ -48,7 +48,7 @@ def test_show(tttab):
     code, out, err = tttab("show", "credit-g")
     assert code == 0 and "rows\t1,000" in out and "bad: 300 · good: 700" in out and "model\tyes" in out
     code, out, err = tttab("show", "credit-g", "--columns")
-    assert "checking_status\tcategory\t0\t4\t<0, 0<=X<200, no checking" in out
+    assert "checking_status\tlevel\t0\t4\t<0, 0<=X<200, no checking" in out
     code, out, err = tttab("show", "31", "--json")
     document = json.loads(out)
     assert document["source"] == "bundled copy (OpenML could not be reached)" and err == ""

@@ -154,7 +154,7 @@ def test_numbers_come_back_from_csv_to_the_last_bit(tmp_path, values):
     assert read_frame(tmp_path / "t.csv").frame["a"].tolist() == [value + 0.0 for value in values]
 
 
-@pytest.mark.parametrize("name", ["csv", "csv.gz", "csv.zst", "parquet", "arff", "datasets.yaml", "schema"])
+@pytest.mark.parametrize("name", ["csv", "parquet", "arff", "datasets.yaml", "schema"])
 def test_the_first_inputs_of_the_fuzzer(tmp_path, monkeypatch, name):
     spec = importlib.util.spec_from_file_location("fuzz", FUZZ)
     fuzz = importlib.util.module_from_spec(spec)
