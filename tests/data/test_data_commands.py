@@ -69,7 +69,7 @@ def test_show_cuts_long_texts(tttab, tmp_path):
     rows = "".join(f"{texts[n % 2]},{n},{texts[n % 2]}\n" for n in range(30))
     path.write_bytes(gzip.compress(("t,x,y\n" + rows).encode()))
     code, out, _ = tttab("show", path, "--columns")
-    assert code == 0 and f"t\tcategory\t0\t2\t{'a' * 59}…, {'b' * 59}…" in out
+    assert code == 0 and f"t\tlevel\t0\t2\t{'a' * 59}…, {'b' * 59}…" in out
     code, out, _ = tttab("show", path)
     assert code == 0 and f"classes\t{'a' * 59}…: 15 · {'b' * 59}…: 15" in out
 
