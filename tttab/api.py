@@ -177,8 +177,8 @@ class AdaptResult:
         """What training did, in one sentence."""
         about = self.bundle.record["adaptation"]
         if about["accepted"] is None:
-            rows = len(self.bundle.y)
-            return f"Nothing was trained: the bundle is plain in-context learning with {rows:,} rows."
+            why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
+            return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
         if not about["accepted"]:
             why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
             return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."

@@ -32,12 +32,9 @@ IN_WORDS = {
 LARGEST = 1e30
 """No measured number is larger; files mark missing cells with such values, and float32 ends at 3e38."""
 _HINTS = {
-    "number": "write plain numbers, or name the column's form: --column NAME=number:1.234,5",
-    "date": "write dates as 2024-01-31 or 2024-01-31T12:00:00, or name their form: "
-    "--column NAME=date:%d.%m.%Y",
+    "number": "write plain numbers, such as 1234.5",
+    "date": "write dates as 2024-01-31 or 2024-01-31T12:00:00",
     "duration": "write durations as pandas does: 3 days 04:05:06",
-    "boolean": "write true and false",
-    "level": "turn its cells into text first",
 }
 
 
