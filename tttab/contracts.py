@@ -12,10 +12,12 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
-from tttab.core import ModelInfo, Task
+from tttab.core import KnownModel, ModelInfo, Task
 from tttab.errors import ModelError, RuleError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas as pd
     import torch
@@ -257,6 +259,42 @@ class Session(Protocol):
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights as a file that `open_model` reads, with further plain data in its header."""
+        ...
+
+
+class ModelFamily(Protocol):
+    """One kind of foundation model: its known files, and opening one. Importing it is cheap."""
+
+    name: str
+
+    def known(self) -> Sequence[KnownModel]:
+        """Return the models that can be asked for by name; the first of a task is what `auto` looks for."""
+        ...
+
+    def folder(self) -> Path:
+        """Return where official files are looked for."""
+        ...
+
+    def fetch(self, model: KnownModel, path: Path) -> None:
+        """Download an official file to `path`, whatever of it is there.
+
+        Raises:
+            ModelError: it could not be downloaded.
+        """
+        ...
+
+    def recognises(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Tell whether a file that was read (`models.checkpoint.read_checkpoint`) is one of this kind."""
+        ...
+
+    def open(
+        self, checkpoint: Mapping[str, Any], info: ModelInfo, device: torch.device, seed: int
+    ) -> Session:
+        """Build the network of a checkpoint for the task of `info`; the checkpoint is left as it is.
+
+        Raises:
+            ModelError: its header and its weights do not make a network for the task.
+        """
         ...
 
 

@@ -91,6 +91,47 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
 
 
+SYNTHETIC = "trained on synthetic tables only"
+REAL = "trained on synthetic tables, then further on real tables"
+"""Of what a known model has seen, the two that others read."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """Under which terms a version's files are published."""
+
+    version: str
+    """As the family counts."""
+    license: str
+    """In words."""
+    license_url: str
+    gated: bool
+    """The licence must be accepted with an account before a file is downloaded."""
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that can be asked for by name."""
+
+    name: str
+    task: Task
+    file: str
+    provenance: str
+    """What the weights have seen."""
+    bundled: bool = False
+    family: Release | None = None
+    """Version and licence of an official file; None for one that ships with tttab."""
+    megabytes: float | None = None
+    """Size as its model page states it; None where none was found."""
+    repository: str = ""
+    """The hub's repository that an official file comes from; empty for one that ships with tttab."""
+
+    @property
+    def license(self) -> str:
+        """The licence in words."""
+        return self.family.license if self.family else "MIT"
+
+
 @dataclass(frozen=True)
 class Row:
     """One result. `identity` holds exactly what changes the numbers; device and time are not in it."""
