@@ -125,6 +125,8 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from tttab.contracts import Execution
+
     session, classes, context_rows, query_rows, _ = unit(args, 200, 800)
     session._weights.inference_config.N_ESTIMATORS = 1  # as the other side is told
     fork = session.fork()
@@ -132,11 +134,11 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
     queries = fork.queries(context, *query_rows)
     parameters = list(fork.module.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    chunk = args.chunk or fork.piece(context)
+    how = Execution(args.chunk or fork.cost_model.preferred_chunk(context))
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        fork.accumulate(context, queries, np.arange(len(queries)), 1 / len(queries), chunk)
+        fork.accumulate_gradients(context, queries, np.arange(len(queries)), 1 / len(queries), how)
         optimizer.step()
         synchronize(args.device)
 

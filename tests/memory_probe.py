@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -35,7 +36,7 @@ def main(request):
     before = resident_bytes()
     list(run)
     plan = run.result.plan
-    answer = {"chunk": plan.chunk, "by_member": plan.by_member, "checkpointing": plan.checkpointing}
+    answer = asdict(plan.execution)
     print(json.dumps(answer | {"needed": plan.needed, "before": before, "peak": peak_resident_bytes()}))
 
 

@@ -133,7 +133,7 @@ def test_running_out_of_memory_names_a_plan_that_takes_half(adapt, monkeypatch, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    monkeypatch.setattr(type(run._session), "accumulate_gradients", fail)
     with pytest.raises(MemoryPlanError, match="ran out of memory") as caught:
         next(steps)
     assert caught.value.hint.startswith("--max-memory")
@@ -156,6 +156,6 @@ def test_other_runtime_errors_are_not_taken_for_memory(adapt, monkeypatch):
     def fail(*_):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    monkeypatch.setattr(type(run._session), "accumulate_gradients", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         next(steps)

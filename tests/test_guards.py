@@ -103,7 +103,7 @@ def test_the_veto_acts_inside_the_loop(given, mixed_frame, monkeypatch):
 @pytest.mark.parametrize("guard", ["loss", "loss+ece", "off"])
 def test_a_gradient_that_is_no_number_stops_and_restores(given, mixed_frame, monkeypatch, optimizer, guard):
     run = start(given, mixed_frame, guard=guard, optimizer=optimizer, lr=1e-3)
-    plain = type(given).accumulate
+    plain = type(given).accumulate_gradients
 
     def poisoned(self, *arguments):
         loss = plain(self, *arguments)
@@ -111,7 +111,7 @@ def test_a_gradient_that_is_no_number_stops_and_restores(given, mixed_frame, mon
             next(self.module.parameters()).grad[0] = math.nan
         return loss
 
-    monkeypatch.setattr(type(given), "accumulate", poisoned)
+    monkeypatch.setattr(type(given), "accumulate_gradients", poisoned)
     history = list(run)
     assert len(history) == (0 if optimizer == "sgd-1" else 1)
     assert "not finite" in run.result.stopped

@@ -48,14 +48,14 @@ def test_a_plan_fits_its_budget_and_more_memory_is_never_slower(gib):
 def test_where_everything_fits_nothing_is_recomputed_and_one_mode_is_measured():
     asked = []
     plan = plan_step(demand(32 * GIB), lambda mode: asked.append(mode) or FEET[mode])
-    assert (plan.chunk, plan.by_member, plan.checkpointing) == (256, False, False)
+    assert (plan.chunk, plan.mode.by_member, plan.mode.recompute_activations) == (256, False, False)
     assert asked == [EXECUTION_MODES[0]]
 
 
 def test_a_shared_context_makes_small_chunks_free_and_needs_less_memory():
     apart = plan_step(demand(32 * GIB), FEET.get)
-    shared = plan_step(replace(demand(32 * GIB), piece=200), FEET.get)
-    assert (shared.chunk, shared.by_member, shared.checkpointing) == (128, False, False)
+    shared = plan_step(replace(demand(32 * GIB), shared_chunk=200), FEET.get)
+    assert (shared.chunk, shared.mode.by_member, shared.mode.recompute_activations) == (128, False, False)
     assert shared.needed < apart.needed
 
 

@@ -20,7 +20,7 @@ from tttab.files import cache_folder, sha256_of
 from tttab.models import names, open_model, resolve
 from tttab.models.catalog import KNOWN, download, place_of, verify
 from tttab.models.hub import address as hub_address
-from tttab.models.tabpfn.known_files import FAMILIES
+from tttab.models.tabpfn.known_files import VERSIONS
 
 
 @pytest.fixture(autouse=True)
@@ -118,7 +118,7 @@ def test_every_official_file_of_the_installed_tabpfn_has_one_name():
         for model in ours:
             version = ModelVersion(model.family.version)
             assert model.repository == _get_model_source(version, kind).repo_id
-    assert {family.version for family in FAMILIES} == {version.value for version in ModelVersion}
+    assert {family.version for family in VERSIONS} == {version.value for version in ModelVersion}
     assert {"tabpfn-v2", "tabpfn-v2-finetuned", "tabpfn-v2.5-real", "tabpfn-v3.5-fast"} < set(names())
 
 

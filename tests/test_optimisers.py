@@ -78,7 +78,7 @@ def test_the_single_step_is_the_gradient_of_the_mean_loss_of_all_training_querie
 def test_micro_batches_of_the_single_step_add_up_exactly(start, monkeypatch):
     whole = start(guard="off")
     list(whole)
-    monkeypatch.setattr("tttab.models.tabpfn.forward._pieces", lambda rows, chunk: np.array_split(rows, 9))
+    monkeypatch.setattr("tttab.models.tabpfn.forward.chunks_of", lambda rows, chunk: np.array_split(rows, 9))
     cut = start(guard="off")
     list(cut)
     assert cut.result.size == pytest.approx(whole.result.size, rel=1e-4)

@@ -10,6 +10,7 @@ import torch
 from small_models import small_model
 from tabpfn import TabPFNRegressor
 
+from tttab.contracts import Execution
 from tttab.core import Table
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
@@ -84,9 +85,10 @@ def test_one_member_at_a_time_gives_the_same_gradient(given, prepared):
 
     def gradient(by_member):
         fork = given.fork()
-        fork.by_member = by_member
         fork.module.requires_grad_(True)
-        loss = fork.accumulate(context, queries, np.arange(50), 0.02)
+        loss = fork.accumulate_gradients(
+            context, queries, np.arange(50), 0.02, Execution(by_member=by_member)
+        )
         return loss, torch.cat([p.grad.flatten() for p in fork.module.parameters() if p.grad is not None])
 
     (loss, whole), (other, summed) = gradient(False), gradient(True)

@@ -1,8 +1,9 @@
-"""The four nouns: Table, Session, Rule, Row. Read this file first.
+"""Plain data that every room knows: Table, ModelInfo, Row. Read this file first, then `contracts`.
 
-A `Table` is data, a `Session` is an opened foundation model, a `Rule` says which weights may move,
-a `Row` is one result. Plain in-context learning is the rule `none`, so untouched and adapted
-results have one form. What does not belong here: anything that computes.
+A `Table` is data, a `Row` is one result; between them stand a `Session`, an opened foundation model, and a
+`Rule`, which says what of it may move. Plain in-context learning is the rule `none`, so untouched and
+adapted results have one form. What does not belong here: what rooms ask of each other (`contracts`), and
+anything that computes.
 """
 
 from __future__ import annotations
@@ -11,12 +12,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
 
 Task = Literal["classification", "regression"]
 Kind = Literal["number", "level", "date", "duration", "boolean", "empty"]
@@ -91,69 +91,45 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
 
 
-class Context(Protocol):
-    """The n labelled rows a model reads, with the preprocessing fitted on them, once."""
-
-    n: int
-    x: pd.DataFrame
-    y: np.ndarray
-    constant: float | None
-    """Regression: the one target of all rows; None where they differ."""
+SYNTHETIC = "trained on synthetic tables only"
+REAL = "trained on synthetic tables, then further on real tables"
+"""Of what a known model has seen, the two that others read."""
 
 
-class Queries(Protocol):
-    """Labelled rows prepared for one context: transformed once, kept for all steps."""
+@dataclass(frozen=True)
+class Release:
+    """Under which terms a version's files are published."""
 
-    def __len__(self) -> int:
-        """Return the number of query rows."""
-        ...
-
-
-class Session(Protocol):
-    """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
-
-    info: ModelInfo
-    task: Task
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """The network whose parameters a rule selects."""
-        ...
-
-    def fork(self) -> Session:
-        """Return an independent copy, weights included, that may be trained."""
-        ...
-
-    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> Context:
-        """Fit the preprocessing on the context rows. `classes`: number of classes, 0 for regression."""
-        ...
-
-    def queries(self, context: Context, x: pd.DataFrame, y: np.ndarray) -> Queries:
-        """Transform labelled query rows under `context`."""
-        ...
-
-    def loss(self, context: Context, queries: Queries, rows: np.ndarray) -> torch.Tensor:
-        """Return the differentiable summed loss, nats, of the query rows numbered `rows`, as it is served."""
-        ...
-
-    def predict(self, context: Context, x: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes), or what `predict_regression` documents."""
-        ...
+    version: str
+    """As the family counts."""
+    license: str
+    """In words."""
+    license_url: str
+    gated: bool
+    """The licence must be accepted with an account before a file is downloaded."""
 
 
-class Rule(Protocol):
-    """Which parameters may move."""
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that can be asked for by name."""
 
     name: str
-    rate: float = 1.0
-    """Learning rate of these parameters, as a multiple of the schedule's."""
+    task: Task
+    file: str
+    provenance: str
+    """What the weights have seen."""
+    bundled: bool = False
+    family: Release | None = None
+    """Version and licence of an official file; None for one that ships with tttab."""
+    megabytes: float | None = None
+    """Size as its model page states it; None where none was found."""
+    repository: str = ""
+    """The hub's repository that an official file comes from; empty for one that ships with tttab."""
 
-    def parameters(self, session: Session) -> list[torch.nn.Parameter]:
-        """Return the parameters to train; empty only for the rule `none`."""
-        ...
-
-    def finish(self, session: Session) -> None:
-        """Turn what `parameters` put into the network back into plain weights."""
+    @property
+    def license(self) -> str:
+        """The licence in words."""
+        return self.family.license if self.family else "MIT"
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 from tttab.bench.plan import load, split_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
-from tttab.core import Row
+from tttab.core import Row, Task
 from tttab.errors import DataError, TttabError
 from tttab.evaluation.arms import ARMS, Outcome, Trial
 from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.models.tabpfn.classifier import TabPFNSession
+    from tttab.contracts import Session
 
 
 def limit_threads(threads: int) -> None:
@@ -74,7 +74,7 @@ def _open_trial(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Trial, 
 
 
 @lru_cache(maxsize=2)
-def _open_model(model: str, task: str, device: str) -> tuple[TabPFNSession, float]:
+def _open_model(model: str, task: Task, device: str) -> tuple[Session, float]:
     """Open a model once per process; return it with the seconds that took."""
     from tttab.models import open_model
 

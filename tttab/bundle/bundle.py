@@ -35,6 +35,7 @@ from tttab.bundle.manifest import (
 )
 from tttab.bundle.staging import Writer, staged
 from tttab.claim import Claim, claimed
+from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
 from tttab.errors import BundleError, DataError, ModelError
 from tttab.files import plain
@@ -58,8 +59,8 @@ SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
 class Bundle:
     """A model adapted to a table, with the rows it reads: in memory, saved or loaded."""
 
-    session: Any
-    """The adapted `tttab.core.Session`."""
+    session: Session
+    """The adapted model."""
     x: pd.DataFrame
     """The n context rows, as `schema.apply` gives them."""
     y: np.ndarray
@@ -72,10 +73,11 @@ class Bundle:
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
-        self._context = self._server = None
+        self._context: Context | None = None
+        self._server: Predictor | None = None
 
     @property
-    def context(self) -> Any:
+    def context(self) -> Context:
         """The context rows, prepared by the session; made once, whoever asks first."""
         with self._lock:
             if self._context is None:
@@ -83,7 +85,7 @@ class Bundle:
             return self._context
 
     @property
-    def server(self) -> Any:
+    def server(self) -> Predictor:
         """The predictor with the context's key-value cache; made once, whoever asks first."""
         with self._lock:
             if self._server is None:
@@ -133,9 +135,9 @@ def bundle_folder(
         yield claim
 
 
-def room_for(session: Any) -> int:
+def room_for(session: Session) -> int:
     """Return the bytes of disk that saving a session's weights takes, generously."""
-    return 2 * sum(tensor.numel() * tensor.element_size() for tensor in session.module.state_dict().values())
+    return 2 * sum(weight.numel() * weight.element_size() for weight in session.parameters("all"))
 
 
 def save_bundle(
@@ -228,9 +230,9 @@ def _description(bundle: Bundle) -> dict[str, Any]:
     return plain(description)
 
 
-def _model_record(session: Any) -> dict[str, Any]:
+def _model_record(session: Session) -> dict[str, Any]:
     """Return what the weights depend on besides their file: column embeddings differ by device and dtype."""
-    weight = next(session.module.parameters())
+    weight = session.parameters("all")[0]
     return {"seed": session.seed, "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1]}
 
 
@@ -320,7 +322,7 @@ def _base_of(manifest: dict[str, Any]) -> ModelInfo:
     return ModelInfo(base["name"], base["file"], base["sha256"], base["provenance"], manifest["task"])
 
 
-def _mismatches(manifest: dict[str, Any], session: Any) -> tuple[str, ...]:
+def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:
     was, now = manifest["model"], _model_record(session)
     notes = [
         f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "

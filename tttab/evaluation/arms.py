@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tttab.contracts import Context, Session
 from tttab.core import Row, Table, Task
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
@@ -56,7 +57,7 @@ class Trial:
 
     table: Table
     split: Split
-    session: Any
+    session: Session | None
     """An opened model, or None where only arms without one are run, or none is run at all."""
     rule: str = "full"
     schedule: Schedule = field(default_factory=Schedule)
@@ -102,6 +103,17 @@ class Trial:
         }
 
     @property
+    def model(self) -> Session:
+        """The opened model.
+
+        Raises:
+            RequestError: the trial has none.
+        """
+        if self.session is None:
+            raise RequestError("this trial has no model", "Trial(table, split, open_model())")
+        return self.session
+
+    @property
     def model_sha256(self) -> str:
         """The SHA-256 of the model file."""
         return self.session.info.sha256 if self.session is not None else self.planned_model
@@ -115,14 +127,14 @@ class Trial:
         return self.table.x.iloc[which], self.table.y[which]
 
     @cached_property
-    def context(self) -> Any:
+    def context(self) -> Context:
         """The n context rows, prepared."""
-        return self.session.context(*self.rows("context"), len(self.table.classes))
+        return self.model.context(*self.rows("context"), len(self.table.classes))
 
     @cached_property
-    def whole_context(self) -> Any:
+    def whole_context(self) -> Context:
         """All n + k labelled rows, prepared."""
-        return self.session.context(*self.rows("labelled"), len(self.table.classes))
+        return self.model.context(*self.rows("labelled"), len(self.table.classes))
 
 
 @dataclass(frozen=True)
@@ -153,13 +165,13 @@ def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
     else:
         table, classes = trial.table, len(trial.table.classes)
         chosen = choose_context(trial.split, how, table.x, table.y, classes=classes).context
-        context = trial.session.context(table.x.iloc[chosen], table.y[chosen], classes)
-    yield _serve(trial, arm, trial.session, context, k=0)
+        context = trial.model.context(table.x.iloc[chosen], table.y[chosen], classes)
+    yield _serve(trial, arm, trial.model, context, k=0)
 
 
 def run_icl_all(trial: Trial, arm: str) -> Iterator[Outcome]:
     """Plain in-context learning with all n + k labelled rows: the honest rival of the same budget."""
-    yield _serve(trial, arm, trial.session, trial.whole_context, k=0)
+    yield _serve(trial, arm, trial.model, trial.whole_context, k=0)
 
 
 def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
@@ -170,7 +182,7 @@ def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
         schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
         rule = get_rule(about.rule or trial.rule)
         queries = trial.rows("queries")
-        run = Adaptation(trial.session, rule, trial.context, queries, schedule, trial.seed, trial.budget)
+        run = Adaptation(trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget)
         for step in run:
             yield Progress(arm, step)
         trial.trained[key] = run.result
@@ -221,7 +233,7 @@ ARMS: dict[str, Arm] = {
 
 
 def _serve(
-    trial: Trial, arm: str, session: Any, context: Any, *, k: int, adapted: Adapted | None = None
+    trial: Trial, arm: str, session: Session, context: Context, *, k: int, adapted: Adapted | None = None
 ) -> Outcome:
     """Predict the test rows from `context` with a key-value cache, and time it."""
     x_test, y_test = trial.rows("test")

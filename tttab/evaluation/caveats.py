@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tttab.core import REAL
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 def caveats(trial: Trial) -> list[str]:
     """Return what lies in the table, the split and the model."""
     from tttab.data.checks import duplicates_between, thin_classes
-    from tttab.models.catalog import REAL
 
     table, split = trial.table, trial.split
     found = []

@@ -1,7 +1,7 @@
 """Which model files are known, where they are looked for, fetching and verifying them.
 
-What does not belong here: the list of official files (`official`), opening a file (`checkpoint`) and
-running it (`session`).
+What does not belong here: which files a family has and how it downloads them (the family), reading a file
+(`checkpoint`) and opening it.
 """
 
 from __future__ import annotations
@@ -10,22 +10,19 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tttab.core import Task
+from tttab.contracts import ModelFamily
+from tttab.core import KnownModel, Task
 from tttab.errors import ModelError
 from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
+from tttab.models.families import FAMILIES
 from tttab.models.hub import address, stated_sha256
-from tttab.models.tabpfn import environment
-from tttab.models.tabpfn.known_files import FAMILIES, REAL, SYNTHETIC, Family, short_name
 from tttab.network import obstacle
-from tttab.text import keep_secret, shown
 
-__all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
+__all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "names", "place_of", "resolve", "verify"]
 
 UNKNOWN = "a file of yours: what it was trained on is not known"
 STATED = "stated by the hub"
@@ -33,47 +30,7 @@ STATED = "stated by the hub"
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that can be asked for by name."""
-
-    name: str
-    task: Task
-    file: str
-    provenance: str
-    """What the weights have seen."""
-    bundled: bool = False
-    family: Family | None = None
-    """Version and licence of an official file; None for a bundled one."""
-    megabytes: float | None = None
-    """Size as its model page states it; None where none was found."""
-
-    @property
-    def repository(self) -> str:
-        """The hub's repository that an official file comes from; empty for a bundled one."""
-        return self.family.repositories[self.task == "regression"] if self.family else ""
-
-    @property
-    def license(self) -> str:
-        """The licence in words."""
-        return self.family.license if self.family else "MIT"
-
-
-_BUNDLED = (
-    KnownModel("tttab-tiny", "classification", "tttab-tiny-classifier.safetensors", SYNTHETIC, bundled=True),
-    KnownModel("tttab-tiny", "regression", "tttab-tiny-regressor.safetensors", SYNTHETIC, bundled=True),
-)
-
-
-def _official() -> Iterator[KnownModel]:
-    for family in FAMILIES:
-        for task, entries in (("classification", family.classifiers), ("regression", family.regressors)):
-            for file, provenance, size in entries:
-                name = short_name(file, family.version)
-                yield KnownModel(name, task, file, provenance, family=family, megabytes=size)
-
-
-KNOWN = (*_official(), *_BUNDLED)
+KNOWN: tuple[KnownModel, ...] = tuple(model for family in FAMILIES for model in family.known())
 
 
 def names(task: Task | None = None) -> list[str]:
@@ -84,8 +41,8 @@ def names(task: Task | None = None) -> list[str]:
 def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     """Return the file that `spec` (a name, `auto` or a path) means, and what is known of it.
 
-    `auto` is the official TabPFN v2 file if it is on disk or can be downloaded, else the bundled one.
-    A name never falls back to another model.
+    `auto` is the first official file, TabPFN v2's, if it is on disk or can be downloaded, else the one that
+    ships with tttab. A name never falls back to another model.
 
     Raises:
         ModelError: no such name, or the file is not there; the hint says where to put it.
@@ -108,44 +65,29 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
 
 def place_of(model: KnownModel) -> Path:
     """Return where the file of a known model is looked for."""
-    if model.bundled:
-        return WEIGHTS / model.file
-    environment.prepare()
-    from tabpfn.model_loading import get_cache_dir
-
-    return Path(get_cache_dir()) / model.file
+    return (WEIGHTS if model.bundled else _family_of(model).folder()) / model.file
 
 
 def download(model: KnownModel) -> Path:
-    """Fetch an official file through tabpfn's own downloader and return its place.
+    """Fetch an official file through its family's own downloader and return its place.
 
     The file appears whole and readable, or not at all; where the hub states a SHA-256, with that one, which
-    is remembered. For a gated version tabpfn asks for its licence to be accepted, with the token in
-    TABPFN_TOKEN.
+    is remembered.
 
     Raises:
         ModelError: it could not be downloaded, or what came is no checkpoint or not what the hub states.
     """
-    if model.family is None:
+    if model.bundled:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
     if switch("TTTAB_OFFLINE"):
         raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
-    environment.prepare()
-    from tabpfn.constants import ModelVersion
-    from tabpfn.model_loading import download_model
+    from tttab.models.checkpoint import read_checkpoint
 
-    from tttab.models.tabpfn.checkpoint import read_checkpoint
-
-    _keep_tokens()
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)
-    which = "classifier" if model.task == "classification" else "regressor"
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".getting-") as folder:
         part = Path(folder) / model.file
-        version = ModelVersion(model.family.version)
-        answer = download_model(part, version=version, which=which, model_name=model.file)
-        if answer != "ok" or not part.is_file():
-            raise ModelError(f"{model.file} could not be downloaded{_reason(answer)}", _way_on(model, place))
+        _family_of(model).fetch(model, part)
         digest, stated = read_checkpoint(part)["sha256"], stated_sha256(model.repository, model.file)
         if stated not in (None, digest):
             raise ModelError(
@@ -158,6 +100,10 @@ def download(model: KnownModel) -> Path:
     if stated:
         _remember(model, digest, stated=True)
     return place
+
+
+def _family_of(model: KnownModel) -> ModelFamily:
+    return next(family for family in FAMILIES if model in family.known())
 
 
 def verify(model: KnownModel) -> tuple[str, str]:
@@ -207,30 +153,6 @@ def _remember(model: KnownModel, digest: str, stated: bool = False) -> None:
 
 def _memory() -> Path:
     return cache_folder() / "model-hashes.json"
-
-
-def _reason(answer: Any) -> str:
-    first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
-    return f": {shown(first[0], 160)}" if first else ""
-
-
-def _keep_tokens() -> None:
-    """Have the tokens that a download may send cut from whatever is shown."""
-    from huggingface_hub import get_token
-    from tabpfn.browser_auth import get_cached_token
-
-    keep_secret(get_token())
-    keep_secret(get_cached_token())
-
-
-def _way_on(model: KnownModel, place: Path) -> str:
-    copy = f"put the file at {place}"
-    if model.family is None or not model.family.gated:
-        return copy
-    return (
-        "accept the licence at https://ux.priorlabs.ai, then: "
-        f"TABPFN_TOKEN=… tttab models get {model.name}; or {copy}"
-    )
 
 
 def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:

@@ -7,23 +7,27 @@ serves are the same in all three. What does not belong here: the choice of the s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from tttab.contracts import Context, Queries, Session
 from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class Batch:
     """Query rows under one context."""
 
-    context: Any
-    queries: Any
+    context: Context
+    queries: Queries
     rows: np.ndarray
     """Numbers of rows in `queries`."""
 
@@ -32,24 +36,24 @@ class Batch:
 class Labelled:
     """The labelled rows that training may use."""
 
-    session: Any
-    context: Any
+    session: Session
+    context: Context
     """The n rows that serve."""
-    queries: Any
+    queries: Queries
     """All k query rows under that context."""
-    x: Any
+    x: pd.DataFrame
     y: np.ndarray
     """The k query rows as they came."""
     train: np.ndarray
     """Numbers of the query rows that are not held out."""
     seed: int
 
-    def pool(self) -> tuple[Any, np.ndarray]:
+    def pool(self) -> tuple[pd.DataFrame, np.ndarray]:
         """Return the context and the training queries as one frame, the context first."""
         x = _stack(self.context.x, self.x.iloc[self.train])
         return x, np.concatenate([self.context.y, self.y[self.train]])
 
-    def prepare(self, x: Any, y: np.ndarray, context: np.ndarray) -> tuple[Any, Any]:
+    def prepare(self, x: pd.DataFrame, y: np.ndarray, context: np.ndarray) -> tuple[Context, Queries]:
         """Return the rows numbered `context` as a context and all others as its queries."""
         rest = np.setdiff1d(np.arange(len(y)), context)
         prepared = self.session.context(x.iloc[context], y[context], self.context.classes)
@@ -137,10 +141,14 @@ class Folds:
         return [Batch(context, queries, np.arange(len(queries))) for context, queries in self._parts]
 
 
-CONTEXT_POLICIES = {"fixed": Fixed, "redraw": Redraw, "kfold": Folds}
+CONTEXT_POLICIES: dict[str, Callable[[Labelled], ContextPolicy]] = {
+    "fixed": Fixed,
+    "redraw": Redraw,
+    "kfold": Folds,
+}
 
 
-def get_context_policy(name: str) -> Any:
+def get_context_policy(name: str) -> Callable[[Labelled], ContextPolicy]:
     """Return the class that makes batches under the name `name`.
 
     Raises:
@@ -164,7 +172,7 @@ def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray, 
     return np.concatenate([fold, np.array(extra, dtype=fold.dtype)])
 
 
-def _stack(first: Any, second: Any) -> Any:
+def _stack(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return two frames on top of each other; categories are the union of both."""
     import pandas as pd
     from pandas.api.types import union_categoricals

@@ -1,14 +1,13 @@
 """What a training step allocates: measured on a few rows, then extended to any number.
 
 Every tensor that a forward and backward pass makes is counted when it is made and when it is freed,
-so architecture, rule, checkpointing and precision are all in the figure. What does not belong here:
-the choice that follows from it (`memory`).
+so architecture, rule and execution are all in the figure. What does not belong here:
+the choice that follows from it (`memory_plan`).
 """
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,14 +15,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tttab.contracts import Context, CostModel, Execution, Queries, Session
 from tttab.resources import resident_bytes
 from tttab.training.memory_plan import Footprint
 
 SMALLEST_SAMPLE, LARGEST_SAMPLE = 2, 24
 SAMPLE_BYTES = 64 * 1024**2
 """Aimed at for the activations of a sample: enough to tell rows from constants, little enough to be safe."""
-VALUES_PER_CELL = 30
-"""Rough count of activations per layer and cell, of the embedding's width: only sizes the sample."""
 
 _measured: dict[tuple[Any, ...], Footprint] = {}
 
@@ -58,34 +56,35 @@ class PeakCounter(TorchDispatchMode):
         self.now -= size
 
 
-def measure_step(session: Any, context: Any, queries: Any) -> Footprint:
-    """Return what a training step of `session`, as it is set now, allocates per row.
+def measure_step(
+    session: Session, costs: CostModel, context: Context, queries: Queries, how: Execution
+) -> Footprint:
+    """Return what a training step of `session` allocates per row.
 
     Args:
         session: a fork whose trained parameters require gradients.
+        costs: its cost model.
         context: the prepared context.
         queries: prepared queries, of which a few are used.
+        how: how the step runs; all its rows at once.
     """
-    sizes = _samples(session, context, queries)
-    trained = sum(parameter.numel() for _, parameter in session.trainable())
-    shapes = tuple(tuple(call.context.shape[1:]) for call in context.calls)
-    settings = (session.by_member, session.checkpointing, session.precision)
+    sizes = _samples(costs, context, queries)
+    trained = sum(parameter.numel() for parameter in session.trainable().values())
     # A sample of few rows tells less than one of many: each stands for itself.
-    key = (session.info.sha256, trained, shapes, *settings, *sizes)
+    key = (session.info.sha256, trained, costs.shape(context), how, *sizes)
     if key not in _measured:
         terms = np.array([(1, n, q, n * (n + q)) for n, q in sizes], dtype=float)
-        peaks = np.array([_peak(session, context, queries, n, q) for n, q in sizes], dtype=float)
+        samples = [(costs.sample(context, n), q) for n, q in sizes]
+        peaks = np.array([_peak(session, small, queries, q, how) for small, q in samples], dtype=float)
         fitted = np.linalg.lstsq(terms, peaks, rcond=None)[0]
         _measured[key] = Footprint(*np.maximum(fitted, 0.0).tolist())
     return _measured[key]
 
 
-def _samples(session: Any, context: Any, queries: Any) -> list[tuple[int, int]]:
+def _samples(costs: CostModel, context: Context, queries: Queries) -> list[tuple[int, int]]:
     """Return four samples, (context rows, query rows), that tell the terms of a footprint apart."""
-    cells = sum(call.context.shape[1] * (call.context.shape[2] + 1) for call in context.calls)
-    row = 4 * VALUES_PER_CELL * cells * session.module.embedding_dim * len(session.layers)
     most = min(LARGEST_SAMPLE, context.n // 2, len(queries) // 2)
-    rows = max(1, min(most, max(SMALLEST_SAMPLE, SAMPLE_BYTES // (2 * row))))
+    rows = max(1, min(most, max(SMALLEST_SAMPLE, SAMPLE_BYTES // (2 * costs.row_bytes(context)))))
     n, q = min(2 * rows, context.n), min(2 * rows, len(queries))
     return [(rows, rows), (n, rows), (rows, q), (n, q)]
 
@@ -95,14 +94,13 @@ def held_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
 
 
-def _peak(session: Any, context: Any, queries: Any, n: int, q: int) -> int:
-    """Return the most bytes at once of a step with n context rows and q queries, gradients left out."""
-    small = replace(context, calls=[replace(c, context=c.context[:n], y=c.y[:n]) for c in context.calls])
-    trained = [p for p in session.module.parameters() if p.requires_grad]
+def _peak(session: Session, context: Context, queries: Queries, rows: int, how: Execution) -> int:
+    """Return the most bytes at once of a step with so many queries, gradients left out."""
+    trained = session.trainable().values()
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     with PeakCounter() as counter:
-        session.accumulate(small, queries, np.arange(q), 1.0)
-    for parameter in [*trained, session.log_temperature]:
+        session.accumulate_gradients(context, queries, np.arange(rows), 1.0, how)
+    for parameter in trained:
         parameter.grad = None
     return counter.peak

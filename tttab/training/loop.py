@@ -3,8 +3,8 @@
 The n context rows stay fixed; the k query rows are divided once, most train, a held-out part
 chooses the step, with the untouched weights as a candidate (arXiv 2503.11842, section 3, for the
 fixed context; the held-out choice is ours). What does not belong here: preprocessing (session),
-which weights move (rules), how far (optimisers), under which context (batches), which candidate is
-kept (guards), how results are compared (arms).
+which weights move (rules), how far (optimizers), under which context (context_policy), which candidate
+is kept (selection), how results are compared (evaluation).
 """
 
 from __future__ import annotations
@@ -13,25 +13,33 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.core import Rule, Session
+from tttab.contracts import Context, CostModel, Execution, Precision, Queries, Rule, Session
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
 from tttab.resources import format_bytes, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, STARTS, Schedule
 from tttab.training.context_policy import Labelled, get_context_policy
-from tttab.training.memory_plan import DEFAULT_BUDGET, ExecutionMode, MemoryPlan, StepRequirements, plan_step
+from tttab.training.memory_plan import (
+    DEFAULT_BUDGET,
+    ExecutionMode,
+    Footprint,
+    MemoryPlan,
+    StepRequirements,
+    plan_step,
+)
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
 from tttab.training.precision import check_precision, choose_precision
 from tttab.training.selection import Score, Selector, check_guard
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
 
 @dataclass(frozen=True)
@@ -58,9 +66,9 @@ class Step:
 class Adapted:
     """The result of test-time training."""
 
-    session: Any
+    session: Session
     """A session with the chosen weights; the given one where nothing was trained."""
-    context: Any
+    context: Context
     step: int
     """The step that was chosen; 0 is the untouched weights."""
     accepted: bool | None
@@ -72,6 +80,9 @@ class Adapted:
     history: list[Step] = field(default_factory=list)
     seconds: float = 0.0
     plan: MemoryPlan | None = None
+    """How steps were made to fit; None where nothing was trained or the model has no cost model."""
+    execution: Execution | None = None
+    """How steps were run; None where nothing was trained."""
     stopped: str = ""
     """Why training ended early; empty where it did not."""
     ece_before: float = math.nan
@@ -80,20 +91,25 @@ class Adapted:
     """Learning rate or step size of the chosen step."""
     vetoed: tuple[int, ...] = ()
     """Steps that were refused for their calibration."""
-    precision: str = "fp32"
-    """The arithmetic of the training steps."""
-    others: dict[str, Any] = field(default_factory=dict)
+    others: dict[str, Session] = field(default_factory=dict)
     """Sessions with the weights that other guards would have kept, by guard."""
 
     @property
+    def precision(self) -> Precision:
+        """The arithmetic of the training steps."""
+        return "fp32" if self.execution is None else self.execution.precision
+
+    @property
     def manner(self) -> str:
-        """In words: the arithmetic of the training steps, and the pieces they were cut into."""
-        if self.plan is None:
+        """In words: the arithmetic of the training steps, and the chunks they were cut into."""
+        how = self.execution
+        if how is None:
             return "nothing was trained"
-        pieces = f"{self.plan.chunk:,} queries at a time"
-        pieces += ", member by member" if self.plan.by_member else ""
-        pieces += ", activations recomputed" if self.plan.checkpointing else ""
-        return f"trained in {self.precision}, {pieces}, about {format_bytes(self.plan.needed)} planned"
+        chunks = f"{how.chunk:,} queries at a time" if how.chunk else "all queries at once"
+        chunks += ", member by member" if how.by_member else ""
+        chunks += ", activations recomputed" if how.recompute_activations else ""
+        planned = f", about {format_bytes(self.plan.needed)} planned" if self.plan else ""
+        return f"trained in {how.precision}, {chunks}{planned}"
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -130,7 +146,7 @@ class Adaptation:
         self,
         session: Session,
         rule: Rule,
-        context: Any,
+        context: Context,
         queries: tuple[pd.DataFrame, np.ndarray],
         schedule: Schedule,
         seed: int = 0,
@@ -183,9 +199,8 @@ class Adaptation:
         batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
         count = sum(len(batch.rows) for batch in batches)
         self._steps += 1
-        chunk = self.result.plan.chunk
         loss = sum(
-            self._session.accumulate(batch.context, batch.queries, batch.rows, 1 / count, chunk)
+            self._session.accumulate_gradients(batch.context, batch.queries, batch.rows, 1 / count, self._how)
             for batch in batches
         )
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
@@ -207,37 +222,44 @@ class Adaptation:
             parameter.requires_grad_(True)
         train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
         raw = self._queries = self._session.queries(self._context, x, y)
-        self._plan_memory(train)
-        self._queries = self._session.embed(self._context, raw, self.result.plan.chunk)
-        if self._queries is not raw:  # what is left of a step runs in float32
-            self._session.precision = self.result.precision = "fp32"
+        costs = self._session.cost_model
+        self._how = self._plan(costs, train)
+        if costs is not None:
+            self._queries = costs.frozen_features(self._context, raw, self._how)
+            if self._queries is not raw:  # what is left of a step runs in float32
+                self._how = replace(self._how, precision="fp32")
+        self.result.execution = self._how
         labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
         self._source = get_context_policy(self.schedule.split)(labelled)
         self._steps = 0
         self._evaluate_untouched(raw)
 
-    def _plan_memory(self, train: np.ndarray) -> None:
+    def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
+        """Return how steps run: within the budget, where the model's costs are known."""
+        session, batch = self._session, min(self.schedule.batch, len(train))
+        how = Execution(batch)
+        if costs is not None:
+            self.result.plan = self._memory_plan(costs, batch)
+            how = self.result.plan.execution
+        rows = train[: how.chunk]
+        asked = self.schedule.precision
+        return replace(
+            how, precision=choose_precision(asked, session, self._context, self._queries, rows, how)
+        )
+
+    def _memory_plan(self, costs: CostModel, batch: int) -> MemoryPlan:
         from tttab.training.footprint import held_bytes, measure_step
 
         session = self._session
 
-        def measure(mode: ExecutionMode) -> Any:
-            session.by_member, session.checkpointing = mode.by_member, mode.checkpointing
-            return measure_step(session, self._context, self._queries)
+        def measure(mode: ExecutionMode) -> Footprint:
+            return measure_step(session, costs, self._context, self._queries, mode.execution())
 
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
-        batch = min(self.schedule.batch, len(train))
-        held = held_bytes(session.device)
-        piece = session.piece(self._context)
-        plan = plan_step(
-            StepRequirements(self._budget, held, weights, self._context.n, batch, piece), measure
+        held, shared = held_bytes(session.device), costs.preferred_chunk(self._context)
+        return plan_step(
+            StepRequirements(self._budget, held, weights, self._context.n, batch, shared), measure
         )
-        session.by_member, session.checkpointing = plan.by_member, plan.checkpointing
-        rows = train[: plan.chunk]
-        session.precision = choose_precision(
-            self.schedule.precision, session, self._context, self._queries, rows
-        )
-        self.result.plan, self.result.precision = plan, session.precision
 
     @contextmanager
     def _memory_errors(self) -> Iterator[None]:
@@ -252,37 +274,39 @@ class Adaptation:
         """Return the error for memory that ran out although the plan was kept: others use it too."""
         from tttab.training.footprint import held_bytes
 
-        plan = self.result.plan
-        if plan is None:
+        how, plan = self.result.execution, self.result.plan
+        if how is None:
             return MemoryPlanError(
                 "the machine ran out of memory before the first step", f"--n {max(1, self._context.n // 2)}"
             )
+        message = f"the machine ran out of memory in a step of {how.chunk} query rows at a time"
+        if plan is None:
+            return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
         megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
-        return MemoryPlanError(
-            f"the machine ran out of memory in a step of {plan.chunk} query rows at a time",
-            f"--max-memory {megabytes}M plans with half of it",
-        )
+        return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
 
-    def _evaluate_untouched(self, raw: Any) -> None:
+    def _evaluate_untouched(self, raw: Queries) -> None:
         """Make the given weights step 0: a cold start has to beat them too."""
-        self._score = untouched = self._score_now(self._session, self._queries)
+        self._score = untouched = self._score_now(self._session, self._queries, self._how)
         if self.schedule.init != "pretrained":
-            given = self._given.fork()
-            given.by_member = self._session.by_member
-            untouched = self._score_now(given, raw)
+            untouched = self._score_now(self._given.fork(), raw, Execution(self._how.chunk))
         guards = dict.fromkeys([self.schedule.guard, *self._others])
         self._choices = [Selector(guard, untouched) for guard in guards]
         self.result.before = self.result.after = untouched.loss
         self.result.ece_before = self.result.ece_after = untouched.ece
 
     def _evaluate(self, update: Update) -> Score:
-        self._score = self._score_now(self._session, self._queries)
+        self._score = self._score_now(self._session, self._queries, self._how)
         for choice in self._choices:
-            choice.consider(update.number, update.size, self._score, self._session.state)
+            choice.consider(update.number, update.size, self._score, self._state)
         return self._score
 
-    def _score_now(self, session: Any, queries: Any) -> Score:
-        rows = session.row_scores(self._context, queries, self._held, self.result.plan.chunk)
+    def _state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of everything that the rule has set to train."""
+        return {name: p.detach().clone() for name, p in self._session.trainable().items()}
+
+    def _score_now(self, session: Session, queries: Queries, how: Execution) -> Score:
+        rows = session.row_scores(self._context, queries, self._held, how)
         loss, ece = float(rows.loss.mean()), math.nan
         if rows.confidence is not None and np.isfinite(rows.confidence).all():
             ece = calibration_error(rows.confidence, rows.correct)
@@ -312,13 +336,13 @@ class Adaptation:
         result.accepted = kept.step > 0
         result.seconds = time.perf_counter() - self._start
 
-    def _settle(self, session: Any, choice: Selector) -> Any:
+    def _settle(self, session: Session, choice: Selector) -> Session:
         """Return a session with the chosen weights, as plain weights that no longer train."""
         if choice.step == 0:
             return self._given.fork()
-        session.restore(choice.state)
+        session.load_trainable(choice.state)
         self._rule.finish(session)
-        for _, parameter in session.trainable():
+        for parameter in session.trainable().values():
             parameter.requires_grad_(False)
             parameter.grad = None
         return session

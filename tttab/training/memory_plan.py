@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tttab.contracts import Execution
 from tttab.errors import MemoryPlanError
 from tttab.resources import format_bytes
 
@@ -29,13 +30,17 @@ class ExecutionMode:
 
     by_member: bool
     """Hold one ensemble member's activations at a time."""
-    checkpointing: bool
-    """Recompute activations in the backward pass."""
+    recompute_activations: bool
+    """Compute activations again in the backward pass."""
     cost: float
     """Time per row, in forward passes: a backward pass costs two."""
     slack: float
     """Resident memory per byte of tensors: measured at 1.03 plain and 2.4 recomputed, where many short-lived
     blocks leave gaps that the allocator keeps (glibc, tests/memory_probe.py)."""
+
+    def execution(self, chunk: int | None = None) -> Execution:
+        """Return how steps run in this mode, `chunk` query rows at a time."""
+        return Execution(chunk, self.by_member, self.recompute_activations)
 
 
 EXECUTION_MODES = (
@@ -73,14 +78,9 @@ class MemoryPlan:
     """Estimated bytes on top of what the process holds already."""
 
     @property
-    def checkpointing(self) -> bool:
-        """Whether activations are recomputed in the backward pass."""
-        return self.mode.checkpointing
-
-    @property
-    def by_member(self) -> bool:
-        """Whether ensemble members are taken one at a time."""
-        return self.mode.by_member
+    def execution(self) -> Execution:
+        """The steps of this plan, in float32."""
+        return self.mode.execution(self.chunk)
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,18 @@ class StepRequirements:
     """Rows that every chunk carries along, where it does."""
     batch: int
     """Query rows of a step; a chunk is at most this."""
-    piece: int = 0
-    """Rows per chunk at most where a step computes its context once; 0: it does not."""
+    shared_chunk: int | None = None
+    """Rows per chunk at most where a step computes its context once; None: it does not."""
 
     def carries(self, mode: ExecutionMode) -> bool:
         """Whether every chunk computes the context again."""
-        return mode.checkpointing or not self.piece
+        return mode.recompute_activations or self.shared_chunk is None
 
     def most(self, mode: ExecutionMode) -> int:
         """Return the largest chunk worth having: with a shared context larger ones save little."""
-        pieces = 1 if self.carries(mode) else -(-self.batch // self.piece)
-        return -(-self.batch // pieces)
+        if mode.recompute_activations or self.shared_chunk is None:
+            return self.batch
+        return -(-self.batch // -(-self.batch // self.shared_chunk))
 
     def room(self, mode: ExecutionMode) -> float:
         """Return the bytes left for the tensors of a step."""

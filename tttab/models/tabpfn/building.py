@@ -8,7 +8,7 @@ equal. What does not belong here: reading (`checkpoint`) and what a header may s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -28,7 +28,7 @@ REMOVED = ("adaptive",)
 """Transforms that tabpfn still names and no longer has."""
 
 
-def build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
+def build(checkpoint: Mapping[str, Any], task: Task, file: str) -> Weights:
     """Return the network of a checkpoint that `read_checkpoint` returned, on the CPU.
 
     Args:
@@ -60,7 +60,7 @@ def _reason(error: Exception) -> str:
     return shown(error, 160)
 
 
-def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
+def _build(checkpoint: Mapping[str, Any], task: Task, file: str) -> Weights:
     make, config = _architecture(checkpoint, file)
     inference = _inference_config(checkpoint, task, file)
     state = {name: value for name, value in checkpoint["state_dict"].items() if CRITERION not in name}
@@ -73,7 +73,7 @@ def _build(checkpoint: dict[str, Any], task: Task, file: str) -> Weights:
     return Weights(module, config, inference, _criterion(checkpoint, module, config, task, file))
 
 
-def _architecture(checkpoint: dict[str, Any], file: str) -> tuple[Callable[[], torch.nn.Module], Any]:
+def _architecture(checkpoint: Mapping[str, Any], file: str) -> tuple[Callable[[], torch.nn.Module], Any]:
     """Return what makes the header's network, and its configuration, parsed and checked.
 
     v2 files name no architecture, v2.5 files name theirs differently. Entries that tabpfn does not read
@@ -101,7 +101,7 @@ def _architecture(checkpoint: dict[str, Any], file: str) -> tuple[Callable[[], t
     return lambda: architecture.get_architecture(config), config
 
 
-def _inference_config(checkpoint: dict[str, Any], task: Task, file: str) -> Any:
+def _inference_config(checkpoint: Mapping[str, Any], task: Task, file: str) -> Any:
     """Return how tabpfn serves the network, parsed and checked: the file's way, else that of its version."""
     from tabpfn.constants import ModelVersion
     from tabpfn.inference_config import InferenceConfig
@@ -188,7 +188,7 @@ FILLS = frozenset(
 
 
 def _criterion(
-    checkpoint: dict[str, Any], module: torch.nn.Module, config: Any, task: Task, file: str
+    checkpoint: Mapping[str, Any], module: torch.nn.Module, config: Any, task: Task, file: str
 ) -> Any:
     """Return a regressor's bar distribution; None for a classifier, whose header must tell of classes.
 

@@ -1,4 +1,4 @@
-"""An opened TabPFN classifier behind `tttab.core.Session`.
+"""An opened TabPFN classifier behind `tttab.contracts.Session`.
 
 What does not belong here: what it shares with the regressor (`session`), which weights move (rules)
 and how (training).
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
-from tttab.models.tabpfn.forward import Pass, log_mean
-from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, RowScores, match_categories
+from tttab.models.tabpfn.forward import AS_SERVED, Pass, log_mean
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, match_categories
 from tttab.models.tabpfn.predictor import Server
 from tttab.models.tabpfn.session import OpenedModel, Weights
 
@@ -30,33 +31,50 @@ class TabPFNSession(OpenedModel):
 
     task: Task = "classification"
 
-    def logits(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
+    def logits(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
         """Return raw logits of query rows, shape (members, rows, classes), before the temperature.
 
         Members stand in the order of tabpfn's own `predict_raw_logits`.
         """
-        whole = [self.outputs(context, queries, rows, p) for p in self._whole_calls(context)]
+        whole = [self.outputs(context, queries, rows, p, how) for p in self.whole_calls(context)]
         return torch.stack([whole[m.call][:, m.batch, m.columns] for m in context.members])
 
     def log_probabilities(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return log p(class), shape (rows, classes), as served: the mean over members after softmax."""
-        scaled = self.logits(context, queries, rows) / self.log_temperature.exp()
+        scaled = self.logits(context, queries, rows, how) / self.log_temperature.exp()
         return log_mean(torch.log_softmax(scaled, dim=-1))
 
     def member_log_likelihoods(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        which: Pass,
+        how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return each member's log probability of the true class, shape (members of the pass, rows)."""
-        outputs = self.outputs(context, queries, rows, which) / self.log_temperature.exp()
+        outputs = self.outputs(context, queries, rows, which, how) / self.log_temperature.exp()
         members = self._members_of(context, which)
         logits = torch.stack([outputs[:, place, member.columns] for member, place in members])
         labels = queries.y[torch.as_tensor(rows, device=self.device)].expand(len(members), -1)
         return torch.log_softmax(logits, dim=-1).gather(-1, labels[..., None])[..., 0]
 
-    def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
-        log_p = self.log_probabilities(context, queries, rows)
+    def _scores(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
+    ) -> RowScores:
+        log_p = self.log_probabilities(context, queries, rows, how)
         labels = queries.y[torch.as_tensor(rows, device=self.device)]
         top, guess = log_p.max(dim=-1)
         loss = torch.nn.functional.nll_loss(log_p, labels, reduction="none")

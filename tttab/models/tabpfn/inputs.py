@@ -65,7 +65,7 @@ class ContextLock:
 
 @dataclass
 class PreparedContext:
-    """n labelled rows with the preprocessing fitted on them, once; see `tttab.core.Context`."""
+    """n labelled rows with the preprocessing fitted on them, once; see `tttab.contracts.Context`."""
 
     x: pd.DataFrame
     y: np.ndarray
@@ -92,7 +92,7 @@ class PreparedContext:
 
 @dataclass
 class PreparedQueries:
-    """Query rows transformed under one context; see `tttab.core.Queries`."""
+    """Query rows transformed under one context; see `tttab.contracts.Queries`."""
 
     inputs: list[torch.Tensor]
     """One tensor of shape (rows, members, columns) per prepared call."""
@@ -104,26 +104,6 @@ class PreparedQueries:
     def __len__(self) -> int:
         """Return the number of query rows."""
         return len(self.y)
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """How well single query rows are predicted, as served."""
-
-    loss: np.ndarray
-    """Shape (rows,): log loss, nats; for regression the negative log density."""
-    confidence: np.ndarray | None = None
-    """Shape (rows,): the probability of the likeliest class; None for regression."""
-    correct: np.ndarray | None = None
-    """Shape (rows,): whether that class is the true one; None for regression."""
-
-    @staticmethod
-    def joined(parts: list[RowScores]) -> RowScores:
-        """Return the scores of several pieces as one."""
-        if parts[0].confidence is None:
-            return RowScores(np.concatenate([part.loss for part in parts]))
-        columns = zip(*((part.loss, part.confidence, part.correct) for part in parts), strict=True)
-        return RowScores(*(np.concatenate(column) for column in columns))
 
 
 def group_calls(calls: list[Call]) -> tuple[list[Call], list[list[int]]]:

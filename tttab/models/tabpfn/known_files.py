@@ -2,15 +2,16 @@
 
 File names are those of tabpfn 9.2's `model_loading`. Licences follow tabpfn's README; what a file was
 trained on and its size follow the model pages on the Hugging Face Hub (Prior-Labs/TabPFN-v2-clf,
-tabpfn_2_5). What does not belong here: where files are and fetching them (`catalog`).
+tabpfn_2_5). What does not belong here: where files are and fetching them (`family`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-SYNTHETIC = "trained on synthetic tables only"
-REAL = "trained on synthetic tables, then further on real tables"
+from tttab.core import REAL, SYNTHETIC, KnownModel, Release
+
 ALIAS = "trained on real tables too (older downloads), or a copy of its base file (newer ones)"
 """In 2026 the model page replaced these files by copies of their base: the hash tells which one is there."""
 UNSTATED = "trained on what is not recorded here: see its model page"
@@ -80,16 +81,9 @@ Entry = tuple[str, str, float | None]
 
 
 @dataclass(frozen=True)
-class Family:
-    """The files of one tabpfn version."""
+class Version(Release):
+    """The files of one tabpfn version: its `ModelVersion`, licence and repositories."""
 
-    version: str
-    """tabpfn's `ModelVersion`."""
-    license: str
-    """In words; the v2 files' own name for theirs is Prior Labs License."""
-    license_url: str
-    gated: bool
-    """The licence must be accepted with an account before tabpfn downloads a file."""
     repositories: tuple[str, str]
     """The hub's repositories: of the classifiers, of the regressors."""
     classifiers: tuple[Entry, ...]
@@ -97,23 +91,35 @@ class Family:
 
 
 _HUB = "https://huggingface.co/Prior-Labs"
-FAMILIES = (
-    Family("v2", "Apache 2.0 with attribution",
+VERSIONS = (
+    Version("v2", "Apache 2.0 with attribution",
            f"{_HUB}/TabPFN-v2-clf/blob/main/LICENSE.txt", False,
            ("Prior-Labs/TabPFN-v2-clf", "Prior-Labs/TabPFN-v2-reg"), _V2_CLASSIFIERS, _V2_REGRESSORS),
-    Family("v2.5", "tabpfn-2.5-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_5", True,
+    Version("v2.5", "tabpfn-2.5-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_5", True,
            ("Prior-Labs/tabpfn_2_5",) * 2, _V2_5_CLASSIFIERS, _V2_5_REGRESSORS),
-    Family("v2.6", "tabpfn-2.6-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_6", True,
+    Version("v2.6", "tabpfn-2.6-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_6", True,
            ("Prior-Labs/tabpfn_2_6",) * 2,
            (("tabpfn-v2.6-classifier-v2.6_default.ckpt", UNSTATED, None),),
            (("tabpfn-v2.6-regressor-v2.6_default.ckpt", UNSTATED, None),)),
-    Family("v3", "non-commercial", f"{_HUB}/tabpfn_3/blob/main/LICENSE", True,
+    Version("v3", "non-commercial", f"{_HUB}/tabpfn_3/blob/main/LICENSE", True,
            ("Prior-Labs/tabpfn_3",) * 2, _V3_CLASSIFIERS, _V3_REGRESSORS),
-    Family("v3.5", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
+    Version("v3.5", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
            ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5, _V3_5),
-    Family("v3.5-fast", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
+    Version("v3.5-fast", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
            ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5_FAST, _V3_5_FAST),
 )  # fmt: skip
+
+
+def official_models() -> Iterator[KnownModel]:
+    """Yield the files of every version; the first of a task is the one that `auto` looks for."""
+    for version in VERSIONS:
+        classifiers, regressors = version.repositories
+        for file, provenance, size in version.classifiers:
+            name = short_name(file, version.version)
+            yield KnownModel(name, "classification", file, provenance, False, version, size, classifiers)
+        for file, provenance, size in version.regressors:
+            name = short_name(file, version.version)
+            yield KnownModel(name, "regression", file, provenance, False, version, size, regressors)
 
 
 def short_name(file: str, version: str) -> str:

@@ -1,4 +1,4 @@
-"""An opened TabPFN regressor behind `tttab.core.Session`, with the loss it is served with.
+"""An opened TabPFN regressor behind `tttab.contracts.Session`, with the loss it is served with.
 
 The network answers with logits of a bar distribution over standardised targets (Mueller et al. 2022,
 Transformers can do Bayesian inference, section 3). Members may see transformed targets: their bars are
@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
-from tttab.models.tabpfn.forward import Pass, log_mean
-from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, RowScores
+from tttab.models.tabpfn.forward import AS_SERVED, Pass, log_mean
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
 from tttab.models.tabpfn.session import OpenedModel
 
@@ -39,10 +40,15 @@ class TabPFNRegressionSession(OpenedModel):
     task: Task = "regression"
 
     def member_log_likelihoods(
-        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, which: Pass
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        which: Pass,
+        how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return each member's log density of the target, per unit of the target, (members, rows)."""
-        outputs = self.outputs(context, queries, rows, which)
+        outputs = self.outputs(context, queries, rows, which, how)
         targets = queries.y[torch.as_tensor(rows, device=self.device)]
         mean, scale = self._scale(context)
         bars = [
@@ -54,7 +60,7 @@ class TabPFNRegressionSession(OpenedModel):
     def log_bars(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
         """Return the logarithm of the averaged bars' mass, shape (rows, buckets), as served."""
         parts = []
-        for which in self._whole_calls(context):
+        for which in self.whole_calls(context):
             outputs = self.outputs(context, queries, rows, which)
             parts += [self._bars(outputs[:, place], m) for m, place in self._members_of(context, which)]
         return torch.stack(parts).mean(dim=0).log()
@@ -81,10 +87,12 @@ class TabPFNRegressionSession(OpenedModel):
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return RegressionServer(fitted, context.x, self.architecture)
 
-    def _scores(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> RowScores:
-        whole = self._whole_calls(context)
-        likelihoods = torch.cat([self.member_log_likelihoods(context, queries, rows, p) for p in whole])
-        return RowScores((-log_mean(likelihoods)).cpu().numpy().astype(np.float64))
+    def _scores(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
+    ) -> RowScores:
+        whole = self.whole_calls(context)
+        parts = [self.member_log_likelihoods(context, queries, rows, which, how) for which in whole]
+        return RowScores((-log_mean(torch.cat(parts))).cpu().numpy().astype(np.float64))
 
     def _bars(self, logits: torch.Tensor, member: Member) -> torch.Tensor:
         """Return one member's mass per bar of standardised targets, shape (rows, buckets)."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 
+from tttab.contracts import Group, Limits
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, SplitError
+from tttab.models.tabpfn.costs import Costs
 from tttab.models.tabpfn.forward import Passes
 from tttab.models.tabpfn.inputs import (
     Call,
@@ -30,6 +33,7 @@ from tttab.models.tabpfn.inputs import (
     place_members,
     recorder,
 )
+from tttab.models.tabpfn.parts import head_of, layers_of, projections_of
 from tttab.models.tabpfn.shared_context import face_of
 from tttab.seeding import stream_seed
 from tttab.text import shown
@@ -89,27 +93,35 @@ class OpenedModel(Passes):
 
     @property
     def layers(self) -> torch.nn.ModuleList:
-        """The transformer's layers, first to last.
+        """The transformer's layers, first to last; empty where no known name is found."""
+        return layers_of(self.module)
 
-        Raises:
-            ModelError: the architecture has none under a known name.
-        """
-        for name in ("blocks", "icl_blocks"):
-            if hasattr(self.module, name):
-                return getattr(self.module, name)
-        raise ModelError(f"{self.info.name} has no transformer layers under a known name", "--rule full")
+    @property
+    def cost_model(self) -> Costs:
+        """What a training step costs."""
+        return Costs(self)
 
-    def fork(self) -> OpenedModel:
+    @property
+    def limits(self) -> Limits:
+        """The largest table the model reads."""
+        held = self._weights.inference_config
+        classes = min(int(held.MAX_NUMBER_OF_CLASSES), self._weights.config.max_num_classes, MOST_CLASSES)
+        return Limits(max(classes, 0), held.MAX_NUMBER_OF_FEATURES, held.MAX_NUMBER_OF_SAMPLES)
+
+    def parameters(self, group: Group) -> list[torch.nn.Parameter]:
+        """Return the parameters of a group, in the network's order; none where no known name is found."""
+        if group == "temperature":
+            return [self.log_temperature]
+        if group == "all":
+            return list(self.module.parameters())
+        return head_of(self.module) if group == "head" else projections_of(self.module)
+
+    def fork(self) -> Self:
         """Return an independent copy, weights included, that may be trained."""
         twin = type(self)(
             self.info, replace(self._weights, module=copy.deepcopy(self.module)), self.device, self.seed
         )
         twin.log_temperature.data.copy_(self.log_temperature.data)
-        twin.checkpointing, twin.by_member, twin.precision = (
-            self.checkpointing,
-            self.by_member,
-            self.precision,
-        )
         return twin
 
     def reinitialise(self, seed: int) -> None:
@@ -121,45 +133,20 @@ class OpenedModel(Passes):
             fresh = ARCHITECTURES[self.architecture].get_architecture(self._weights.config)
         self.module.load_state_dict(fresh.state_dict())
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Return a copy of everything that a rule has set to train."""
-        return {name: p.detach().clone() for name, p in self.trainable()}
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that are set to train, by name."""
+        return {name: parameter for name, parameter in self._named() if parameter.requires_grad}
 
-    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
-        """Return the parameters that are set to train, with their names."""
-        return [(name, p) for name, p in self._named() if p.requires_grad]
-
-    def restore(self, state: dict[str, torch.Tensor]) -> None:
-        """Put back what `state` returned."""
+    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put the values of `state`, by the names of `trainable`, into the parameters."""
         own = dict(self._named())
         with torch.no_grad():
             for name, tensor in state.items():
                 own[name].copy_(tensor)
 
     def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
-        """Refuse tables beyond the model's limits.
-
-        Raises:
-            ModelError: too many classes, features or context rows; the hint names a way on.
-        """
-        limits = self._weights.inference_config
-        most = min(int(limits.MAX_NUMBER_OF_CLASSES), self._weights.config.max_num_classes, MOST_CLASSES)
-        if classes > max(most, 0):
-            raise ModelError(
-                f"the table has {classes} classes, the model can tell {most} apart",
-                f"--top-classes {most}, or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
-            )
-        if features > limits.MAX_NUMBER_OF_FEATURES:
-            raise ModelError(
-                f"the table has {features} features, the model reads {limits.MAX_NUMBER_OF_FEATURES}",
-                f"--top-features {limits.MAX_NUMBER_OF_FEATURES}",
-            )
-        largest = limits.MAX_NUMBER_OF_SAMPLES
-        if rows > largest:
-            raise ModelError(
-                f"a context of {rows:,} rows is more than the {largest:,} the model reads",
-                f"--n {largest // 2} --k {largest // 2}",
-            )
+        """Raise ModelError where a table is beyond the model's limits."""
+        self.limits.check(classes, features, rows)
 
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
         """Fit the preprocessing on the context rows; y holds class codes, or targets for regression.
@@ -202,7 +189,7 @@ class OpenedModel(Passes):
         """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
         return self.serve(context).predict(x)
 
-    def save(self, path: str, extra: dict[str, Any] | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
         from tttab.models.tabpfn.checkpoint import write_checkpoint
 
@@ -212,7 +199,7 @@ class OpenedModel(Passes):
         if self.task == "regression":
             state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
-        write_checkpoint(path, state, config, inference, belongs | (extra or {}))
+        write_checkpoint(path, state, config, inference, belongs | dict(metadata or {}))
 
     def _fitted(self, module: torch.nn.Module, x: pd.DataFrame, y: np.ndarray) -> Any:
         try:
