@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,19 @@ def homeless(tmp_path, monkeypatch):
     files._private_folder.cache_clear()
     yield tmp_path / f"tttab-{os.getuid()}"
     files._private_folder.cache_clear()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep caches elsewhere")
+def test_where_the_cache_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.delenv("TTTAB_CACHE", raising=False)
+    assert cache_folder() == tmp_path / "home" / ".cache" / "tttab"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "shared"))
+    assert cache_folder() == tmp_path / "shared" / "tttab"
+    monkeypatch.setenv("TTTAB_CACHE", str(tmp_path / "own"))
+    assert cache_folder() == tmp_path / "own"
+    assert (tmp_path / "own").is_dir()
 
 
 def test_without_a_home_the_cache_is_a_private_temporary_folder(homeless):

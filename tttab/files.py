@@ -144,12 +144,17 @@ def home_path(path: str | os.PathLike[str]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Return tttab's cache folder, made if need be: $TTTAB_CACHE, else in the user's cache.
+    """Return tttab's cache folder, made if need be.
 
-    Where there is no usable home it lies in the temporary folder, and is the user's alone.
+    It is $TTTAB_CACHE, else `tttab` in $XDG_CACHE_HOME (on every system), else where the system keeps caches
+    (Linux: ~/.cache/tttab). Where there is no usable home it lies in the temporary folder, and is the user's
+    alone.
     """
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = Path(os.environ.get("TTTAB_CACHE") or Path(home) / "tttab")
+    from platformdirs import user_cache_path
+
+    own, shared = os.environ.get("TTTAB_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    place = own or (os.path.join(shared, "tttab") if shared else None)
+    folder = Path(place) if place else user_cache_path("tttab", appauthor=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

@@ -15,7 +15,7 @@ from odd_stores import DEEP, spoilt, text_of
 
 from tttab.bench import html_report, markdown_report, read_store, summaries
 from tttab.bench.lines import read_line
-from tttab.bench.tables import report_tables
+from tttab.bench.sections import report_tables
 from tttab.cli import run
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "4"))

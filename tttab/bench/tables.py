@@ -21,17 +21,6 @@ MOST_NAMED = 20
 NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
 
 
-def report_tables(summary: Summary) -> list[ReportTable]:
-    """Return the tables of one group, the overall figures first."""
-    per_metric = [table for metric in summary.metrics for table in _of_metric(summary, metric)]
-    return [overall_table(summary), along_n_table(summary), *per_metric, break_even_table(summary)]
-
-
-def store_tables(contents: Contents) -> list[ReportTable]:
-    """Return what a reader must know of the whole store: failed cells, machines, versions."""
-    return [failed_table(contents), machine_table(contents.machines.values())]
-
-
 def overall_table(summary: Summary) -> ReportTable:
     """One column per metric at the reference n: effective context, harm and mean difference."""
     lines = [line for line in summary.overall if line.n == summary.reference_n]
@@ -208,10 +197,6 @@ def count_text(predictions: float) -> str:
 def _texts(*cells: str | int | float) -> tuple[str | int | float, ...]:
     """Return a row's cells, texts of the store fit to be shown."""
     return tuple(shown(cell) if isinstance(cell, str) else cell for cell in cells)
-
-
-def _of_metric(summary: Summary, metric: str) -> list[ReportTable]:
-    return [arms_table(summary, metric), curves_table(summary, metric)]
 
 
 def _bound(context: EffectiveContext) -> str:

@@ -332,7 +332,7 @@ def _print_report(contents: Contents, *, quiet: bool) -> None:
 
 def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
     from tttab.bench import summaries
-    from tttab.bench.tables import report_tables, store_tables
+    from tttab.bench.sections import report_tables, store_tables
 
     for summary in summaries(contents):
         for table in report_tables(summary):

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tttab.errors import MissingExtra, RequestError
+from tttab.errors import RequestError
 from tttab.files import atomic_path
+from tttab.report.figures import COLOURS, SAME_BYTES, label_log_axis, look, settle
 from tttab.text import shell_word
 
 if TYPE_CHECKING:
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
 
 Style = Literal["line", "dashed", "dashdot", "dotted", "points", "crosses"]
 SUFFIXES = (".svg", ".png")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _FORMAT = {"line": "-", "dashed": "--", "dashdot": "-.", "dotted": ":", "points": "o", "crosses": "x"}
 _COLUMNS = 2
 
@@ -95,17 +94,12 @@ def check_plot_path(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         RequestError: the suffix is neither .svg nor .png.
-        MissingExtra: matplotlib is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise RequestError(
             f"a plot is an .svg or a .png file, not {path.name}", f"--plot {shell_word(path.stem + '.svg')}"
         )
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingExtra("matplotlib", "plot") from None
     return path
 
 
@@ -114,17 +108,12 @@ def draw(panels: Sequence[Panel], path: str | os.PathLike[str], title: str = "")
 
     Raises:
         RequestError: the suffix is neither .svg nor .png.
-        MissingExtra: matplotlib is not installed.
     """
     target = check_plot_path(path)
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "tttab", "font.size": 9, "axes.titlesize": 10}):
-        figure = _figure(panels, title)
-        suffix = target.suffix.lower().removeprefix(".")
-        no_date: dict[str, Any] = {"Date": None} if suffix == "svg" else {}
-        with atomic_path(target) as part:
-            figure.savefig(part, format=suffix, dpi=150, metadata=no_date)
+    suffix = target.suffix.lower().removeprefix(".")
+    with look(), atomic_path(target) as part:
+        metadata = SAME_BYTES if suffix == "svg" else {}
+        _figure(panels, title).savefig(part, format=suffix, dpi=150, metadata=metadata)
 
 
 def _figure(panels: Sequence[Panel], title: str) -> Figure:
@@ -156,8 +145,7 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_yscale("log" if panel.log_y else "linear")
     if panel.log_x:
         _tick_at_data(axes, panel)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    settle(axes)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, frameon=False)
 
@@ -166,8 +154,7 @@ def _tick_at_data(axes: Axes, panel: Panel) -> None:
     """Label a logarithmic axis at the measured places where they are few: its own labels run together."""
     places = sorted({float(x) for series in panel.series for x in series.x})
     if 1 < len(places) <= 8:
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.set_xticks([], minor=True)
+        label_log_axis(axes, places)
 
 
 def _plot(axes: Axes, series: Series) -> None:
