@@ -4,7 +4,7 @@
     python -m benchmarks.checkpoint --arms ttt --sizes 200 --seeds 3
     python -m benchmarks.checkpoint --summary
 
-Rows are appended to `benchmarks/results/checkpoint.jsonl` as they come; a row that is there is not
+Rows are appended to `results/checkpoint/packaged/checkpoint.jsonl` as they come; a row that is there is not
 measured again. `--tables FOLDER` takes other parquet tables than the package's. Nothing is chosen
 on these tables: they are read here and nowhere in `tttab.pretrain`.
 """
@@ -28,7 +28,7 @@ from tttab.files import sha256_of
 from tttab.metrics import classification_metrics
 from tttab.models import open_model
 
-RESULTS = Path(__file__).parent / "results" / "checkpoint.jsonl"
+RESULTS = Path(__file__).parent.parent / "results" / "checkpoint" / "packaged" / "checkpoint.jsonl"
 PACKAGED = Path(__file__).parent.parent / "tttab" / "data" / "tables"
 MODEL = Path(__file__).parent.parent / "tttab" / "models" / "weights" / "tttab-tiny-classifier.safetensors"
 SIZES = (50, 100, 200, 500, 1000)

@@ -4,7 +4,7 @@
 
 Data: scikit-learn's diabetes table (442 rows, Efron et al. 2004) and Friedman's three functions
 (Friedman 1991; noise 1, 1 and 0.1 standard deviations as scikit-learn scales them). R2 on 150 test
-rows, mean over 5 seeds, printed as Markdown and written to `results/checkpoint_regression.jsonl`.
+rows, mean over 5 seeds, printed as Markdown and written to `results/checkpoint/regression/`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tttab.seeding import numpy_stream
 
 ROOT = Path(__file__).parent.parent
 MODEL = ROOT / "tttab" / "models" / "weights" / "tttab-tiny-regressor.safetensors"
-RESULTS = Path(__file__).parent / "results" / "checkpoint_regression.jsonl"
+RESULTS = ROOT / "results" / "checkpoint" / "regression" / "checkpoint_regression.jsonl"
 TEST_ROWS, SEEDS, SIZES = 150, 5, (50, 200)
 CONTEXT_POLICIES = {
     "diabetes": lambda seed: load_diabetes(return_X_y=True),

@@ -1,6 +1,6 @@
 """Write the outputs in README.md anew by running the commands they stand under.
 
-Run: python -m benchmarks.readme
+Run: python -m tools.readme
 
 A block begins with `<!-- output: COMMAND -->` and ends with `<!-- end -->`; between them stands what COMMAND
 prints on a terminal of 100 columns.
