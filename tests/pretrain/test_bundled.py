@@ -28,7 +28,9 @@ def test_card_and_hash_match_the_file(name):
 
 
 @pytest.mark.skipif(not (ROOT / "results").exists(), reason="an sdist has no results")
-@pytest.mark.parametrize("document", ["docs/benchmark.md", "results/offline/report.md", "results/run-tables.md"])
+@pytest.mark.parametrize(
+    "document", ["docs/benchmark.md", "results/offline/report.md", "results/run-tables.md"]
+)
 def test_published_results_are_those_of_the_bundled_classifier(document):
     short = sha256_of(WEIGHTS / "tttab-tiny-classifier.safetensors")[:12]
     assert short in (ROOT / document).read_text(encoding="utf-8")
