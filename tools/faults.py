@@ -1,6 +1,6 @@
 """Break tttab on purpose and count what is lost: the table in docs/faults.md.
 
-Run: python -m benchmarks.faults [--times 10] [--only NAME,…] [--out FILE.json]
+Run: python -m tools.faults [--times 10] [--only NAME,…] [--out FILE.json]
 
 Every trial starts real commands in processes of their own, breaks something and then looks: a bundle
 must load and be one that was saved whole, a cell that was reported as done must still be there, the exit

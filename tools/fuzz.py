@@ -1,8 +1,8 @@
 """Hostile input: thousands of changed files for every reader; none may hang, crash, grow or write elsewhere.
 
-    python -m benchmarks.fuzz                     10,000 inputs for every target
-    python -m benchmarks.fuzz --inputs 500 csv    fewer, one target
-    python -m benchmarks.fuzz --replay csv 4711   one input again, with its traceback
+    python -m tools.fuzz                     10,000 inputs for every target
+    python -m tools.fuzz --inputs 500 csv    fewer, one target
+    python -m tools.fuzz --replay csv 4711   one input again, with its traceback
 
 Input number i of a target is a function of the seed, the target's name and i (`fuzz_inputs`). A worker
 process with a memory limit reads them; the parent kills it where one input takes more than 5 s of its
@@ -34,8 +34,8 @@ from pathlib import Path
 
 from tttab.memory import peak_resident_bytes, resident_bytes
 
-from benchmarks.fuzz_inputs import make_input, seeds_of
-from benchmarks.fuzz_seeds import TARGETS
+from tools.fuzz_inputs import make_input, seeds_of
+from tools.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
 
 SECONDS, SILENCE = 5.0, 60.0
@@ -152,7 +152,7 @@ def attack(name, inputs, seed, keep):
 def _listen(name, seed, start, stop, folder):
     """Yield the worker's results; a hang or a death ends it with a result of its own."""
     what = [name, str(seed), str(start), str(stop), folder]
-    command = [sys.executable, "-m", "benchmarks.fuzz", "--worker", *what]
+    command = [sys.executable, "-m", "tools.fuzz", "--worker", *what]
     settings = os.environ | {"XDG_CACHE_HOME": folder, "TTTAB_OFFLINE": "1", "TABPFN_DISABLE_TELEMETRY": "1"}
     with open(Path(folder, "stderr"), "w+") as said:
         worker = subprocess.Popen(

@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from benchmarks.fuzz_inputs import pick
+from tools.fuzz_inputs import pick
 from tttab.seeding import numpy_stream
 
 ODD_SIGNS = ("x", ".", ",", "'", "%", "-", "+", "e", "E", "_", " ", "\u00a0", "\u202f", "\u2212", "$", "€",

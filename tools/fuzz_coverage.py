@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of one reader of `fuzz.py` with atheris (libFuzzer for Python).
 
     pip install atheris
-    python benchmarks/fuzz_coverage.py arff CORPUS_FOLDER -max_total_time=300
+    python -m tools.fuzz_coverage arff CORPUS_FOLDER -max_total_time=300
 
 The reader and PyYAML are instrumented; the corpus folder starts with the target's valid
 files and grows. Whatever is neither success nor a `TttabError` of one line, and whatever takes longer
@@ -18,7 +18,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["tttab", "yaml"]):
-    import fuzz
     import yaml  # noqa: F401
 
     import tttab.data.arff_format
@@ -27,6 +26,7 @@ with atheris.instrument_imports(include=["tttab", "yaml"]):
     import tttab.data.reading
     import tttab.data.registry
     import tttab.data.schema  # noqa: F401
+    from tools import fuzz
 
 
 def main():

@@ -12,7 +12,7 @@ import lzma
 
 import numpy as np
 
-from benchmarks.fuzz_inputs import pick
+from tools.fuzz_inputs import pick
 from tttab.seeding import numpy_stream
 
 STARTS = {

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fuzz_inputs import change_values, json_bytes, pick
+from tools.fuzz_inputs import change_values, json_bytes, pick
 
 OLD = {"emsize": 16, "nlayers": 2, "nhead": 2}
 NEW = {

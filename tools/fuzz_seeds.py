@@ -10,10 +10,10 @@ import json
 import warnings
 from functools import cache
 
-from benchmarks.fuzz_cells import cell_seeds, make_cells, read_cells
-from benchmarks.fuzz_inputs import Target, change_lines, seeds_of
-from benchmarks.fuzz_large import large_seeds, make_large, read_large
-from benchmarks.fuzz_models import (
+from tools.fuzz_cells import cell_seeds, make_cells, read_cells
+from tools.fuzz_inputs import Target, change_lines, seeds_of
+from tools.fuzz_large import large_seeds, make_large, read_large
+from tools.fuzz_models import (
     bundle_seeds,
     change_checkpoint,
     change_manifest,
