@@ -173,7 +173,7 @@ def test_a_bundle_that_describes_no_estimator_is_refused(trained, tmp_path, own)
 
 def test_loading_on_another_device_type_warns(trained, tmp_path, monkeypatch):
     trained.save(tmp_path)
-    monkeypatch.setattr(tttab.bundle, "_mismatches", lambda manifest, session: ("another device",))
+    monkeypatch.setattr("tttab.bundle.bundle._mismatches", lambda manifest, session: ("another device",))
     with pytest.warns(UserWarning, match="another device"):
         TTTClassifier.load(tmp_path, device="cpu")
 

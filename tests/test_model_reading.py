@@ -153,6 +153,23 @@ def test_pretraining_starts_from_the_weights_whose_hash_it_is_told(tmp_path, mon
     assert same_weights(network, pretraining.new_network(settings, 0))
 
 
+def test_a_run_is_continued_by_the_hash_of_the_weights_it_started_from(tmp_path, monkeypatch):
+    from tttab.pretrain.loop import Run, Trainer
+    from tttab.pretrain.settings import Budget
+
+    settings = recipe("nano", "classification")
+    for seed, name in enumerate(("first", "second")):
+        network = pretraining.new_network(settings, seed)
+        pretraining.write_model(tmp_path / f"{name}.safetensors", network, settings)
+    first = tmp_path / "first.safetensors"
+    digest = sha256_of(first)
+    swap_after_first_opening(monkeypatch, first, tmp_path / "second.safetensors")
+    run = Run(settings, Budget(steps=1), tmp_path / "out", seed=3, start_from=first)
+    trainer = Trainer(run, None)
+    assert json.loads(trainer._identity())["from"] == digest != sha256_of(first)
+    assert same_weights(trainer._network, pretraining.new_network(settings, 0))
+
+
 def test_choosing_hands_tabpfn_what_was_read_and_no_file(tmp_path, monkeypatch):
     import tabpfn
     from tabpfn.checkpoint import Checkpoint

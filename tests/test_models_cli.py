@@ -201,6 +201,12 @@ def test_a_damaged_memory_of_hashes_is_an_empty_one(tmp_path, text):
     assert [verify(model)[1] for _ in range(2)] == ["remembered", "ok"]
 
 
+@pytest.mark.parametrize("spec", ["a" * 5000, "a" * 5000 + ".ckpt", "~nobody-of-that-name/m.ckpt", "."])
+def test_a_path_that_cannot_be_one_is_a_missing_file(spec):
+    with pytest.raises(ModelError, match="no model"):
+        open_model(spec, device="cpu")
+
+
 def test_the_hub_is_asked_where_it_is(monkeypatch):
     assert hub_address() == ("huggingface.co", 443)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:8080/mirror")

@@ -32,11 +32,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tttab.memory import peak_resident_bytes, resident_bytes
-
 from tools.fuzz_inputs import make_input, seeds_of
 from tools.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
+from tttab.resources import peak_resident_bytes, resident_bytes
 
 SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
 """What `tttab run` compares, in this order."""
+Dataset = str | int | os.PathLike[str] | Table
+"""An OpenML id, a known name, a path, or a table in memory."""
 _OPTIONS: dict[str, str] = {"column": "columns"}
 
 
-def run(
-    dataset: str | int | Table = "31", *, out: str | os.PathLike[str] | None = None, **options: Any
-) -> RunResult:
+def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, **options: Any) -> RunResult:
     """Adapt a model to one table and compare it with its rivals, as `tttab run` does.
 
     Args:
@@ -55,9 +55,9 @@ def run(
     Raises:
         TttabError: an option makes no sense, or table or model cannot be had.
     """
-    request = _request(dataset, options)
     held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
     with in_python_words(_OPTIONS), held as claim, collected() as caught:
+        request = _request(dataset, options)
         trial = open_trial(request, *draw_rows(request))
         check_run(trial, claim)
         outcomes = [event for event in run_arms(trial) if isinstance(event, Outcome)]
@@ -68,7 +68,7 @@ def run(
 
 
 def adapt(
-    dataset: str | int | Table,
+    dataset: Dataset,
     *,
     out: str | os.PathLike[str] | None = None,
     test_size: int = 0,
@@ -85,9 +85,9 @@ def adapt(
     Raises:
         TttabError: as `run`.
     """
-    request = _request(dataset, options | {"test_size": test_size or None})
     held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
     with in_python_words(_OPTIONS), held as claim, collected() as caught:
+        request = _request(dataset, options | {"test_size": test_size or None})
         trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
         if claim is not None:
             claim.check_room(room_for(trial.session))
@@ -227,12 +227,12 @@ def collected() -> Iterator[list[warnings.WarningMessage]]:
         yield caught
 
 
-def _request(dataset: str | int | Table, options: Mapping[str, Any]) -> TrialRequest:
+def _request(dataset: Dataset, options: Mapping[str, Any]) -> TrialRequest:
     known = {item.name for item in fields(TrialRequest)}
     unknown = [name for name in options if name not in known]
     if unknown:
         raise RequestError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
-    if isinstance(dataset, str):
+    if isinstance(dataset, str | os.PathLike):
         dataset = os.path.expanduser(dataset)
     return TrialRequest(dataset=dataset, **options)
 

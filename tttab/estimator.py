@@ -107,17 +107,23 @@ class _TestTimeEstimator(BaseEstimator):
         found = convert_features(frame, list(frame.columns), declared=self.columns)
         for doubt in found.doubts:
             warnings.warn(doubt, UserWarning, stacklevel=3)
-        x, (codes, classes) = found.x, self._encode(labels)
+        x, (codes, classes, labels) = found.x, self._encode(labels)
         schema = Schema(found.columns, _target_name(y, x.columns), self._task, classes)
         split = _divide(codes, n, k, len(classes), seed)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
-        self.n_context_, self.n_queries_ = split.n, split.k
-        self.history_ = [asdict(step) for step in adapted.history]
-        self.accepted_ = adapted.accepted
         record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
-        self.bundle_ = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        fitted = {
+            "n_context_": split.n,
+            "n_queries_": split.k,
+            "history_": [asdict(step) for step in adapted.history],
+            "accepted_": adapted.accepted,
+            "bundle_": bundle,
+        }
+        # All at once: another thread that predicts meanwhile sees the old fit or the new one.
+        vars(self).update(fitted | ({} if labels is None else {"classes_": labels}))
         return self
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
@@ -190,14 +196,14 @@ class _TestTimeEstimator(BaseEstimator):
             check_targets(np.asarray(y, dtype=np.float64), _target_name(y, ()), np.arange(len(y)))
         return without_infinities(frame), y
 
-    def _check_rows(self, X: Any) -> pd.DataFrame:
-        """Return new rows in the schema's form, with a warning on texts that the column never had.
+    def _check_rows(self, X: Any) -> tuple[Bundle, pd.DataFrame]:
+        """Return what was fitted and new rows in its form, with a warning on texts that a column never had.
 
         Raises:
             ValueError: columns are missing, or a cell is not of its column's kind.
         """
         check_is_fitted(self)
-        frame = as_frame(X)
+        bundle, frame = self.bundle_, as_frame(X)
         if frame is None:
             X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
             frame = numbered(X)
@@ -206,11 +212,11 @@ class _TestTimeEstimator(BaseEstimator):
             validate_data(self, frame, reset=False, skip_check_array=True)
         frame = without_infinities(frame)
         # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
-        frame.columns = [column.name for column in self.bundle_.schema.columns]
-        read = self.bundle_.schema.read(frame)
+        frame.columns = [column.name for column in bundle.schema.columns]
+        read = bundle.schema.read(frame)
         for remark in read.remarks:
             warnings.warn(remark, UserWarning, stacklevel=4)
-        return read.x
+        return bundle, read.x
 
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard")
@@ -286,8 +292,8 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         Raises:
             ValueError: columns are missing, or a cell is of another kind than in the rows of `fit`.
         """
-        x = self._check_rows(X)
-        p = self.bundle_.server.predict(x).astype(np.float64)
+        bundle, x = self._check_rows(X)
+        p = bundle.server.predict(x).astype(np.float64)
         return p / p.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -295,17 +301,18 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
-    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+        """Return the codes of the labels, the classes' texts and the distinct labels."""
         check_classification_targets(y)
         strange = next((label for label in y.tolist() if not isinstance(label, str | int | float)), None)
         if strange is not None:
             raise DataError(f"labels must be texts or numbers, not {type(strange).__name__}", "y.astype(str)")
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        distinct, codes = np.unique(y, return_inverse=True)
+        if len(distinct) < 2:
             raise DataError(
                 "y has 1 class; a classifier needs at least 2 classes", "add rows of another class"
             )
-        return codes.astype(np.int64), _class_names(self.classes_)
+        return codes.astype(np.int64), _class_names(distinct), distinct
 
     def _label_record(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
@@ -331,17 +338,17 @@ class TTTRegressor(RegressorMixin, _TestTimeEstimator):
     @in_python_words()
     def predict(self, X: Any) -> np.ndarray:
         """Return the mean of the predicted distribution, shape (rows,)."""
-        x = self._check_rows(X)
-        return self.bundle_.server.predict(x).astype(np.float64)
+        bundle, x = self._check_rows(X)
+        return bundle.server.predict(x).astype(np.float64)
 
     @in_python_words()
     def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
         """Return quantiles of the predicted distribution, shape (rows, quantiles)."""
-        x = self._check_rows(X)
-        return self.bundle_.server.predict_quantiles(x, quantiles).astype(np.float64)
+        bundle, x = self._check_rows(X)
+        return bundle.server.predict_quantiles(x, quantiles).astype(np.float64)
 
-    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        return np.asarray(y, dtype=np.float64), ()
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], None]:
+        return np.asarray(y, dtype=np.float64), (), None
 
     def _label_record(self) -> dict[str, Any]:
         return {}

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import arff
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tttab.data import load_table, read_frame
+from tttab.data.arff_dates import EPOCH
 from tttab.data.arff_format import Attribute, parse_arff
 from tttab.errors import DataError
 
@@ -95,3 +100,109 @@ def test_long_damaged_lines_take_no_more_than_their_length(piece):
             parse_arff(head + piece * 50_000 + "\n")
         except DataError as error:
             assert len(error.message) < 300
+
+
+def parsed(cells, *, kind="numeric"):
+    """Return the column of a file with these cells."""
+    text = f"@relation r\n@attribute a {kind}\n@data\n" + "".join(f"{cell}\n" for cell in cells)
+    return parse_arff(text).columns[0]
+
+
+@pytest.mark.parametrize(
+    ("cell", "value"),
+    [
+        ("1", 1.0), ("-1.5e-3", -0.0015), ("+2", 2.0), (".5", 0.5), ("5.", 5.0), ("1E5", 1e5),
+        ("1e999", np.inf), ("-Infinity", -np.inf), ("inf", np.inf), ("?", None), ("' 7 '", 7.0),
+    ],
+)  # fmt: skip
+def test_numbers(cell, value):
+    assert parsed([cell]) == [value]
+
+
+def test_not_a_number_is_nan():
+    assert all(value != value for value in parsed(["NaN", "nan"]))
+
+
+@pytest.mark.parametrize("cell", ["1_000", "١٢", "0x10", "1.5f", "1 000", "--1", "1e", ".", "+", "in"])
+def test_what_python_or_java_takes_for_numbers_beyond_the_grammar(cell):
+    with pytest.raises(DataError, match=r"line 4: .* is no number \(attribute 'a'\)"):
+        parsed([cell])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cell", "value"),
+    [
+        ('"dd.MM.yyyy"', "02.01.2024", datetime(2024, 1, 2)),
+        ('"dd.MM.yyyy"', "2.1.2024", datetime(2024, 1, 2)),
+        ("d.M.yyyy", "31.12.1969", datetime(1969, 12, 31)),
+        ("'MM/dd/yyyy HH:mm'", "'02/29/2024 23:59'", datetime(2024, 2, 29, 23, 59)),
+        ("", "2024-01-31T12:34:56", datetime(2024, 1, 31, 12, 34, 56)),
+        ("\"yyyy-MM-dd'T'HH:mm:ss.SSS\"", "2024-01-31T12:34:56.7", datetime(2024, 1, 31, 12, 34, 56, 7000)),
+        (r"'yyyy-MM-dd\'T\'HH:mm:ss'", "2024-01-31T12:34:56", datetime(2024, 1, 31, 12, 34, 56)),
+        ("yyyyMMdd", "20240131", datetime(2024, 1, 31)),
+        ("yyyyMMddHHmm", "202401310930", datetime(2024, 1, 31, 9, 30)),
+        ("'dd MMM yyyy'", "'5 Mar 2024'", datetime(2024, 3, 5)),
+        ("'MMMM d, yyyy'", "'may 5, 2024'", datetime(2024, 5, 5)),
+        ("\"d 'o''clock' yyyy\"", "\"7 o'clock 2024\"", datetime(2024, 1, 7)),
+        ("\"yyyy''MM\"", "\"2024'05\"", datetime(2024, 5, 1)),
+        ("HH:mm", "06:30", datetime(1970, 1, 1, 6, 30)),
+        ("'yyyy (d+M)'", "'2024 (3+4)'", datetime(2024, 4, 3)),
+        ("dd.MM.yyyy", "?", None),
+    ],
+)  # fmt: skip
+def test_dates_are_read_as_declared(pattern, cell, value):
+    assert parsed([cell], kind=f"date {pattern}") == [value]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cell"),
+    [
+        ("dd.MM.yyyy", "2024-01-31"), ("dd.MM.yyyy", "31.02.2024"), ("dd.MM.yyyy", "13.13.2024"),
+        ("dd.MM.yyyy", "01.02.24"), ("dd.MM.yyyy", "01.02.2024 x"), ("yyyyMMdd", "2024131"),
+        ("HH:mm", "24:00"), ("", "2024-01-31"), ("'dd MMM yyyy'", "'5 Mrz 2024'"), ("yyyy.MM", "2024-05"),
+        ("dd.MM.yyyy", "\u0660\u0661.02.2024"), ("dd.MM.yyyy", "9" * 50_000),
+    ],
+)  # fmt: skip
+def test_a_cell_that_is_no_such_date_names_its_line(pattern, cell):
+    with pytest.raises(DataError, match=r"line 5: .* is no date like .* \(attribute 'a'\)") as caught:
+        parsed(["?", cell], kind=f"date {pattern}")
+    assert len(caught.value.message) < 200
+
+
+@pytest.mark.parametrize(
+    ("pattern", "told"),
+    [
+        ("'dd.MM.yyyy hh:mm a'", "has the letter 'h'; known are y, M, d, H, m, s, S"),
+        ("'EEE dd'", "has the letter 'E'"),
+        ("\"yyyy-MM-dd'T'HH:mm:ssZ\"", "has the letter 'Z'"),
+        ("dd.MM.yy", "has years of two digits"),
+        ("yyyy-MM-MM", "has the month twice"),
+        ('"yyyy \'open"', "has a quote that is not closed"),
+        ("'...'", "has no field"),
+        (f"'yyyy{' ' * 100_000}'", "has more than 100 characters"),
+    ],
+)
+def test_patterns_that_are_not_known_are_refused_by_name(pattern, told):
+    with pytest.raises(DataError) as caught:
+        parsed(["1"], kind=f"date {pattern}")
+    assert (
+        caught.value.message.startswith("line 2: attribute 'a': the date pattern")
+        and told in caught.value.message
+    )
+
+
+def test_a_sparse_row_leaves_out_the_first_day_that_counts():
+    text = "@relation r\n@attribute d date yyyy\n@attribute n real\n@data\n{1 2}\n{0 2024}\n{}\n{0 ?}\n"
+    found = parse_arff(text)
+    assert found.columns == [[EPOCH, datetime(2024, 1, 1), EPOCH, None], [2.0, 0.0, 0.0, 0.0]]
+    assert found.attributes[0] == Attribute("d", "date", pattern="yyyy")
+
+
+def test_a_declared_date_is_a_date_column(tmp_path):
+    text = '@relation t\n@attribute b date "dd.MM.yyyy"\n@attribute y {u,v}\n@data\n'
+    text += "02.01.1970,u\n?,v\n01.01.1900,u\n"
+    (tmp_path / "t.arff").write_text(text)
+    frame = read_frame(tmp_path / "t.arff").frame
+    assert str(frame["b"].dtype) == "datetime64[us]"
+    table = load_table(str(tmp_path / "t.arff"))
+    assert table.dates == ("b",) and table.x["b"].tolist()[::2] == [1.0, -25567.0] and table.x["b"].isna()[1]

@@ -19,7 +19,13 @@ from tttab.data import Origin, schema_of, table_from_frame
 from tttab.data.columns import convert
 from tttab.data.frames import as_frame, as_series
 from tttab.data.guess import declared_column, guess_column
-from tttab.data.spelling import number_format, number_formats
+from tttab.data.spelling import (
+    DATE_FORMATS,
+    _is_shaped,
+    likely_date_formats,
+    number_format,
+    number_formats,
+)
 from tttab.errors import DataError, RequestError
 
 NUMBERS = [3.0, -1.0, None, 250.0, 0.0]
@@ -249,7 +255,7 @@ def test_one_odd_text_among_many_numbers_is_left_out_and_kept_in_mind():
         (["1,234", "12,345"], ".", "1,234.5", [1234.0, 12345.0]),
         (["1,234", "12,345"], ",", "1234,5", [1.234, 12.345]),
         (["1.234", "12.345"], ",", "1.234,5", [1234.0, 12345.0]),
-        (["1.25", "12.345"], ",", "", [1.25, 12.345]),
+        (["1.25", "12.345"], ",", "1234.5", [1.25, 12.345]),
         (["1 234,5", "1\u00a0000", "2\u202f000"], ".", "1 234,5", [1234.5, 1000.0, 2000.0]),
         (["1'234.5", "1\u2019000"], ".", "1'234.5", [1234.5, 1000.0]),
         (["5%", "12.5 %", "0"], ".", "1234.5%", [0.05, 0.125, 0.0]),
@@ -291,6 +297,60 @@ def test_new_rows_may_be_written_otherwise_than_the_table():
     assert convert(pd.Series([1.5, 2.0]), comma).tolist() == [1.5, 2.0]
     with pytest.raises(DataError, match="'5%', which is not a number"):
         convert(pd.Series(["5%"]), plain)
+
+
+@pytest.mark.parametrize(
+    ("texts", "cell", "value"),
+    [
+        (["1.25", "12.345"], "12.345", 12.345),
+        (["1,234.5", "7"], "1,234", 1234.0),
+        (["1,5", "7"], "1.234", 1234.0),
+    ],
+)
+def test_a_cell_is_the_same_number_whatever_stands_beside_it(texts, cell, value):
+    column = guessed(texts, ",").column
+    assert convert(pd.Series([cell]), column, ",").tolist() == [value]
+    assert convert(pd.Series([*texts, cell]), column, ",")[-1] == value
+
+
+def test_a_declared_format_goes_before_the_files_decimal_mark():
+    for text, cell, value in (("number:1234.5", "1.234", 1.234), ("number:1,234.5", "1,234", 1234.0)):
+        assert convert(pd.Series([cell]), declared_column("c", text), ",").tolist() == [value]
+
+
+@pytest.mark.parametrize(
+    ("cells", "levels"),
+    [
+        (["00", "0", "false", "-0", "0e5", "x"], ["00", "0", "0", "0", "0", "x"]),
+        (["1e" + "9" * 20, "1e" + "9" * 18, "x"], ["1e" + "9" * 20, "1e" + "9" * 18, "x"]),
+        ([date(2024, 1, 31), datetime(2024, 1, 31, 12, 30), 3.0, "x"],
+         ["2024-01-31", "2024-01-31 12:30:00", "3", "x"]),
+        ([pd.Timestamp("2024-01-31 01:00", tz="Europe/Berlin"), np.datetime64("2024-01-31"),
+          pd.Period("2024-02"), "x"], ["2024-01-31", "2024-01-31", "2024-02-01", "x"]),
+    ],
+)  # fmt: skip
+def test_a_level_is_found_again_whatever_stands_beside_it(cells, levels):
+    frame = pd.DataFrame({"c": pd.Series(cells, dtype=object), "y": (["u", "v"] * 9)[: len(cells)]})
+    table = table_from_frame(frame, Origin("t", "file", columns={"c": "level"}))
+    assert list(table.x["c"]) == levels
+    for rows in (slice(None), *(slice(n, n + 1) for n in range(len(cells)))):
+        read = schema_of(table).read(frame[rows])
+        assert list(read.x["c"]) == levels[rows] and not read.unseen
+
+
+def test_formats_of_dates_are_tried_where_their_shape_is_there():
+    assert likely_date_formats([f"{n}.25" for n in range(50)]) == []
+    assert likely_date_formats(["31.01.2024", "1.2.2024", "?"]) == ["%d.%m.%Y"]
+    assert likely_date_formats(["Jan 31, 2024 7:05 PM"]) == ["%b %d, %Y %I:%M %p", "%B %d, %Y %I:%M %p"]
+    moment = pd.Timestamp("2031-05-04 07:09:06.25")
+    for form in DATE_FORMATS:
+        for text in (
+            moment.strftime(form),
+            moment.strftime(form).replace("0", ""),
+            moment.strftime(form).lower(),
+        ):
+            fitting = pd.to_datetime(pd.Series([text]), format=form, errors="coerce").notna()[0]
+            assert _is_shaped(form)(text) or not fitting, (form, text)
 
 
 @pytest.mark.parametrize(
@@ -417,3 +477,12 @@ def test_frames_of_other_libraries_keep_names_and_values():
         assert convert(read["when"], Column("when", "date"))[0] == 19753.0
     assert as_series(frame["on"]).isna().tolist() == [False, True, False]
     assert as_frame(np.zeros((2, 2))) is None and as_frame([[1]]) is None
+
+
+def test_long_texts_of_a_dictionary_are_read_once():
+    texts = pd.Categorical.from_codes(np.arange(200_000) % 2, categories=["x" * 500_000, "y"])
+    frame = pd.DataFrame({"c": texts, "y": np.arange(200_000) % 2})
+    start = time.perf_counter()
+    schema = schema_of(table_from_frame(frame, Origin("t", "file", task="classification")))
+    assert schema.read(frame).x["c"].cat.codes.tolist()[:4] == [0, 1, 0, 1]
+    assert time.perf_counter() - start < 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def test_show(tttab):
     code, out, err = tttab("show", "credit-g")
     assert code == 0 and "rows\t1,000" in out and "bad: 300 · good: 700" in out and "model\tyes" in out
     code, out, err = tttab("show", "credit-g", "--columns")
-    assert "checking_status\tcategory\t0\t4\t<0, 0<=X<200, no checking" in out
+    assert "checking_status\tlevel\t0\t4\t<0, 0<=X<200, no checking" in out
     code, out, err = tttab("show", "31", "--json")
     document = json.loads(out)
     assert document["source"] == "bundled copy (OpenML could not be reached)" and err == ""
@@ -60,6 +61,17 @@ def test_show_says_what_was_decided_and_what_does_not_fit(tttab, tmp_path):
     code, out, err = tttab("show", path)
     assert code == 0 and "no: 12 classes, the model reads at most 10" in out
     assert "note: no target was named: the last column, 'y', is the target" in err
+
+
+def test_show_cuts_long_texts(tttab, tmp_path):
+    path = tmp_path / "t.csv.gz"
+    texts = ["a" * 5_000, "b" * 5_000]
+    rows = "".join(f"{texts[n % 2]},{n},{texts[n % 2]}\n" for n in range(30))
+    path.write_bytes(gzip.compress(("t,x,y\n" + rows).encode()))
+    code, out, _ = tttab("show", path, "--columns")
+    assert code == 0 and f"t\tlevel\t0\t2\t{'a' * 59}…, {'b' * 59}…" in out
+    code, out, _ = tttab("show", path)
+    assert code == 0 and f"classes\t{'a' * 59}…: 15 · {'b' * 59}…: 15" in out
 
 
 @pytest.mark.parametrize(

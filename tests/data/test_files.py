@@ -172,6 +172,8 @@ def test_rows_without_a_target_are_left_out_and_said(write):
         (list(range(21)), "regression"),
         ([0.5, 1.5] * 20, "classification"),
         ([0.1, 0.2, 0.3, 0.4], "regression"),
+        ([0.0] * 200 + [3.5, 12.25, 7.0, 0.5], "regression"),
+        ([0.5, 1.5, 2.5] * 20 + [9.5], "classification"),
         (pd.date_range("2020-01-01", periods=3), "regression"),
     ],
 )

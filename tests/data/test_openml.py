@@ -268,6 +268,22 @@ def test_a_refresh_that_fails_halfway_keeps_the_cache(server):
     assert (again.source, again.fingerprint) == ("OpenML cache", before)
 
 
+def test_a_refresh_that_is_killed_halfway_keeps_the_cache_and_touches_nothing_else(server):
+    before = load_table("1001").fingerprint
+    folder = remote.cache_folder() / "datasets" / "1001"
+    (folder.parent / ".1001.old").mkdir()
+    (folder.parent / ".1001.old" / "mine.txt").write_text("kept")
+    aside = remote._set_aside(folder)
+    aside.__enter__()  # what follows is never reached: no exception, no end
+    folder.mkdir()
+    (folder / "description.xml").write_text("half")
+    server.close()
+    again = load_table("1001")
+    assert (again.source, again.fingerprint) == ("OpenML cache", before)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".1001.old", "1001"]
+    assert (folder.parent / ".1001.old" / "mine.txt").read_text() == "kept"
+
+
 def test_no_parquet_falls_back_on_arff(server):
     server.data_sets[1002].parquet = False
     reference = load_table("1002")

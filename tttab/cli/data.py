@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console
-from tttab.text import shell_word
+from tttab.cli import console, options
+from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from tttab.core import Table
     from tttab.data import Entry, Facts
+
+LONGEST = 60
+"""Characters of a text that is shown as an example or a class."""
 
 data = typer.Typer(name="data", help="Tables: list, look into, fetch and check them.", no_args_is_help=True)
 
@@ -87,6 +90,8 @@ def show_table(
         str, typer.Argument(help="An OpenML id, a known name, or a file.", autocompletion=complete_table)
     ],
     target: Annotated[str | None, typer.Option(help="Target column.")] = None,
+    column: options.Columns = None,
+    regression: options.Regression = None,
     columns: Annotated[bool, typer.Option("--columns", help="One line per column instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -97,7 +102,8 @@ def show_table(
     with _status("loading the table", quiet=as_json):
         from tttab.data import facts_of, load_table
 
-        table = load_table(dataset, target=target)
+        declared, task = options.columns_of(column), options.task_of(regression)
+        table = load_table(dataset, target=target, task=task, columns=declared)
         facts = facts_of(table)
     if as_json:
         console.print_json(_document(table, facts))
@@ -205,7 +211,9 @@ def _document(table: Table, facts: Facts) -> dict[str, Any]:
 
 
 def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
-    classes = " · ".join(f"{name}: {count:,}" for name, count in list(facts.classes.items())[:12])
+    classes = " · ".join(
+        f"{shown(name, LONGEST)}: {count:,}" for name, count in list(facts.classes.items())[:12]
+    )
     more = len(facts.classes) - 12
     return [
         ("source", table.source + (f", id {table.openml_id}" if table.openml_id else "")),
@@ -223,12 +231,16 @@ def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
 
 
 def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
-    rows = []
+    from tttab.data import schema_of
+
+    rows, kinds = [], {column.name: column for column in schema_of(table).columns}
     for name in table.x.columns:
         values = table.x[name]
-        kind = "date" if name in table.dates else "category" if values.dtype == "category" else "number"
+        kind = kinds[name].kind + (f" {kinds[name].format}" if kinds[name].format else "")
         present = values.dropna().unique()[:3]
-        examples = ", ".join(f"{value:g}" if kind != "category" else str(value) for value in present)
+        examples = ", ".join(
+            shown(value, LONGEST) if isinstance(value, str) else f"{value:g}" for value in present
+        )
         rows.append((name, kind, int(values.isna().sum()), int(values.nunique()), examples))
     return rows
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tttab.cli import choices
+from tttab.core import Task
 from tttab.errors import RequestError
 from tttab.text import shell_word
 
@@ -102,6 +103,11 @@ class Adapting:
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     strict: Strict = False
+
+
+def task_of(regression: bool | None) -> Task | None:
+    """Return the task that `--regression` or `--classification` asks for; None where neither was typed."""
+    return None if regression is None else "regression" if regression else "classification"
 
 
 def columns_of(words: list[str] | None) -> dict[str, str]:

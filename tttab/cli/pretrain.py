@@ -72,6 +72,7 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from tttab.errors import Interrupted
+    from tttab.files import check_writable
     from tttab.pretrain.loop import Run
     from tttab.pretrain.settings import MINUTES, Budget, recipe
     from tttab.resources import keep_freed_memory
@@ -79,6 +80,7 @@ def train(
     settings = recipe(preset, task)
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
     folder = pool or (out / "pool" if workers else None)
+    check_writable(out)
     run = Run(
         settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled, precision
     )
@@ -137,7 +139,7 @@ def choose(
     import json
 
     from tttab.errors import ModelError, RequestError
-    from tttab.files import write_text_atomically
+    from tttab.files import check_target, write_text_atomically
     from tttab.models import open_model
     from tttab.pretrain import choose as choosing
     from tttab.pretrain.settings import recipe
@@ -145,6 +147,7 @@ def choose(
     kind = recipe("nano", task).task
     if tables < 1 or members < 1:
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
+    check_target(out)
     try:
         open_model(str(model), kind, device="cpu")  # safely, before tabpfn reads it, and before any table
     except ModelError as error:
@@ -184,12 +187,15 @@ def bundle(
     Example: [bold]tttab pretrain bundle nano-classifier tttab-tiny-classifier.safetensors[/]
     """
     from tttab.errors import RequestError, TttabError
+    from tttab.files import check_target
     from tttab.pretrain.bundle import bundle as write
     from tttab.pretrain.bundle import facts_of, read_earlier, read_served
     from tttab.pretrain.loop import MODEL
     from tttab.pretrain.settings import recipe
 
     settings, way = recipe(preset, task), read_served(served)
+    check_target(out)
+    check_target(out.with_suffix(".md"))
     facts = facts_of(run, settings, machine, read_earlier(earlier) if earlier else [])
     try:
         storage = write(run / MODEL, out, settings, way, facts)

@@ -1,16 +1,20 @@
 """ARFF, OpenML's text format, in time that grows with the file's length alone.
 
-Dense and sparse rows, quoted names and values with backslash escapes, dates as text. liac-arff's
-patterns take minutes on a damaged line of some hundred kilobytes, hence a reader of our own. Grammar:
-Weka manual, "ARFF". What does not belong here: what the columns become.
+Dense and sparse rows, quoted names and values with backslash escapes, dates by their declared pattern.
+liac-arff's patterns take minutes on a damaged line of some hundred kilobytes, hence a reader of our own.
+Grammar: Weka manual, "ARFF". What does not belong here: what the columns become.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
+from tttab.data.arff_dates import DEFAULT, EPOCH, date_reader
+from tttab.data.bounds import PARSED, Room, check_columns
+from tttab.data.foreign import first_lines
 from tttab.errors import DataError
 
 _TOKEN = re.compile(
@@ -26,6 +30,15 @@ _SPARSE = re.compile(r"\s*+([0-9]{1,9})\s++(.*)", re.ASCII | re.DOTALL)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _NUMERIC = ("numeric", "real", "integer")
+_NUMBER = re.compile(
+    r"[+-]?(?:(?:\d++\.?+\d*+|\.\d++)(?:e[+-]?\d++)?+|nan|inf(?:inity)?+)", re.ASCII | re.IGNORECASE
+)
+Cell = float | str | datetime | None
+Reader = Callable[[str, int], Cell]
+
+
+class ArffFault(DataError):
+    """A file breaks the grammar; the message names the line, not the file."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +47,18 @@ class Attribute:
 
     name: str
     kind: str
-    """`number`, `text` or `nominal`."""
+    """`number`, `text`, `nominal` or `date`."""
     levels: tuple[str, ...] = ()
     """The declared levels of a nominal column."""
+    pattern: str = ""
+    """How the cells of a date column are written."""
+
+    @property
+    def unwritten(self) -> Cell:
+        """What a sparse row leaves out: 0, the first level, the first day that counts."""
+        if self.kind == "nominal":
+            return self.levels[0] if self.levels else None
+        return {"number": 0.0, "date": EPOCH}.get(self.kind, "0")
 
 
 @dataclass(frozen=True)
@@ -44,43 +66,76 @@ class Arff:
     """A file's content, column by column."""
 
     attributes: tuple[Attribute, ...]
-    columns: list[list[float | str | None]]
+    columns: list[list[Cell]]
     """The cells of each column; None is missing."""
 
 
-def parse_arff(text: str) -> Arff:
+def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
     """Return the content of an ARFF file.
 
+    Args:
+        text: all of it, or its lines one by one.
+        room: the memory it may take; None: it is not bounded.
+
     Raises:
-        DataError: a line breaks the grammar; the message names it.
+        ArffFault: a line breaks the grammar.
+        DataError: there is more than `room` allows.
     """
-    lines = enumerate(text.split("\n"), 1)
-    attributes = tuple(_header(lines))
-    columns: list[list[float | str | None]] = [[] for _ in attributes]
-    levels = [frozenset(attribute.levels) for attribute in attributes]
+    lines = enumerate(text.split("\n") if isinstance(text, str) else text, 1)
+    attributes = tuple(_header(lines, room))
+    readers = [_reader(attribute) for attribute in attributes]
+    unwritten = [attribute.unwritten for attribute in attributes]
+    columns: list[list[Cell]] = [[] for _ in attributes]
+    most = room.most // (PARSED * max(1, len(attributes))) if room else None
     for number, line in lines:
         line = line.strip()
-        if line and line[0] != "%":
-            row = _sparse(line, attributes, number) if line[0] == "{" else _values(line, number)
-            if len(row) != len(attributes):
-                raise _fault(number, f"{len(row)} values for {len(attributes)} attributes")
-            for value, attribute, known, column in zip(row, attributes, levels, columns, strict=True):
-                column.append(_cell(value, attribute, known, number))
+        if not line or line[0] == "%":
+            continue
+        if columns and len(columns[0]) == most:
+            room.check(room.most + 1, first_lines(room.path, number - 1))
+        if line[0] == "{":
+            _add_sparse(columns, unwritten, _sparse(line, len(attributes), number), readers, number)
+        else:
+            _add_dense(columns, _values(line, number), readers, number)
     return Arff(attributes, columns)
 
 
-def _header(lines: Iterator[tuple[int, str]]) -> Iterator[Attribute]:
+def _add_dense(columns: list[list[Cell]], row: list[str | None], readers: list[Reader], number: int) -> None:
+    if len(row) != len(columns):
+        raise _fault(number, f"{len(row)} values for {len(columns)} attributes")
+    for column, value, read in zip(columns, row, readers, strict=True):
+        column.append(None if value is None else read(value, number))
+
+
+def _add_sparse(
+    columns: list[list[Cell]],
+    unwritten: list[Cell],
+    written: list[tuple[int, str | None]],
+    readers: list[Reader],
+    number: int,
+) -> None:
+    for column, value in zip(columns, unwritten, strict=True):
+        column.append(value)
+    for place, value in written:
+        columns[place][-1] = None if value is None else readers[place](value, number)
+
+
+def _header(lines: Iterator[tuple[int, str]], room: Room | None) -> Iterator[Attribute]:
     """Yield the attributes up to `@data`."""
+    count = 0
     for number, line in lines:
         line = line.strip()
         word = line.split(None, 1)[0].lower() if line else "%"
         if word == "@data":
             return
         if word == "@attribute":
+            count += 1
+            if room:
+                check_columns(count, room.path, "save the columns that matter as CSV")
             yield _attribute(line[len(word) :], number)
         elif word[0] != "%" and word != "@relation":
             raise _fault(number, "expected @relation, @attribute or @data")
-    raise DataError("there is no line @data", "write @data before the rows")
+    raise ArffFault("there is no line @data", "write @data before the rows")
 
 
 def _attribute(text: str, number: int) -> Attribute:
@@ -94,9 +149,24 @@ def _attribute(text: str, number: int) -> Attribute:
     word = kind.split(None, 1)[0].lower() if kind else ""
     if word in _NUMERIC and word == kind.lower():
         return Attribute(name, "number")
-    if word in ("string", "date"):
+    if word == "string":
         return Attribute(name, "text")
+    if word == "date":
+        pattern = _pattern(kind[len(word) :].strip(), number)
+        try:
+            date_reader(pattern)
+        except DataError as error:
+            raise _fault(number, f"attribute {name[:40]!r}: {error.message}") from error
+        return Attribute(name, "date", pattern=pattern)
     raise _fault(number, f"attribute {name[:40]!r} has the type {kind[:40]!r}")
+
+
+def _pattern(text: str, number: int) -> str:
+    """Return a date pattern without the quotes around it; the default one where none is declared."""
+    found = _TOKEN.fullmatch(text) if text[:1] in ("'", '"') else None
+    if text[:1] in ("'", '"') and not found:
+        raise _fault(number, f"{text[:40]!r} is no date pattern")
+    return (_text(found) if found else text) or DEFAULT
 
 
 def _values(line: str, number: int) -> list[str | None]:
@@ -116,18 +186,19 @@ def _values(line: str, number: int) -> list[str | None]:
             return values
 
 
-def _sparse(line: str, attributes: tuple[Attribute, ...], number: int) -> list[str | None]:
-    """Return the row in full: what is not written is 0, or the first level."""
+def _sparse(line: str, count: int, number: int) -> list[tuple[int, str | None]]:
+    """Return (place, value) of what a sparse row writes."""
     if line[-1] != "}":
         raise _fault(number, "a sparse row is not closed")
-    cells: list[str | None] = [attribute.levels[0] if attribute.levels else "0" for attribute in attributes]
+    written = []
     for pair in _split_pairs(line[1:-1], number):
         found = _SPARSE.fullmatch(pair)
-        place = int(found[1]) if found else len(cells)
-        if not found or place >= len(cells):
+        place = int(found[1]) if found else count
+        if not found or place >= count:
             raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
-        (cells[place],) = _values(found[2], number)
-    return cells
+        (value,) = _values(found[2], number)
+        written.append((place, value))
+    return written
 
 
 def _split_pairs(inner: str, number: int) -> Iterator[str]:
@@ -141,17 +212,30 @@ def _split_pairs(inner: str, number: int) -> Iterator[str]:
         place, more = found.end(), bool(found[2])
 
 
-def _cell(value: str | None, attribute: Attribute, levels: frozenset[str], number: int) -> float | str | None:
-    if value is None or attribute.kind == "text":
-        return value
-    if attribute.kind == "nominal":
-        if value not in levels:
-            raise _fault(number, f"{value[:40]!r} is no level of attribute {attribute.name[:40]!r}")
-        return value
-    try:
+def _reader(attribute: Attribute) -> Reader:
+    """Return the function from (text, line number) to a cell of that column."""
+    name, kind = attribute.name[:40], attribute.kind
+    known = {level: level for level in attribute.levels}
+    read_date = date_reader(attribute.pattern) if kind == "date" else None
+
+    def number_of(value: str, line: int) -> float:
+        if not _NUMBER.fullmatch(value.strip()):  # float() would take 1_000 and digits of other scripts
+            raise _fault(line, f"{value[:40]!r} is no number (attribute {name!r})")
         return float(value)
-    except ValueError:
-        raise _fault(number, f"{value[:40]!r} is no number (attribute {attribute.name[:40]!r})") from None
+
+    def level_of(value: str, line: int) -> str:
+        if value not in known:
+            raise _fault(line, f"{value[:40]!r} is no level of attribute {name!r}")
+        return known[value]
+
+    def date_of(value: str, line: int) -> datetime:
+        try:
+            return read_date(value)
+        except ValueError:
+            told = f"{value[:40]!r} is no date like {attribute.pattern[:40]} (attribute {name!r})"
+            raise _fault(line, told) from None
+
+    return {"number": number_of, "nominal": level_of, "date": date_of}.get(kind, lambda value, _: value)
 
 
 def _text(found: re.Match[str]) -> str:
@@ -167,5 +251,5 @@ def _unescape(found: re.Match[str]) -> str:
     return chr(int(code[1:], 16)) if len(code) == 5 else _ESCAPED.get(code, code)
 
 
-def _fault(number: int, problem: str) -> DataError:
-    return DataError(f"line {number:,}: {problem}", "mend that line, or save the table as CSV")
+def _fault(number: int, problem: str) -> ArffFault:
+    return ArffFault(f"line {number:,}: {problem}", "mend that line, or save the table as CSV")

@@ -5,24 +5,20 @@ What does not belong here: what a column means (`schema`).
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tttab.data.reading import (
-    check_file,
-    check_names,
-    csv_options,
-    damage_told,
-    read_frame,
-    strictly,
-    with_named_index,
-)
+from tttab.data.bounds import PARSED, ROOM
+from tttab.data.reading import damage_told, read_frame, strictly
+from tttab.data.sources import BLOCK, Source, find_source, held_still, home_told
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from tttab.data.csv_format import Layout
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,8 @@ class Piece:
     frame: pd.DataFrame
     done: float
     """Share of the file read so far, between 0 and 1."""
+    decimal: str = "."
+    """As in `RawFrame`, seen from the first piece."""
 
 
 def read_pieces(
@@ -41,47 +39,61 @@ def read_pieces(
 
     Args:
         path: as for `read_frame`.
-        rows: the size of a piece.
+        rows: the size of a piece; pieces of files with more than some thousand columns are smaller.
         text_columns: CSV columns whose cells stay text.
 
     Raises:
-        DataError: as `read_frame`; damage deep in a file is found when its piece is reached.
+        DataError: as `read_frame`; damage deep in a file is found when its piece is reached, a change
+            when the last one has been yielded.
     """
-    path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        yield Piece(read_frame(path, text_columns=text_columns).frame, 1.0)
-        return
-    with damage_told(path):
-        check_file(path)
-        yield from reader(path, rows, text_columns)
+    path = home_told(path)
+    with damage_told(path), held_still(path):
+        source = find_source(path)
+        reader = _READERS.get(source.form, _whole)
+        yield from reader(source, rows, text_columns)
 
 
-def _csv_pieces(path: Path, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
+def _whole(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
+    raw = read_frame(source.path, text_columns=text_columns)
+    yield Piece(raw.frame, 1.0, raw.decimal)
+
+
+def _csv_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
+    from tttab.data.csv_format import decimal_of, layout_of, may_have_commas
+
+    layout = layout_of(source)
+    rows = max(1, min(rows, ROOM // (PARSED * len(layout.names))))
+    if layout.separator != ",":
+        first = next(_parsed(source, layout, rows, text_columns), None)
+        if first is not None and may_have_commas(first.frame):
+            texts = next(_parsed(source, layout, rows, layout.names)).frame
+            if decimal_of(texts) == ",":
+                for piece in _parsed(source, layout, rows, layout.names):
+                    yield Piece(piece.frame, piece.done, ",")
+                return
+    yield from _parsed(source, layout, rows, text_columns)
+
+
+def _parsed(source: Source, layout: Layout, rows: int, texts: Collection[str]) -> Iterator[Piece]:
     import pandas as pd
 
-    options, _ = csv_options(path, text_columns)
-    size = max(1, path.stat().st_size)
-    with open(path, "rb") as stream, pd.read_csv(stream, chunksize=rows, **options) as pieces:
+    with (
+        source.open(len(layout.names)) as stream,
+        pd.read_csv(io.BufferedReader(stream, BLOCK), chunksize=rows, **layout.options(texts)) as pieces,
+    ):
         while True:
             with strictly():  # around the reading alone: what the caller does with a piece is its own
                 frame = next(pieces, None)
             if frame is None:
                 return
-            yield Piece(frame, stream.tell() / size)
+            yield Piece(frame, stream.share)
 
 
-def _parquet_pieces(path: Path, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
-    import pyarrow.parquet as parquet
+def _parquet_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
+    from tttab.data.parquet_format import parquet_pieces
 
-    with parquet.ParquetFile(path) as file:
-        check_names(file.schema_arrow.names, str(path))
-        done, total = 0, max(1, file.metadata.num_rows)
-        for batch in file.iter_batches(batch_size=rows):
-            batch.validate(full=True)  # text that is not UTF-8 would surface much later
-            frame = with_named_index(batch.to_pandas())
-            done += len(frame)
-            yield Piece(frame, done / total)
+    for frame, done in parquet_pieces(source, rows):
+        yield Piece(frame, done)
 
 
 _READERS = {

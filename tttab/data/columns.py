@@ -58,12 +58,24 @@ def convert(values: pd.Series, column: Column, decimal_mark: str = ".") -> np.nd
     """
     if column.kind == "empty":
         return np.full(len(values), np.nan)
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return _convert_categories(values.cat.remove_unused_categories(), column, decimal_mark)
     form, cells = form_of(values)
     if form == "nothing":
         form, cells = "text", pd.Series(None, index=cells.index, dtype=object)
     if column.kind in ("level", "boolean"):
         return _to_categories(cells, column)
     return _to_numbers(cells, form, column, decimal_mark)
+
+
+def _convert_categories(values: pd.Series, column: Column, decimal_mark: str) -> np.ndarray | pd.Categorical:
+    """Convert each category once: a text of a megabyte may stand in a million rows."""
+    categories = pd.Series(values.cat.categories, name=values.name)
+    converted, codes = convert(categories, column, decimal_mark), values.cat.codes.to_numpy()
+    if isinstance(converted, pd.Categorical):
+        lookup = np.append(converted.codes, -1).astype(np.int64)
+        return pd.Categorical.from_codes(lookup[codes], categories=converted.categories)
+    return np.append(converted, np.nan)[codes]
 
 
 def form_of(values: pd.Series) -> tuple[Form, pd.Series]:
@@ -88,13 +100,28 @@ def form_of(values: pd.Series) -> tuple[Form, pd.Series]:
 
 
 def label_text(value: Any) -> str:
-    """Return the text of one label: whole floats lose `.0`, truth values read `True` and `False`."""
+    """Return the text of one label: whole floats lose `.0`, truth values read `True` and `False`.
+
+    Dates have one text whatever holds them: in UTC, without the time where it is midnight.
+    """
     if isinstance(value, bool | np.bool_):
         return str(bool(value))
+    if isinstance(value, _DATES):
+        return _date_text(value)
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     text = decoded(value)
     return text.capitalize() if text.casefold() in ("true", "false") else text
+
+
+def _date_text(day: Any) -> str:
+    try:
+        moment = pd.Timestamp(day.start_time if isinstance(day, pd.Period) else day)
+    except (ValueError, OverflowError):  # beyond the years that pandas knows
+        return decoded(day)
+    if moment.tz is not None:
+        moment = moment.tz_convert("UTC").tz_localize(None)
+    return str(moment).removesuffix(" 00:00:00")
 
 
 def sort_labels(labels: Iterable[str]) -> list[str]:
@@ -216,12 +243,12 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
 def _read(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
     """Read texts as the column's format says, unless they are numbers of another one.
 
-    The decimal mark of the new rows' own file goes before the column's: 1.234 may be 1,234 there.
+    A column of plain numbers goes by the decimal mark of the new rows' own file: 1.234 may be 1,234 there.
     """
     forms = [column.format]
     if column.kind == "number":
         others = spelling.number_formats(mark, percent=spelling.number_format(column.format).percent)
-        forms = [*others, column.format] if mark == "," else [column.format, *others]
+        forms = [*others, ""] if mark == "," and not column.format else [column.format, *others]
     readings = (spelling.read(column.kind, texts, form) for form in forms)
     whole = next((found for found in readings if not np.isnan(found).any()), None)
     return spelling.read(column.kind, texts, column.format) if whole is None else whole
@@ -274,10 +301,16 @@ def _level_finder(known: Sequence[str]) -> Callable[[str], str]:
 
     A code such as `007` that lost its zeros on the way is found so, unless `7` is a level too.
     """
+    codes = [level for level in known if spelling.has_codes([level])]
+    levels = _by_value(codes) | _by_value([level for level in known if level not in set(codes)])
+    return lambda text: levels.get(_value_of(text), text)
+
+
+def _by_value(known: Sequence[str]) -> dict[decimal.Decimal, str]:
+    """Return the levels that are numbers by their value; those that share one are left out."""
     values = [_value_of(level) for level in known]
     once = {value for value, count in Counter(values).items() if count == 1 and value is not None}
-    levels = {value: level for value, level in zip(values, known, strict=True) if value in once}
-    return lambda text: levels.get(_value_of(text), text)
+    return {value: level for value, level in zip(values, known, strict=True) if value in once}
 
 
 def _categorical(codes: np.ndarray, texts: Sequence[str], known: Sequence[str]) -> pd.Categorical:
@@ -293,4 +326,7 @@ def _value_of(text: str) -> decimal.Decimal | None:
     text = {"True": "1", "False": "0"}.get(text, text).strip()
     if len(text) > spelling.LONGEST or not spelling.PLAIN_NUMBER.fullmatch(text):
         return None
-    return decimal.Decimal(text)
+    try:
+        return decimal.Decimal(text)
+    except decimal.InvalidOperation:  # an exponent of some twenty digits
+        return None

@@ -82,7 +82,7 @@ def declared_column(name: str, text: str) -> Column:
     if form and kind == "date":
         spelling.check_date_format(form)
     if form and kind == "number":
-        form = str(spelling.number_format(form))
+        spelling.number_format(form)
     return Column(name, kind, format=form)  # type: ignore[arg-type]
 
 
@@ -108,9 +108,10 @@ def fit_declared(values: pd.Series, declared: Column, decimal_mark: str = ".") -
 
 
 def _kind_of_category(values: pd.Series) -> Kind:
-    if not values.notna().any():
+    values = values.cat.remove_unused_categories()
+    if not len(values.cat.categories):
         return "empty"
-    return "boolean" if spelling.is_truth_pair(levels_of(values.dropna())[1]) else "level"
+    return "boolean" if spelling.is_truth_pair(levels_of(pd.Series(values.cat.categories))[1]) else "level"
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ import numpy as np
 from tttab.core import Task
 from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
-from tttab.files import switch
+from tttab.files import PART, switch
 from tttab.network import obstacle
 from tttab.text import keep_secret
 
@@ -87,6 +87,8 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     openml = _openml()
     what = f"data set {openml_id}"
     folder = cache_folder() / "datasets" / str(openml_id)
+    if not is_cached(openml_id):
+        _put_back(folder)
     refresh = refresh or _cut_short(folder)
     cached = is_cached(openml_id) and not refresh
     if not cached:
@@ -158,18 +160,32 @@ def _cut_short(folder: Path) -> bool:
 @contextmanager
 def _set_aside(folder: Path) -> Iterator[None]:
     """Rename a folder for the time its successor is made; it comes back where that fails."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _put_back(folder)
+    old, done_with = _names_aside(folder)
     if folder.exists():
         folder.rename(old)
     try:
         yield
     except BaseException:
-        if old.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            old.rename(folder)
+        _put_back(folder)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        old.rename(done_with)
+    shutil.rmtree(done_with, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Bring back what a refresh that was killed had set aside; its own half of the work goes."""
+    old, done_with = _names_aside(folder)
+    shutil.rmtree(done_with, ignore_errors=True)
+    if old.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        old.rename(folder)
+
+
+def _names_aside(folder: Path) -> tuple[Path, Path]:
+    """Return what a folder is called while its successor is made, and when it is to go."""
+    return folder.with_name(f"{PART}{folder.name}.old"), folder.with_name(f"{PART}{folder.name}.gone")
 
 
 def is_cached(openml_id: int) -> bool:

@@ -107,7 +107,8 @@ def guess_task(target: pd.Series, column: Column | None = None) -> Task:
     """Guess the task from the target's values.
 
     Texts and truth values are classes, dates and durations are values. Numbers are classes unless more than
-    20 differ, or they have fractions and more than a tenth of the rows (at least 3) differ.
+    20 differ, or they have fractions and more than a tenth of the rows (at least 3) differ or most values
+    stand in one row alone.
 
     Args:
         target: the target's cells.
@@ -118,11 +119,11 @@ def guess_task(target: pd.Series, column: Column | None = None) -> Task:
         return "regression" if column.kind in ("date", "duration") else "classification"
     values = convert(target, column)
     values = values[np.isfinite(values)]
-    distinct = np.unique(values)
+    distinct, counts = np.unique(values, return_counts=True)
     fractions = bool((distinct != np.round(distinct)).any())
-    if len(distinct) > MANY_VALUES or (fractions and len(distinct) > max(2, len(values) // 10)):
-        return "regression"
-    return "classification"
+    scattered = len(distinct) > max(2, len(values) // 10) or 2 * (counts == 1).sum() > len(distinct) > 2
+    is_regression = len(distinct) > MANY_VALUES or (fractions and scattered)
+    return "regression" if is_regression else "classification"
 
 
 _LIST = "tttab data list"

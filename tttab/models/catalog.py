@@ -95,9 +95,9 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     for model in KNOWN:
         if model.name == spec and model.task == task:
             return _require(model), model
-    path = Path(spec).expanduser()
-    if path.suffix in (".ckpt", ".safetensors") or path.exists() or os.sep in spec:
-        if not path.is_file():
+    if Path(spec).suffix in (".ckpt", ".safetensors") or os.sep in spec or os.path.exists(spec):
+        path = Path(os.path.expanduser(spec))
+        if not os.path.isfile(path):  # unlike Path's, it takes a name that is too long for a missing file
             raise ModelError(f"no model file at {path}", "--model auto, or a name of: tttab models list")
         return path, next((model for model in KNOWN if model.file == path.name), None)
     close = get_close_matches(spec, names(task), n=1)

@@ -21,7 +21,6 @@ from typing import Any
 import torch
 
 from tttab.errors import ModelError, RequestError
-from tttab.files import sha256_of
 from tttab.pretrain import checkpoint, forward, held_out
 from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw
@@ -129,8 +128,9 @@ class Trainer:
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._pool = self._open_pool()
         self._network = checkpoint.new_network(run.recipe, run.seed)
-        if run.start_from is not None:
-            checkpoint.load_weights(self._network, run.start_from)
+        self._started_from = (
+            checkpoint.load_weights(self._network, run.start_from) if run.start_from else None
+        )
         self._network.to(self._device).train()
         self._optimisers = Optimisers(self._network, run.recipe.optimiser)
         self._loss = loss_for(run.recipe, self._device)
@@ -264,8 +264,8 @@ class Trainer:
         """Return what must be equal for a state to be continued."""
         run = self._run
         settings = {"recipe": run.recipe.as_dict(), "seed": run.seed}
-        if run.start_from is not None:
-            settings["from"] = sha256_of(run.start_from)
+        if self._started_from is not None:
+            settings["from"] = self._started_from
         return json.dumps(settings, sort_keys=True)
 
     def _seconds(self) -> float:

@@ -37,10 +37,7 @@ class AlignmentSettings(MatrixSimulation):
         "Pairs of covariances, with commas: two-level, power-law, random.",
     )
     share: tuple[float, ...] = option(
-        (0.0, 0.25, 0.5, 0.75, 1.0),
-        "Shares of b in likely directions, 0 to 1, with commas.",
-        low=0,
-        high=1,
+        (0.0, 0.25, 0.5, 0.75, 1.0), "Shares of b in likely directions, 0 to 1, with commas.", low=0, high=1
     )
 
 

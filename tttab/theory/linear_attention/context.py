@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import (
-    GAINS,
-    POINT,
-    Kind,
-    figure_title,
-    law_curves,
-    tables_by_kind,
-)
+from tttab.theory.linear_attention.views import GAINS, POINT, Kind, figure_title, law_curves, tables_by_kind
 from tttab.theory.plots import Marker, Panel
 
 LENGTHS = 13
@@ -70,10 +63,7 @@ def context(settings: ContextSettings) -> Iterator[Row]:
 def panels(rows: Sequence[Row]) -> list[Panel]:
     """Return the improvement against n, with the exact peak and the rule for it."""
     *here, top = rows
-    markers = [
-        Marker("peak, exact", top["n_exact"], "line"),
-        Marker("0.87 d^(2/3)", top["n_rule"], "dotted"),
-    ]
+    markers = [Marker("peak, exact", top["n_exact"], "line"), Marker("0.87 d^(2/3)", top["n_rule"], "dotted")]
     series = law_curves(here, "n", "gain", f"k = {here[0]['k']}", 0)
     title = "One step from the pre-trained weights"
     return [Panel(title, "context rows n", "improvement / |b|²", series, markers, log_x=True)]
@@ -89,10 +79,7 @@ EXPERIMENT = Experiment(
     columns=(*POINT, "kind", "n_exact", "n_measured", "n_rule"),
     quick=(ContextSettings(d=8, trials=300, n=(2, 4, 8)),),
     tables=tables_by_kind(
-        {
-            None: Kind(("n", "k", "eta", *GAINS)),
-            "peak": Kind(("k", "n_exact", "n_measured", "n_rule")),
-        }
+        {None: Kind(("n", "k", "eta", *GAINS)), "peak": Kind(("k", "n_exact", "n_measured", "n_rule"))}
     ),
     panels=panels,
     title=figure_title,

@@ -10,14 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import (
-    LOSSES,
-    POINT,
-    Kind,
-    figure_title,
-    law_curves,
-    tables_by_kind,
-)
+from tttab.theory.linear_attention.views import LOSSES, POINT, Kind, figure_title, law_curves, tables_by_kind
 from tttab.theory.plots import Marker, Panel, Series, Style, distinct
 
 GAMMAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)

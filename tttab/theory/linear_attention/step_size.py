@@ -10,13 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import (
-    SIZES,
-    Kind,
-    figure_title,
-    law_curves,
-    tables_by_kind,
-)
+from tttab.theory.linear_attention.views import SIZES, Kind, figure_title, law_curves, tables_by_kind
 from tttab.theory.plots import Panel, Series
 
 LOSS = ("eta", "loss_exact", "loss_measured", "stderr")
@@ -30,8 +24,7 @@ class StepSizeSettings(Simulation):
     n: int | None = option(None, "Context rows; default d/2.", low=1)
     k: int | None = option(None, "Training rows; default 2d.", low=1)
     multiple: tuple[float, ...] = option(
-        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0),
-        "Steps in units of the best one, with commas.",
+        (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0), "Steps in units of the best one, with commas."
     )
 
 
@@ -72,12 +65,7 @@ EXPERIMENT = Experiment(
         *("multiple", *LOSS, "agrees", "rule", *LOST),
     ),
     quick=(StepSizeSettings(d=8, trials=300, multiple=(0.0, 1.0)),),
-    tables=tables_by_kind(
-        {
-            None: Kind(("multiple", *LOSS)),
-            "choice": Kind(("rule", *LOSS, *LOST)),
-        }
-    ),
+    tables=tables_by_kind({None: Kind(("multiple", *LOSS)), "choice": Kind(("rule", *LOSS, *LOST))}),
     panels=panels,
     title=figure_title,
     total=lambda settings: 2 * len(settings.multiple) + 4,

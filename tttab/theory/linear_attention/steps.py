@@ -10,13 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import MatrixSimulation, more_trials
-from tttab.theory.linear_attention.views import (
-    BARS,
-    SIZES,
-    Kind,
-    figure_title,
-    tables_by_kind,
-)
+from tttab.theory.linear_attention.views import BARS, SIZES, Kind, figure_title, tables_by_kind
 from tttab.theory.plots import Panel, Series, Style
 
 SCHEDULE = ("schedule", "decay", "steps", "tuned", "multiple")
@@ -89,12 +83,7 @@ EXPERIMENT = Experiment(
         *("finite", "agrees", "kind", *BEST),
     ),
     quick=(StepsSettings(d=8, trials=300, count=3, decay=(0.4,)),),
-    tables=tables_by_kind(
-        {
-            None: Kind((*SCHEDULE, *MEASURED)),
-            "best": Kind(("schedule", "decay", *BEST)),
-        }
-    ),
+    tables=tables_by_kind({None: Kind((*SCHEDULE, *MEASURED)), "best": Kind(("schedule", "decay", *BEST))}),
     panels=panels,
     title=figure_title,
     total=lambda settings: 2 * len(settings.decay) + 5,
