@@ -1,6 +1,6 @@
 """Speed of the single-index pipeline: tasks at once against a loop over tasks, with measured ceilings.
 
-    python3 -m benchmarks.theory_index --device cpu --out benchmarks/results/theory-index-cpu.json
+    python3 -m benchmarks.theory_index --device cpu --out results/speed/theory_index_cpu.json
 
 The whole pipeline (rows drawn, stages I to III, prediction of 512 rows) at r = 16, d = 32, N = 16,384.
 Ceilings are measured in the same run: float32 matrix products, copying, exponentials. Needs torch.

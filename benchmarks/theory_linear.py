@@ -1,6 +1,6 @@
 """Trials per second of the linear-attention simulations, beside the machine's measured ceilings.
 
-    python -m benchmarks.theory_linear --device cpu --out benchmarks/results
+    python -m benchmarks.theory_linear --device cpu --out results/speed
     python -m benchmarks.theory_linear --device cuda --out OUT
 
 At d = 300, n = 150, k = 300: a naive loop that forms W' and samples test prompts, batched rows, the O(d)
@@ -89,7 +89,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default="benchmarks/results")
+    parser.add_argument("--out", default="results/speed")
     parser.add_argument("--d", type=int, default=300)
     parser.add_argument("--n", type=int, default=150)
     parser.add_argument("--k", type=int, default=300)

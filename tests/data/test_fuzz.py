@@ -1,4 +1,4 @@
-"""Hostile input for the readers: any file is a table, or one line with a hint. More: benchmarks/fuzz.py."""
+"""Hostile input for the readers: any file is a table, or one line with a hint. More: tools/fuzz.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tttab.data.columns import label_text, sort_labels
 from tttab.data.registry import parse_catalog
 from tttab.errors import DataError, TttabError
 
-FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
+FUZZ = Path(__file__).parents[2] / "tools" / "fuzz.py"
 few = settings(max_examples=60, deadline=5000, derandomize=True,
                suppress_health_check=[HealthCheck.function_scoped_fixture])  # fmt: skip
 cells = st.one_of(
