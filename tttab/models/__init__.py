@@ -42,7 +42,7 @@ def open_model(
             cannot be.
         RequestError: there is no such device.
     """
-    from tttab.models.tabpfn.checkpoint import read_checkpoint
+    from tttab.models.checkpoint import read_checkpoint
 
     path, known = resolve(spec, task)
     where = pick_device(device)

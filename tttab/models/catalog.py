@@ -81,7 +81,7 @@ def download(model: KnownModel) -> Path:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
     if switch("TTTAB_OFFLINE"):
         raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
-    from tttab.models.tabpfn.checkpoint import read_checkpoint
+    from tttab.models.checkpoint import read_checkpoint
 
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)

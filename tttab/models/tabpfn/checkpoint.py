@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tttab.errors import ModelError
 from tttab.files import atomic_path
-from tttab.models.tabpfn.checkpoint import read_checkpoint
+from tttab.models.checkpoint import read_checkpoint
 
 if TYPE_CHECKING:
     import torch
