@@ -29,6 +29,7 @@ from tttab.resources import resident_bytes
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "60"))
 GROWTH = 2**30
+KINDS = [(architecture, task) for architecture in SIZES for task in ("classification", "regression")]
 TRANSFORM = ("inference_config", "PREPROCESS_TRANSFORMS", 0)
 TABLE = pd.DataFrame({"a": np.linspace(0, 1, 30) ** 2, "b": np.sin(np.arange(30)), "c": np.arange(30) % 7.0})
 CODES = np.arange(30) % 3
@@ -70,13 +71,12 @@ class File:
 def files(tmp_path_factory):
     """One file per architecture and task."""
     made = {}
-    for architecture in SIZES:
-        for task in ("classification", "regression"):
-            path = tmp_path_factory.mktemp("good") / "good.safetensors"
-            small_model(architecture, task, members=2).save(path)
-            header = read_checkpoint(path)
-            del header["sha256"]
-            made[architecture, task] = File(task, header, header.pop("state_dict"))
+    for architecture, task in KINDS:
+        path = tmp_path_factory.mktemp("good") / "good.safetensors"
+        small_model(architecture, task, members=2).save(path)
+        header = read_checkpoint(path)
+        del header["sha256"]
+        made[architecture, task] = File(task, header, header.pop("state_dict"))
     return made
 
 
@@ -91,10 +91,10 @@ def use(path, task):
 
 def refused(path, task):
     """Return the one line in which a file is refused, soon and without memory; fail if it is not."""
-    before, start = resident_bytes(), time.perf_counter()
+    before, start = resident_bytes(), time.process_time()
     with pytest.raises(ModelError) as caught:
         open_model(str(path), task, device="cpu")
-    assert time.perf_counter() - start < 5 and resident_bytes() - before < GROWTH
+    assert time.process_time() - start < 5 and resident_bytes() - before < GROWTH
     assert "\n" not in caught.value.message and len(caught.value.message) < 300 and caught.value.hint
     return caught.value.message
 
@@ -102,7 +102,7 @@ def refused(path, task):
 NAN, INF = math.nan, math.inf
 LIES = [
     *((("inference_config", "SOFTMAX_TEMPERATURE"), value) for value in (0, 0.0, -1, NAN, INF, 1e-300, 1e9)),
-    *((("inference_config", "N_ESTIMATORS"), value) for value in (0, -1, 256, 10**6, 10**9, NAN, "many")),
+    *((("inference_config", "N_ESTIMATORS"), value) for value in (0, -1, 65, 10**6, 10**9, NAN, "many")),
     *((("inference_config", "OUTLIER_REMOVAL_STD"), value) for value in (0, -1, NAN, INF, 1e9)),
     *((("inference_config", f"_{kind}_DEFAULT_OUTLIER_REMOVAL_STD"), -1) for kind in
       ("CLASSIFICATION", "REGRESSION")),
@@ -188,12 +188,12 @@ def test_every_number_is_refused_or_served_at_0_minus_1_nan_and_a_billion(
 
 
 def used_or_refused(path, task):
-    before, start = resident_bytes(), time.perf_counter()
+    before, start = resident_bytes(), time.process_time()
     try:
         use(path, task)
     except TttabError as error:
         assert "\n" not in error.message and len(error.message) < 300
-    assert time.perf_counter() - start < 15 and resident_bytes() - before < GROWTH
+    assert time.process_time() - start < 10 and resident_bytes() - before < GROWTH
 
 
 ANYTHING = st.one_of(
@@ -204,11 +204,11 @@ ANYTHING = st.one_of(
 
 
 @settings(max_examples=TRIES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data())
-def test_headers_with_anything_in_any_field_are_refused_or_served(files, tmp_path, data):
-    file = files[data.draw(st.sampled_from(sorted(files)))]
-    place, value = data.draw(st.sampled_from(file.fields())), data.draw(ANYTHING)
-    file.write(tmp_path / "model.safetensors", file.lie(place, value))
+@given(st.sampled_from(KINDS), st.integers(0, 10**4), ANYTHING)
+def test_headers_with_anything_in_any_field_are_refused_or_served(files, tmp_path, kind, number, value):
+    file = files[kind]
+    places = file.fields()
+    file.write(tmp_path / "model.safetensors", file.lie(places[number % len(places)], value))
     used_or_refused(tmp_path / "model.safetensors", file.task)
 
 

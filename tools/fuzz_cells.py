@@ -17,13 +17,85 @@ import numpy as np
 from tools.fuzz_inputs import pick
 from tttab.seeding import numpy_stream
 
-ODD_SIGNS = ("x", ".", ",", "'", "%", "-", "+", "e", "E", "_", " ", "\u00a0", "\u202f", "\u2212", "$", "€",
-             "(", ")", "/", ":", "\u0663", "\uff15", "½", "²", "∞", "\0", "\n", "T", "Z")  # fmt: skip
+ODD_SIGNS = (
+    "x",
+    ".",
+    ",",
+    "'",
+    "%",
+    "-",
+    "+",
+    "e",
+    "E",
+    "_",
+    " ",
+    "\u00a0",
+    "\u202f",
+    "\u2212",
+    "$",
+    "€",
+    "(",
+    ")",
+    "/",
+    ":",
+    "\u0663",
+    "\uff15",
+    "½",
+    "²",
+    "∞",
+    "\0",
+    "\n",
+    "T",
+    "Z",
+)
 """What stands in nearly-numbers: also digits of other scripts."""
-MARKERS = ("", "?", "-", "NA", "n/a", "NaN", "null", "None", " nan ", "--", "…", ".", "#N/A", "unknown", "NaT",
-           "#DIV/0!", "Nan ", "nil", "missing", "n.a.", "<NA>", "inf", "-Infinity")  # fmt: skip
-TRUTHS = ("true", "false", "True", "FALSE", "yes", "no", "Y", "n", "t", "F", "on", "OFF", "0", "1", "1.0", " No ",
-          "00", "-0", "+1", "0e5")  # fmt: skip
+MARKERS = (
+    "",
+    "?",
+    "-",
+    "NA",
+    "n/a",
+    "NaN",
+    "null",
+    "None",
+    " nan ",
+    "--",
+    "…",
+    ".",
+    "#N/A",
+    "unknown",
+    "NaT",
+    "#DIV/0!",
+    "Nan ",
+    "nil",
+    "missing",
+    "n.a.",
+    "<NA>",
+    "inf",
+    "-Infinity",
+)
+TRUTHS = (
+    "true",
+    "false",
+    "True",
+    "FALSE",
+    "yes",
+    "no",
+    "Y",
+    "n",
+    "t",
+    "F",
+    "on",
+    "OFF",
+    "0",
+    "1",
+    "1.0",
+    " No ",
+    "00",
+    "-0",
+    "+1",
+    "0e5",
+)
 WORDS = (
     "a",
     "b",
@@ -41,18 +113,52 @@ WORDS = (
     "1-2",
     "1/2",
 )
-DATES = ("%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%MZ", "%Y-%m-%d %H:%M:%S+02:00",
-         "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%d-%b-%Y", "%b %d, %Y %I:%M %p", "%Y/%m/%d", "%y%m%d",
-         "%d %B %Y")  # fmt: skip
-DTYPES = ("object",) * 8 + ("string", "category", "Int64", "Float32", "float32", "int8", "boolean",
-          "datetime64[s]", "datetime64[us, UTC]", "timedelta64[ms]", "period[D]", "Sparse[float64]",
-          "string[pyarrow]", "double[pyarrow]", "timestamp[ms][pyarrow]")  # fmt: skip
+DATES = (
+    "%Y-%m-%d",
+    "%Y-%m-%dT%H:%M:%S",
+    "%Y-%m-%d %H:%M:%S.%f",
+    "%Y-%m-%dT%H:%MZ",
+    "%Y-%m-%d %H:%M:%S+02:00",
+    "%d.%m.%Y",
+    "%m/%d/%Y",
+    "%d/%m/%Y %H:%M",
+    "%d-%b-%Y",
+    "%b %d, %Y %I:%M %p",
+    "%Y/%m/%d",
+    "%y%m%d",
+    "%d %B %Y",
+)
+DTYPES = ("object",) * 8 + (
+    "string",
+    "category",
+    "Int64",
+    "Float32",
+    "float32",
+    "int8",
+    "boolean",
+    "datetime64[s]",
+    "datetime64[us, UTC]",
+    "timedelta64[ms]",
+    "period[D]",
+    "Sparse[float64]",
+    "string[pyarrow]",
+    "double[pyarrow]",
+    "timestamp[ms][pyarrow]",
+)
 TYPES = {
-    "int": int, "float": float, "bool": bool, "decimal": decimal.Decimal, "float32": np.float32,
-    "date": datetime.date.fromisoformat, "time": datetime.datetime.fromisoformat, "complex": complex,
-    "clock": datetime.time.fromisoformat, "bytes": str.encode, "list": lambda text: [text],
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "decimal": decimal.Decimal,
+    "float32": np.float32,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.datetime.fromisoformat,
+    "complex": complex,
+    "clock": datetime.time.fromisoformat,
+    "bytes": str.encode,
+    "list": lambda text: [text],
     "span": lambda text: datetime.timedelta(days=float(text)),
-}  # fmt: skip
+}
 """How a typed cell is written in an input of `numbers`: [name of the type, text]."""
 COLUMN_OPTIONS = (
     "level",
@@ -81,8 +187,12 @@ def make_cells(data, rng):
         cells = zip(*(column["cells"] for column in (*columns, target)), strict=True)
         writer.writerows([number, *row] for number, row in enumerate(cells))
         return stream.getvalue().encode("utf-8", "replace")
-    table = {"columns": dict(zip(names, columns, strict=True)), "y": target, "mark": pick(rng, "...,"),
-             "declared": {}}  # fmt: skip
+    table = {
+        "columns": dict(zip(names, columns, strict=True)),
+        "y": target,
+        "mark": pick(rng, "...,"),
+        "declared": {},
+    }
     if rng.random() < 0.1:
         table["declared"] = {pick(rng, [*names, "y"]): pick(rng, COLUMN_OPTIONS)}
     return json.dumps(table).encode()
@@ -182,11 +292,18 @@ def _column(rng, rows, *, only_texts):
 def _style(rng):
     """Return how a column writes its cells."""
     return {
-        "mark": pick(rng, "..,"), "group": pick(rng, MARKS), "percent": pick(rng, ["", "", "", "%", " %"]),
-        "before": pick(rng, ["", "", "$", "€ "]), "digits": int(pick(rng, [1, 3, 6, 15, 40])),
-        "long": pick(rng, [0, 0, 0, 0.02, 0.2]), "date": pick(rng, DATES), "spoil": pick(rng, [0, 0, 0.01, 0.5]),
-        "type": pick(rng, list(TYPES)), "exponent": pick(rng, [0, 0, 0.2]), "zeros": pick(rng, [0, 0, 0.2]),
-    }  # fmt: skip
+        "mark": pick(rng, "..,"),
+        "group": pick(rng, MARKS),
+        "percent": pick(rng, ["", "", "", "%", " %"]),
+        "before": pick(rng, ["", "", "$", "€ "]),
+        "digits": int(pick(rng, [1, 3, 6, 15, 40])),
+        "long": pick(rng, [0, 0, 0, 0.02, 0.2]),
+        "date": pick(rng, DATES),
+        "spoil": pick(rng, [0, 0, 0.01, 0.5]),
+        "type": pick(rng, list(TYPES)),
+        "exponent": pick(rng, [0, 0, 0.2]),
+        "zeros": pick(rng, [0, 0, 0.2]),
+    }
 
 
 def _digits(rng, most):
@@ -246,10 +363,15 @@ def _typed(rng, style):
     day = datetime.date(1970, 1, 1) + datetime.timedelta(days=int(rng.integers(-100_000, 2_900_000)))
     texts = {
         "int": str(int(pick(rng, [0, 1, 7, -1, 2**31, 2**63, 10**300, rng.integers(0, 99)]))),
-        "bool": pick(rng, ["", "1"]), "date": day.isoformat(), "time": f"{day}T12:30:00", "bytes": "ab",
-        "clock": "12:30:00", "list": "x", "span": str(rng.normal() * 10 ** int(rng.integers(0, 8))),
+        "bool": pick(rng, ["", "1"]),
+        "date": day.isoformat(),
+        "time": f"{day}T12:30:00",
+        "bytes": "ab",
+        "clock": "12:30:00",
+        "list": "x",
+        "span": str(rng.normal() * 10 ** int(rng.integers(0, 8))),
         "complex": "1+2j",
-    }  # fmt: skip
+    }
     return [style["type"], texts.get(style["type"], repr(number))]
 
 

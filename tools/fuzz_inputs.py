@@ -21,11 +21,52 @@ from tttab.seeding import numpy_stream
 DEEP = "@deep@"
 """Stands for brackets nested 100,000 deep: no JSON writer would write them."""
 ODD = (
-    None, True, False, 0, 1, -1, 7, 2**31, 2**53, 2**64, 10**400, 0.0, 0.5, 1e-320, 1e12, 1e154, 1e308, -1e308,
-    math.nan, math.inf, -math.inf, "", " ", "x", "1", "nan", "é", "line\nline", "\0", "\ud800", "\u202egnp",
-    "\x1b]52;c;YQ==\x07", "../../x", "/etc/passwd", "<script>alert(1)</script>", "a|b`c`", "[red]", "n" * 20_000,
-    [], {}, [1], [[]], {"a": 1}, {"": None}, DEEP,
-)  # fmt: skip
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    7,
+    2**31,
+    2**53,
+    2**64,
+    10**400,
+    0.0,
+    0.5,
+    1e-320,
+    1e12,
+    1e154,
+    1e308,
+    -1e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+    "",
+    " ",
+    "x",
+    "1",
+    "nan",
+    "é",
+    "line\nline",
+    "\0",
+    "\ud800",
+    "\u202egnp",
+    "\x1b]52;c;YQ==\x07",
+    "../../x",
+    "/etc/passwd",
+    "<script>alert(1)</script>",
+    "a|b`c`",
+    "[red]",
+    "n" * 20_000,
+    [],
+    {},
+    [1],
+    [[]],
+    {"a": 1},
+    {"": None},
+    DEEP,
+)
 
 
 @dataclass(frozen=True)
@@ -167,11 +208,33 @@ def _near(value: Any, rng: np.random.Generator) -> Any:
         return pick(rng, [int(value or 0), str(value), [value], not value])
     if isinstance(value, int | float):
         size = float(value) if -1e300 < value < 1e300 else 1e300
-        return pick(rng, [value + 1, value - 1, -value, size / 2, value * 10**6, str(value), [value],
-                          int(abs(size)) + 10**12])  # fmt: skip
+        return pick(
+            rng,
+            [
+                value + 1,
+                value - 1,
+                -value,
+                size / 2,
+                value * 10**6,
+                str(value),
+                [value],
+                int(abs(size)) + 10**12,
+            ],
+        )
     if isinstance(value, str):
-        return pick(rng, [value[:-1], value * 2, value.upper(), value + "\0", value + " ", [value], {value: 1},
-                          value * 5000])  # fmt: skip
+        return pick(
+            rng,
+            [
+                value[:-1],
+                value * 2,
+                value.upper(),
+                value + "\0",
+                value + " ",
+                [value],
+                {value: 1},
+                value * 5000,
+            ],
+        )
     return pick(rng, [json.dumps(value), [value], len(value), list(value), None])
 
 

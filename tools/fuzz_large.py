@@ -1,4 +1,4 @@
-"""Small files of large tables, for `fuzz`: wide and tall, dictionaries of long texts, sparse rows, packed files.
+"""Small files of large tables, for `fuzz`: wide, tall, long texts in dictionaries, sparse rows, packed.
 
 What does not belong here: changes to valid files (`fuzz_inputs`).
 """
@@ -16,9 +16,13 @@ from tools.fuzz_inputs import pick
 from tttab.seeding import numpy_stream
 
 STARTS = {
-    b"PAR1": ".parquet", b"@": ".arff", b"\x1f\x8b": ".csv.gz", b"BZh": ".csv.bz2", b"\xfd7zXZ": ".csv.xz",
+    b"PAR1": ".parquet",
+    b"@": ".arff",
+    b"\x1f\x8b": ".csv.gz",
+    b"BZh": ".csv.bz2",
+    b"\xfd7zXZ": ".csv.xz",
     b"\x28\xb5\x2f\xfd": ".csv.zst",
-}  # fmt: skip
+}
 """First bytes, and the ending of such files; everything else is CSV."""
 PIECE = 20_000
 LARGEST_TEXT = 4_000_000
@@ -104,9 +108,24 @@ def _plain(rng, rows):
     """Return values of any other flat type."""
     import pyarrow as pa
 
-    kind = pick(rng, [pa.int64(), pa.float32(), pa.float16(), pa.bool_(), pa.uint8(), pa.null(),
-                      pa.timestamp("ns", "Europe/Berlin"), pa.timestamp("s"), pa.date32(), pa.time64("us"),
-                      pa.duration("ms"), pa.decimal128(38, 10), pa.decimal256(70, 2)])  # fmt: skip
+    kind = pick(
+        rng,
+        [
+            pa.int64(),
+            pa.float32(),
+            pa.float16(),
+            pa.bool_(),
+            pa.uint8(),
+            pa.null(),
+            pa.timestamp("ns", "Europe/Berlin"),
+            pa.timestamp("s"),
+            pa.date32(),
+            pa.time64("us"),
+            pa.duration("ms"),
+            pa.decimal128(38, 10),
+            pa.decimal256(70, 2),
+        ],
+    )
     if kind == pa.null():
         return pa.nulls(rows)
     if pa.types.is_decimal(kind):
@@ -141,8 +160,10 @@ def _csv(rng):
     rows = _size(rng, most) if most > 1 else 1
     lines = [header, *[row] * rows]
     if rng.random() < 0.5:
-        lines[1:] = [f"{number % 7}{line[1:]}" if line[:1] not in (mark, '"') else line
-                     for number, line in enumerate(lines[1:])]  # fmt: skip
+        lines[1:] = [
+            f"{number % 7}{line[1:]}" if line[:1] not in (mark, '"') else line
+            for number, line in enumerate(lines[1:])
+        ]
     if rng.random() < 0.3:
         at = int(rng.integers(0, len(lines)))
         lines[at] += pick(rng, [mark, mark * _size(rng, 1_000_000), "x" * _size(rng, 3_000_000), '"', "\0"])
@@ -172,11 +193,21 @@ def _arff(rng):
         f"@attribute a{number} {kind or pick(rng, kinds[: 4 + 2 * (count < 10)])}" for number in range(count)
     ]
     head += ["@attribute y {p,q}", "@data"]
-    row = pick(rng, ["{}", "{}", "{0 ?}", "{%d q}" % count, "{0 %s}" % ("1" * _size(rng, 1000)),
-                     ",".join(["?"] * (count + 1)), "?"])  # fmt: skip
+    row = pick(
+        rng,
+        [
+            "{}",
+            "{}",
+            "{0 ?}",
+            f"{{{count} q}}",
+            f"{{0 {'1' * _size(rng, 1000)}}}",
+            ",".join(["?"] * (count + 1)),
+            "?",
+        ],
+    )
     rows = _size(rng, max(2, LARGEST_TEXT // (len(row) + 1)))
     lines = ["@relation r", *head, *[row] * rows]
-    lines[-rows::2] = ["{%d q}" % count] * len(lines[-rows::2])
+    lines[-rows::2] = [f"{{{count} q}}"] * len(lines[-rows::2])
     if rng.random() < 0.3:
         at = int(rng.integers(0, len(lines)))
         lines[at] += pick(

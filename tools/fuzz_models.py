@@ -1,4 +1,4 @@
-"""Checkpoints and bundles for `fuzz`: small models of every architecture, changed where they are valid otherwise.
+"""Checkpoints and bundles for `fuzz`: small models of every architecture, changed in what is valid.
 
 What does not belong here: changes to any JSON document (`fuzz_inputs`).
 """
@@ -21,10 +21,18 @@ from tools.fuzz_inputs import change_values, json_bytes, pick
 
 OLD = {"emsize": 16, "nlayers": 2, "nhead": 2}
 NEW = {
-    "embed_dim": 16, "dist_embed_num_blocks": 1, "dist_embed_num_heads": 2, "dist_embed_num_inducing_points": 8,
-    "feat_agg_num_blocks": 1, "feat_agg_num_heads": 2, "feat_agg_num_cls_tokens": 2, "nlayers": 2,
-    "icl_num_heads": 2, "decoder_head_dim": 8, "decoder_num_heads": 2,
-}  # fmt: skip
+    "embed_dim": 16,
+    "dist_embed_num_blocks": 1,
+    "dist_embed_num_heads": 2,
+    "dist_embed_num_inducing_points": 8,
+    "feat_agg_num_blocks": 1,
+    "feat_agg_num_heads": 2,
+    "feat_agg_num_cls_tokens": 2,
+    "nlayers": 2,
+    "icl_num_heads": 2,
+    "decoder_head_dim": 8,
+    "decoder_num_heads": 2,
+}
 SIZES = {
     "tabpfn_v2": OLD,
     "tabpfn_v2_5": OLD | {"num_thinking_rows": 4},
@@ -105,7 +113,7 @@ def change_checkpoint(data, rng):
 
 
 def _change_header(header, rng):
-    """Change values of the header, those of the table of ranges for the most part to values near their ends."""
+    """Change values of the header; those of the table of ranges mostly to values near their ends."""
     from tttab.models.tabpfn.ranges import RANGES
 
     def fitting(key):
@@ -113,8 +121,30 @@ def _change_header(header, rng):
             return None
         low, high = RANGES[key]
         step = 1 if isinstance(low, int) else 1e-6
-        return (low, high, low - step, high + step, low + step, high - step, math.sqrt(max(1, low) * max(1, high)), 2,
-                3, 8, 0, -1, 10**9, 10**18, math.nan, math.inf, True, None, "2", [1], 1e-300, 0.5)  # fmt: skip
+        return (
+            low,
+            high,
+            low - step,
+            high + step,
+            low + step,
+            high - step,
+            math.sqrt(max(1, low) * max(1, high)),
+            2,
+            3,
+            8,
+            0,
+            -1,
+            10**9,
+            10**18,
+            math.nan,
+            math.inf,
+            True,
+            None,
+            "2",
+            [1],
+            1e-300,
+            0.5,
+        )
 
     if rng.random() < 0.8:
         for _ in range(int(pick(rng, [1, 1, 2]))):
@@ -147,16 +177,29 @@ def _change_tensor(state, rng, as_archive):
             )
             state[new] = tensor.clone()
         case 6:
-            shapes = [tensor.mT if tensor.ndim > 1 else tensor[None], flat, tensor[:0], tensor[None], tensor[:1],
-                      torch.cat([flat, flat]), torch.zeros(())]  # fmt: skip
+            shapes = [
+                tensor.mT if tensor.ndim > 1 else tensor[None],
+                flat,
+                tensor[:0],
+                tensor[None],
+                tensor[:1],
+                torch.cat([flat, flat]),
+                torch.zeros(()),
+            ]
             state[name] = pick(rng, shapes)
         case 7:
             types = [torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.bool, torch.uint8]
             state[name] = tensor.to(pick(rng, [*types, torch.complex64] if as_archive else types))
         case _ if as_archive:
-            odd = [torch.zeros(1).expand(10 ** int(rng.integers(1, 12))), tensor.to_sparse(), tensor.to("meta"),
-                   torch.empty(10**9, device="meta"), torch.nn.Parameter(tensor.clone()) if tensor.is_floating_point()
-                   else tensor, tensor.tolist(), None]  # fmt: skip
+            odd = [
+                torch.zeros(1).expand(10 ** int(rng.integers(1, 12))),
+                tensor.to_sparse(),
+                tensor.to("meta"),
+                torch.empty(10**9, device="meta"),
+                torch.nn.Parameter(tensor.clone()) if tensor.is_floating_point() else tensor,
+                tensor.tolist(),
+                None,
+            ]
             state[name] = pick(rng, odd)
 
 
@@ -243,10 +286,18 @@ def _odd_contexts(files):
     target = frame.columns[-1]
     found = {}
     for odd in (
-        frame[:3], frame[:0], frame.assign(a="x"), frame.assign(a=1e300), frame.assign(a=[[1.0]] * len(frame)),
-        frame.drop(columns="a"), frame.assign(**{target: "none of them"}), frame.assign(**{target: 1e31}),
-        frame.assign(a="1" * 1_000_000), frame.assign(a=True), frame.assign(a=pd.Timestamp("2024-01-01")),
-    ):  # fmt: skip
+        frame[:3],
+        frame[:0],
+        frame.assign(a="x"),
+        frame.assign(a=1e300),
+        frame.assign(a=[[1.0]] * len(frame)),
+        frame.drop(columns="a"),
+        frame.assign(**{target: "none of them"}),
+        frame.assign(**{target: 1e31}),
+        frame.assign(a="1" * 1_000_000),
+        frame.assign(a=True),
+        frame.assign(a=pd.Timestamp("2024-01-01")),
+    ):
         data = odd.to_parquet()
         found[f"context-{hashlib.sha256(data).hexdigest()[:16]}.parquet"] = data
     return found
@@ -293,13 +344,23 @@ def _manifest_values(key):
         "kind": ("number", "level", "date", "duration", "boolean", "empty", "category", "pickle"),
         "format": ("1.234,5", "%d.%m.%Y", "%", "%Y" * 200, "1,234,5"),
         "target": ("a", "c", "", "y", "target"),
-        "n_context": (0, -1, 10**12, 24.5, None), "rule": ("none", "full", "no such"),
-        "classes": ([], ["low"], ["low", "low"], ["0", "1", "2"], ["x"] * 1000, [0, 1, 2], [1.5, 2.5, 3.5],
-                    [True, False, True]),
+        "n_context": (0, -1, 10**12, 24.5, None),
+        "rule": ("none", "full", "no such"),
+        "classes": (
+            [],
+            ["low"],
+            ["low", "low"],
+            ["0", "1", "2"],
+            ["x"] * 1000,
+            [0, 1, 2],
+            [1.5, 2.5, 3.5],
+            [True, False, True],
+        ),
         "levels": ([], ["u"], ["u", "u"], ["\ud800"], ["x" * 100_000]),
         "missing": ([], ["1.0"], ["x"] * 10_000, "x"),
-        "bytes": (0, 2**60, 2**61, -1), "max_memory": ("1K", "4G", "x", 10**30),
-    }.get(key)  # fmt: skip
+        "bytes": (0, 2**60, 2**61, -1),
+        "max_memory": ("1K", "4G", "x", 10**30),
+    }.get(key)
 
 
 def read_bundle(path):

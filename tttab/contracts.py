@@ -12,6 +12,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
 
+from typing_extensions import TypeVar
+
 from tttab.core import KnownModel, ModelInfo, Task
 from tttab.errors import ModelError, RuleError
 
@@ -124,6 +126,12 @@ class Queries(Protocol):
         ...
 
 
+C = TypeVar("C", bound=Context, default=Any)
+Q = TypeVar("Q", bound=Queries, default=Any)
+"""A session takes back the contexts and queries that it made itself; of which class they are is its own
+affair, so whoever handles some session writes `Session` alone."""
+
+
 class Predictor(Protocol):
     """Answers from one context, with the weights as they were when it was made. Threads may share it."""
 
@@ -137,7 +145,11 @@ class Predictor(Protocol):
         ...
 
     def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
-        """Return quantiles of the predicted distribution, shape (rows, quantiles); regression alone."""
+        """Return quantiles of the predicted distribution, shape (rows, quantiles).
+
+        Raises:
+            ModelError: the model tells classes, which have none.
+        """
         ...
 
     def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
@@ -145,29 +157,29 @@ class Predictor(Protocol):
         ...
 
 
-class CostModel(Protocol):
+class CostModel(Protocol[C, Q]):
     """What memory planning asks of a session. One without it trains with one chunk size and no plan."""
 
-    def sample(self, context: Context, rows: int) -> Context:
+    def sample(self, context: C, rows: int) -> C:
         """Return a context of the first `rows` rows, on which a step can be measured."""
         ...
 
-    def row_bytes(self, context: Context) -> int:
+    def row_bytes(self, context: C) -> int:
         """Return roughly what a row's activations take, bytes: it only sizes the samples."""
         ...
 
-    def shape(self, context: Context) -> Hashable:
+    def shape(self, context: C) -> Hashable:
         """Return what sets a step's cost apart besides rows, weights and execution."""
         ...
 
-    def preferred_chunk(self, context: Context) -> int | None:
+    def preferred_chunk(self, context: C) -> int | None:
         """Return the query rows worth taking at a time where chunks share one pass of the context.
 
         None where every chunk computes the context again.
         """
         ...
 
-    def frozen_features(self, context: Context, queries: Queries, how: Execution) -> Queries:
+    def frozen_features(self, context: C, queries: Q, how: Execution) -> Q:
         """Return the queries with what layers that do not train make of them; as they are where some do.
 
         What comes back belongs to this context and these layers; it must not outlive a change of either.
@@ -176,7 +188,7 @@ class CostModel(Protocol):
 
 
 @runtime_checkable
-class Session(Protocol):
+class Session(Protocol[C, Q]):
     """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
 
     info: ModelInfo
@@ -199,7 +211,7 @@ class Session(Protocol):
         ...
 
     @property
-    def cost_model(self) -> CostModel | None:
+    def cost_model(self) -> CostModel[C, Q] | None:
         """What memory planning may ask; None where it can ask nothing."""
         ...
 
@@ -211,7 +223,7 @@ class Session(Protocol):
         """Return an independent copy, weights included, that may be trained."""
         ...
 
-    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> Context:
+    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> C:
         """Fit the preprocessing on the context rows. `classes`: number of classes, 0 for regression.
 
         Raises:
@@ -220,7 +232,7 @@ class Session(Protocol):
         """
         ...
 
-    def queries(self, context: Context, x: pd.DataFrame, y: np.ndarray) -> Queries:
+    def queries(self, context: C, x: pd.DataFrame, y: np.ndarray) -> Q:
         """Transform labelled query rows under `context`."""
         ...
 
@@ -229,7 +241,7 @@ class Session(Protocol):
         ...
 
     def accumulate_gradients(
-        self, context: Context, queries: Queries, rows: np.ndarray, scale: float, how: Execution
+        self, context: C, queries: Q, rows: np.ndarray, scale: float, how: Execution
     ) -> float:
         """Add the gradient of `scale` times the summed loss of the rows numbered `rows`; return that product.
 
@@ -237,11 +249,11 @@ class Session(Protocol):
         """
         ...
 
-    def row_scores(self, context: Context, queries: Queries, rows: np.ndarray, how: Execution) -> RowScores:
+    def row_scores(self, context: C, queries: Q, rows: np.ndarray, how: Execution) -> RowScores:
         """Return how well the query rows numbered `rows` are predicted, in float32."""
         ...
 
-    def serve(self, context: Context) -> Predictor:
+    def serve(self, context: C) -> Predictor:
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
@@ -265,7 +277,10 @@ class Session(Protocol):
 class ModelFamily(Protocol):
     """One kind of foundation model: its known files, and opening one. Importing it is cheap."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called, for messages."""
+        ...
 
     def known(self) -> Sequence[KnownModel]:
         """Return the models that can be asked for by name; the first of a task is what `auto` looks for."""
@@ -298,8 +313,9 @@ class ModelFamily(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Rule(ABC):
-    """Which parameters may move."""
+    """Which parameters may move. A rule is a frozen dataclass whose `name` has a default."""
 
     name: str
     rate: float = 1.0

@@ -1,7 +1,7 @@
 """scikit-learn estimators: `TTTClassifier` and `TTTRegressor`.
 
 `fit` divides the rows into a short context and training queries, adapts the model to them and keeps
-what serves: a `tttab.bundle.Bundle`. What does not belong here: the adaptation itself (`adapt`) and
+what serves: a `tttab.bundle.Bundle`. What does not belong here: the adaptation itself (`training`) and
 the files (`bundle`).
 """
 

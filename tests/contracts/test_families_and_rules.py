@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,32 @@ def test_a_family_without_tabpfn_runs_through_a_trial(models, mixed_frame):
     assert rows["ttt@n+k"].accepted and rows["ttt@n+k"].steps > 0
     assert rows["ttt@n+k"].metrics["log_loss"] < rows["icl@n"].metrics["log_loss"]
     assert rows["icl@n"].cache_bytes is None and rows["icl@n"].n_context == 30
+
+
+@dataclass(frozen=True)
+class OneLayer(Rule):
+    """A rule of a user's own, with an argument: the layer that moves."""
+
+    name: str = "one-layer"
+    number: int = 0
+
+    def parameters(self, session):
+        return list(session.layers[self.number].parameters())
+
+    @classmethod
+    def parse(cls, argument):
+        return cls(name=f"one-layer:{int(argument)}", number=int(argument))
+
+
+@pytest.mark.parametrize("family", OPENED)
+def test_a_rule_is_a_class_and_a_line_and_may_take_an_argument(models, parts, monkeypatch, family):
+    monkeypatch.setitem(RULES, "one-layer", OneLayer())
+    run, _ = adapt(models[family], "one-layer:1", parts)
+    pairs = zip(run.result.session.layers, models[family].layers, strict=True)
+    same = [all(map(torch.equal, a.parameters(), b.parameters())) for a, b in pairs]
+    assert same == [number != 1 for number in range(len(same))]
+    with pytest.raises(RuleError, match="no rule is called 'full:1'"):
+        get_rule("full:1")
 
 
 def test_a_file_that_no_family_knows_is_refused(tmp_path):

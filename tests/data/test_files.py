@@ -343,7 +343,7 @@ def test_regression_of_text_is_one_line(write):
 
 def test_nested_and_complex_cells_are_refused(tmp_path):
     pd.DataFrame({"a": [[1], [2]], "y": ["u", "v"]}).to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="column 'a' holds ndarray values"):
+    with pytest.raises(DataError, match="column 'a' holds list values"):
         load_table(str(tmp_path / "t.parquet"))
     with pytest.raises(DataError, match="complex"):
         table_from_frame(pd.DataFrame({"a": [1j, 2j], "y": ["u", "v"]}), Origin("t", "file"))

@@ -2,7 +2,7 @@
 
 A crash, Ctrl-C or a full disk at any moment leaves the old bundle whole (`staging`), and two writers end
 with one of their bundles (`claim`). Reading checks every hash and never runs code from a file. A bundle may
-be used by many threads. What does not belong here: training (`adapt`), a table's conversion
+be used by many threads. What does not belong here: training, a table's conversion
 (`data.schema`), printing (`cli`).
 """
 

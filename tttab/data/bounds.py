@@ -26,10 +26,13 @@ LONGEST_LINE = 16 * 1024**2
 """Bytes between two line ends."""
 ROOM = 512 * 1024**2
 """Bytes of memory that every file may take, however small it is."""
-RATIO = 150
-"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 25, compressed perhaps 100."""
+RATIO = 250
+"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 25, compressed perhaps 100,
+Parquet of few short texts 200."""
 CELL = 24
 """Bytes of a cell while it is converted and held in a table."""
+TEXT = 1.5
+"""Bytes of a byte of text while it is written out from a dictionary; there are two copies for a while."""
 PARSED = 48
 """Bytes of a cell that has been parsed from text."""
 OBJECT = 120

@@ -77,6 +77,8 @@ def refusal(path: Path, raw: bytes) -> DataError | None:
         return None  # `inner_refusal` looks further
     if packing and kind == packing:
         return _refuse_unpacked(path, f"{path} has no known ending; {KNOWN}", form)
+    if raw.startswith(b"PAR1") and form in (".parquet", ".pq"):
+        return None
     if kind in PACKED and form in _ARCHIVES:
         return _foreign(path, form)
     if kind in PACKED or kind in ("text", ".arff", ".parquet"):

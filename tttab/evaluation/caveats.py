@@ -28,7 +28,7 @@ def caveats(trial: Trial) -> list[str]:
         found.append(f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature")
     for name, count in thin_classes(table, split.context).items():
         found.append(f"only {count} context rows for class {name!r}: a larger --n would help")
-    info = trial.session.info
+    info = trial.model.info
     if info.provenance == REAL and table.source != "file":
         found.append(
             f"{info.file} was further trained on real tables, perhaps on {table.name} itself: "

@@ -40,12 +40,13 @@ def check_adapted_on(checkpoint: Mapping[str, Any], name: str, device: torch.dev
     Column embeddings are random numbers whose stream differs between devices, and the weights were
     adapted to one of them.
     """
-    made = checkpoint.get("adapted_on")
-    there = made.get("device") if isinstance(made, dict) else None
+    adapted_on = checkpoint.get("adapted_on")
+    adapted_on = adapted_on if isinstance(adapted_on, dict) else {}
+    there = adapted_on.get("device")
     if not isinstance(there, str) or there == device.type:
         return ()
     text = (
-        f"{shown(name)} was adapted on {shown(there, 20)} in {shown(made.get('dtype'), 20)}; on "
+        f"{shown(name)} was adapted on {shown(there, 20)} in {shown(adapted_on.get('dtype'), 20)}; on "
         f"{device.type} its column embeddings are other random numbers, so expect other predictions than "
         "were measured"
     )

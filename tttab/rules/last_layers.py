@@ -43,4 +43,4 @@ class LastLayers(Rule):
         """
         if not argument.isdecimal():
             raise RuleError(f"last-layers takes a number of layers, not {argument!r}", "--rule last-layers:2")
-        return cls(f"last-layers:{int(argument)}", int(argument))
+        return cls(name=f"last-layers:{int(argument)}", count=int(argument))

@@ -2,7 +2,7 @@
 
 The papers keep the context fixed; other tools re-draw it. The held-out rows and the context that
 serves are the same in all three. What does not belong here: the choice of the serving context
-(`contexts`) and the loss.
+(`data.context_selection`) and the loss.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Fixed:
 
     def batch(self, size: int) -> Batch:
         """Return the next rows of an order that is drawn anew each time round."""
-        given = self._labelled
-        rows = [next(self._order) for _ in range(min(size, len(given.train)))]
-        return Batch(given.context, given.queries, np.array(rows))
+        labelled = self._labelled
+        rows = [next(self._order) for _ in range(min(size, len(labelled.train)))]
+        return Batch(labelled.context, labelled.queries, np.array(rows))
 
     def whole(self) -> list[Batch]:
         """Return all training queries under the one context."""
@@ -101,12 +101,12 @@ class Redraw:
 
     def batch(self, size: int) -> Batch:
         """Draw a context with every class in it, prepare it, and draw queries from the rest."""
-        given = self._labelled
+        labelled = self._labelled
         codes, count = self._strata
         order = stratified_order(codes, np.arange(len(codes)), count, self._rng)
-        n = given.context.n
+        n = labelled.context.n
         chosen = np.concatenate([order[:n], self._rng.permutation(order[n:])[:size]])
-        context, queries = given.prepare(self._x.iloc[chosen], self._y[chosen], np.arange(n))
+        context, queries = labelled.prepare(self._x.iloc[chosen], self._y[chosen], np.arange(n))
         return Batch(context, queries, np.arange(len(queries)))
 
     def whole(self) -> list[Batch]:

@@ -156,7 +156,7 @@ class Adaptation:
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
-        self._given, self._rule, self._context, self._raw = session, rule, context, queries
+        self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         self._seed, self._budget, self._others = seed, budget, others
 
     def __iter__(self) -> Iterator[Step]:
@@ -210,7 +210,7 @@ class Adaptation:
 
     def _open(self) -> None:
         x, y = self._raw
-        self._session = self._given.fork()
+        self._session = self._pretrained.fork()
         if self.schedule.init == "random":
             self._session.reinitialise(self._seed)
         self.parameters = self._rule.parameters(self._session)
@@ -286,10 +286,10 @@ class Adaptation:
         return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
 
     def _evaluate_untouched(self, raw: Queries) -> None:
-        """Make the given weights step 0: a cold start has to beat them too."""
+        """Make the pretrained weights step 0: a cold start has to beat them too."""
         self._score = untouched = self._score_now(self._session, self._queries, self._how)
         if self.schedule.init != "pretrained":
-            untouched = self._score_now(self._given.fork(), raw, Execution(self._how.chunk))
+            untouched = self._score_now(self._pretrained.fork(), raw, Execution(self._how.chunk))
         guards = dict.fromkeys([self.schedule.guard, *self._others])
         self._choices = [Selector(guard, untouched) for guard in guards]
         self.result.before = self.result.after = untouched.loss
@@ -308,8 +308,9 @@ class Adaptation:
     def _score_now(self, session: Session, queries: Queries, how: Execution) -> Score:
         rows = session.row_scores(self._context, queries, self._held, how)
         loss, ece = float(rows.loss.mean()), math.nan
-        if rows.confidence is not None and np.isfinite(rows.confidence).all():
-            ece = calibration_error(rows.confidence, rows.correct)
+        confidence, correct = rows.confidence, rows.correct
+        if confidence is not None and correct is not None and np.isfinite(confidence).all():
+            ece = calibration_error(confidence, correct)
         return Score(loss, ece, len(self._held))
 
     def _report(self, update: Update) -> Step:
@@ -339,7 +340,7 @@ class Adaptation:
     def _settle(self, session: Session, choice: Selector) -> Session:
         """Return a session with the chosen weights, as plain weights that no longer train."""
         if choice.step == 0:
-            return self._given.fork()
+            return self._pretrained.fork()
         session.load_trainable(choice.state)
         self._rule.finish(session)
         for parameter in session.trainable().values():

@@ -10,7 +10,7 @@ import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from tttab.errors import RequestError
 from tttab.training.config import Schedule
@@ -73,7 +73,10 @@ Updates = Generator[Update, "Score | None", None]
 class Optimiser(Protocol):
     """How far the weights move."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in a schedule."""
+        ...
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Update the weights; yield after each move."""
@@ -103,8 +106,9 @@ class SingleStep:
         for size in self._sizes(tried):
             ray.move(size * unit)
             score = yield Update(1, len(tried), total, loss, size * unit, True)
+            assert score is not None, "every size asks for a score"
             tried[size] = score.loss if math.isfinite(score.loss) else math.inf
-        best = min(tried, key=tried.get)
+        best = min(tried, key=tried.__getitem__)
         ray.move(best * unit)
         yield Update(1, total, total, loss, best * unit, True)
 
@@ -116,7 +120,7 @@ class SingleStep:
             if worse == PATIENCE:
                 break
         for ratio in REFINEMENTS:
-            best = min(tried, key=tried.get)
+            best = min(tried, key=tried.__getitem__)
             yield best / ratio
             yield best * ratio
 
@@ -125,8 +129,9 @@ class _Ray:
     """The half line of weights from the starting point down the gradient."""
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        moved = [p for p in parameters if p.grad is not None]
-        self._parts = [(p, p.detach().clone(), p.grad.detach().clone()) for p in moved]
+        self._parts = [
+            (p, p.detach().clone(), p.grad.detach().clone()) for p in parameters if p.grad is not None
+        ]
         self.square = float(sum((gradient.double() ** 2).sum() for _, _, gradient in self._parts))
 
     def move(self, eta: float) -> None:
@@ -157,8 +162,8 @@ class AdamW:
             for parameter, (mean, square) in zip(parameters, moments, strict=True):
                 if parameter.grad is not None:
                     _update(parameter, mean, square, number, rate, schedule.weight_decay)
-            judge = number == schedule.steps or number % schedule.evaluate_every == 0
-            yield Update(number, number, schedule.steps, loss, rate, judge)
+            evaluate = number == schedule.steps or number % schedule.evaluate_every == 0
+            yield Update(number, number, schedule.steps, loss, rate, evaluate)
 
 
 def _update(
@@ -174,6 +179,7 @@ def _update(
     Written out because torch's optimisers load its compiler first, which takes seconds.
     """
     gradient, data = parameter.grad, parameter.data
+    assert gradient is not None, "the caller has looked"
     mean.lerp_(gradient, 1 - BETAS[0])
     square.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
     scale = (square / (1 - BETAS[1] ** number)).sqrt_().add_(EPSILON)
@@ -185,7 +191,7 @@ def _rise_and_fall(done: int, warmup: int, total: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-OPTIMIZERS: dict[str, Any] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
+OPTIMIZERS: dict[str, Optimiser] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
 
 
 def get_optimizer(name: str) -> Optimiser:

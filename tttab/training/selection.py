@@ -1,7 +1,7 @@
 """Guards: which of the weights that training passed through are kept.
 
-Every judged step is a candidate, step 0 (the untouched weights) among them. What does not belong
-here: making the candidates (`optimisers`) and judging them (`adapt`).
+Every scored step is a candidate, step 0 (the untouched weights) among them. What does not belong
+here: making the candidates (`optimizers`) and scoring them (`loop`).
 """
 
 from __future__ import annotations

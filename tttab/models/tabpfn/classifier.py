@@ -15,7 +15,7 @@ import torch
 from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
-from tttab.models.tabpfn.forward import AS_SERVED, Pass, log_mean
+from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, match_categories
 from tttab.models.tabpfn.predictor import Server
 from tttab.models.tabpfn.session import OpenedModel, Weights
@@ -61,7 +61,7 @@ class TabPFNSession(OpenedModel):
         context: PreparedContext,
         queries: PreparedQueries,
         rows: np.ndarray,
-        which: Pass,
+        which: ForwardPass,
         how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return each member's log probability of the true class, shape (members of the pass, rows)."""

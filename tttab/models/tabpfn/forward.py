@@ -30,7 +30,7 @@ EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
 
 
 @dataclass(frozen=True)
-class Pass:
+class ForwardPass:
     """One forward pass: a slice of the members of one prepared call."""
 
     call: int
@@ -47,18 +47,22 @@ class Passes:
     """What runs the network. Subclasses say what its outputs mean and where the network comes from."""
 
     module: torch.nn.Module
-    architecture: str
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._shared: dict[Pass, SharedContext] = {}
+        self._shared: dict[ForwardPass, SharedContext] = {}
+
+    @property
+    def architecture(self) -> str:
+        """tabpfn's name of the network's architecture."""
+        raise NotImplementedError
 
     def member_log_likelihoods(
         self,
         context: PreparedContext,
         queries: PreparedQueries,
         rows: np.ndarray,
-        which: Pass,
+        which: ForwardPass,
         how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return each member's log likelihood of the true label, shape (members of the pass, rows)."""
@@ -119,7 +123,7 @@ class Passes:
         context: PreparedContext,
         queries: PreparedQueries,
         rows: np.ndarray,
-        which: Pass,
+        which: ForwardPass,
         how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return the network's raw outputs for one pass, shape (rows, members, outputs), float32."""
@@ -133,23 +137,25 @@ class Passes:
             shown, y, options = self._call(context, which, how)
             return self.module(torch.cat([shown, x]), y, **options).float()
 
-    def whole_calls(self, context: PreparedContext) -> list[Pass]:
+    def whole_calls(self, context: PreparedContext) -> list[ForwardPass]:
         """Return one pass per prepared call, with all its members."""
-        return [Pass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
+        return [ForwardPass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
 
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
     ) -> RowScores:
         raise NotImplementedError
 
-    def _passes(self, context: PreparedContext, how: Execution) -> list[Pass]:
+    def _passes(self, context: PreparedContext, how: Execution) -> list[ForwardPass]:
         whole = self.whole_calls(context)
         if not how.by_member:
             return whole
-        return [Pass(which.call, member, member + 1) for which in whole for member in range(which.last)]
+        return [
+            ForwardPass(which.call, member, member + 1) for which in whole for member in range(which.last)
+        ]
 
     def _call(
-        self, context: PreparedContext, which: Pass, how: Execution
+        self, context: PreparedContext, which: ForwardPass, how: Execution
     ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
         """Return a pass's context rows, their targets, and the module's options."""
         call, members = context.calls[which.call], which.members
@@ -160,7 +166,7 @@ class Passes:
 
     @contextmanager
     def sharing(
-        self, context: PreparedContext, queries: PreparedQueries, passes: list[Pass], how: Execution
+        self, context: PreparedContext, queries: PreparedQueries, passes: list[ForwardPass], how: Execution
     ) -> Iterator[None]:
         """Compute the context of `passes` once for all chunks inside; at the end its gradient, once."""
         if not shares_context(self.architecture, how) or queries.embedded is not None:
@@ -201,7 +207,7 @@ class Passes:
                     (-(part * likelihoods).sum() * scale).backward()
         return total
 
-    def _members_of(self, context: PreparedContext, which: Pass) -> list[tuple[Member, int]]:
+    def _members_of(self, context: PreparedContext, which: ForwardPass) -> list[tuple[Member, int]]:
         """Return the members that a pass computes, and where each stands in its batch."""
         return [
             (member, member.batch - which.first)

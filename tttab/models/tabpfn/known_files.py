@@ -96,17 +96,17 @@ VERSIONS = (
            f"{_HUB}/TabPFN-v2-clf/blob/main/LICENSE.txt", False,
            ("Prior-Labs/TabPFN-v2-clf", "Prior-Labs/TabPFN-v2-reg"), _V2_CLASSIFIERS, _V2_REGRESSORS),
     Version("v2.5", "tabpfn-2.5-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_5", True,
-           ("Prior-Labs/tabpfn_2_5",) * 2, _V2_5_CLASSIFIERS, _V2_5_REGRESSORS),
+           ("Prior-Labs/tabpfn_2_5", "Prior-Labs/tabpfn_2_5"), _V2_5_CLASSIFIERS, _V2_5_REGRESSORS),
     Version("v2.6", "tabpfn-2.6-license-v1.0, non-commercial", f"{_HUB}/tabpfn_2_6", True,
-           ("Prior-Labs/tabpfn_2_6",) * 2,
+           ("Prior-Labs/tabpfn_2_6", "Prior-Labs/tabpfn_2_6"),
            (("tabpfn-v2.6-classifier-v2.6_default.ckpt", UNSTATED, None),),
            (("tabpfn-v2.6-regressor-v2.6_default.ckpt", UNSTATED, None),)),
     Version("v3", "non-commercial", f"{_HUB}/tabpfn_3/blob/main/LICENSE", True,
-           ("Prior-Labs/tabpfn_3",) * 2, _V3_CLASSIFIERS, _V3_REGRESSORS),
+           ("Prior-Labs/tabpfn_3", "Prior-Labs/tabpfn_3"), _V3_CLASSIFIERS, _V3_REGRESSORS),
     Version("v3.5", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
-           ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5, _V3_5),
+           ("Prior-Labs/tabpfn_3_5", "Prior-Labs/tabpfn_3_5"), _V3_5, _V3_5),
     Version("v3.5-fast", "non-commercial", f"{_HUB}/tabpfn_3_5/blob/main/LICENSE", True,
-           ("Prior-Labs/tabpfn_3_5",) * 2, _V3_5_FAST, _V3_5_FAST),
+           ("Prior-Labs/tabpfn_3_5", "Prior-Labs/tabpfn_3_5"), _V3_5_FAST, _V3_5_FAST),
 )  # fmt: skip
 
 

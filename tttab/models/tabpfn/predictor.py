@@ -6,13 +6,13 @@ threads may ask one server: nothing is set or patched while it answers. What doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from tttab.errors import DataError
+from tttab.errors import DataError, ModelError
 from tttab.metrics import classification_metrics
 from tttab.models.tabpfn.inputs import match_categories
 from tttab.models.tabpfn.shared_context import ARCHITECTURE, run_own_layers
@@ -48,6 +48,10 @@ class Server:
         """Yield the predictions chunk by chunk."""
         for chunk in self._chunks(x):
             yield self._estimator.predict_proba(chunk)
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """Raise ModelError: a classifier has no quantiles."""
+        raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
 
     def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""

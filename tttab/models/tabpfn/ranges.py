@@ -52,7 +52,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_batched_estimator_cells": (0, 1e12),
     # Inference.
     "SOFTMAX_TEMPERATURE": (1e-4, 1e4),
-    "N_ESTIMATORS": (1, 255),  # tttab tells members apart by a byte
+    "N_ESTIMATORS": (1, 64),  # each costs one pass; tttab tells at most 256 apart
     "OUTLIER_REMOVAL_STD": (0.5, 1e6),
     "_REGRESSION_DEFAULT_OUTLIER_REMOVAL_STD": (0.5, 1e6),
     "_CLASSIFICATION_DEFAULT_OUTLIER_REMOVAL_STD": (0.5, 1e6),

@@ -21,7 +21,7 @@ from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
-from tttab.models.tabpfn.forward import AS_SERVED, Pass, log_mean
+from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
 from tttab.models.tabpfn.session import OpenedModel
@@ -44,7 +44,7 @@ class TabPFNRegressionSession(OpenedModel):
         context: PreparedContext,
         queries: PreparedQueries,
         rows: np.ndarray,
-        which: Pass,
+        which: ForwardPass,
         how: Execution = AS_SERVED,
     ) -> torch.Tensor:
         """Return each member's log density of the target, per unit of the target, (members, rows)."""

@@ -11,12 +11,12 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import torch
 
-from tttab.contracts import Group, Limits
+from tttab.contracts import Group, Limits, Predictor
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabpfn.costs import Costs
@@ -40,8 +40,6 @@ from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from tttab.models.tabpfn.predictor import Server
 
 
 MOST_CLASSES = 256
@@ -181,7 +179,7 @@ class OpenedModel(Passes):
         inputs = join_inputs(context.calls, context.groups, calls, context.n)
         return PreparedQueries(inputs, self._labels(y))
 
-    def serve(self, context: PreparedContext) -> Server:
+    def serve(self, context: PreparedContext) -> Predictor:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         raise NotImplementedError
 
@@ -238,7 +236,9 @@ class OpenedModel(Passes):
         held = self._weights
         return ModelSpecs(module or held.module, held.config, held.inference_config, held.criterion)
 
-    def _estimator(self, fit_mode: str, module: torch.nn.Module) -> Any:
+    def _estimator(
+        self, fit_mode: Literal["fit_preprocessors", "fit_with_cache"], module: torch.nn.Module
+    ) -> Any:
         """Return tabpfn's own estimator around `module`, settings as they are served."""
         import tabpfn
 

@@ -1,0 +1,171 @@
+"""What a Parquet file takes in memory, told before its rows are read.
+
+A page of a kilobyte may stand for gigabytes: a dictionary repeats a text, a delta encoding its beginning.
+What does not belong here: the rows (`parquet_format`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tttab.data.bounds import CELL, OBJECT, TEXT, Room, check_columns, check_names, room_for
+from tttab.data.foreign import free_name, python, split_ending
+from tttab.data.parquet_pages import page_sizes
+from tttab.data.sources import Source
+from tttab.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+_TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
+MOST_PAGES = 50_000
+"""Pages of a file, and one more per kilobyte: smaller ones would only cost time."""
+_PROBE = 64 * 1024**2
+"""Bytes of texts that are looked at together."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A Parquet file that keeps the bounds."""
+
+    source: Source
+    schema: pa.Schema
+    rows: int
+    coded: tuple[str, ...]
+    """The columns whose texts are to be read as dictionaries."""
+    needed: int
+    """Bytes of memory that all rows take, the texts of `coded` not written out."""
+    room: Room
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The columns to read; None: all."""
+        flat = [field.name for field in self.schema if not is_nested(field.type)]
+        return None if len(flat) == len(self.schema) else flat
+
+    def check(self, needed: int) -> None:
+        """Raise DataError if so many bytes are too many; the hint makes a file of the first rows."""
+        count = self.room.most * self.rows // max(1, 4 * needed)
+        self.room.check(needed, _fewer_rows(self.source, max(1, count)))
+
+
+def survey(source: Source, *, whole: bool) -> Contents:
+    """Look at a file without reading rows, but for delta-coded texts.
+
+    Raises:
+        DataError: two columns have one name, or it has more columns or takes more memory than is allowed,
+            or a page's header is damaged.
+    """
+    import pyarrow.parquet as parquet
+
+    with parquet.ParquetFile(source.path) as file:
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        check_columns(max(len(schema), file.metadata.num_columns), source.path, _fewer_columns(source))
+        check_names(schema.names, str(source.path))
+        flat = [field for field in schema if not is_nested(field.type)]
+        sizes, largest, deltas = _pages(file, source, {field.name for field in flat})
+        texts = [field.name for field in flat if str(_plain(field.type)) in _TEXTS]
+        coded = [name for name in texts if str(schema.field(name).type) in _TEXTS and name not in deltas]
+        needed = sum(sizes.values()) + rows * sum(_bytes_of_cell(field.type) for field in schema)
+        contents = Contents(source, schema, rows, tuple(coded), needed, room_for(source.path, whole=whole))
+        contents.check(needed)
+        for name in set(texts) - set(coded):
+            needed += _probe(file, name, largest[name], contents, needed)
+    return Contents(source, schema, rows, tuple(coded), needed, contents.room)
+
+
+def is_nested(kind: pa.DataType) -> bool:
+    """Tell lists, structs and maps."""
+    import pyarrow as pa
+
+    return pa.types.is_nested(_plain(kind))
+
+
+def _pages(
+    file: parquet.ParquetFile, source: Source, names: set[str]
+) -> tuple[Counter[str], Counter[str], set[str]]:
+    """Return (bytes of all pages, of the largest page, by column; columns with delta-coded texts)."""
+    sizes: Counter[str] = Counter()
+    largest: Counter[str] = Counter()
+    deltas = set()
+    left = MOST_PAGES + source.path.stat().st_size // 1_000
+    with open(source.path, "rb") as raw:
+        for number in range(file.metadata.num_row_groups):
+            group = file.metadata.row_group(number)
+            for place in range(group.num_columns):
+                chunk = group.column(place)
+                name = chunk.path_in_schema
+                if name not in names:
+                    continue
+                start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
+                for size in page_sizes(raw, start, start + chunk.total_compressed_size):
+                    left -= 1
+                    if left < 0:
+                        raise DataError(
+                            f"{source.path} has pages of a few bytes, more of them than are read",
+                            _written_again(source),
+                        )
+                    sizes[name] += size
+                    largest[name] = max(largest[name], size)
+                if {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"} & set(chunk.encodings):
+                    deltas.add(name)
+    return sizes, largest, deltas
+
+
+def _probe(file: parquet.ParquetFile, name: str, page: int, contents: Contents, needed: int) -> int:
+    """Return what the texts of a column take, read a few rows at a time: none is longer than a page."""
+    total = 0
+    for batch in file.iter_batches(batch_size=max(1, min(65_536, _PROBE // max(1, page))), columns=[name]):
+        total += int(TEXT * batch.nbytes)
+        contents.check(needed + total)
+    return total
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Return the type that an extension type is stored as."""
+    import pyarrow as pa
+
+    return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _bytes_of_cell(kind: pa.DataType) -> int:
+    import pyarrow as pa
+
+    if is_nested(kind):
+        return CELL  # it is not read
+    if pa.types.is_fixed_size_binary(_plain(kind)):
+        return OBJECT + _plain(kind).byte_width
+    objects = pa.types.is_decimal(kind) or pa.types.is_date(kind) or pa.types.is_time(kind)
+    return OBJECT if objects or isinstance(kind, pa.BaseExtensionType) else CELL
+
+
+def _fewer_columns(source: Source) -> str:
+    """Return the command that writes the first 500 columns and the last to another file."""
+    code = (
+        "pyarrow.parquet as p; f = p.ParquetFile(sys.argv[1]); n = f.schema_arrow.names; "
+        "p.write_table(f.read(n[:500] + n[-1:]), sys.argv[2])"
+    )
+    return python(code, source.path, _part(source))
+
+
+def _fewer_rows(source: Source, count: int) -> str:
+    """Return the command that writes the first rows to another file."""
+    code = (
+        "pyarrow as a, pyarrow.parquet as p; b = next(p.ParquetFile(sys.argv[1]).iter_batches("
+        f"{count})); p.write_table(a.Table.from_batches([b]), sys.argv[2])"
+    )
+    return python(code, source.path, _part(source))
+
+
+def _written_again(source: Source) -> str:
+    code = "pyarrow.parquet as p; p.write_table(p.read_table(sys.argv[1]), sys.argv[2])"
+    return python(code, source.path, _part(source))
+
+
+def _part(source: Source) -> Path:
+    stem, form, _ = split_ending(source.path)
+    return free_name(source.path, f"{stem}-part{form}")
