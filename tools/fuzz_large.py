@@ -60,8 +60,16 @@ def read_large(path):
 
 
 def _size(rng, most):
-    """Return a size from 1 to `most`, of every order of magnitude equally often."""
+    """Return a size from 1 to `most`, most often far smaller: in an hour many are tried."""
+    most = most if rng.random() < 0.15 else max(2, most // 100)
     return int(10 ** rng.uniform(0, np.log10(most)))
+
+
+def _columns(rng):
+    """Return a number of columns: few, many, or more than are read. In between, time is honest work."""
+    return int(
+        pick(rng, [rng.integers(1, 5), rng.integers(1, 5), _size(rng, 1_000), 10 ** rng.uniform(4.001, 5)])
+    )
 
 
 def _parquet(rng):
@@ -71,13 +79,13 @@ def _parquet(rng):
 
     stream = io.BytesIO()
     wide = rng.random() < 0.15
-    rows = _size(rng, 20) if wide else _size(rng, 1_000_000)
-    kinds = [_texts, _texts, _texts, _plain, _plain, _nested]
+    rows = 1 + _size(rng, 20 if wide else 1_000_000)
+    kinds = [_texts, _texts, _texts, _plain, _plain, _plain, _nested]
     distinct = [pick(rng, kinds)(rng, rows) for _ in range(int(rng.integers(1, 4)))]
-    count = _size(rng, 100_000 if rng.random() < 0.03 else 3_000) if wide else len(distinct)
+    count = (_size(rng, 2_000) if rng.random() < 0.97 else 20_000) if wide else len(distinct)
     names = [f"c{number}" for number in range(count)]
     arrays = [distinct[number % len(distinct)] for number in range(count)]
-    if rng.random() < 0.7:
+    if rng.random() < 0.9:
         names, arrays = [*names, "y"], [*arrays, pa.array(np.arange(rows) % 3 % 2)]
     parquet.write_table(
         pa.table(arrays, names=names),
@@ -141,7 +149,7 @@ def _nested(rng, rows):
 
     if rng.random() < 0.3:
         return pa.StructArray.from_arrays([pa.nulls(rows, pa.int8())], ["inner"])
-    each = _size(rng, max(2, 2_000_000 // rows))
+    each = max(1, min(_size(rng, 100_000), 2_000_000 // rows))
     values = pa.array(np.zeros(rows * each, "int8"))
     return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1) * each, pa.int32()), values)
 
@@ -149,26 +157,26 @@ def _nested(rng, rows):
 def _csv(rng):
     """Return CSV: many columns, many rows, long cells, long names, or few of all; packed now and then."""
     mark = pick(rng, ",,;\t|")
-    columns = _size(rng, 100_000) if rng.random() < 0.4 else int(rng.integers(1, 5))
-    cell = pick(rng, ["", "1", "a", '""', '"x\ny"', "1,5", "2020-01-01", " ", "1e5"])
+    columns = _columns(rng)
+    cell = pick(
+        rng, ["", "1", "a", '""', '"x\ny"', "1,5", "2020-01-01", "1.2.2020", " ", "1e5", "7 days", "true"]
+    )
     if cell.count(mark):
         cell = f'"{cell}"'
     name = pick(rng, ["c", "c", "c", "n" * _size(rng, 10_000)])
     header = mark.join(f"{name[: 200_000 // columns + 1]}{number}" for number in range(columns))
     row = mark.join([cell * _size(rng, 1000 if rng.random() < 0.1 and '"' not in cell else 1)] * columns)
-    most = LARGEST_TEXT // (len(row) + 1)
-    rows = _size(rng, most) if most > 1 else 1
-    lines = [header, *[row] * rows]
-    if rng.random() < 0.5:
-        lines[1:] = [
-            f"{number % 7}{line[1:]}" if line[:1] not in (mark, '"') else line
-            for number, line in enumerate(lines[1:])
-        ]
+    rows = 1 + _size(rng, max(2, LARGEST_TEXT // (len(row) + 3)))
+    lines = [f"{header}{mark}y", *(f"{row}{mark}{'uv'[number % 2]}" for number in range(rows))]
     if rng.random() < 0.3:
         at = int(rng.integers(0, len(lines)))
         lines[at] += pick(rng, [mark, mark * _size(rng, 1_000_000), "x" * _size(rng, 3_000_000), '"', "\0"])
     data = "\n".join(lines).encode()
-    return pick(rng, [bytes, bytes, bytes, gzip.compress, bz2.compress, lzma.compress, _zstd])(data)
+    return pick(rng, [bytes, bytes, bytes, _gzip, bz2.compress, lzma.compress, _zstd])(data)
+
+
+def _gzip(data):
+    return gzip.compress(data, mtime=0)
 
 
 def _zstd(data):
@@ -179,7 +187,7 @@ def _zstd(data):
 
 def _arff(rng):
     """Return ARFF: many attributes, many empty rows, many levels, long values."""
-    count = _size(rng, 100_000) if rng.random() < 0.3 else int(rng.integers(1, 6))
+    count = _columns(rng)
     kinds = [
         "numeric",
         "string",
@@ -205,7 +213,7 @@ def _arff(rng):
             "?",
         ],
     )
-    rows = _size(rng, max(2, LARGEST_TEXT // (len(row) + 1)))
+    rows = 1 + _size(rng, max(2, LARGEST_TEXT // (len(row) + 1)))
     lines = ["@relation r", *head, *[row] * rows]
     lines[-rows::2] = [f"{{{count} q}}"] * len(lines[-rows::2])
     if rng.random() < 0.3:

@@ -5,6 +5,7 @@ To add a reader, add one entry. What does not belong here: how inputs are change
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import warnings
@@ -24,11 +25,13 @@ from tools.fuzz_models import (
 
 
 def read_table(path):
-    """Load the table; its schema must convert the raw file to the same features."""
+    """Load the table; its schema must convert the raw file to the same features, read as new rows are."""
     from tttab.data import load_table, read_frame, schema_of
 
     table = load_table(str(path))
-    again = schema_of(table).apply(read_frame(path).frame)
+    schema = schema_of(table)
+    raw = read_frame(path, text_columns=schema.text_columns)
+    again = schema.apply(raw.frame, raw.decimal)
     if len(again) == len(table) and not again.equals(table.x):
         raise AssertionError("the schema gives other features than the loader")
 
@@ -89,6 +92,16 @@ def small_frame():
 def csv_seeds():
     frame = small_frame()
     return [frame.to_csv(index=False).encode(), frame.to_csv(index=False, sep=";", quoting=1).encode()]
+
+
+def gzip_seeds():
+    return [gzip.compress(seed, mtime=0) for seed in csv_seeds()]
+
+
+def zstandard_seeds():
+    import pyarrow
+
+    return [pyarrow.compress(seed, "zstd", asbytes=True) for seed in csv_seeds()]
 
 
 def parquet_seeds():
@@ -193,6 +206,8 @@ TARGETS = {
             b"2020-01-01T25",
         ),
     ),
+    "csv.gz": Target(".csv.gz", gzip_seeds, read_table, in_place=True),
+    "csv.zst": Target(".csv.zst", zstandard_seeds, read_table, in_place=True),
     "parquet": Target(".parquet", parquet_seeds, read_table, in_place=True),
     "arff": Target(
         ".arff",

@@ -87,7 +87,8 @@ class Schema:
             },
             index=frame.index,
         )
-        extra = tuple(name for name in frame.columns if name not in {self.target, *names})
+        known = {self.target, *names}
+        extra = tuple(name for name in frame.columns if name not in known)
         return NewRows(x, self._unseen(x), extra)
 
     def _unseen(self, x: pd.DataFrame) -> dict[str, int]:
