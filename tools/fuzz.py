@@ -41,6 +41,8 @@ SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9
 """Bytes that the worker may grow while it reads one input."""
 MEMORY = 6 * 2**30
+LONGEST = 10_000
+"""Characters of a message: it may hold a name, and not a whole cell."""
 FORBIDDEN = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
     "pickle.find_class", "ctypes.dlopen",
@@ -76,8 +78,8 @@ def run_input(target, path):
     try:
         target.read(path)
     except TttabError as error:
-        tidy = error.message and "\n" not in error.message and error.hint
-        return ("refused", "") if tidy else ("traceback", f"untidy message: {error.message!r}")
+        tidy = error.message and "\n" not in error.message and error.hint and len(error.message) < LONGEST
+        return ("refused", "") if tidy else ("traceback", f"untidy message: {error.message[:LONGEST]!r}")
     except Exception:
         return "traceback", traceback.format_exc(limit=-6)
     return "accepted", ""

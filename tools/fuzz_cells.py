@@ -221,7 +221,7 @@ def read_cells(path):
         return check_schema(table, raw.frame, raw.decimal)
     try:
         frame, origin = _frame(json.loads(data), Origin)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DataError("the bytes of the test's own form were changed", "none") from error
     table = table_from_frame(frame, origin)
     return check_schema(table, frame, origin.decimal_mark)

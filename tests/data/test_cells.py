@@ -453,6 +453,24 @@ def test_huge_values_count_as_missing_like_infinite_ones():
     pd.testing.assert_frame_equal(schema_of(table).apply(frame), table.x)
 
 
+def test_whole_numbers_beyond_all_floats_are_infinite():
+    cells = pd.Series([10**400, -(10**400), 5, None], dtype=object)
+    values = convert(cells, guess_column(cells).column)
+    assert np.array_equal(values, [np.inf, -np.inf, 5.0, np.nan], equal_nan=True)
+
+
+def test_long_labels_are_cut_in_messages():
+    long = pd.Series(["2020-01-01 " * 100_000] * 2, name="y")
+    schema = schema_of(table_from_frame(pd.DataFrame({"x": [1, 2], "y": ["u", "v"]}), Origin("t", "file")))
+    for raises in (
+        lambda: table_from_frame(pd.DataFrame({"x": [1, 2], "y": long}), Origin("t", "file")),
+        lambda: schema.labels(long),
+    ):
+        with pytest.raises(DataError) as caught:
+            raises()
+        assert len(caught.value.message) < 200 and "'2020-01-01 2020" in caught.value.message
+
+
 @pytest.mark.parametrize("text", ["9" * 40_000 + "x", "9" * 1_000_000, "1," * 100_000, "2020-01-01" * 20_000,
                                   " " * 200_000 + "1", "-" * 200_000, "1 days " * 50_000])  # fmt: skip
 def test_long_near_numbers_take_no_time(text):

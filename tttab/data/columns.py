@@ -213,11 +213,25 @@ def _to_numbers(cells: pd.Series, form: Form, column: Column, mark: str) -> np.n
     if form == "truth" and column.kind == "number":
         return cells.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
     if form == column.kind == "number":
-        return cells.to_numpy(dtype=np.float64, na_value=np.nan) + 0.0  # -0.0 becomes 0.0
+        return _floats(cells) + 0.0  # -0.0 becomes 0.0
     if form != "text":
         raise _other_kind(form, column)
     codes, texts = texts_of(cells)
     return np.append(_values_of(texts, column, mark), np.nan)[codes]
+
+
+def _floats(cells: pd.Series) -> np.ndarray:
+    try:
+        return cells.to_numpy(dtype=np.float64, na_value=np.nan)
+    except OverflowError:  # whole numbers of Python have no largest one
+        return cells.map(_float, na_action="ignore").to_numpy(dtype=np.float64, na_value=np.nan)
+
+
+def _float(number: Any) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return np.inf if number > 0 else -np.inf
 
 
 def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:

@@ -162,8 +162,10 @@ def _best(
     glance = present[:GLANCE]  # a column of a million names is not parsed fifteen times
     readings: list[_Reading] = []
     for form in [declared] if declared else _formats(present, kind, mark, declared is not None):
-        if 2 * np.isnan(spelling.read(kind, glance, form)).sum() < len(glance):
-            unread = np.isnan(spelling.read(kind, present, form))
+        unread = np.isnan(spelling.read(kind, glance, form))
+        if 2 * unread.sum() < len(glance):
+            if len(present) > len(glance):
+                unread = np.isnan(spelling.read(kind, present, form))
             readings.append(_Reading(form, [text for text, odd in zip(present, unread, strict=True) if odd]))
             if not readings[-1].odd:
                 break

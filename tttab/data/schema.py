@@ -15,7 +15,7 @@ import pandas as pd
 
 from tttab.core import Column, Table, Task
 from tttab.data import spelling
-from tttab.data.columns import convert
+from tttab.data.columns import brief, convert
 from tttab.data.features import finite
 from tttab.data.guess import KINDS
 from tttab.data.target import check_targets
@@ -115,8 +115,8 @@ class Schema:
             return values
         if len(values.categories) > len(self.classes):
             raise DataError(
-                f"{values.categories[len(self.classes)]!r} is none of the table's classes",
-                f"known are: {', '.join(self.classes[:10])}",
+                f"{brief(values.categories[len(self.classes)])} is none of the table's classes",
+                f"known are: {', '.join(map(brief, self.classes[:10]))}",
             )
         return values.codes.astype(np.int64)
 

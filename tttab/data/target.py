@@ -12,7 +12,7 @@ import pandas as pd
 
 from tttab.core import Column, Task
 from tttab.data import spelling
-from tttab.data.columns import IN_WORDS, LARGEST, convert
+from tttab.data.columns import IN_WORDS, LARGEST, brief, convert
 from tttab.data.features import fit_column
 from tttab.data.guess import MANY_VALUES, declared_column, guess_column
 from tttab.errors import DataError
@@ -99,7 +99,7 @@ def _one_class(name: str, label: str, rows: int, all_rows: int) -> DataError:
     without = f"; {all_rows - rows:,} rows without a target (an empty cell, NA, None, …) are left out"
     hint = "--regression" if spelling.PLAIN_NUMBER.fullmatch(label) else "--target NAME, another column"
     return DataError(
-        f"the target {name!r} has one class only, {label!r}" + (without if rows < all_rows else ""), hint
+        f"the target {name!r} has one class only, {brief(label)}" + (without if rows < all_rows else ""), hint
     )
 
 
