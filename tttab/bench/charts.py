@@ -30,8 +30,12 @@ LEGEND = (
 )
 """Number of the colour, whether dashed, words."""
 Curve = dict[int, Interval]
+Box = tuple[float, float, float]
+_DOWN = (0, 12, -12, 24, -24, 36, -36, 48, -48)
 WIDE, TALL = 556, 340
 LONGEST_NAME = 26
+ROOM, WIDEST_TICK = 120, 44
+"""Pixels for the words beside a line of the effective context, and for a tick's label."""
 
 
 def effective_charts(summary: Summary) -> Iterator[Markup]:
@@ -43,7 +47,7 @@ def effective_charts(summary: Summary) -> Iterator[Markup]:
         if effects:
             title = f"Effective context by {NAMES[metric]}, n = {summary.reference_n}"
             height = 96 + 26 * len(effects)
-            yield on_page(title, WIDE, height, lambda axes, shown=effects: _effects(axes, shown), left=170)
+            yield on_page(title, WIDE, height, lambda axes, shown=effects: _effects(axes, shown), left=200)
 
 
 def curve_charts(summary: Summary) -> Iterator[Markup]:
@@ -66,9 +70,9 @@ def arm_charts(summary: Summary) -> Iterator[Markup]:
 
 def _effects(axes: Axes, effects: Sequence[Effect]) -> None:
     """Draw a line per table; an arrow head marks a censored end."""
-    reach = [bound for e in effects for bound in (e.context.rows, e.n)]
-    _log_x(axes, min(reach) / 2.2, max(reach) * 2.5, "context rows (log)")
-    names = [text_of(e.table, LONGEST_NAME) + (" (saturated)" if e.saturated else "") for e in effects]
+    low, high = _reach(axes, effects)
+    _log_x(axes, low, high, "context rows (log)")
+    names = [_with_mark(e.table, " (saturated)" * e.saturated) for e in effects]
     axes.set_yticks(range(len(effects)), names)
     axes.set_ylim(-0.7, len(effects) - 0.3)
     axes.tick_params(axis="y", length=0)
@@ -78,10 +82,26 @@ def _effects(axes: Axes, effects: Sequence[Effect]) -> None:
         axes.plot([found.n, end], [place, place], color=COLOURS[SERIES[TTT]], lw=2)
         _dot(axes, found.n, place, SERIES[ICL], f"{found.table}: n = {found.n}", size=7)
         _dot(axes, end, place, SERIES[TTT], f"{found.table}: n' = {words}", size=8)
-        outwards = -1 if end < found.n or censored == "below" else 1
+        outwards = -1 if _leftwards(found) else 1
         if censored:
             _beside(axes, end, place, "◀" if outwards < 0 else "▶", 6 * outwards, color=COLOURS[SERIES[TTT]])
         _beside(axes, end, place, words, (17 if censored else 8) * outwards)
+
+
+def _leftwards(found: Effect) -> bool:
+    return found.context.rows < found.n or found.context.censored == "below"
+
+
+def _reach(axes: Axes, effects: Sequence[Effect]) -> tuple[float, float]:
+    """Return the ends of the x axis, with room for the words outside the lines."""
+    ends = [bound for e in effects for bound in (e.context.rows, e.n)]
+    left, right = (ROOM if any(_leftwards(e) == side for e in effects) else 24 for side in (True, False))
+    per_pixel = (math.log(max(ends) / min(ends)) or 1.0) / (axes.bbox.width - left - right)
+    return min(ends) * math.exp(-left * per_pixel), max(ends) * math.exp(right * per_pixel)
+
+
+def _with_mark(name: str, mark: str) -> str:
+    return text_of(name, LONGEST_NAME + 4 - len(mark)) + mark
 
 
 def _trade(axes: Axes, points: Sequence[tuple[str, float, float]], names: Sequence[str]) -> None:
@@ -122,7 +142,7 @@ def _curve_chart(grid: Grid, table: str, metric: str) -> Markup:
         low, high = span(shown)
         axes.set_ylim(low if low > 0 or min(shown, default=0) < 0 else 0.0, high)
         axes.set(xscale="log", xlim=(ns[0] / 1.15, ns[-1] * 1.15), xlabel="context rows n (log)")
-        label_log_axis(axes, ns, form=",g")
+        _label_x(axes, ns)
         for arm, series in SERIES.items():
             _draw_curve(axes, curves[arm], series, arm)
 
@@ -175,7 +195,11 @@ def _log_x(axes: Axes, low: float, high: float, label: str) -> None:
     axes.set(xscale="log", xlim=(low, high), xlabel=label)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     places = [step * 10.0**power for power in powers for step in (1, 2, 5)]
-    label_log_axis(axes, places if len(powers) < 7 else places[::3], form=",g")
+    _label_x(axes, places if len(powers) < 7 else places[::3])
+
+
+def _label_x(axes: Axes, places: Sequence[float]) -> None:
+    label_log_axis(axes, places, apart=WIDEST_TICK / axes.bbox.width, form=",g")
 
 
 def span(values: Sequence[float], *, around: float | None = None, share: float = 0.06) -> tuple[float, float]:
@@ -205,15 +229,27 @@ def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: flo
 
 
 def _spread_labels(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Label points so that names cover neither each other nor the line at zero: they move down."""
-    taken: list[tuple[float, float]] = []
-    right = axes.bbox.x1 - 130
-    for name, x, y in sorted(points, key=lambda p: -p[2]):
-        across, up = axes.transData.transform((x, y))
-        down, zero = 0.0, axes.transData.transform((x, 0))[1]
-        while abs(up - down - zero) < 8 or any(
-            abs(up - down - other) < 11 and abs(across - there) < 90 for there, other in taken
-        ):
-            down += 4
-        taken.append((across, up - down))
-        _beside(axes, x, y, text_of(name, LONGEST_NAME), -8 if across > right else 8, down)
+    """Label points where a name covers no dot, no other name and not the line at zero, if there is room."""
+    frame, pixels = axes.bbox, axes.transData.transform([(x, y) for _, x, y in points])
+    zero = axes.transData.transform((points[0][1], 0))[1]
+    taken: list[Box] = [(x - 4, x + 4, y) for x, y in pixels]
+
+    def free(spot: Box) -> bool:
+        left, right, y = spot
+        inside = frame.x0 <= left and right <= frame.x1 and frame.y0 + 6 <= y <= frame.y1 - 6
+        apart = (abs(y - other) >= 11 or right < start or end < left for start, end, other in taken)
+        return inside and abs(y - zero) >= 8 and all(apart)
+
+    for name, x, y in points:
+        words, at = text_of(name, LONGEST_NAME), axes.transData.transform((x, y))
+        spots = [((side, down), _box(at, words, side, down)) for down in _DOWN for side in (8, -8)]
+        shift, spot = next((found for found in spots if free(found[1])), spots[0])
+        taken.append(spot)
+        _beside(axes, x, y, words, *shift)
+
+
+def _box(at: Sequence[float], words: str, side: float, down: float) -> Box:
+    """Return left, right and middle of words beside a place, pixels."""
+    width = 6.5 * len(words)
+    left = at[0] + side - width * (side < 0)
+    return left, left + width, at[1] - down

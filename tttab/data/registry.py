@@ -165,7 +165,12 @@ def _bracket_depth(text: str) -> int:
 
 
 class _Checker:
-    """Turns YAML nodes into a `Catalog`; every complaint names the line."""
+    """Turns YAML nodes into a `Catalog`; every complaint names the line.
+
+    By hand, not by pydantic: it checks values that YAML has made, when lines, keys given twice and what was
+    typed (`010`, `yes`) are gone. The nodes would have to be walked beside it all the same, and completing a
+    name would wait for its import.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

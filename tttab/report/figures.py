@@ -119,7 +119,8 @@ def on_page(title: str, width: int, height: int, fill: Callable[[Axes], None], *
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
         settle(axes)
-        axes.set_title(text_of(title, _LONGEST_TITLE), x=(14 - left) / (width - left - _RIGHT), ha="left")
+        corner = (14 - left) / (width - left - _RIGHT)
+        axes.set_title(text_of(title, _LONGEST_TITLE), x=corner, y=1, ha="left")
         fill(axes)
         return _element(figure, title)
 
