@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from pandas._libs.parsers import STR_NA_VALUES
 from pyarrow import parquet
 
 from tttab.data import load_table, read_frame
 from tttab.data.chunks import read_pieces
-from tttab.data.csv_format import exact_floats
+from tttab.data.csv_format import MISSING_WORDS, exact_floats
 from tttab.data.registry import TABLES
 from tttab.errors import DataError
 
@@ -165,6 +166,18 @@ def test_points_elsewhere_decide_where_commas_might_be_thousands(write):
 def test_cells_with_commas_in_a_comma_separated_file_stay_text(write):
     raw = read_frame(write('a,y\n"0,5",u\n"1,25",v\n'))
     assert raw.decimal == "." and raw.frame["a"].tolist() == ["0,5", "1,25"]
+
+
+def test_empty_cells_beside_whole_numbers_of_twenty_digits_are_missing(write):
+    path = write(f"a,y\n{2**64},u\nx,v\n,u\nNA,v\n")
+    (piece,) = read_pieces(path, 9)
+    for frame in (read_frame(path).frame, piece.frame, read_frame(path, text_columns=["a"]).frame):
+        assert frame["a"].isna().tolist() == [False, False, True, True]
+    assert load_table(str(path)).columns[0].levels == (str(2**64), "x")
+
+
+def test_the_words_for_missing_cells_are_those_of_pandas():
+    assert set(MISSING_WORDS) == set(STR_NA_VALUES)
 
 
 def test_text_columns_stay_text_in_every_text_format(write):

@@ -77,6 +77,8 @@ def _csv_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Ite
 def _parsed(source: Source, layout: Layout, rows: int, texts: Collection[str]) -> Iterator[Piece]:
     import pandas as pd
 
+    from tttab.data.csv_format import without_words
+
     with (
         source.open(len(layout.names)) as stream,
         pd.read_csv(io.BufferedReader(stream, BLOCK), chunksize=rows, **layout.options(texts)) as pieces,
@@ -86,7 +88,7 @@ def _parsed(source: Source, layout: Layout, rows: int, texts: Collection[str]) -
                 frame = next(pieces, None)
             if frame is None:
                 return
-            yield Piece(frame, stream.share)
+            yield Piece(without_words(frame), stream.share)
 
 
 def _parquet_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:

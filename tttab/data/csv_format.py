@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 SEPARATORS = (",", ";", "\t", "|")
 """What may stand between two cells; the first wins a tie."""
+MISSING_WORDS = (
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A",
+    "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+)  # fmt: skip
+"""Cells that are missing: those of pandas."""
 _LINES = 20
 """Lines below the header that are looked at to find the separator."""
 _TOLD = re.compile(r'(?:sep=([^\w\s"]|\t)|"sep=([^\w\s"]|\t)")[ \t]*+(?:\r\n|\r|\n|$)', re.IGNORECASE)
@@ -57,6 +62,8 @@ class Layout:
             "encoding": "utf-8-sig",
             "low_memory": False,
             "dtype": {name: "str" for name in self.names if name in texts},
+            "na_values": list(MISSING_WORDS),
+            "keep_default_na": False,
             **exact_floats(),
         }
 
@@ -108,6 +115,15 @@ def may_have_commas(frame: pd.DataFrame) -> bool:
         for text in values.tolist()
         if isinstance(text, str) and ("," in text or "." in text)
     )
+
+
+def without_words(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame, missing where it holds `MISSING_WORDS`: pandas leaves them in columns with 2^64."""
+    for name, values in frame.items():
+        words = values.isin(MISSING_WORDS) if _is_text(values) else values[:0]
+        if words.any():
+            frame[name] = values.mask(words)
+    return frame
 
 
 def _first_lines(source: Source) -> tuple[int, str, str, int]:

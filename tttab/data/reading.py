@@ -115,8 +115,10 @@ def _read_csv(source: Source, text_columns: Collection[str]) -> RawFrame:
 def _parsed(source: Source, layout: Layout, texts: Collection[str]) -> pd.DataFrame:
     import pandas as pd
 
+    from tttab.data.csv_format import without_words
+
     with source.open(len(layout.names), whole=True) as stream:
-        return pd.read_csv(io.BufferedReader(stream, BLOCK), **layout.options(texts))
+        return without_words(pd.read_csv(io.BufferedReader(stream, BLOCK), **layout.options(texts)))
 
 
 def _read_parquet(source: Source, text_columns: Collection[str]) -> RawFrame:
