@@ -101,8 +101,10 @@ def _pages(
                 name = chunk.path_in_schema
                 if name not in names:
                     continue
-                start = min(chunk.dictionary_page_offset or chunk.data_page_offset, chunk.data_page_offset)
-                for size in page_sizes(raw, start, start + chunk.total_compressed_size):
+                # A chunk of no rows has no data page: its place is 0 then, where no page can be.
+                places = filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset))
+                start = min(places, default=0)
+                for size in page_sizes(raw, start, start + chunk.total_compressed_size if start else 0):
                     left -= 1
                     if left < 0:
                         raise DataError(
