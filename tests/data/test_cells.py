@@ -338,6 +338,15 @@ def test_a_level_is_found_again_whatever_stands_beside_it(cells, levels):
         assert list(read.x["c"]) == levels[rows] and not read.unseen
 
 
+def test_a_declared_truth_has_one_level_whatever_its_words():
+    words = ["true", "FALSE", "yes", "0", "1.0", "off", "maybe"]
+    frame = pd.DataFrame({"c": words, "y": list("uvuvuvu")})
+    table = table_from_frame(frame, Origin("t", "file", columns={"c": "boolean"}))
+    assert list(table.x["c"]) == ["1.0", "0", "1.0", "0", "1.0", "0", "maybe"]
+    read = schema_of(table).read(pd.DataFrame({"c": ["t", "no", "maybe", "perhaps"]}))
+    assert list(read.x["c"]) == ["1.0", "0", "maybe", "perhaps"] and read.unseen == {"c": 1}
+
+
 def test_formats_of_dates_are_tried_where_their_shape_is_there():
     assert likely_date_formats([f"{n}.25" for n in range(50)]) == []
     assert likely_date_formats(["31.01.2024", "1.2.2024", "?"]) == ["%d.%m.%Y"]

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from tttab.core import Column
+from tttab.core import Column, Kind
 from tttab.data import spelling
 from tttab.errors import DataError
 from tttab.text import decoded
@@ -285,25 +285,31 @@ def _as_text(cell: Any) -> str:
 def _to_categories(cells: pd.Series, column: Column) -> pd.Categorical:
     codes, texts = levels_of(cells)
     if not column.levels:
-        return _categorical(codes, _one_spelling_each(texts), ())
+        return _categorical(codes, _one_spelling_each(texts, column.kind), ())
     find = _truth_finder(column.levels) if column.kind == "boolean" else _level_finder(column.levels)
     known = set(column.levels)
     return _categorical(codes, [text if text in known else find(text) for text in texts], column.levels)
 
 
-def _one_spelling_each(texts: Sequence[str]) -> list[str]:
-    """Return the texts, each number in its shortest spelling: `1` for `1.0` where both are, not for `01`."""
-    values = [None if spelling.has_codes([text]) else _value_of(text) for text in texts]
-    shortest: dict[decimal.Decimal, str] = {}
+def _one_spelling_each(texts: Sequence[str], kind: Kind) -> list[str]:
+    """Return the texts, each value in its shortest spelling: `1` for `1.0` where both are, not for `01`."""
+    values = [_truth_or_number(text, kind) for text in texts]
+    shortest: dict[decimal.Decimal | int, str] = {}
     for value, text in zip(values, texts, strict=True):
         if value is not None:
             shortest[value] = min(text, shortest.get(value, text), key=lambda one: (len(one), one))
     return [text if value is None else shortest[value] for value, text in zip(values, texts, strict=True)]
 
 
+def _truth_or_number(text: str, kind: Kind) -> decimal.Decimal | int | None:
+    if kind == "boolean":
+        return spelling.truth_of(text)
+    return None if spelling.has_codes([text]) else _value_of(text)
+
+
 def _truth_finder(known: Sequence[str]) -> Callable[[str], str]:
     """Return a function from a text to the known level of the same truth, or to itself."""
-    levels = {spelling.truth_of(level): level for level in known}
+    levels = {truth: level for level in known if (truth := spelling.truth_of(level)) is not None}
     return lambda text: levels.get(spelling.truth_of(text), text)
 
 
