@@ -99,15 +99,21 @@ def make_input(target: Target, name: str, seed: int, number: int) -> bytes:
         if rng.random() >= target.by_bytes:
             return target.change(bytes(data), rng)
         data = bytearray(target.change(bytes(data), rng)) if rng.random() < 0.5 else data
-    for _ in range(2 ** int(rng.integers(0, 4))):
-        _damage(data, target, rng)
-    return bytes(data)
+    return damaged(data, target, rng)
 
 
 @cache
 def seeds_of(target: Target) -> list[bytes]:
     """Return a target's valid inputs, made once in a process."""
     return target.seeds()
+
+
+def damaged(data: bytes | bytearray, target: Target, rng: np.random.Generator) -> bytes:
+    """Return `data` with one to eight changed bytes, pieces or tokens."""
+    data = bytearray(data)
+    for _ in range(2 ** int(rng.integers(0, 4))):
+        _damage(data, target, rng)
+    return bytes(data)
 
 
 def _damage(data, target, rng):

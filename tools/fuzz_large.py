@@ -172,14 +172,14 @@ def _csv(rng):
         at = int(rng.integers(0, len(lines)))
         lines[at] += pick(rng, [mark, mark * _size(rng, 1_000_000), "x" * _size(rng, 3_000_000), '"', "\0"])
     data = "\n".join(lines).encode()
-    return pick(rng, [bytes, bytes, bytes, _gzip, bz2.compress, lzma.compress, _zstd])(data)
+    return pick(rng, [bytes, bytes, bytes, gzipped, bz2.compress, lzma.compress, zstandard])(data)
 
 
-def _gzip(data):
+def gzipped(data):
     return gzip.compress(data, mtime=0)
 
 
-def _zstd(data):
+def zstandard(data):
     import pyarrow as pa
 
     return pa.Codec("zstd").compress(data, asbytes=True)

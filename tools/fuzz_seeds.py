@@ -5,15 +5,14 @@ To add a reader, add one entry. What does not belong here: how inputs are change
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
 import warnings
 from functools import cache
 
 from tools.fuzz_cells import cell_seeds, make_cells, read_cells
-from tools.fuzz_inputs import Target, change_lines, seeds_of
-from tools.fuzz_large import large_seeds, make_large, read_large
+from tools.fuzz_inputs import Target, change_lines, damaged, pick, seeds_of
+from tools.fuzz_large import gzipped, large_seeds, make_large, read_large, zstandard
 from tools.fuzz_models import (
     bundle_seeds,
     change_checkpoint,
@@ -94,14 +93,13 @@ def csv_seeds():
     return [frame.to_csv(index=False).encode(), frame.to_csv(index=False, sep=";", quoting=1).encode()]
 
 
-def gzip_seeds():
-    return [gzip.compress(seed, mtime=0) for seed in csv_seeds()]
+def packed_seeds(pack):
+    return lambda: [pack(seed) for seed in csv_seeds()]
 
 
-def zstandard_seeds():
-    import pyarrow
-
-    return [pyarrow.compress(seed, "zstd", asbytes=True) for seed in csv_seeds()]
+def change_packed(pack):
+    """Return a function that packs a damaged CSV file."""
+    return lambda data, rng: pack(damaged(pick(rng, csv_seeds()), TARGETS["csv"], rng))
 
 
 def parquet_seeds():
@@ -206,8 +204,22 @@ TARGETS = {
             b"2020-01-01T25",
         ),
     ),
-    "csv.gz": Target(".csv.gz", gzip_seeds, read_table, in_place=True),
-    "csv.zst": Target(".csv.zst", zstandard_seeds, read_table, in_place=True),
+    "csv.gz": Target(
+        ".csv.gz",
+        packed_seeds(gzipped),
+        read_table,
+        in_place=True,
+        change=change_packed(gzipped),
+        by_bytes=0.2,
+    ),
+    "csv.zst": Target(
+        ".csv.zst",
+        packed_seeds(zstandard),
+        read_table,
+        in_place=True,
+        change=change_packed(zstandard),
+        by_bytes=0.2,
+    ),
     "parquet": Target(".parquet", parquet_seeds, read_table, in_place=True),
     "arff": Target(
         ".arff",
