@@ -17,10 +17,10 @@ from pathlib import Path
 
 def smoke_request(model: str, seeds: int):
     """Return what `tttab bench --suite smoke` asks for, with so many seeds."""
-    from tttab.adapt import Schedule
     from tttab.bench import BenchRequest
     from tttab.cli.bench import SMOKE
     from tttab.data import catalog
+    from tttab.training.config import Schedule
 
     return BenchRequest(
         tables=tuple(entry.name for entry in catalog().suite("smoke")),

@@ -106,8 +106,8 @@ def run_worker(kind: str, table: str, args: argparse.Namespace) -> dict[str, flo
 def unit(args: argparse.Namespace, n: int, k: int):
     """Return the opened session and the rows of one split, model tensors in memory."""
     from tttab.data import load_table
+    from tttab.data.splits import SplitRequest, split_rows
     from tttab.models import open_model
-    from tttab.splits import SplitRequest, split_rows
 
     table = load_table(args.table)
     split = split_rows(table.y, SplitRequest(n=n, k=k, test_size=200), 0, classes=len(table.classes))
@@ -125,6 +125,8 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import torch
 
+    from tttab.contracts import Execution
+
     session, classes, context_rows, query_rows, _ = unit(args, 200, 800)
     session._weights.inference_config.N_ESTIMATORS = 1  # as the other side is told
     fork = session.fork()
@@ -132,11 +134,11 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
     queries = fork.queries(context, *query_rows)
     parameters = list(fork.module.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    chunk = args.chunk or fork.piece(context)
+    how = Execution(args.chunk or fork.cost_model.preferred_chunk(context))
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        fork.accumulate(context, queries, np.arange(len(queries)), 1 / len(queries), chunk)
+        fork.accumulate_gradients(context, queries, np.arange(len(queries)), 1 / len(queries), how)
         optimizer.step()
         synchronize(args.device)
 
@@ -266,7 +268,7 @@ def random_v2() -> str:
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2Config, get_architecture
     from tabpfn.inference_config import InferenceConfig
 
-    from tttab.models.checkpoint import write_checkpoint
+    from tttab.models.tabpfn.checkpoint import write_checkpoint
 
     path = Path(tempfile.gettempdir()) / "tttab-random-classifier.safetensors"
     if not path.exists():

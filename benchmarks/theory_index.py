@@ -1,6 +1,6 @@
 """Speed of the single-index pipeline: tasks at once against a loop over tasks, with measured ceilings.
 
-    python3 -m benchmarks.theory_index --device cpu --out benchmarks/results/theory-index-cpu.json
+    python3 -m benchmarks.theory_index --device cpu --out results/speed/theory_index_cpu.json
 
 The whole pipeline (rows drawn, stages I to III, prediction of 512 rows) at r = 16, d = 32, N = 16,384.
 Ceilings are measured in the same run: float32 matrix products, copying, exponentials. Needs torch.
@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from tttab.theory.attention import population_gamma
-from tttab.theory.index_tasks import IndexLaw, draw_basis, draw_rows, draw_tasks
-from tttab.theory.single_index import Pipeline, prompt_parts, subspace, train, weak_direction
-from tttab.theory.stages import Stream, draw_neurons, fit_link, stage_three, stage_two
+from tttab.theory.single_index.algorithm import Pipeline, prompt_parts, subspace, train, weak_direction
+from tttab.theory.single_index.attention import population_gamma
+from tttab.theory.single_index.stages import Stream, draw_neurons, fit_link, stage_three, stage_two
+from tttab.theory.single_index.tasks import IndexLaw, draw_basis, draw_rows, draw_tasks
 
 TEST_ROWS = 512
 

@@ -1,6 +1,6 @@
 """Trials per second of the linear-attention simulations, beside the machine's measured ceilings.
 
-    python -m benchmarks.theory_linear --device cpu --out benchmarks/results
+    python -m benchmarks.theory_linear --device cpu --out results/speed
     python -m benchmarks.theory_linear --device cuda --out OUT
 
 At d = 300, n = 150, k = 300: a naive loop that forms W' and samples test prompts, batched rows, the O(d)
@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from tttab.files import write_text_atomically
-from tttab.memory import peak_resident_bytes
-from tttab.theory.linear_all import ALPHAS, GAMMAS
-from tttab.theory.linear_experiments import Setting, phase
-from tttab.theory.linear_isotropic import Isotropic, fixed_step
-from tttab.theory.linear_measure import Plan, measure, sampler_of
-from tttab.theory.linear_paths import banded
-from tttab.theory.linear_random import Draws, Machine
+from tttab.resources import peak_resident_bytes
+from tttab.theory.linear_attention.draws import Draws
+from tttab.theory.linear_attention.isotropic import Isotropic, fixed_step
+from tttab.theory.linear_attention.measure import measure, sampler_of
+from tttab.theory.linear_attention.paths import banded
+from tttab.theory.linear_attention.phase import PhaseSettings, phase
+from tttab.theory.linear_attention.settings import Backend, Sampling
 
 PROMPTS = 100
 """Fresh test prompts of the naive loop, per trial."""
@@ -89,7 +89,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--out", default="benchmarks/results")
+    parser.add_argument("--out", default="results/speed")
     parser.add_argument("--d", type=int, default=300)
     parser.add_argument("--n", type=int, default=150)
     parser.add_argument("--k", type=int, default=300)
@@ -155,11 +155,11 @@ def _naive(case: Case) -> dict[str, Any]:
 
 def _sampler(case: Case, name: str, dtype: str) -> dict[str, Any]:
     """Time the library's own `measure` with one start, reduction and blocks included."""
-    machine = Machine(str(torch.device(case.device)), dtype)
+    backend = Backend(str(torch.device(case.device)), dtype)
     sampler = sampler_of([case.p], name)
 
     def run(trials: int) -> Any:
-        return measure(sampler, Plan(trials, case.seed, machine, name), ["bench"], "F", [case.eta])[0]
+        return measure(sampler, Sampling(trials, case.seed, backend, name), ["bench"], "F", [case.eta])[0]
 
     rate, seen = _rate(case, run, {"rows": 64, "vectors": 4096, "scalars": 1 << 16}[name])
     row = {
@@ -176,12 +176,12 @@ def _sampler(case: Case, name: str, dtype: str) -> dict[str, Any]:
 
 def _many_steps(case: Case) -> dict[str, Any]:
     """Time `STEPS` constant steps of a quarter of the best size through the Golub-Kahan bidiagonal."""
-    machine = Machine(str(torch.device(case.device)))
+    backend = Backend(str(torch.device(case.device)))
 
     def run(trials: int) -> float:
-        total, block = 0.0, machine.block(8 * 12 * (STEPS + 1), trials)
+        total, block = 0.0, backend.block(8 * 12 * (STEPS + 1), trials)
         for number in range(-(-trials // block)):
-            paths = banded(case.p, STEPS, Draws(machine, case.seed, "bench", number), block)
+            paths = banded(case.p, STEPS, Draws(backend, case.seed, "bench", number), block)
             eta = torch.full_like(paths.single.start, case.eta / 4)
             total += float(paths.losses("F", [eta] * STEPS).mean())
         return total
@@ -264,7 +264,7 @@ def _ceilings(case: Case) -> dict[str, float]:
 def _phase(trials: int) -> dict[str, float]:
     """Time the whole phase figure at d = 300, thresholds included, in seconds of one core."""
     started = time.process_time()
-    rows = list(phase(Setting(d=300, plan=Plan(trials)), ALPHAS, GAMMAS))
+    rows = list(phase(PhaseSettings(d=300, trials=trials)))
     took = time.process_time() - started
     return {
         "trials_per_point": trials,
@@ -286,13 +286,13 @@ def measured_memory(case: Case) -> dict[str, float]:
 def _peaks(case: Case, counts: tuple[int, ...]) -> list[float]:
     """Return the peak in MiB after each number of trials, which rise."""
     torch.set_num_threads(1)
-    machine = Machine(str(torch.device(case.device)), memory=MEMORY_MIB << 20)
+    backend = Backend(str(torch.device(case.device)), memory=MEMORY_MIB << 20)
     sampler = sampler_of([case.p], "scalars")
     peaks = []
     for trials in counts:
         if case.device != "cpu":
             torch.cuda.reset_peak_memory_stats()
-        measure(sampler, Plan(trials, 0, machine), ["memory"], "F", [case.eta])
+        measure(sampler, Sampling(trials, 0, backend), ["memory"], "F", [case.eta])
         peaks.append(_peak(case))
     return peaks
 

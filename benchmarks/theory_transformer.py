@@ -21,12 +21,12 @@ from pathlib import Path
 
 import torch
 
-from tttab.theory.transformer_adapt import Adaptation, LabelledRows, adapt_looped, adapt_prompt
-from tttab.theory.transformer_paper_a import WarmColdSettings, warm_cold_rows
-from tttab.theory.transformer_paper_b import ContextSettings, context_rows
-from tttab.theory.transformer_pretrain import save_checkpoint
-from tttab.theory.transformer_store import Pretrained, PretrainStep, make, open_file, recipe
-from tttab.theory.transformer_tasks import sample_prompts
+from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, adapt_looped, adapt_prompt
+from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
+from tttab.theory.transformer.paper_b import ContextSettings, context_rows
+from tttab.theory.transformer.pretrain import save_checkpoint
+from tttab.theory.transformer.store import Pretrained, PretrainStep, open_file, pretrain_into_cache, recipe
+from tttab.theory.transformer.tasks import sample_prompts
 
 SHARES = {  # of the whole time, for pre-training; the rest is evaluation
     ("A", "gpt2", 60): 0.19,
@@ -129,7 +129,9 @@ def pretrain_stage(run, paper, kind, d, share):
         settings = replace(settings, batch=4, model=replace(settings.model, width=32))
     began, last, model = time.monotonic(), None, None
     minutes = options.minutes * share
-    for event in make(settings, options.out / "unfinished", options.device, options.precision, minutes):
+    for event in pretrain_into_cache(
+        settings, options.out / "unfinished", options.device, options.precision, minutes
+    ):
         if isinstance(event, PretrainStep):
             last = event
             if event.step % 500 == 0:
@@ -151,10 +153,10 @@ def evaluation(run, pretrained, paper, kind, d):
     options, tiny = run.options, run.options.tiny
     common = {"tasks": 2 if tiny else options.tasks, "seed": options.seed, "device": options.device}
     if paper == "A":
-        how = Adaptation(steps=4 if tiny else 150)
+        how = TaskTraining(steps=4 if tiny else 150)
         k = (64, 128) if tiny else (64, 96, 128, 192, 256, 384, 512)
         return warm_cold_rows(pretrained, WarmColdSettings(k=k, how=how, search=True, **common))
-    how = Adaptation(steps=4 if tiny else 100)
+    how = TaskTraining(steps=4 if tiny else 100)
     main_model = kind == "gpt2"
     lengths = (16, 32, 64, 128, 256, 512) if main_model else (16, 64, 256, 1024)
     shifts = ("none", "c=1", "he2") if main_model else ("none", "c=1")
@@ -175,7 +177,7 @@ def speed(run):
             generator = torch.Generator(device=device).manual_seed(run.options.seed)
             tasks = 2 if tiny else 16
             drawn = sample_prompts(settings.law, tasks, 64, generator)
-            prompt, how = LabelledRows(drawn.x, drawn.y), Adaptation(steps=2 if tiny else 10, check=10)
+            prompt, how = LabelledRows(drawn.x, drawn.y), TaskTraining(steps=2 if tiny else 10, check=10)
             vector = timed(lambda: adapt_prompt(pretrained.model, prompt, how), device)  # noqa: B023
             loop = timed(lambda: adapt_looped(pretrained.model, prompt, how), device)  # noqa: B023
             row = {"experiment": "ttt-speed", "model": kind, "size": size, "tasks": tasks, "n": 64}
@@ -186,7 +188,7 @@ def speed(run):
 
 
 def fresh(settings, device):
-    from tttab.theory.transformer_model import build_model
+    from tttab.theory.transformer.model import build_model
 
     return Pretrained(build_model(settings.model, 0).to(device), settings, "untrained")
 

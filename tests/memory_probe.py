@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
@@ -18,9 +19,10 @@ def main(request):
     import torch
     from small_models import small_model
 
-    from tttab.adapt import Adaptation, Schedule
-    from tttab.memory import peak_resident_bytes, resident_bytes
+    from tttab.resources import peak_resident_bytes, resident_bytes
     from tttab.rules import get_rule
+    from tttab.training.config import Schedule
+    from tttab.training.loop import Adaptation
 
     torch.set_num_threads(1)
     n, columns, queries = request["rows"], request["columns"], request["queries"]
@@ -34,7 +36,7 @@ def main(request):
     before = resident_bytes()
     list(run)
     plan = run.result.plan
-    answer = {"chunk": plan.chunk, "by_member": plan.by_member, "checkpointing": plan.checkpointing}
+    answer = asdict(plan.execution)
     print(json.dumps(answer | {"needed": plan.needed, "before": before, "peak": peak_resident_bytes()}))
 
 

@@ -11,8 +11,8 @@ from tabpfn.constants import ModelVersion
 from tabpfn.inference_config import InferenceConfig
 
 from tttab.core import ModelInfo
-from tttab.models.network import Weights
-from tttab.models.session import TabPFNSession
+from tttab.models.tabpfn.classifier import TabPFNSession
+from tttab.models.tabpfn.session import Weights
 
 BUCKETS = 40
 OLD = {"emsize": 24, "nlayers": 3, "nhead": 2}
@@ -63,6 +63,6 @@ def small_model(architecture="tabpfn_v2", task="classification", members=2, seed
     criterion = FullSupportBarDistribution(torch.linspace(-3, 3, BUCKETS + 1))
     if task == "classification":
         return TabPFNSession(info, Weights(network, config, inference), torch.device("cpu"))
-    from tttab.models.regression import TabPFNRegressionSession
+    from tttab.models.tabpfn.regressor import TabPFNRegressionSession
 
     return TabPFNRegressionSession(info, Weights(network, config, inference, criterion), torch.device("cpu"))

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.errors import MemoryPlanError, RequestError
-from tttab.memory import RESERVE
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+from tttab.training.memory_plan import RESERVE
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def test_the_rule_none_trains_nothing(adapt, tiny_model):
 
 @pytest.mark.parametrize(("rule", "expected"), [("full", "bf16"), ("head", "fp32")])
 def test_the_arithmetic_that_is_reported_is_that_of_the_steps(adapt, monkeypatch, rule, expected):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: True)
     run = adapt(rule, steps=1, precision="bf16")
     list(run)
     assert run.result.precision == expected
@@ -92,7 +93,7 @@ def test_a_cold_start_has_to_beat_the_pretrained_weights(adapt, tiny_model, guar
 
 
 def test_small_memory_means_small_chunks_and_the_same_result(adapt, monkeypatch):
-    monkeypatch.setattr("tttab.footprint.resident_bytes", lambda: 0)
+    monkeypatch.setattr("tttab.training.footprint.resident_bytes", lambda: 0)
     free = adapt(steps=2, batch=64)
     list(free)
     tight = adapt(steps=2, batch=64, budget=RESERVE + free.result.plan.needed * 4 // 5)
@@ -132,7 +133,7 @@ def test_running_out_of_memory_names_a_plan_that_takes_half(adapt, monkeypatch, 
     def fail(*_):
         raise error
 
-    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    monkeypatch.setattr(type(run._session), "accumulate_gradients", fail)
     with pytest.raises(MemoryPlanError, match="ran out of memory") as caught:
         next(steps)
     assert caught.value.hint.startswith("--max-memory")
@@ -155,6 +156,6 @@ def test_other_runtime_errors_are_not_taken_for_memory(adapt, monkeypatch):
     def fail(*_):
         raise RuntimeError("shape mismatch")
 
-    monkeypatch.setattr(type(run._session), "accumulate", fail)
+    monkeypatch.setattr(type(run._session), "accumulate_gradients", fail)
     with pytest.raises(RuntimeError, match="shape mismatch"):
         next(steps)

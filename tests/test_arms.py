@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tttab.adapt import Schedule
-from tttab.arms import ARMS, Outcome, Progress, Unit
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
+from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
-from tttab.splits import SplitRequest, split_rows
+from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
+from tttab.training.config import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def unit(tiny_model, mixed_frame):
     x, y = mixed_frame
     table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
     split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
-    return Unit(table, split, tiny_model, schedule=Schedule(steps=2, lr=1e-3))
+    return Trial(table, split, tiny_model, schedule=Schedule(steps=2, lr=1e-3))
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_temperature_moves_probabilities_and_no_weights(outcomes, tiny_model):
 def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     keys = {identity_hash(unit.identity(arm)) for arm in ARMS}
     assert len(keys) == len(ARMS)
-    other = Unit(unit.table, unit.split, unit.session, schedule=Schedule(steps=3, lr=1e-3))
+    other = Trial(unit.table, unit.split, unit.session, schedule=Schedule(steps=3, lr=1e-3))
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
     assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
     assert unit.identity("gbt")["model"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import subprocess
@@ -10,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tttab.bundle import Bundle, load_bundle, save_bundle
+from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.errors import BundleError
 from tttab.files import sha256_of
-from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
 FRESH_PROCESS = """
 import sys, numpy, pandas, torch
@@ -225,3 +228,87 @@ def test_a_bundle_pickles_without_its_cache(bundle, mixed_frame):
     data = pickle.dumps(bundle)
     assert len(data) < 2 * sum(w.numel() * 4 for w in bundle.session.module.parameters())
     assert np.array_equal(pickle.loads(data).predict(mixed_frame[0]), p)
+
+
+def parquet(frame, **settings) -> bytes:
+    stream = io.BytesIO()
+    frame.to_parquet(stream, **settings)
+    return stream.getvalue()
+
+
+def test_the_context_is_read_once_so_what_was_hashed_is_what_is_used(bundle, saved, mixed_frame, monkeypatch):
+    other = parquet(bundle.x.assign(kind="a", size=0.0))
+    read = Path.read_bytes
+
+    def swap_after(path):
+        content = read(path)
+        if path.name.startswith("context-"):
+            path.write_bytes(other)
+        return content
+
+    monkeypatch.setattr(Path, "read_bytes", swap_after)
+    loaded = load_bundle(saved, device="cpu")
+    assert np.array_equal(loaded.x["size"], bundle.x["size"])
+    assert np.array_equal(loaded.predict(mixed_frame[0]), bundle.predict(mixed_frame[0]))
+
+
+def context_of(bundle):
+    return bundle.x.assign(kind=np.array(["a", "b", "c"])[bundle.y])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda frame: frame.assign(size=[[1.0]] * 60), "does not hold the 60 context rows"),
+        (lambda frame: frame.iloc[:59], "does not hold the 60 context rows"),
+        (lambda frame: frame.drop(columns="kind"), "does not hold the 60 context rows"),
+        (lambda frame: frame.drop(columns="size"), "lack 1 of 4 columns"),
+        (lambda frame: frame.assign(size="big"), "not a number"),
+        (lambda frame: frame.assign(size=b"\xff\xfe"), "number"),
+        (lambda frame: frame.assign(kind="d"), "none of the table's classes"),
+        (lambda frame: frame.assign(kind=None), "no value"),
+        (lambda frame: frame.assign(kind=b"\xff"), ""),
+    ],
+)
+def test_a_context_that_lies_under_a_fitting_hash_is_one_line(saved, bundle, change, message):
+    forge_file(saved, "context", parquet(change(context_of(bundle))))
+    with pytest.raises(BundleError, match="cannot be used") as caught:
+        load_bundle(saved, device="cpu")
+    assert message in caught.value.message
+
+
+def test_a_small_context_file_does_not_fill_the_memory(saved, bundle):
+    """20,000 times a text of 1 MB, coded once: 20 GB if it were written out."""
+    rows = 20_000
+    text = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 2**20]))
+    columns = {name: pa.array(np.zeros(rows)) for name in bundle.x.columns}
+    stream = io.BytesIO()
+    table = pa.table({**columns, "colour": text, "kind": text})
+    pq.write_table(table, stream, store_schema=False)
+    forge_file(saved, "context", stream.getvalue())
+    forge(saved, lambda manifest: manifest.update(rows=rows))
+    code = "import sys, resource; from tttab.cli import run; code = run(sys.argv[1:]); "
+    code += "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    (saved / "rows.csv").write_text("size,weight,colour,constant\n1,2,red,1\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(saved), str(saved / "rows.csv"), "--device", "cpu"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    exit_code, megabytes = map(int, done.stdout.split())
+    assert exit_code == 2
+    assert "far more memory" in done.stderr
+    assert megabytes < 1500
+
+
+def test_rows_beyond_what_the_file_can_hold_are_refused_before_they_are_made(saved, bundle):
+    rows = 50_000_000
+    columns = {name: pa.nulls(10, pa.float64()) for name in [*bundle.x.columns, "kind"]}
+    stream = io.BytesIO()
+    with pq.ParquetWriter(stream, pa.table(columns).schema) as writer:
+        for _ in range(10):
+            nulls = {name: pa.nulls(rows // 10, pa.float64()) for name in columns}
+            writer.write_table(pa.table(nulls), row_group_size=rows)
+    forge_file(saved, "context", stream.getvalue())
+    forge(saved, lambda manifest: manifest.update(rows=rows))
+    with pytest.raises(BundleError, match="far more memory"):
+        load_bundle(saved, device="cpu")

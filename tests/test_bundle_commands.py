@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from tttab.bundle import load_bundle
+from tttab.bundle.manifest import read_manifest
 from tttab.cli import predict as predict_command
 from tttab.cli import run
-from tttab.manifest import read_manifest
-from tttab.optimisers import NotFinite
+from tttab.training.optimizers import NotFinite
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +144,7 @@ def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, ca
     [
         (lambda frame: frame.drop(columns="size"), "lack 1 of 5 columns: size"),
         (lambda frame: frame.assign(size="big"), "'big', which is not a number"),
-        (lambda frame: frame.assign(since="yesterday"), "not an ISO 8601 date"),
+        (lambda frame: frame.assign(since="yesterday"), "which is not a date"),
     ],
 )
 def test_rows_that_do_not_fit_leave_nothing_behind(adapted, new_rows, tmp_path, capfd, change, message):
@@ -201,7 +205,7 @@ def test_a_file_without_rows_is_refused(adapted, new_rows, tmp_path, capfd, endi
 
 def test_training_that_stopped_is_told_and_not_called_a_lost_comparison(table, tmp_path, capfd, monkeypatch):
     command = ["adapt", str(table), "--target", "label", "--out", str(tmp_path / "bundle"), "--n", "60"]
-    monkeypatch.setattr("tttab.adapt.Adaptation.gradient", not_finite)
+    monkeypatch.setattr("tttab.training.loop.Adaptation.gradient", not_finite)
     assert run([*command, "--model", "tttab-tiny", "--steps", "3"]) == 0
     text = "".join(capfd.readouterr()).replace("\n", " ")
     assert "training stopped early: no number at step 1" in text
@@ -230,3 +234,133 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     assert "1 of 2 files are not those of the bundle" in captured.err
     (copy / "manifest.json").write_text("{}")
     assert run(["inspect", str(copy)]) == 1
+
+
+SMALL = ["--n", "40", "--k", "60", "--steps", "2", "--model", "tttab-tiny", "--device", "cpu"]
+NOT_UTF8 = os.fsdecode(b"o\xe9")
+
+
+def never(*_, **__):
+    raise AssertionError("this was to be refused before the model is opened")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{bundle}", "missing.csv"], "there is no file missing.csv"),
+        (["predict", "{bundle}", "{wrong}"], "lack 1 of 5 columns: size"),
+        (["predict", "{bundle}", "{rows}", "--out", "{pipe}"], "is a named pipe"),
+        (["predict", "{bundle}", "{rows}", "--out", "{device}"], "is a device"),
+        (["predict", "{bundle}", "{rows}", "--out", "{context}"], "would be overwritten"),
+        (["predict", "{bundle}", "{rows}", "--out", "/proc/1/p.csv"], "/proc"),
+        (["adapt", "missing.csv", "--out", "{new}"], "there is no file missing.csv"),
+        (["adapt", "{table}", "--target", "labell", "--out", "{new}"], "no column 'labell'"),
+        (["adapt", "{table}", "--out", "{pipe}"], "p.csv"),
+        (["adapt", "{table}", "--out", "{foreign}"], "not the manifest of a bundle"),
+        (["run", "--dataset", "{table}", "--out", "{pipe}"], "p.csv"),
+        (["run", "--dataset", "{table}", "--target", "labell", "--out", "{new}"], "no column 'labell'"),
+    ],
+)
+def test_what_needs_no_model_is_checked_before_it_is_opened(
+    adapted, table, new_rows, tmp_path, capfd, monkeypatch, arguments, message
+):
+    pd.read_csv(new_rows).drop(columns="size").to_csv(tmp_path / "wrong.csv", index=False)
+    os.mkfifo(tmp_path / "p.csv")
+    (tmp_path / "null.csv").symlink_to(os.devnull)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "manifest.json").write_text('{"name": "mine"}')
+    (context,) = adapted.glob("context-*.parquet")
+    places = {
+        "{bundle}": adapted, "{rows}": new_rows, "{table}": table, "{context}": context,
+        "{wrong}": tmp_path / "wrong.csv", "{pipe}": tmp_path / "p.csv", "{device}": tmp_path / "null.csv",
+        "{new}": tmp_path / "new" / "bundle", "{foreign}": tmp_path / "foreign",
+    }  # fmt: skip
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr("tttab.models.open_model", never)
+    monkeypatch.setattr("tttab.bundle.load_bundle", never)
+    assert run([str(places.get(argument, argument)) for argument in arguments]) == 2
+    assert message in capfd.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_home_folder_in_quotes_is_found_and_spaces_are_quoted(
+    table, new_rows, tmp_path, monkeypatch, capfd
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "t.csv").write_bytes(table.read_bytes())
+    (tmp_path / "new.csv").write_bytes(new_rows.read_bytes())
+    for command in (["adapt", "~/t.csv"], ["run", "--dataset", "~/t.csv"]):
+        assert run([*command, "--target", "label", "--out", "~/my bundle", *SMALL]) == 0
+        assert f"tttab predict '{tmp_path}/my bundle' NEW.csv" in capfd.readouterr().err.replace("\n", " ")
+    assert run(["predict", "~/my bundle", "~/new.csv", "--out", "~/my p.csv", "--device", "cpu"]) == 0
+    assert len(pd.read_csv(tmp_path / "my p.csv")) == 160
+    assert run(["predict", "~/my bundle", "~/new.csv", "--out", "~/my p"]) == 2
+    assert f"--out '{tmp_path}/my p.csv'" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["adapt", "run"])
+def test_names_that_are_not_utf8_lose_no_training(table, new_rows, tmp_path, command, capfd):
+    data, rows = tmp_path / f"{NOT_UTF8}.csv", tmp_path / f"new{NOT_UTF8}.csv"
+    data.write_bytes(table.read_bytes())
+    rows.write_bytes(new_rows.read_bytes())
+    out = tmp_path / NOT_UTF8 / "b"
+    words = ["adapt", str(data)] if command == "adapt" else ["run", "--dataset", str(data)]
+    assert run([*words, "--target", "label", "--out", str(out), "--json", *SMALL]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["dataset"]["name"] == "o?.csv" if command == "run" else "o?" in document["out"]
+    assert read_manifest(out)["record"]["table"]["name"] == "o?.csv"
+    for ending in ("csv", "parquet"):
+        predictions = tmp_path / f"p{NOT_UTF8}.{ending}"
+        assert run(["predict", str(out), str(rows), "--out", str(predictions), "--device", "cpu", "-q"]) == 0
+        assert predictions.stat().st_size > 1000
+    assert run(["inspect", str(out)]) == 0
+
+
+ENDED = """
+import os, sys, time
+from tttab.cli import predict, run
+
+class Slow(predict._TextWriter):
+    def write(self, frame):
+        super().write(frame)
+        print("writing", flush=True)
+        time.sleep(60)
+
+predict._TextWriter = Slow
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_predict_leaves_nothing_half_written(adapted, new_rows, tmp_path, number):
+    command = ["predict", str(adapted), str(new_rows), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDED, *command, "--quiet"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "writing\n"
+    assert len(list(tmp_path.iterdir())) == 1
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_training_that_fails_or_is_ended_leaves_no_folder(table, tmp_path, monkeypatch, capfd):
+    command = ["adapt", str(table), "--target", "label", "--out", str(tmp_path / "a" / "b"), *SMALL]
+    for error, code in ((KeyboardInterrupt(), 130), (SystemExit(143), 143), (OSError(28, "full"), 2)):
+
+        def fail(*_, error=error, **__):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("tttab.training.loop.Adaptation.gradient", fail)
+            assert run(command) == code
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_before_the_training(table, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("tttab.bundle.room_for", lambda session: 2**62)
+    monkeypatch.setattr("tttab.training.loop.Adaptation.gradient", never)
+    assert run(["adapt", str(table), "--target", "label", "--out", str(tmp_path / "b"), *SMALL]) == 2
+    assert "MB are needed" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []

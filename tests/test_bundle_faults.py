@@ -6,14 +6,14 @@ import errno
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tttab import bundle as format_
-from tttab.bundle import Bundle, save_bundle
-from tttab.manifest import check_files, read_manifest
+from tttab.bundle import Bundle, save_bundle, staging
+from tttab.bundle.manifest import check_files, read_manifest
 
 KILLS = 20
 ROUNDS = 10
@@ -23,7 +23,7 @@ import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 from test_bundle_faults import KILLS, ROUNDS, assert_whole, stand_in
 from tttab.bundle import save_bundle
-from tttab.manifest import read_manifest
+from tttab.bundle.manifest import read_manifest
 
 def child(work):
     pid = os.fork()
@@ -74,12 +74,11 @@ class StandIn:
 
         self.number = number
         self.info = ModelInfo("stand-in", "none.safetensors", "0" * 64, "nothing", "classification")
-        self.module = self
 
-    def parameters(self):
+    def parameters(self, group):
         from types import SimpleNamespace
 
-        yield SimpleNamespace(device=SimpleNamespace(type="cpu"), dtype="torch.float32")
+        return [SimpleNamespace(device=SimpleNamespace(type="cpu"), dtype="torch.float32")]
 
     def save(self, path: str, extra) -> None:
         Path(path).write_bytes(self.number.to_bytes(4, "big") * 50_000)
@@ -126,17 +125,20 @@ def failing(call, moment: int, error: BaseException):
     return wrapped
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+SAVING = [
+    (os, "replace", 6),  # one of them in the proof that renaming works
+    (staging, "flush_to_disk", 2),
+    (staging, "sha256_of", 2),
+    (staging, "_write", 3),
+    (staging, "flush_folder", 2),
+]
+CLEARING = [(staging, "_remove", 2), (Path, "unlink", 3), (Path, "rmdir", 1)]
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
 @pytest.mark.parametrize(
-    ("place", "name", "calls"),
-    [
-        (os, "replace", 3),
-        (format_, "flush_to_disk", 2),
-        (format_, "sha256_of", 2),
-        (format_, "write_text_atomically", 1),
-        (format_, "_flush_folder", 2),
-        (format_, "_remove_leftovers", 1),
-    ],
+    ("error", "place", "name", "calls"),
+    [(KeyboardInterrupt(), *step) for step in (*SAVING, *CLEARING)] + [(FULL, *step) for step in SAVING],
 )
 def test_an_error_at_any_moment_leaves_one_whole_bundle(tmp_path, monkeypatch, error, place, name, calls):
     save_bundle(tmp_path, stand_in(1))
@@ -144,11 +146,23 @@ def test_an_error_at_any_moment_leaves_one_whole_bundle(tmp_path, monkeypatch, e
         with monkeypatch.context() as patch:
             patch.setattr(place, name, failing(getattr(place, name), moment, error))
             with pytest.raises(type(error)):
-                save_bundle(tmp_path, stand_in(2))
-        assert assert_whole(tmp_path) in (1, 2)
-    save_bundle(tmp_path, stand_in(3))
-    assert assert_whole(tmp_path) == 3
+                save_bundle(tmp_path, stand_in(2 + moment))
+        assert assert_whole(tmp_path) in range(1, 3 + moment)
+    save_bundle(tmp_path, stand_in(100))
+    assert assert_whole(tmp_path) == 100
     assert len(list(tmp_path.iterdir())) == 4  # lock, manifest, weights, context: no leftovers
+
+
+@pytest.mark.parametrize(("place", "name", "calls"), CLEARING)
+def test_an_old_file_that_cannot_be_removed_does_not_fail_the_save(tmp_path, monkeypatch, place, name, calls):
+    save_bundle(tmp_path, stand_in(1))
+    for number in range(calls):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, failing(getattr(place, name), 2 * number, PermissionError()))
+            save_bundle(tmp_path, stand_in(2 + number))
+        assert assert_whole(tmp_path) == 2 + number
+    save_bundle(tmp_path, stand_in(100))
+    assert len(list(tmp_path.iterdir())) == 4
 
 
 def nursery(folder: Path, mode: str) -> list[int]:
@@ -202,3 +216,87 @@ def test_a_full_disk_in_safetensors_is_a_bundle_error(small_disk, tiny_model):
     with pytest.raises((OSError, BundleError), match="No space left"):
         save_bundle(small_disk, bundle)
     assert not list(small_disk.glob("*weights*"))
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Return every file below a folder with its content, and every folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else b"" for p in folder.rglob("*")}
+
+
+def test_nothing_foreign_in_the_folder_is_touched(tmp_path):
+    save_bundle(tmp_path, stand_in(1))
+    (old,) = tmp_path.glob("weights-*")
+    foreign = {
+        ".part-photos/1.jpg": b"a",
+        ".part-1a2b3c4d/weights.safetensors": b"b",
+        ".manifest.json.bak": b"c",
+        ".manifest.json.x1y2z3w4.json": b"d",
+        "manifest.json.orig": b"e",
+        "weights-0123456789abcdef.safetensors": b"f",
+        "context-0123456789abcdef.parquet": b"g",
+        "result-0123456789abcdef.json": b"h",
+        f"copy-{old.name}": old.read_bytes(),
+        ".tttab-part-photos/1.jpg": b"i",
+        ".tttab-part-0123456789abcdef/weights.safetensors": b"j",
+        ".tttab-part-0123456789abcdee/made.json": b"[",
+        ".tttab-part-0123456789abcdee/notes.txt": b"k",
+        ".tttab-part-0123456789abcded.csv": b"l",
+    }
+    for name, content in foreign.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    for number in (2, 3):
+        save_bundle(tmp_path, stand_in(number))
+    kept = tree(tmp_path)
+    assert {name: kept[name] for name in foreign} == foreign
+    assert not (tmp_path / old.name).exists()
+    assert assert_whole(tmp_path) == 3
+
+
+def test_an_old_file_that_was_changed_is_no_longer_ours(tmp_path):
+    save_bundle(tmp_path, stand_in(1), {"predictions.csv": lambda path: path.write_text("1\n")})
+    (predictions,) = tmp_path.glob("predictions-*")
+    predictions.write_text("1\nmy own remarks\n")
+    save_bundle(tmp_path, stand_in(2), {"predictions.csv": lambda path: path.write_text("2\n")})
+    assert predictions.read_text() == "1\nmy own remarks\n"
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+@pytest.mark.parametrize("what", ["foreign", "link", "folder"])
+def test_a_manifest_that_is_none_of_ours_is_never_replaced(tmp_path, what):
+    from tttab.errors import RequestError
+
+    place = tmp_path / "out" / "manifest.json"
+    place.parent.mkdir()
+    (tmp_path / "elsewhere.json").write_text('{"name": "my extension"}')
+    if what == "folder":
+        place.mkdir()
+    elif what == "link":
+        place.symlink_to("../elsewhere.json")
+    else:
+        place.write_text('{"name": "my extension"}')
+    before = tree(tmp_path)
+    with pytest.raises(RequestError, match=r"manifest\.json is"):
+        save_bundle(tmp_path / "out", stand_in(1))
+    assert tree(tmp_path) == before
+
+
+def test_a_damaged_manifest_of_ours_is_replaced(tmp_path):
+    save_bundle(tmp_path, stand_in(1))
+    whole = (tmp_path / "manifest.json").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", bytes(100)):
+        (tmp_path / "manifest.json").write_bytes(content)
+        save_bundle(tmp_path, stand_in(2))
+        assert assert_whole(tmp_path) == 2
+
+
+def test_a_bundle_in_a_folder_whose_name_is_not_utf8(tmp_path):
+    bundle = stand_in(1)
+    bundle.record["table"] = {os.fsdecode(b"caf\xe9"): os.fsdecode(b"lat\xe9.csv")}
+    bundle.session.info = replace(bundle.session.info, file=os.fsdecode(b"m\xe9.ckpt"))
+    folder = tmp_path / os.fsdecode(b"o\xe9") / "b"
+    save_bundle(folder, bundle)
+    manifest = read_manifest(folder)
+    assert manifest["record"]["table"] == {"caf?": "lat?.csv"}
+    assert manifest["base"]["file"] == "m?.ckpt"
+    assert {verdict for _, _, verdict in check_files(folder)} == {"ok"}

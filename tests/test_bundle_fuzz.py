@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from test_bundle_faults import stand_in
 
 from tttab.bundle import load_bundle, save_bundle
+from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.errors import BundleError
-from tttab.manifest import MANIFEST, check_files, digest_of, read_manifest
 
 INPUTS = int(os.environ.get("TTTAB_FUZZ", "150"))
 FUZZ = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

@@ -7,12 +7,13 @@ import pandas as pd
 import pytest
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.batches import Folds, Labelled, Redraw
-from tttab.contexts import CHOICES, choose_context, point_cloud
+from tttab.data.context_selection import CHOICES, choose_context, point_cloud
+from tttab.data.splits import SplitRequest, hold_out, split_rows
 from tttab.errors import RequestError
 from tttab.rules import get_rule
-from tttab.splits import SplitRequest, hold_out, split_rows
+from tttab.training.config import Schedule
+from tttab.training.context_policy import Folds, Labelled, Redraw
+from tttab.training.loop import Adaptation
 
 RNG = np.random.default_rng(3)
 Y = np.concatenate([RNG.integers(0, 3, 197), [3, 3, 3]])
@@ -153,3 +154,15 @@ def test_a_fixed_context_is_prepared_once_and_its_queries_once(given, split, mon
     queries = X.iloc[split.queries], Y[split.queries]
     list(Adaptation(given, get_rule("head"), context, queries, Schedule(steps=4, precision="fp32")))
     assert calls == ["queries"]
+
+
+@pytest.mark.parametrize("how", CHOICES)
+def test_a_context_of_a_mostly_constant_target_holds_two_values(how):
+    y = np.zeros(200)
+    y[:6] = 5.0
+    for seed in range(4):
+        split = split_rows(y, SplitRequest(n=10, k=150, test_size=30), seed)
+        chosen = choose_context(split, how, X, y)
+        assert len(np.unique(y[chosen.context])) == 2 and chosen.n == 10
+        both = np.concatenate([chosen.context, chosen.queries])
+        assert sorted(both) == sorted(np.concatenate([split.context, split.queries]))

@@ -9,10 +9,11 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.guards import ECE_ALLOWANCE, Choice, Score, check_guard
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+from tttab.training.selection import ECE_ALLOWANCE, Score, Selector, check_guard
 
 BEFORE = Score(1.0, 0.05, 100)
 ALLOWED = 0.05 + ECE_ALLOWANCE / 10
@@ -20,7 +21,7 @@ CANDIDATES = [Score(0.8, ALLOWED + 0.001, 100), Score(0.9, ALLOWED - 0.001, 100)
 
 
 def kept(guard, scores):
-    choice = Choice(guard, BEFORE, {"w": 0})
+    choice = Selector(guard, BEFORE, {"w": 0})
     for number, score in enumerate(scores, start=1):
         choice.consider(number, 0.1, score, lambda number=number: {"w": number})
     return choice
@@ -45,7 +46,7 @@ def test_a_score_that_is_no_number_is_no_candidate(guard):
 
 
 def test_regression_has_no_calibration_error_and_no_veto():
-    choice = Choice("loss+ece", Score(1.0, math.nan, 100), {})
+    choice = Selector("loss+ece", Score(1.0, math.nan, 100), {})
     choice.consider(1, 0.1, Score(0.5, math.nan, 100), dict)
     assert choice.step == 1
 
@@ -89,7 +90,7 @@ def test_one_run_records_what_every_guard_would_keep(given, mixed_frame):
 
 def test_the_veto_acts_inside_the_loop(given, mixed_frame, monkeypatch):
     errors = iter([0.1, 0.9, 0.9, 0.9, 0.9])
-    monkeypatch.setattr("tttab.adapt.calibration_error", lambda confidence, correct: next(errors))
+    monkeypatch.setattr("tttab.training.loop.calibration_error", lambda confidence, correct: next(errors))
     run = start(given, mixed_frame, lr=1e-3, guard="loss+ece")
     history = list(run)
     assert min(step.held_out for step in history) < run.result.before
@@ -102,7 +103,7 @@ def test_the_veto_acts_inside_the_loop(given, mixed_frame, monkeypatch):
 @pytest.mark.parametrize("guard", ["loss", "loss+ece", "off"])
 def test_a_gradient_that_is_no_number_stops_and_restores(given, mixed_frame, monkeypatch, optimizer, guard):
     run = start(given, mixed_frame, guard=guard, optimizer=optimizer, lr=1e-3)
-    plain = type(given).accumulate
+    plain = type(given).accumulate_gradients
 
     def poisoned(self, *arguments):
         loss = plain(self, *arguments)
@@ -110,7 +111,7 @@ def test_a_gradient_that_is_no_number_stops_and_restores(given, mixed_frame, mon
             next(self.module.parameters()).grad[0] = math.nan
         return loss
 
-    monkeypatch.setattr(type(given), "accumulate", poisoned)
+    monkeypatch.setattr(type(given), "accumulate_gradients", poisoned)
     history = list(run)
     assert len(history) == (0 if optimizer == "sgd-1" else 1)
     assert "not finite" in run.result.stopped

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tttab.bench.store import read_store
 from tttab.errors import ModelError, StoreError
 from tttab.models.catalog import WEIGHTS
-from tttab.models.checkpoint import read_checkpoint
+from tttab.models.tabpfn.checkpoint import read_checkpoint
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "100"))
 quick = settings(

@@ -13,16 +13,24 @@ import pytest
 import torch
 
 from tttab.errors import MemoryPlanError
-from tttab.footprint import PeakCounter
-from tttab.memory import DEFAULT_BUDGET, HINT_SLACK, MODES, RESERVE, Demand, Footprint, plan_step
+from tttab.training.footprint import PeakCounter
+from tttab.training.memory_plan import (
+    DEFAULT_BUDGET,
+    EXECUTION_MODES,
+    HINT_SLACK,
+    RESERVE,
+    Footprint,
+    StepRequirements,
+    plan_step,
+)
 
 GIB = 1024**3
-FEET = {MODES[0]: Footprint(0, 30e6, 30e6), MODES[1]: Footprint(0, 8e6, 8e6),
-        MODES[2]: Footprint(0, 5e6, 5e6), MODES[3]: Footprint(0, 1e6, 1e6)}  # fmt: skip
+FEET = {EXECUTION_MODES[0]: Footprint(0, 30e6, 30e6), EXECUTION_MODES[1]: Footprint(0, 8e6, 8e6),
+        EXECUTION_MODES[2]: Footprint(0, 5e6, 5e6), EXECUTION_MODES[3]: Footprint(0, 1e6, 1e6)}  # fmt: skip
 
 
 def demand(budget):
-    return Demand(budget, held=GIB // 2, weights=10**7, context_rows=200, batch=256)
+    return StepRequirements(budget, held=GIB // 2, weights=10**7, context_rows=200, batch=256)
 
 
 @pytest.mark.parametrize("gib", [2, 3, 4, 8, 12, 32])
@@ -40,14 +48,14 @@ def test_a_plan_fits_its_budget_and_more_memory_is_never_slower(gib):
 def test_where_everything_fits_nothing_is_recomputed_and_one_mode_is_measured():
     asked = []
     plan = plan_step(demand(32 * GIB), lambda mode: asked.append(mode) or FEET[mode])
-    assert (plan.chunk, plan.by_member, plan.checkpointing) == (256, False, False)
-    assert asked == [MODES[0]]
+    assert (plan.chunk, plan.mode.by_member, plan.mode.recompute_activations) == (256, False, False)
+    assert asked == [EXECUTION_MODES[0]]
 
 
 def test_a_shared_context_makes_small_chunks_free_and_needs_less_memory():
     apart = plan_step(demand(32 * GIB), FEET.get)
-    shared = plan_step(replace(demand(32 * GIB), piece=200), FEET.get)
-    assert (shared.chunk, shared.by_member, shared.checkpointing) == (128, False, False)
+    shared = plan_step(replace(demand(32 * GIB), shared_chunk=200), FEET.get)
+    assert (shared.chunk, shared.mode.by_member, shared.mode.recompute_activations) == (128, False, False)
     assert shared.needed < apart.needed
 
 
@@ -60,7 +68,7 @@ def test_a_budget_that_is_too_small_names_one_that_fits_and_a_context_that_fits(
     with pytest.raises(MemoryPlanError):
         plan_step(demand(enough - HINT_SLACK - 10 * 1024**2), FEET.get)
     rows = int(hint.split("--n ")[1])
-    assert plan_step(Demand(GIB, GIB // 2, 10**7, rows, 256), FEET.get).chunk >= 1
+    assert plan_step(StepRequirements(GIB, GIB // 2, 10**7, rows, 256), FEET.get).chunk >= 1
 
 
 def test_the_counter_counts_what_lives_at_once():
@@ -89,7 +97,7 @@ def test_a_real_step_stays_below_its_plan_and_budget(budget):
 
 def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it():
     held = torch.zeros(300 * 1024**2 // 4)
-    code = "from tttab.memory import peak_resident_bytes; print(peak_resident_bytes())"
+    code = "from tttab.resources import peak_resident_bytes; print(peak_resident_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1024**2 < int(done.stdout) < held.nbytes
 
@@ -98,7 +106,7 @@ def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it()
 def test_a_process_that_keeps_what_it_frees_touches_no_new_pages():
     code = """
 import resource, sys, torch
-from tttab.memory import keep_freed_memory
+from tttab.resources import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(2):

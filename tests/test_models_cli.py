@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import functools
+import gc
 import http.server
 import json
 import threading
 import urllib.error
 import urllib.request
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from tttab.cli import run
 from tttab.errors import ModelError
+from tttab.files import cache_folder, sha256_of
 from tttab.models import names, open_model, resolve
 from tttab.models.catalog import KNOWN, download, place_of, verify
-from tttab.models.official import FAMILIES
+from tttab.models.hub import address as hub_address
+from tttab.models.tabpfn.known_files import VERSIONS
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +56,41 @@ def stand_in(tmp_path, monkeypatch, tiny_model):
         server.shutdown()
 
 
+@pytest.fixture
+def hub(stand_in, monkeypatch):
+    """The same files from a stand-in for the hub, which states their SHA-256s or what it is told to."""
+    import huggingface_hub.constants as constants
+
+    class Hub(http.server.SimpleHTTPRequestHandler):
+        stated: ClassVar = {}
+        asked: ClassVar = []
+
+        def translate_path(self, path):
+            return str(stand_in / path.rpartition("/")[2])
+
+        def end_headers(self):
+            file = Path(self.translate_path(self.path))
+            if file.is_file():
+                self.asked.append((self.command, self.path))
+                self.send_header("X-Repo-Commit", "0" * 40)
+                self.send_header("ETag", f'"{self.stated.get(file.name, sha256_of(file))}"')
+            super().end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        monkeypatch.setattr(
+            constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+        )
+        yield Hub
+        server.shutdown()
+
+
 def only_loopback(urlopen, url, **options):
     if not url.startswith("http://127.0.0.1"):
         raise urllib.error.URLError("no hub in tests")
@@ -75,7 +115,10 @@ def test_every_official_file_of_the_installed_tabpfn_has_one_name():
         ours = [model for model in KNOWN if model.task == task and not model.bundled]
         assert sorted(theirs) == sorted(model.file for model in ours)
         assert len({model.name for model in ours}) == len(ours)
-    assert {family.version for family in FAMILIES} == {version.value for version in ModelVersion}
+        for model in ours:
+            version = ModelVersion(model.family.version)
+            assert model.repository == _get_model_source(version, kind).repo_id
+    assert {family.version for family in VERSIONS} == {version.value for version in ModelVersion}
     assert {"tabpfn-v2", "tabpfn-v2-finetuned", "tabpfn-v2.5-real", "tabpfn-v3.5-fast"} < set(names())
 
 
@@ -112,6 +155,65 @@ def test_get_downloads_through_tabpfn_and_the_name_opens(stand_in, capfd):
     session = open_model("tabpfn-v2", device="cpu")
     assert session.info.provenance == "trained on synthetic tables only"
     assert resolve("auto", "classification")[1].name == "tabpfn-v2"
+
+
+def test_a_download_is_held_against_the_hash_that_the_hub_states(hub, stand_in, capfd):
+    model = known("tabpfn-v2")
+    download(model)
+    assert ("HEAD", f"/Prior-Labs/TabPFN-v2-clf/resolve/main/{model.file}") in hub.asked
+    assert ("GET", f"/Prior-Labs/TabPFN-v2-clf/resolve/main/{model.file}") in hub.asked
+    assert verify(model) == (sha256_of(stand_in / model.file), "ok: as the hub stated")
+    assert run(["models", "verify", "tabpfn-v2"]) == 0
+    assert "ok: as the hub stated" in capfd.readouterr().out
+    place_of(model).write_bytes(b"another")
+    assert verify(model)[1].startswith("changed: ")
+
+
+def test_a_download_that_is_not_what_the_hub_states_never_lands(hub):
+    model = known("tabpfn-v2")
+    hub.stated[model.file] = "f" * 64
+    with pytest.raises(
+        ModelError, match=r"another file than the hub's: SHA-256 \w{12}…, the hub states ffff"
+    ):
+        download(model)
+    assert not place_of(model).exists()
+    hub.stated[model.file] = "a git tag, no hash"
+    download(model)
+    assert verify(model)[1] == "remembered"
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+def test_a_download_of_which_no_hash_is_stated_says_so(stand_in, capfd):
+    assert run(["models", "get", "tabpfn-v2"]) == 2  # the stand-in has no regressor
+    told = " ".join(capfd.readouterr().err.split())
+    assert "tabpfn-v2-classifier.ckpt: the hub stated no SHA-256 to compare with" in told
+    assert verify(known("tabpfn-v2"))[1] == "ok"
+    gc.collect()
+
+
+@pytest.mark.parametrize("text", ['{"F": [1]}', '{"F": {"stated by the hub": 1}}', "[]", "{", "[" * 10**5])
+def test_a_damaged_memory_of_hashes_is_an_empty_one(tmp_path, text):
+    model = known("tabpfn-v2-gn2p4bpt")
+    place_of(model).parent.mkdir(parents=True)
+    place_of(model).write_bytes(b"one")
+    memory = cache_folder() / "model-hashes.json"
+    memory.write_text(text.replace("F", model.file))
+    assert [verify(model)[1] for _ in range(2)] == ["remembered", "ok"]
+
+
+@pytest.mark.parametrize("spec", ["a" * 5000, "a" * 5000 + ".ckpt", "~nobody-of-that-name/m.ckpt", "."])
+def test_a_path_that_cannot_be_one_is_a_missing_file(spec):
+    with pytest.raises(ModelError, match="no model"):
+        open_model(spec, device="cpu")
+
+
+def test_the_hub_is_asked_where_it_is(monkeypatch):
+    assert hub_address() == ("huggingface.co", 443)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:8080/mirror")
+    assert hub_address() == ("127.0.0.1", 8080)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:port")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert resolve("auto", "classification")[1].bundled
 
 
 def test_a_damaged_download_never_lands(stand_in):

@@ -9,11 +9,12 @@ import pytest
 import torch
 from small_models import small_model
 
-from tttab.adapt import Adaptation, Schedule
 from tttab.errors import RequestError
-from tttab.guards import Score
-from tttab.optimisers import OPTIMISERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+from tttab.training.optimizers import OPTIMIZERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
+from tttab.training.selection import Score
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +44,11 @@ def quadratic(curvature, at, optimiser, sign=1.0):
 
     schedule = Schedule(steps=30, lr=0.1, warmup=3, weight_decay=0.01, clip=1e9)
     training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rate=schedule.lr)
-    moves, tried = optimiser.moves(training, Score(curvature * at**2 / 2, 0.1, 10)), []
+    updates, tried = optimiser.updates(training, Score(curvature * at**2 / 2, 0.1, 10)), []
     score = None
     while True:
         try:
-            tried.append((moves.send(score).size, w.item()))
+            tried.append((updates.send(score).size, w.item()))
         except StopIteration:
             return tried
         score = Score(float(curvature * w.detach() ** 2 / 2), 0.1, 10)
@@ -77,7 +78,7 @@ def test_the_single_step_is_the_gradient_of_the_mean_loss_of_all_training_querie
 def test_micro_batches_of_the_single_step_add_up_exactly(start, monkeypatch):
     whole = start(guard="off")
     list(whole)
-    monkeypatch.setattr("tttab.models.passes._pieces", lambda rows, chunk: np.array_split(rows, 9))
+    monkeypatch.setattr("tttab.models.tabpfn.forward.chunks_of", lambda rows, chunk: np.array_split(rows, 9))
     cut = start(guard="off")
     list(cut)
     assert cut.result.size == pytest.approx(whole.result.size, rel=1e-4)
@@ -128,7 +129,7 @@ def test_adamw_is_torchs_adamw_under_the_same_rates():
 
 
 def test_every_optimiser_repeats_exactly(start):
-    for name in OPTIMISERS:
+    for name in OPTIMIZERS:
         runs = [start(optimizer=name, steps=2, batch=16) for _ in range(2)]
         losses = [[step.held_out for step in run] for run in runs]
         assert losses[0] == losses[1]

@@ -8,11 +8,13 @@ import torch
 from small_models import SIZES, small_model
 from tabpfn import TabPFNClassifier
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.contracts import Execution
 from tttab.errors import SplitError
 from tttab.models import open_model
 from tttab.models.catalog import WEIGHTS
 from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 TINY = WEIGHTS / "tttab-tiny-classifier.safetensors"
 
@@ -74,9 +76,9 @@ def test_a_column_constant_in_the_context_trains_as_it_is_served(tiny_model, par
     assert np.abs(trained - tiny_model.predict(context, x_query)).max() < 1e-5
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("architecture", ["tabpfn_v2", "tabpfn_v2_5"])
-def test_a_column_constant_but_for_missing_cells_trains_as_it_is_served(parts, architecture, checkpointing):
+def test_a_column_constant_but_for_missing_cells_trains_as_it_is_served(parts, architecture, recompute):
     x, y, x_query, y_query = (part.copy() for part in parts)
     x_query["constant"] = np.linspace(-3, 3, len(x_query))
     x.loc[x.index[:3], "constant"] = np.nan
@@ -84,8 +86,8 @@ def test_a_column_constant_but_for_missing_cells_trains_as_it_is_served(parts, a
     session = small_model(architecture)
     context = session.context(x, y, 3)
     served = session.serve(context).predict(x_query)[np.arange(80), y_query]
-    session.checkpointing = checkpointing
-    losses = session.row_scores(context, session.queries(context, x_query, y_query), np.arange(80)).loss
+    queries, how = session.queries(context, x_query, y_query), Execution(recompute_activations=recompute)
+    losses = session.row_scores(context, queries, np.arange(80), how).loss
     assert np.abs(losses + np.log(served)).max() < 1e-4
 
 
@@ -153,7 +155,6 @@ def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architectur
 
     def gradient(backward):
         fork = session.fork()
-        fork.by_member = by_member
         parameters = get_rule(rule).parameters(fork)
         for parameter in parameters:
             parameter.requires_grad_(True).data.add_(0.01)
@@ -161,12 +162,13 @@ def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architectur
         return loss, torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
     def whole(fork):
-        loss = fork.loss(context, queries, np.arange(80)) / 80
+        loss = fork.loss(context, queries, np.arange(80), Execution(by_member=by_member)) / 80
         loss.backward()
         return loss.item()
 
     def in_chunks(fork):
-        return fork.accumulate(context, fork.embed(context, queries, 11), np.arange(80), 1 / 80, 13)
+        frozen = fork.cost_model.frozen_features(context, queries, Execution(11, by_member))
+        return fork.accumulate_gradients(context, frozen, np.arange(80), 1 / 80, Execution(13, by_member))
 
     loss, exact = gradient(whole)
     ours, found = gradient(in_chunks)
@@ -184,7 +186,7 @@ def test_frozen_layers_run_once_and_score_the_same(parts, rule, frozen):
         parameter.requires_grad_(True)
     context = session.context(x, y, 3)
     queries = session.queries(context, x_query, y_query)
-    embedded = session.embed(context, queries, 13)
+    embedded = session.cost_model.frozen_features(context, queries, Execution(13))
     assert (embedded is not queries) == frozen
     if frozen:
         before = session.row_scores(context, queries, np.arange(80)).loss
@@ -200,7 +202,7 @@ def test_scores_in_chunks_are_the_scores_of_all_rows_at_once(parts):
     session = small_model()
     context = session.context(x, y, 3)
     queries = session.queries(context, x_query, y_query)
-    chunked = session.row_scores(context, queries, np.arange(80), 13)
+    chunked = session.row_scores(context, queries, np.arange(80), Execution(13))
     served = session.predict(context, x_query)
     assert np.abs(np.exp(-chunked.loss) - served[np.arange(80), y_query]).max() < 1e-5
 
@@ -214,10 +216,11 @@ def test_a_context_without_a_class_is_refused(tiny_model, parts):
 def test_rows_are_served_in_pieces_as_tabpfn_predicts_them_at_once(tiny_model, parts, monkeypatch):
     x, y, x_query, _ = parts
     server = tiny_model.serve(tiny_model.context(x, y, 3))
-    assert server._modules, "tttab's own layers answer, not tabpfn's"
-    monkeypatch.setattr("tttab.models.serving.LEAST_ROWS", 7)
-    monkeypatch.setattr("tttab.models.serving.MOST_CELLS", 1)
+    (served,) = server._estimator.models_
+    assert all("forward" in vars(block) for block in served.blocks), "tttab's own layers answer, not tabpfn's"
+    monkeypatch.setattr("tttab.models.tabpfn.predictor.LEAST_ROWS", 7)
+    monkeypatch.setattr("tttab.models.tabpfn.predictor.MOST_CELLS", 1)
     assert [len(piece) for piece in server.predict_chunks(x_query[:20])] == [7, 7, 6]
     plain = plain_estimator().fit(x, y).predict_proba(x_query)
     np.testing.assert_allclose(server.predict(x_query), plain, atol=2e-6)
-    assert not any("forward" in vars(block) for block in server._modules[0].blocks), "left as it was found"
+    assert not any("forward" in vars(block) for block in tiny_model.module.blocks), "left as it was found"

@@ -62,9 +62,10 @@ def test_a_file_cut_between_two_pieces_gives_no_predictions(adapted, tmp_path, m
     monkeypatch.setattr(predict_command, "PIECE", 100)
     write = predict_command.Served._predictions
 
-    def cut_and_write(served, x):
+    def cut_and_write(served, bundle, x):
         os.truncate(path, len(first_rows))
-        return write(served, x) if served.count <= 200 else pd.DataFrame({"prediction": ["n"] * len(x)})
+        few = served.count <= 200
+        return write(served, bundle, x) if few else pd.DataFrame({"prediction": ["n"] * len(x)})
 
     monkeypatch.setattr(predict_command.Served, "_predictions", cut_and_write)
     assert predict(bundle, path, out) == 2

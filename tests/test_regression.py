@@ -10,14 +10,16 @@ import torch
 from small_models import small_model
 from tabpfn import TabPFNRegressor
 
-from tttab.adapt import Adaptation, Schedule
-from tttab.arms import Unit
+from tttab.contracts import Execution
 from tttab.core import Table
+from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
+from tttab.evaluation.arms import Trial
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
-from tttab.splits import SplitRequest, split_rows
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 MEMBERS = 4
 
@@ -83,9 +85,10 @@ def test_one_member_at_a_time_gives_the_same_gradient(given, prepared):
 
     def gradient(by_member):
         fork = given.fork()
-        fork.by_member = by_member
         fork.module.requires_grad_(True)
-        loss = fork.accumulate(context, queries, np.arange(50), 0.02)
+        loss = fork.accumulate_gradients(
+            context, queries, np.arange(50), 0.02, Execution(by_member=by_member)
+        )
         return loss, torch.cat([p.grad.flatten() for p in fork.module.parameters() if p.grad is not None])
 
     (loss, whole), (other, summed) = gradient(False), gradient(True)
@@ -163,7 +166,7 @@ def test_arms_compare_on_a_regression_table(given, parts):
     x["colour"] = x["colour"].astype("category")
     table = Table("made", "regression", x, y, (), "price", "0" * 64, "file")
     split = split_rows(y, SplitRequest(n=30, k=30, test_size=25), seed=1)
-    unit = Unit(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
+    unit = Trial(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
     rows = {arm: list(unit.run(arm))[-1].row for arm in ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")}
     for arm, row in rows.items():
         reads = row.n_context > 0
@@ -173,9 +176,19 @@ def test_arms_compare_on_a_regression_table(given, parts):
     assert rows["ttt@n+k"].metrics["nll"] != rows["icl@n"].metrics["nll"]
 
 
-def test_a_context_of_equal_targets_is_refused(given, parts):
-    with pytest.raises(SplitError, match="all targets"):
-        given.context(parts[0], np.full(40, 3.0))
+def test_equal_targets_are_what_is_predicted(given, parts):
+    x, _, x_queries, _ = parts
+    run = Adaptation(
+        given, get_rule("full"), given.context(x, np.full(40, 3.5)), (x_queries, np.full(50, 3.5)), Schedule()
+    )
+    assert list(run) == [] and run.result.accepted is None and "equal" in run.result.stopped
+    server = run.result.session.serve(run.result.context)
+    assert server.predict(x_queries).tolist() == [3.5] * 50
+    assert (server.predict_quantiles(x_queries, [0.1, 0.9]) == 3.5).all()
+    figures = server.metrics(x_queries, np.full(50, 3.5), server.predict(x_queries))
+    assert (figures["rmse"], figures["mae"], figures["crps"]) == (0.0, 0.0, 0.0)
+    with pytest.raises(SplitError, match="one row"):
+        given.context(x[:1], np.array([3.5]))
 
 
 def test_crps_of_bars_is_the_integral_it_stands_for():

@@ -9,10 +9,12 @@ import pytest
 import torch
 from small_models import SIZES, small_model
 
-from tttab.adapt import Adaptation, Schedule
+from tttab.contracts import Execution
 from tttab.errors import MissingExtra, RuleError
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
 
 TRAINING_RULES = [name for name in RULES if name != "none"]
 PAIRS = [(architecture, rule) for architecture in SIZES for rule in TRAINING_RULES]
@@ -127,7 +129,7 @@ def test_a_count_the_network_does_not_have_is_refused(tiny_model, name):
 
 
 def test_a_rule_that_selects_nothing_is_an_error(models, parts, monkeypatch):
-    monkeypatch.setattr("tttab.rules.head.HEADS", ())
+    monkeypatch.setattr("tttab.models.tabpfn.parts.HEADS", ())
     with pytest.raises(RuleError, match="no output projection"):
         adapt(models["tabpfn_v2"], "head", parts)
 
@@ -155,12 +157,14 @@ def test_what_is_trained_is_what_is_served_on_every_architecture(models, parts, 
 def test_members_one_at_a_time_and_recomputed_give_the_same_gradient(models, parts, architecture):
     x, y, x_query, y_query = parts
 
-    def gradient(by_member, checkpointing):
+    def gradient(by_member, recompute):
         fork = models[architecture].fork()
-        fork.by_member, fork.checkpointing = by_member, checkpointing
+        how = Execution(None, by_member, recompute)
         fork.module.requires_grad_(True)
         context = fork.context(x, y, 3)
-        loss = fork.accumulate(context, fork.queries(context, x_query, y_query), np.arange(40), 1 / 40)
+        loss = fork.accumulate_gradients(
+            context, fork.queries(context, x_query, y_query), np.arange(40), 1 / 40, how
+        )
         grads = [p.grad.flatten() for p in fork.module.parameters() if p.grad is not None]
         return loss, torch.cat(grads)
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from small_models import SIZES, small_model
 
+from tttab.contracts import Execution
 from tttab.errors import RequestError
 from tttab.files import sha256_of
 from tttab.models import open_model
-from tttab.models.checkpoint import read_checkpoint
-from tttab.precision import choose_precision, has_bfloat16
+from tttab.models.tabpfn.checkpoint import read_checkpoint
+from tttab.training.precision import choose_precision, has_bfloat16
 
 
 @pytest.fixture(scope="module")
@@ -70,10 +71,10 @@ def test_a_saved_file_says_where_it_was_adapted_and_warns_elsewhere(tiny_model, 
 def gradient(session, parts, precision):
     x, y, x_query, y_query = parts
     fork = session.fork()
-    fork.precision = precision
     fork.module.requires_grad_(True)
     context = fork.context(x, y, 3)
-    loss = fork.accumulate(context, fork.queries(context, x_query, y_query), np.arange(40), 1 / 40)
+    queries, how = fork.queries(context, x_query, y_query), Execution(precision=precision)
+    loss = fork.accumulate_gradients(context, queries, np.arange(40), 1 / 40, how)
     return loss, torch.cat([p.grad.flatten() for p in fork.module.parameters() if p.grad is not None])
 
 
@@ -88,7 +89,7 @@ def test_bfloat16_trains_on_the_served_column_embeddings(parts, architecture):
 
 
 def test_without_the_repair_bfloat16_would_draw_other_column_embeddings(parts, monkeypatch):
-    monkeypatch.setattr("tttab.models.passes.EMBEDDERS", ())
+    monkeypatch.setattr("tttab.models.tabpfn.forward.EMBEDDERS", ())
     session = small_model()
     _, exact = gradient(session, parts, "fp32")
     _, rough = gradient(session, parts, "bf16")
@@ -101,28 +102,28 @@ def test_scores_and_predictions_stay_in_float32(parts):
     context = session.context(x, y, 3)
     queries = session.queries(context, x_query, y_query)
     scores = session.row_scores(context, queries, np.arange(40)).loss
-    session.precision = "bf16"
-    assert np.array_equal(session.row_scores(context, queries, np.arange(40)).loss, scores)
+    rough = session.row_scores(context, queries, np.arange(40), Execution(precision="bf16"))
+    assert np.array_equal(rough.loss, scores)
 
 
 def test_auto_is_float32_where_there_is_no_bfloat16_and_bf16_is_refused(monkeypatch):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: False)
     session = small_model()
-    assert choose_precision("auto", session, None, None, None) == "fp32"
+    assert choose_precision("auto", session, None, None, None, Execution()) == "fp32"
     with pytest.raises(RequestError) as caught:
-        choose_precision("bf16", session, None, None, None)
+        choose_precision("bf16", session, None, None, None, Execution())
     assert caught.value.hint == "--precision fp32"
 
 
 @pytest.mark.parametrize(("bf16_seconds", "choice"), [(0.5, "bf16"), (0.95, "fp32")])
 def test_auto_takes_bfloat16_only_where_it_is_faster(parts, monkeypatch, bf16_seconds, choice):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
-    monkeypatch.setattr("tttab.precision._measured", {})
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("tttab.training.precision._measured", {})
     seconds = {"fp32": 1.0, "bf16": bf16_seconds}
-    monkeypatch.setattr("tttab.precision._time_step", lambda precision, *rest: seconds[precision])
+    monkeypatch.setattr("tttab.training.precision._time_step", lambda *rest: seconds[rest[-1].precision])
     session = small_model()
     context = session.context(parts[0], parts[1], 3)
-    assert choose_precision("auto", session, context, None, None) == choice
+    assert choose_precision("auto", session, context, None, None, Execution()) == choice
 
 
 def test_this_machine_answers_whether_it_has_bfloat16():

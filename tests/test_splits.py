@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of
 from tttab.errors import RequestError, SplitError
-from tttab.splits import SplitRequest, hold_out, split_rows
 
 
 @st.composite
@@ -106,6 +106,23 @@ def test_a_class_with_one_row_is_refused():
         split_rows(y, SplitRequest(n=20, k=10), 0, classes=3)
 
 
-def test_regression_targets_are_split_without_strata():
-    split = split_rows(np.linspace(0, 1, 500), SplitRequest(n=100, k=100), 0)
+@pytest.mark.parametrize("seed", range(5))
+def test_regression_contexts_hold_each_tenth_of_the_targets(seed):
+    y = np.random.default_rng(seed).normal(size=500) ** 3
+    split = split_rows(y, SplitRequest(n=100, k=100), seed)
     assert (split.n, split.k, len(split.test)) == (100, 100, 125)
+    pool = np.setdiff1d(np.arange(500), split.test)
+    edges = np.quantile(y[pool], np.arange(1, 10) / 10)
+    for n in (10, 50, 100):
+        counts = np.bincount(np.searchsorted(edges, y[split.context[:n]]), minlength=10)
+        assert (np.abs(counts - n / 10) <= 1).all(), counts
+
+
+def test_a_target_that_is_mostly_one_value_keeps_the_others_in_the_context():
+    y = np.zeros(400)
+    y[:8] = np.arange(1.0, 9.0)
+    for sign in (1.0, -1.0):
+        for seed in range(5):
+            split = split_rows(sign * y, SplitRequest(n=20, k=100, test_size=50), seed)
+            assert 0 < np.count_nonzero(y[split.context[:2]]) < 2
+    assert strata_of(np.full(9, 2.5), 0)[1] == 1

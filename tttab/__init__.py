@@ -18,6 +18,11 @@ _HOME = {
     "TTTClassifier": "tttab.estimator",
     "TTTRegressor": "tttab.estimator",
     "TttabError": "tttab.errors",
+    "adapt": "tttab.api",
+    "load_bundle": "tttab.bundle",
+    "load_table": "tttab.data",
+    "open_model": "tttab.models",
+    "run": "tttab.api",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -1,8 +1,9 @@
-"""The four nouns: Table, Session, Rule, Row. Read this file first.
+"""Plain data that every room knows: Table, ModelInfo, Row. Read this file first, then `contracts`.
 
-A `Table` is data, a `Session` is an opened foundation model, a `Rule` says which weights may move,
-a `Row` is one result. Plain in-context learning is the rule `none`, so untouched and adapted
-results have one form. What does not belong here: anything that computes.
+A `Table` is data, a `Row` is one result; between them stand a `Session`, an opened foundation model, and a
+`Rule`, which says what of it may move. Plain in-context learning is the rule `none`, so untouched and
+adapted results have one form. What does not belong here: what rooms ask of each other (`contracts`), and
+anything that computes.
 """
 
 from __future__ import annotations
@@ -11,14 +12,29 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
-    import torch
 
 Task = Literal["classification", "regression"]
+Kind = Literal["number", "level", "date", "duration", "boolean", "empty"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a table is: how its cells become values, in this table and in later rows."""
+
+    name: str
+    kind: Kind
+    """`level`: one of several texts. `empty`: all cells are missing, so nothing can be known of it."""
+    levels: tuple[str, ...] = ()
+    """The texts that a level or boolean column held, sorted; empty for the others."""
+    format: str = ""
+    """How texts are written: numbers by an example (`1.234,5%`), dates as in `strftime`; plain if empty."""
+    missing: tuple[str, ...] = ()
+    """Texts that stand for a missing cell in this column, besides those that do everywhere."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +44,8 @@ class Table:
     name: str
     task: Task
     x: pd.DataFrame
-    """The features. float64 columns are numeric (NaN: missing), `category` columns hold strings."""
+    """The features. float64 columns are numeric (NaN: missing; dates are days since 1970-01-01, durations
+    days), `category` columns hold strings."""
     y: np.ndarray
     """Classification: int64 codes into `classes`, shape (rows,). Regression: float64 values."""
     classes: tuple[str, ...]
@@ -44,12 +61,19 @@ class Table:
     """What the loader decided on its own (target guessed, columns dropped), a sentence each."""
     official_split: tuple[np.ndarray, np.ndarray] | None = None
     """(train rows, test rows) where an OpenML task prescribes them."""
-    dates: tuple[str, ...] = ()
-    """The columns of x that were dates: they hold days since 1970-01-01."""
+    columns: tuple[Column, ...] = ()
+    """What each column of x was, in its order; empty for a table that was made from values."""
+    label: Column | None = None
+    """What the target column was; None as above."""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.y)
+
+    @property
+    def dates(self) -> tuple[str, ...]:
+        """The columns of x that were dates."""
+        return tuple(column.name for column in self.columns if column.kind == "date")
 
 
 @dataclass(frozen=True)
@@ -67,67 +91,45 @@ class ModelInfo:
     notes: tuple[str, ...] = ()
 
 
-class Context(Protocol):
-    """The n labelled rows a model reads, with the preprocessing fitted on them, once."""
-
-    n: int
-    x: pd.DataFrame
-    y: np.ndarray
+SYNTHETIC = "trained on synthetic tables only"
+REAL = "trained on synthetic tables, then further on real tables"
+"""Of what a known model has seen, the two that others read."""
 
 
-class Queries(Protocol):
-    """Labelled rows prepared for one context: transformed once, kept for all steps."""
+@dataclass(frozen=True)
+class Release:
+    """Under which terms a version's files are published."""
 
-    def __len__(self) -> int:
-        """Return the number of query rows."""
-        ...
-
-
-class Session(Protocol):
-    """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
-
-    info: ModelInfo
-    task: Task
-
-    @property
-    def module(self) -> torch.nn.Module:
-        """The network whose parameters a rule selects."""
-        ...
-
-    def fork(self) -> Session:
-        """Return an independent copy, weights included, that may be trained."""
-        ...
-
-    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> Context:
-        """Fit the preprocessing on the context rows. `classes`: number of classes, 0 for regression."""
-        ...
-
-    def queries(self, context: Context, x: pd.DataFrame, y: np.ndarray) -> Queries:
-        """Transform labelled query rows under `context`."""
-        ...
-
-    def loss(self, context: Context, queries: Queries, rows: np.ndarray) -> torch.Tensor:
-        """Return the differentiable summed loss, nats, of the query rows numbered `rows`, as it is served."""
-        ...
-
-    def predict(self, context: Context, x: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes), or what `predict_regression` documents."""
-        ...
+    version: str
+    """As the family counts."""
+    license: str
+    """In words."""
+    license_url: str
+    gated: bool
+    """The licence must be accepted with an account before a file is downloaded."""
 
 
-class Rule(Protocol):
-    """Which parameters may move."""
+@dataclass(frozen=True)
+class KnownModel:
+    """A model that can be asked for by name."""
 
     name: str
-    rate: float = 1.0
-    """Learning rate of these parameters, as a multiple of the schedule's."""
+    task: Task
+    file: str
+    provenance: str
+    """What the weights have seen."""
+    bundled: bool = False
+    family: Release | None = None
+    """Version and licence of an official file; None for one that ships with tttab."""
+    megabytes: float | None = None
+    """Size as its model page states it; None where none was found."""
+    repository: str = ""
+    """The hub's repository that an official file comes from; empty for one that ships with tttab."""
 
-    def parameters(self, session: Session) -> list[torch.nn.Parameter]:
-        """Return the parameters to train; empty only for the rule `none`."""
-        ...
-
-    def finish(self, session: Session) -> None:
-        """Turn what `parameters` put into the network back into plain weights."""
+    @property
+    def license(self) -> str:
+        """The licence in words."""
+        return self.family.license if self.family else "MIT"
 
 
 @dataclass(frozen=True)
@@ -167,8 +169,7 @@ class Row:
 
 def identity_hash(identity: Mapping[str, Any]) -> str:
     """Return the SHA-256 of `identity` in canonical JSON."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_CANONICAL.encode(identity).encode()).hexdigest()
 
 
 def row_from_dict(data: Mapping[str, Any]) -> Row:
@@ -185,3 +186,4 @@ def _plain(value: Any) -> Any:
 
 
 _ROW_FIELDS = tuple(Row.__dataclass_fields__)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)

@@ -23,7 +23,10 @@ from tttab.text import shown
 
 
 class TttabError(Exception):
-    """One line for the user (`message`) and the next thing to type (`hint`), fit to be shown."""
+    """One line for the user (`message`) and the next thing to type (`hint`), fit to be shown.
+
+    `str` of it is the message alone; Python's traceback shows the hint below it, as a note.
+    """
 
     exit_code = 2
 
@@ -32,6 +35,8 @@ class TttabError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class RequestError(TttabError, ValueError):

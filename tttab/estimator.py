@@ -7,37 +7,40 @@ the files (`bundle`).
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
-from tttab.adapt import Adaptation, Adapted, Schedule
-from tttab.bundle import Bundle, adaptation_record, load_bundle, save_bundle
-from tttab.contexts import choose_context
+from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
-from tttab.data.build import convert_features
 from tttab.data.columns import label_text
-from tttab.data.schema import Column, Schema
+from tttab.data.context_selection import choose_context
+from tttab.data.features import convert_features
+from tttab.data.frames import as_frame
+from tttab.data.reading import check_names
+from tttab.data.schema import Schema
+from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
-from tttab.memory import parse_bytes
+from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
+from tttab.hints import in_python_words
 from tttab.models import open_model
+from tttab.resources import parse_bytes
 from tttab.rules import get_rule
-from tttab.splits import Split, SplitRequest, split_rows
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, check_schedule
 
 if TYPE_CHECKING:
-    import pandas as pd
     from sklearn.utils import Tags
 
 FEWEST_QUERIES = 20
@@ -55,6 +58,7 @@ class _TestTimeEstimator(BaseEstimator):
         n_context: int = 200,
         *,
         n_queries: int | None = 1000,
+        columns: Mapping[str, str] | None = None,
         rule: str = "full",
         steps: int = 50,
         lr: float = 3e-4,
@@ -69,6 +73,7 @@ class _TestTimeEstimator(BaseEstimator):
     ) -> None:
         self.n_context = n_context
         self.n_queries = n_queries
+        self.columns = columns
         self.rule = rule
         self.steps = steps
         self.lr = lr
@@ -81,35 +86,44 @@ class _TestTimeEstimator(BaseEstimator):
         self.max_memory = max_memory
         self.random_state = random_state
 
+    @in_python_words()
     def fit(self, X: Any, y: Any) -> Self:
         """Adapt the model.
 
         Args:
-            X: DataFrame (numbers, dates, booleans, categories and text; missing values allowed) or
-                array of shape (rows, features).
-            y: shape (rows,): class labels of any kind, or values for regression.
+            X: a frame of any library that narwhals knows (numbers, dates, durations, booleans, categories
+                and text; missing values allowed) or an array of shape (rows, features).
+            y: shape (rows,): class labels of any kind, or values for regression; dates and durations
+                count in days.
 
         Raises:
             ValueError: the rows cannot be used, or there are too few of them for every class.
             ModelError: the model file is missing or does not fit the table.
         """
+        seed = whole_seed(self.random_state)
+        n, k = whole_number("n_context", self.n_context), self.n_queries
+        k = k if k is None else whole_number("n_queries", k)
         frame, labels = self._check_training_rows(X, y)
-        x, kinds, _ = convert_features(frame, list(frame.columns))
-        codes, classes = self._encode(labels)
-        schema = Schema(_columns(x, kinds), _target_name(y, x.columns), self._task, classes)
-        seed = _seed(self.random_state)
-        split = _divide(codes, self.n_context, self.n_queries, len(classes), seed)
+        found = convert_features(frame, list(frame.columns), declared=self.columns)
+        for doubt in found.doubts:
+            warnings.warn(doubt, UserWarning, stacklevel=3)
+        x, (codes, classes, labels) = found.x, self._encode(labels)
+        schema = Schema(found.columns, _target_name(y, x.columns), self._task, classes)
+        split = _divide(codes, n, k, len(classes), seed)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
-        self.n_context_, self.n_queries_ = split.n, split.k
-        self.history_ = [asdict(step) for step in adapted.history]
-        self.accepted_ = adapted.accepted
-        record = {
-            "split": {"n": split.n, "k": split.k, "seed": seed, "rows": split.digest},
-            "adaptation": adaptation_record(adapted, self.rule, self._schedule(), seed),
+        record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
+        bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        fitted = {
+            "n_context_": split.n,
+            "n_queries_": split.k,
+            "history_": [asdict(step) for step in adapted.history],
+            "accepted_": adapted.accepted,
+            "bundle_": bundle,
         }
-        self.bundle_ = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        # All at once: another thread that predicts meanwhile sees the old fit or the new one.
+        vars(self).update(fitted | ({} if labels is None else {"classes_": labels}))
         return self
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
@@ -167,42 +181,42 @@ class _TestTimeEstimator(BaseEstimator):
         return estimator
 
     def _check_training_rows(self, X: Any, y: Any) -> tuple[pd.DataFrame, np.ndarray]:
-        import pandas as pd
-
         numeric = self._task == "regression"
-        if not isinstance(X, pd.DataFrame):
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                dtype=None,
-                ensure_all_finite="allow-nan",
-                ensure_min_samples=2,
-                y_numeric=numeric,
-            )
-            return _without_infinities(_named(X)), y
-        validate_data(self, X, y, skip_check_array=True)
-        _, y = check_X_y(np.zeros((len(X), X.shape[1])), y, ensure_min_samples=2, y_numeric=numeric)
-        return _without_infinities(X), y
+        checks = {"ensure_min_samples": 2, "y_numeric": numeric}
+        y = days_for_dates(y) if numeric else y
+        frame = as_frame(X)
+        if frame is None:
+            X, y = validate_data(self, X, y, dtype=None, ensure_all_finite="allow-nan", **checks)
+            frame = numbered(X)
+        else:
+            check_names(frame.columns, "X")
+            validate_data(self, frame, y, skip_check_array=True)
+            _, y = check_X_y(np.zeros((len(frame), frame.shape[1])), y, **checks)
+        if numeric:
+            check_targets(np.asarray(y, dtype=np.float64), _target_name(y, ()), np.arange(len(y)))
+        return without_infinities(frame), y
 
-    def _check_rows(self, X: Any) -> pd.DataFrame:
-        """Return new rows in the schema's form.
+    def _check_rows(self, X: Any) -> tuple[Bundle, pd.DataFrame]:
+        """Return what was fitted and new rows in its form, with a warning on texts that a column never had.
 
         Raises:
             ValueError: columns are missing, or a cell is not of its column's kind.
         """
-        import pandas as pd
-
         check_is_fitted(self)
-        if isinstance(X, pd.DataFrame):
-            validate_data(self, X, reset=False, skip_check_array=True)
-            frame = _without_infinities(X)
-        else:
+        bundle, frame = self.bundle_, as_frame(X)
+        if frame is None:
             X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
-            frame = _without_infinities(_named(X))
+            frame = numbered(X)
+        else:
+            check_names(frame.columns, "X")
+            validate_data(self, frame, reset=False, skip_check_array=True)
+        frame = without_infinities(frame)
         # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
-        frame.columns = [column.name for column in self.bundle_.schema.columns]
-        return self.bundle_.schema.apply(frame)
+        frame.columns = [column.name for column in bundle.schema.columns]
+        read = bundle.schema.read(frame)
+        for remark in read.remarks:
+            warnings.warn(remark, UserWarning, stacklevel=4)
+        return bundle, read.x
 
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard")
@@ -211,7 +225,7 @@ class _TestTimeEstimator(BaseEstimator):
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
-        schedule.check()
+        check_schedule(schedule)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)
@@ -245,6 +259,8 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
     Args:
         n_context: rows the model reads at prediction time.
         n_queries: rows to train on at most; None: all that are left.
+        columns: what single columns are, where the guess is wrong: `{"zip": "level",
+            "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
         steps: gradient steps at most.
         lr: learning rate.
@@ -269,10 +285,15 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
 
     _task = "classification"
 
+    @in_python_words()
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes), in the order of `classes_`."""
-        x = self._check_rows(X)
-        p = self.bundle_.server.predict(x).astype(np.float64)
+        """Return class probabilities, shape (rows, classes), in the order of `classes_`.
+
+        Raises:
+            ValueError: columns are missing, or a cell is of another kind than in the rows of `fit`.
+        """
+        bundle, x = self._check_rows(X)
+        p = bundle.server.predict(x).astype(np.float64)
         return p / p.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -280,17 +301,18 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         best = self.predict_proba(X).argmax(axis=1)
         return self.classes_[best]
 
-    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+        """Return the codes of the labels, the classes' texts and the distinct labels."""
         check_classification_targets(y)
         strange = next((label for label in y.tolist() if not isinstance(label, str | int | float)), None)
         if strange is not None:
             raise DataError(f"labels must be texts or numbers, not {type(strange).__name__}", "y.astype(str)")
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
+        distinct, codes = np.unique(y, return_inverse=True)
+        if len(distinct) < 2:
             raise DataError(
                 "y has 1 class; a classifier needs at least 2 classes", "add rows of another class"
             )
-        return codes.astype(np.int64), _class_names(self.classes_)
+        return codes.astype(np.int64), _class_names(distinct), distinct
 
     def _label_record(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
@@ -313,18 +335,20 @@ class TTTRegressor(RegressorMixin, _TestTimeEstimator):
 
     _task = "regression"
 
+    @in_python_words()
     def predict(self, X: Any) -> np.ndarray:
         """Return the mean of the predicted distribution, shape (rows,)."""
-        x = self._check_rows(X)
-        return self.bundle_.server.predict(x).astype(np.float64)
+        bundle, x = self._check_rows(X)
+        return bundle.server.predict(x).astype(np.float64)
 
+    @in_python_words()
     def predict_quantiles(self, X: Any, quantiles: Sequence[float] = (0.1, 0.5, 0.9)) -> np.ndarray:
         """Return quantiles of the predicted distribution, shape (rows, quantiles)."""
-        x = self._check_rows(X)
-        return self.bundle_.server.predict_quantiles(x, quantiles).astype(np.float64)
+        bundle, x = self._check_rows(X)
+        return bundle.server.predict_quantiles(x, quantiles).astype(np.float64)
 
-    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-        return np.asarray(y, dtype=np.float64), ()
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], None]:
+        return np.asarray(y, dtype=np.float64), (), None
 
     def _label_record(self) -> dict[str, Any]:
         return {}
@@ -341,39 +365,6 @@ def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Sp
         return Split(everything, everything[:0], everything[:0], seed)
     request = SplitRequest(n, len(y) if k is None else k)
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
-
-
-def _seed(random_state: Any) -> int:
-    if isinstance(random_state, Integral):
-        return int(random_state)
-    return int(check_random_state(random_state).randint(2**31 - 1))
-
-
-def _named(X: np.ndarray) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
-
-
-def _without_infinities(X: pd.DataFrame) -> pd.DataFrame:
-    """Return a shallow copy with text as column names; refuse infinite values, those among objects too."""
-    frame = X.set_axis([str(name) for name in X.columns], axis=1).reset_index(drop=True)
-    for name, values in frame.items():
-        if values.dtype.kind == "O":
-            infinite = any(isinstance(value, float) and math.isinf(value) for value in values)
-        else:
-            numbers = values.to_numpy(dtype=float, na_value=np.nan) if values.dtype.kind == "f" else 0
-            infinite = np.isinf(numbers).any()
-        if infinite:
-            raise ValueError(f"Input X contains infinity in column {name!r}")
-    return frame
-
-
-def _columns(x: pd.DataFrame, kinds: Mapping[str, Any]) -> tuple[Column, ...]:
-    return tuple(
-        Column(name, kind, tuple(x[name].cat.categories) if kind == "category" else ())
-        for name, kind in kinds.items()
-    )
 
 
 def _target_name(y: Any, taken: Sequence[str]) -> str:

@@ -112,6 +112,21 @@ def crps_of_bars(y: np.ndarray, mass: np.ndarray, borders: np.ndarray) -> np.nda
     return ((left + right) * width).sum(axis=1) + np.abs(y - inside)
 
 
+def break_even(adapt_seconds: float, short_ms: float, long_ms: float) -> float:
+    """Return how many predictions make adapting once and serving the short context cheaper than the long one.
+
+    Args:
+        adapt_seconds: one test-time training.
+        short_ms: milliseconds per 1,000 predictions with the adapted short context.
+        long_ms: the same with all labelled rows as context.
+
+    Returns:
+        A number of predictions, infinite where the short context is not faster.
+    """
+    saved = (long_ms - short_ms) / 1e6
+    return adapt_seconds / saved if saved > 0 else float("inf")
+
+
 def _mean_square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the mean of t^2 for t uniform between a and b."""
     return (a * a + a * b + b * b) / 3.0

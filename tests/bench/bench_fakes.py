@@ -5,30 +5,37 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import asdict, replace
 
 from tttab.bench.records import Cell, Machine, Record
 from tttab.bench.store import Writer
 from tttab.core import Row, identity_hash
+from tttab.text import decoded
 
 MACHINE = Machine("Test CPU", 2, 4.0, "Linux x86_64", "3.11.0", {"torch": "2.0", "tttab": "0.1.0"})
 NS = (50, 200, 1000)
 
 
 def cell(table="banana", arm="icl@n", n=200, seed=0, *, k=1000, classes=2, **labels):
-    identity = {"table": table, "arm": arm, "n": n, "seed": seed, "k": k, **labels}
     budget = "" if arm == "icl@n" else labels.get("budget", "paper k=1000")
     rule, recipe = ("full", "steps 50, lr 0.0003") if arm == "ttt@n+k" else ("", "")
     model = "" if arm in ("gbt", "logistic") else labels.get("model", "tiny.safetensors")
     shown = {"rule": rule, "recipe": recipe, "classes": classes, "test_asked": labels.get("test_asked", 0)}
     content = labels.get("fingerprint", table)
-    return Cell(table, seed, n, k, arm, identity_hash(identity), content, model, budget, **shown)
+    at = Cell(table, seed, n, k, arm, "", content, model, budget, **shown)
+    return replace(at, key=identity_hash(identity_of(at)))
+
+
+def identity_of(at):
+    """What changes the number of a made-up cell: all that it says."""
+    rest = {name: value for name, value in asdict(at).items() if name != "key"}
+    return {name: decoded(value) if isinstance(value, str) else value for name, value in rest.items()}
 
 
 def record(at, error_rate=0.2, log_loss=0.5, *, failed="", second=0.0, adapt=0.0, ms=10.0):
     metrics = {} if failed else {"accuracy": 1 - error_rate, "roc_auc": 1 - error_rate, "log_loss": log_loss}
-    identity = {"table": at.table, "arm": at.arm, "n": at.n, "seed": at.seed, "k": at.k}
     seconds = {} if failed else {"open": 0.1, "adapt": adapt, "predict": 0.2}
-    row = Row(identity, at.arm, at.n, at.k, metrics, seconds, None if failed else ms, error=failed)
+    row = Row(identity_of(at), at.arm, at.n, at.k, metrics, seconds, None if failed else ms, error=failed)
     return Record(at, row, 0.5 + adapt, f"2026-01-01T00:00:{second:09.6f}+00:00", MACHINE.id)
 
 

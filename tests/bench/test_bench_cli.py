@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bench_fakes import cell, record
 
 from tttab.bench import read_store
 from tttab.cli import run
+from tttab.cli.bench_live import Board
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--n", "20,40", "--k", "30", "--controls-at", "20", "--steps", "2", "--test-size", "40"]
@@ -95,6 +99,50 @@ def test_json_is_one_line_per_cell(table, tmp_path, capsys):
     assert [line["cell"]["arm"] for line in lines] == ["logistic", "gbt"]
 
 
+def test_a_folder_whose_name_is_not_utf_8_is_a_store_like_any_other(table, tmp_path, capsys):
+    out = tmp_path / os.fsdecode(b"o\xe9")
+    command = bench(table, out, "--seeds", "1", "--arms", "logistic")
+    assert run(command) == 0
+    assert len(read_store(out).done) == 1
+    capsys.readouterr()
+    assert run(command) == 0
+    assert "1 cells, 0 to run" in capsys.readouterr().err
+    assert run(["report", str(out)]) == 0
+
+
+def test_a_store_that_cannot_be_written_is_said_before_any_table_is_read(
+    table, tmp_path, capsys, monkeypatch
+):
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setattr("tttab.bench.plan.load", lambda name: pytest.fail("a table was read"))
+    assert run(bench(table, tmp_path / "file" / "store")) == 2
+    error, hint = capsys.readouterr().err.splitlines()
+    assert "cannot write to" in error
+    assert hint == "hint: --out ANOTHER-FOLDER"
+
+
+def test_a_full_disk_in_the_middle_is_one_line_and_keeps_what_is_done(table, tmp_path):
+    """A limit on the size of files stands for the full disk: the line of one cell does not fit."""
+    code = """
+import resource, signal, sys
+from tttab.cli import run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+sys.exit(run(sys.argv[1:]))
+"""
+    command = bench(table, tmp_path / "store", "--seeds", "9", "--arms", "logistic", "--quiet")
+    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    error, hint = done.stderr.splitlines()
+    assert error.startswith("error: cannot write to")
+    assert hint.startswith("hint: ")
+    contents = read_store(tmp_path / "store")
+    assert 2 <= len(contents.done) < 9
+    assert contents.damaged == ()
+    assert run(command) == 0
+    assert len(read_store(tmp_path / "store").done) == 9
+
+
 def test_failed_cells_are_kept_reported_and_tried_again(table, tmp_path, capsys, monkeypatch):
     import tttab.bench.work as work
 
@@ -156,6 +204,8 @@ def test_a_table_that_cannot_be_read_does_not_stop_the_others(table, tmp_path, c
         (["--ttt-at", "30"], "--ttt-at 30 is none of the context sizes"),
         (["--test-size", "5000"], "nothing to run"),
         (["--suite", "smoke"], "exclude each other"),
+        (["--seeds", "1" + "0" * 30], "more than 10,000 seeds"),
+        (["--seeds", f"0-{10**30}"], "more than 10,000 seeds"),
         (["--export", "rows.xlsx"], "no results"),
     ],
 )
@@ -182,6 +232,15 @@ def test_ctrl_c_says_how_to_go_on(table, tmp_path):
     done = len(read_store(tmp_path / "store").done)
     assert f"{done} of 50 cells are done" in err or f"{done - 1} of 50 cells are done" in err
     assert "hint: tttab bench --datasets" in err and "--seeds 50" in err
+
+
+def test_the_live_table_averages_the_scores_that_there_are():
+    cells = [cell("prices", "icl@n", 50, seed, classes=0) for seed in range(3)]
+    board = Board(cells)
+    for at, score in zip(cells, (0.5, math.nan, 0.7), strict=True):
+        made = record(at)
+        board.add(replace(made, row=replace(made.row, metrics={"r2": score})), now=True)
+    assert [list(column.cells) for column in board.table().columns][2] == ["60.0"]
 
 
 def test_report_in_all_its_forms(store, tmp_path, capsys):

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 from bench_fakes import cell, record
 
-from tttab.adapt import Schedule
 from tttab.bench import BenchRequest, Plan, estimate_seconds, plan_tables
 from tttab.bench.plan import load, split_of
 from tttab.errors import RequestError, RuleError
+from tttab.training.config import Schedule
 
 NS = (50, 200, 1000)
 

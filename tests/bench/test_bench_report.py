@@ -6,6 +6,8 @@ import math
 import re
 import shutil
 import subprocess
+from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -13,9 +15,12 @@ from bench_fakes import cell, fill, record, study
 
 from tttab.bench import export, html_report, markdown_report, read_store, summaries
 from tttab.bench.export import bencheval_frame
+from tttab.bench.sections import report_tables, store_tables
 from tttab.bench.tables import arms_table, curves_table, failed_table, overall_table
 from tttab.errors import RequestError, StoreError
-from tttab.report import ReportTable, to_html, to_markdown
+from tttab.report import ReportTable, to_markdown
+from tttab.report.tables import cell_text
+from tttab.text import visible
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -119,32 +124,50 @@ def test_a_store_of_failures_alone_can_be_reported(tmp_path):
     assert markdown_report(contents).count("no model") == 2
 
 
-def test_markdown_and_html_escape_what_they_are_given():
+def test_markdown_escapes_what_it_is_given():
     table = ReportTable("a <b>", ("x",), (("<script>|",),), left=("x",))
-    assert "<script>\\|" in to_markdown(table)
-    assert "<script>" not in to_html(table)
+    assert to_markdown(table).splitlines() == ["### a \\<b\\>", "", "| x |", "| --- |", "| \\<script\\>\\| |"]
     with pytest.raises(ValueError, match="cells"):
         ReportTable("t", ("x", "y"), ((1,),))
 
 
-class Links(HTMLParser):
-    """Collects everything a page would fetch."""
+class Page(HTMLParser):
+    """Collects what a page would fetch, ids that it gives and refers to, and the text of its cells."""
 
-    def __init__(self):
+    def __init__(self, text):
         super().__init__()
-        self.found = []
+        self.fetched, self.ids, self.used, self.cells, self._in_cell = [], [], set(), [], False
+        self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found += [v for name, v in attrs if name in ("src", "href", "data", "action", "srcset")]
-        self.found += [tag] if tag in ("script", "iframe", "object", "embed", "link", "img") else []
+        self._in_cell = tag in ("td", "th")
+        self.cells += [""] if self._in_cell else []
+        self.fetched += [tag] if tag in ("script", "iframe", "object", "embed", "link", "img", "a") else []
+        for name, value in attrs:
+            self.ids += [value] if name == "id" else []
+            if name == "href" and value.startswith("#"):
+                self.used.add(value[1:])
+            elif name in ("src", "href", "data", "action", "srcset", "xlink:href"):
+                self.fetched.append(value)
+            self.used.update(re.findall(r"url\(#(\w+)\)", value or ""))
+            self.fetched += re.findall(r"url\((?!#)[^)]*", value or "")
+
+    def handle_data(self, data):
+        if self._in_cell:
+            self.cells[-1] += data
+
+    def handle_endtag(self, tag):
+        self._in_cell = False
 
 
 def test_the_page_is_one_file_that_asks_for_nothing(contents):
     text = html_report(contents)
-    links = Links()
-    links.feed(text)
-    assert links.found == []
-    assert "url(" not in text and "@import" not in text
+    page = Page(text)
+    assert page.fetched == []
+    assert "@import" not in text
+    assert "url(" not in re.search("<style>.*</style>", text, re.DOTALL)[0]
+    assert len(page.ids) == len(set(page.ids)), "two figures share an id"
+    assert set(page.ids) == page.used
     assert "out of memory" in text and "Test CPU" in text and "torch 2.0" in text
     for table in ("alpha", "beta", "gamma", "flat"):
         assert f'aria-label="{table}: error rate"' in text
@@ -152,8 +175,54 @@ def test_the_page_is_one_file_that_asks_for_nothing(contents):
     assert not re.search(r"[\"\s,](nan|inf)[\",\s]", text)
 
 
+def test_the_page_has_every_row_of_every_table(contents, summary):
+    found = Counter(Page(html_report(contents)).cells)
+    tables = [*report_tables(summary), *store_tables(contents)]
+    wanted = Counter(name for table in tables for name in table.columns)
+    wanted += Counter(cell_text(value) for table in tables for row in table.rows for value in row)
+    assert found == wanted
+
+
+def test_equal_stores_give_equal_pages(contents, tmp_path):
+    again = read_store(fill(tmp_path / "again", study()))
+    assert html_report(again) == html_report(contents)
+
+
+def test_no_figure_has_a_colour_of_its_own(contents):
+    """All colours are variables with a light and a dark value, so that both pages can be read."""
+    text = html_report(contents)
+    figures = "".join(re.findall("<svg.*?</svg>", text, re.DOTALL))
+    assert not re.search(r"#[0-9a-fA-F]{6}\b|rgb", figures)
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))
+    assert {"--ink", "--soft", "--series-0", "--series-1", "--series-2"} <= used
+    light, dark = re.findall(r":root\{([^}]*--ink[^}]*)\}", text)
+    for name in used:
+        values = [re.search(f"{name}:([^;]+)", block)[1] for block in (light, dark)]
+        assert values[0] != values[1], name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["<script>alert(1)</script>", "a&b", "$x_1$", "{{ 7 * 7 }}", "Größe 表 \U0001f600", "\uffff", "n" * 5000],
+)
+def test_any_name_is_text_on_the_page(name, tmp_path):
+    rows = [
+        *study(tables=("alpha",)),
+        *(replace(one, cell=rename(one.cell, name)) for one in study(tables=("beta",))),
+    ]
+    contents = store_of(tmp_path, rows)
+    page = Page(html_report(contents))
+    assert page.fetched == []
+    assert visible(name) in page.cells
+
+
+def rename(at, name):
+    return replace(at, table=name, fingerprint="other")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
-def test_the_page_in_a_real_browser(contents, tmp_path):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_in_a_real_browser(contents, scheme, tmp_path):
     """The browser lays the page out, draws every chart and reports no error and no request."""
     from PIL import Image
 
@@ -161,6 +230,7 @@ def test_the_page_in_a_real_browser(contents, tmp_path):
     page.write_text(html_report(contents), encoding="utf-8")
     head = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     head += [f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1200,2600", "--enable-logging=stderr"]
+    head += [f"--blink-settings=preferredColorScheme={int(scheme == 'light')}"]
     shot = subprocess.run(
         [*head, f"--screenshot={picture}", "--dump-dom", page.as_uri()],
         capture_output=True,
@@ -173,8 +243,16 @@ def test_the_page_in_a_real_browser(contents, tmp_path):
     with Image.open(picture) as image:
         pixels = image.convert("RGB").resize((300, 650), Image.NEAREST)
         colours = {colour for _, colour in pixels.getcolors(300 * 650)}
-    assert any(near(c, (213, 94, 0)) for c in colours), "no line in the colour of ttt"
-    assert any(near(c, (0, 114, 178)) for c in colours), "no line in the colour of icl"
+    paper, icl, ttt = COLOURS_OF[scheme]
+    assert near(pixels.getpixel((1, 1)), paper)
+    assert any(near(c, ttt) for c in colours), "no line in the colour of ttt"
+    assert any(near(c, icl) for c in colours), "no line in the colour of icl"
+
+
+COLOURS_OF = {
+    "light": ((255, 255, 255), (0, 114, 178), (213, 94, 0)),
+    "dark": ((20, 24, 30), (86, 180, 233), (255, 140, 66)),
+}
 
 
 def near(colour, wanted):
@@ -264,6 +342,30 @@ def test_a_table_on_which_every_seed_failed_is_named_where_the_mean_stands(tmp_p
     line = next(o for o in only.overall if (o.metric, o.n) == ("accuracy", 200))
     assert (line.tables, line.lost, line.failed) == (3, ("beta",), 3)
     assert "| in no mean, every seed failed | beta | beta |" in to_markdown(overall_table(only))
+
+
+def test_an_undefined_metric_is_in_no_mean_and_counted_with_the_failed(tmp_path):
+    """icl at n = 50, 200, 1,000 has log loss 0.5, 0.4, 0.33 on every seed; ttt@200 has 0.45 and nothing."""
+    curve = {50: 0.5, 200: 0.4, 1000: 0.33}
+    rows = [record(cell("alpha", "icl@n", n, s), 0.2, loss) for n, loss in curve.items() for s in (0, 1)]
+    rows += [record(cell("alpha", "ttt@n+k", 200, s), 0.2, loss) for s, loss in ((0, 0.45), (1, math.nan))]
+    (only,) = summaries(store_of(tmp_path, rows))
+    pair = next(p for p in only.pairs if p.metric == "log_loss")
+    assert (pair.base, pair.error, pair.seeds, pair.failed) == (0.4, 0.45, 1, 1)
+    (effect,) = only.effects["log_loss"]
+    assert effect.context.rows == pytest.approx(math.sqrt(50 * 200)), "half way from 0.5 to 0.4, in log n"
+    arms = {arm.name: arm for arm in only.arms["log_loss"]}
+    assert (arms["ttt@n+k"].failed, arms["ttt@n+k"].rank, arms["icl@n"].rank) == (1, 2.0, 1.0)
+    assert next(p for p in only.pairs if p.metric == "accuracy").seeds == 2
+
+
+def test_bencheval_marks_a_cell_without_its_metric(tmp_path):
+    rows = [record(cell("alpha", arm, seed=s), 0.2 + 0.1 * s) for arm in ("icl@n", "ttt@n+k") for s in (0, 1)]
+    del rows[-1].row.metrics["roc_auc"]
+    frame, remarks = bencheval_frame(store_of(tmp_path, rows))
+    there = frame[frame.imputed]
+    assert there[["seed", "metric_error"]].values.tolist() == [[1, pytest.approx(0.3)]]
+    assert any("1 cells, failed or without a defined error" in remark for remark in remarks)
 
 
 def lost(at):

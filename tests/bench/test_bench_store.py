@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bench_fakes import MACHINE, cell, fill, record, study
 
+from tttab.bench import BenchRequest, Engine, start
 from tttab.bench.records import this_machine
 from tttab.bench.store import Writer, read_store
+from tttab.cli import run
+from tttab.errors import RequestError, StoreError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -155,3 +162,133 @@ def test_missing_numbers_are_null_and_come_back_as_nan(tmp_path):
         json.loads(line, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
     (found,) = read_store(tmp_path).records
     assert found.row.metrics["log_loss"] != found.row.metrics["log_loss"]
+
+
+def test_an_infinite_metric_is_null_too_and_the_line_can_be_read(tmp_path):
+    one = record(cell(classes=0))
+    one = replace(one, row=replace(one.row, metrics={"rmse": 2.0, "nll": math.inf}))
+    contents = read_store(fill(tmp_path, [one]))
+    assert contents.damaged == ()
+    (found,) = contents.records
+    assert found.row.metrics["rmse"] == 2.0
+    assert math.isnan(found.row.metrics["nll"])
+
+
+def odd_files(folder):
+    """Put things that are no files into a store; return their names and what must stay open."""
+    os.mkfifo(folder / "cells-pipe.jsonl")
+    (folder / "cells-folder.jsonl").mkdir()
+    (folder / "cells-gone.jsonl").symlink_to(folder / "nowhere")
+    (folder / "cells-loop.jsonl").symlink_to(folder / "cells-loop.jsonl")
+    (folder / "cells-zero.jsonl").symlink_to("/dev/zero")
+    plug = socket.socket(socket.AF_UNIX)
+    plug.bind(os.path.relpath(folder / "cells-plug.jsonl"))
+    return tuple(
+        sorted(f"cells-{name}.jsonl" for name in ("pipe", "folder", "gone", "loop", "zero", "plug"))
+    ), plug
+
+
+@pytest.mark.timeout(60)
+def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, capsys):
+    fill(tmp_path, [record(cell(seed=seed)) for seed in range(2)])
+    names, plug = odd_files(tmp_path)
+    with plug:
+        contents = read_store(tmp_path)
+        assert sorted(one.cell.seed for one in contents.records) == [0, 1]
+        assert contents.damaged == names
+        assert run(["report", str(tmp_path)]) == 0
+        assert all(name in capsys.readouterr().err for name in names[:1])
+
+
+def test_a_link_to_a_store_s_file_is_followed(tmp_path):
+    fill(tmp_path / "a", [record(cell())])
+    (path,) = (tmp_path / "a").iterdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / path.name).symlink_to(path)
+    assert read_store(tmp_path / "b") == read_store(tmp_path / "a")
+
+
+def test_a_file_for_a_folder_is_one_clear_line(tmp_path, capsys):
+    (tmp_path / "store").write_text("x")
+    with pytest.raises(StoreError, match=r"cannot read .*store: Not a directory"):
+        read_store(tmp_path / "store")
+    assert run(["report", str(tmp_path / "store")]) == 2
+    assert run(["bench", "--datasets", "banana", "--out", str(tmp_path / "store" / "deeper")]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["error", "hint"] * 2
+    assert "cannot write to" in lines[2]
+
+
+def test_a_store_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    """Else a benchmark would run everything again, and a report show half of the rows."""
+    fill(tmp_path, [record(cell())])
+    (path,) = tmp_path.iterdir()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(StoreError, match="Permission denied") as caught:
+        read_store(tmp_path)
+    monkeypatch.undo()
+    assert path.name in caught.value.message
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(StoreError, match="Permission denied"):
+        read_store(tmp_path)
+
+
+def nothing_is_run(*_, **__):
+    pytest.fail("a cell was run")
+
+
+@pytest.mark.parametrize("broken", ["write", "fsync", "open"])
+def test_a_store_that_cannot_be_written_ends_it_before_the_first_cell(tmp_path, monkeypatch, broken):
+    real = os.open
+
+    def refuse(*arguments, **_):
+        if broken == "open" and not str(arguments[0]).endswith(".jsonl"):
+            return real(*arguments)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tttab.bench.run_unit", nothing_is_run)
+    monkeypatch.setattr(f"os.{broken}", refuse)
+    with pytest.raises(StoreError, match="No space left on device") as caught:
+        list(start([cell()], BenchRequest(("banana",)), tmp_path / "store", Engine()))
+    monkeypatch.undo()
+    assert "free some disk space" in caught.value.hint
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_the_proof_leaves_nothing_and_disturbs_no_reader(tmp_path):
+    fill(tmp_path, [record(cell())])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    Writer(tmp_path).prove()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_names_that_are_not_utf_8_are_kept_apart_found_again_and_shown(tmp_path, capsys):
+    """A path's undecodable bytes come as lone surrogates, which no line of JSON can hold."""
+    names = "lat\udce9.csv", "lat\udcea.csv"
+    cells = [
+        cell(name, arm, model="mod\udce9l.ckpt", fingerprint=f"f{i}")
+        for i, name in enumerate(names)
+        for arm in ("icl@n", "ttt@n+k")
+    ]
+    folder = tmp_path / os.fsdecode(b"o\xe9")
+    with Writer(folder) as writer:
+        writer.unavailable("gon\udce9.csv", "no file gon\udce9.csv")
+    contents = read_store(fill(folder, [record(at, 0.2) for at in cells]))
+    assert [at.place in contents.done for at in cells] == [True] * 4
+    assert contents.damaged == ()
+    assert {one.cell.table for one in contents.records} == {"lat?.csv"}
+    assert run(["report", str(folder)]) == 0
+    out = capsys.readouterr().out
+    assert "lat?.csv f0" in out and "lat?.csv f1" in out and "gon?.csv" in out
+    assert run(["bench", "--out", str(folder), "--export", str(folder / "rows.csv")]) == 0
+    assert (folder / "rows.csv").read_text(encoding="utf-8").count("lat?.csv") == 4
+
+
+def test_seeds_that_a_line_cannot_hold_are_refused():
+    with pytest.raises(RequestError, match="below"):
+        BenchRequest(("banana",), seeds=(2**53,)).check()
+    BenchRequest(("banana",), seeds=(2**53 - 1, -1)).check()

@@ -48,7 +48,7 @@ def test_show(tttab):
     code, out, err = tttab("show", "credit-g")
     assert code == 0 and "rows\t1,000" in out and "bad: 300 · good: 700" in out and "model\tyes" in out
     code, out, err = tttab("show", "credit-g", "--columns")
-    assert "checking_status\tcategory\t0\t4\t<0, 0<=X<200, no checking" in out
+    assert "checking_status\tlevel\t0\t4\t<0, 0<=X<200, no checking" in out
     code, out, err = tttab("show", "31", "--json")
     document = json.loads(out)
     assert document["source"] == "bundled copy (OpenML could not be reached)" and err == ""
@@ -69,7 +69,7 @@ def test_show_cuts_long_texts(tttab, tmp_path):
     rows = "".join(f"{texts[n % 2]},{n},{texts[n % 2]}\n" for n in range(30))
     path.write_bytes(gzip.compress(("t,x,y\n" + rows).encode()))
     code, out, _ = tttab("show", path, "--columns")
-    assert code == 0 and f"t\tcategory\t0\t2\t{'a' * 59}…, {'b' * 59}…" in out
+    assert code == 0 and f"t\tlevel\t0\t2\t{'a' * 59}…, {'b' * 59}…" in out
     code, out, _ = tttab("show", path)
     assert code == 0 and f"classes\t{'a' * 59}…: 15 · {'b' * 59}…: 15" in out
 
@@ -80,7 +80,7 @@ def test_show_cuts_long_texts(tttab, tmp_path):
         (["show", "spambse"], "nearest known name is 'spambase'", "tttab data show spambase"),
         (["show", "44"], "data set 44 is not in OpenML's cache", "tttab data list --local"),
         (["show", "none.csv"], "there is no file none.csv", "ls"),
-        (["show", "credit-g", "--target", "clas"], "the nearest is 'class'", "--target 'class'"),
+        (["show", "credit-g", "--target", "clas"], "the nearest is 'class'", "--target class"),
         (["list", "--suite", "cor"], "there is no suite 'cor'", "--suite core"),
         (["get"], "nothing to get", "tttab data get --suite core"),
         (["check", "none.yaml"], "none.yaml cannot be read", "tttab data check"),

@@ -14,9 +14,9 @@ import pytest
 from pyarrow import parquet
 
 from tttab.data import Origin, load_table, read_frame, table_from_frame
-from tttab.data.build import guess_task
 from tttab.data.chunks import read_pieces
 from tttab.data.registry import TABLES
+from tttab.data.target import guess_task
 from tttab.errors import DataError
 
 
@@ -172,6 +172,8 @@ def test_rows_without_a_target_are_left_out_and_said(write):
         (list(range(21)), "regression"),
         ([0.5, 1.5] * 20, "classification"),
         ([0.1, 0.2, 0.3, 0.4], "regression"),
+        ([0.0] * 200 + [3.5, 12.25, 7.0, 0.5], "regression"),
+        ([0.5, 1.5, 2.5] * 20 + [9.5], "classification"),
         (pd.date_range("2020-01-01", periods=3), "regression"),
     ],
 )
@@ -331,7 +333,7 @@ def test_what_is_no_regular_file(path):
 def test_missing_target_names_the_nearest(write):
     with pytest.raises(DataError, match="no column 'lable'; the nearest is 'label'") as caught:
         load_table(write("a,label,z\n1,u,0\n2,v,0\n"), target="lable")
-    assert caught.value.hint == "--target 'label'"
+    assert caught.value.hint == "--target label"
 
 
 def test_regression_of_text_is_one_line(write):

@@ -178,7 +178,7 @@ def test_no_default_target_takes_the_last_column_and_says_so(server):
 def test_several_default_targets_must_be_chosen_from(server):
     with pytest.raises(DataError, match="several targets: class,count") as caught:
         load_table("1009")
-    assert caught.value.hint == "--target 'class'"
+    assert caught.value.hint == "--target class"
     assert load_table("1009", target="class").classes == ("a", "b", "c")
 
 
@@ -268,6 +268,22 @@ def test_a_refresh_that_fails_halfway_keeps_the_cache(server):
     assert (again.source, again.fingerprint) == ("OpenML cache", before)
 
 
+def test_a_refresh_that_is_killed_halfway_keeps_the_cache_and_touches_nothing_else(server):
+    before = load_table("1001").fingerprint
+    folder = remote.cache_folder() / "datasets" / "1001"
+    (folder.parent / ".1001.old").mkdir()
+    (folder.parent / ".1001.old" / "mine.txt").write_text("kept")
+    aside = remote._set_aside(folder)
+    aside.__enter__()  # what follows is never reached: no exception, no end
+    folder.mkdir()
+    (folder / "description.xml").write_text("half")
+    server.close()
+    again = load_table("1001")
+    assert (again.source, again.fingerprint) == ("OpenML cache", before)
+    assert sorted(path.name for path in folder.parent.iterdir()) == [".1001.old", "1001"]
+    assert (folder.parent / ".1001.old" / "mine.txt").read_text() == "kept"
+
+
 def test_no_parquet_falls_back_on_arff(server):
     server.data_sets[1002].parquet = False
     reference = load_table("1002")
@@ -330,9 +346,10 @@ def test_31_damaged_is_the_bundled_copy(server):
     assert load_table("31").source == "bundled copy (OpenML gave a damaged answer)"
 
 
-def test_offline_variable_forbids_the_network(server, monkeypatch):
-    monkeypatch.setenv(remote.OFFLINE, "1")
-    with pytest.raises(remote.Unreachable, match="TTTAB_OFFLINE=1"):
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "on"])
+def test_offline_variable_forbids_the_network(server, monkeypatch, word):
+    monkeypatch.setenv(remote.OFFLINE, word)
+    with pytest.raises(remote.Unreachable, match=f"TTTAB_OFFLINE={word} forbids"):
         load_table("1001")
     assert server.requests == []
 
@@ -397,7 +414,7 @@ def test_a_server_that_never_answers_is_given_up(server, monkeypatch):
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(remote, "CONNECT_SECONDS", 0.05)
-    monkeypatch.setattr(remote.socket, "create_connection", silence)
+    monkeypatch.setattr("socket.create_connection", silence)
     start = time.monotonic()
     assert load_table("31").source == "bundled copy (OpenML could not be reached)"
     assert time.monotonic() - start < 10

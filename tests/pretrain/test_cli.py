@@ -1,6 +1,7 @@
 """`tttab pretrain` from the command line: files, table on stdout, hints, refusal of nonsense."""
 
 import json
+import os
 
 import pytest
 
@@ -98,3 +99,20 @@ def test_nonsense_is_refused_with_a_hint(tmp_path, capsys, arguments, said):
     assert said in answer.err
     assert "hint" in answer.err
     assert not (tmp_path / "run").exists()
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe.json")
+    (tmp_path / "served.json").write_text("{}")
+    for name in ("tttab.cli.pretrain._follow", "tttab.models.open_model", "tttab.pretrain.bundle.facts_of"):
+        monkeypatch.setattr(name, None)
+    served = ["--served", str(tmp_path / "served.json")]
+    for arguments, said in (
+        (["--preset", "tiny", "--out", str(tmp_path / "file" / "run")], "Not a directory"),
+        (["choose", "model.safetensors", "--out", str(tmp_path / "pipe.json")], "is a named pipe"),
+        (["bundle", str(tmp_path), str(tmp_path / "pipe.json"), *served], "is a named pipe"),
+    ):
+        assert run(["pretrain", *arguments]) == 2
+        assert said in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "pipe.json", "served.json"]

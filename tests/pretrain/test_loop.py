@@ -81,7 +81,7 @@ def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_in_bfloat16_a_step_is_the_same_step_but_for_rounding(tmp_path, task, monkeypatch):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: True)
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: True)
     before = Trainer(_run(tmp_path, task, 6, "before"), None)
     moved = {}
     for precision in ("fp32", "bf16"):
@@ -96,7 +96,7 @@ def test_in_bfloat16_a_step_is_the_same_step_but_for_rounding(tmp_path, task, mo
 
 
 def test_bfloat16_is_refused_where_the_hardware_lacks_it(tmp_path, monkeypatch):
-    monkeypatch.setattr("tttab.precision.has_bfloat16", lambda device: False)
+    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: False)
     with pytest.raises(RequestError, match="no fast bfloat16"):
         Trainer(replace(_run(tmp_path, "classification", 1), precision="bf16"), None)
     assert Trainer(_run(tmp_path, "classification", 1), None)._dtype == torch.float32

@@ -2,7 +2,7 @@
 
 In order of use: `BenchRequest` (what is asked), `plan_tables` (which cells), `start` (run what is
 missing), `read_store` (all rows), `summaries` (figures), `html_report`, `markdown_report`, `export`.
-What does not belong here: the arms (`tttab.arms`) and the terminal.
+What does not belong here: the arms (`tttab.evaluation.arms`) and the terminal.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from tttab.arms import ARMS
 from tttab.bench.executors import Engine, execute
 from tttab.bench.export import export
 from tttab.bench.html import html_report, markdown_report
+from tttab.bench.output import write_output
 from tttab.bench.plan import Plan, TablePlan, estimate_seconds, plan_tables, units
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Contents, Writer, read_store
 from tttab.bench.summary import Summary, summaries
 from tttab.bench.work import run_unit
+from tttab.evaluation.arms import ARMS
 
 __all__ = [
     "ALL_ARMS",
@@ -43,6 +44,7 @@ __all__ = [
     "read_store",
     "start",
     "summaries",
+    "write_output",
 ]
 
 ALL_ARMS = tuple(ARMS)
@@ -69,9 +71,12 @@ def start(
         threads: per process; equal numbers need equal threads.
 
     Raises:
-        StoreError, BadAnswer, MissingExtra: as `execute`.
+        StoreError, BadAnswer, MissingExtra: as `execute`; before anything is run where the store cannot be
+            written.
     """
     cells = tuple(cells)
+    if cells:
+        Writer(folder).prove()
     known = read_store(folder).known
     once: dict[str, Cell] = {}
     for cell in cells:

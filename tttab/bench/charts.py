@@ -1,110 +1,151 @@
-"""The report's charts: curves per table, effective context, accuracy against log loss, cost against gain.
+"""The report's figures: curves per table, effective context, accuracy against log loss, cost against gain.
 
-What does not belong here: how SVG is written (see `tttab.report.svg`).
+What does not belong here: how every figure looks (see `tttab.report.figures`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tttab.bench.grid import ICL, ICL_ALL, TTT, Grid
 from tttab.bench.statistics import Interval, seed_interval
 from tttab.bench.summary import Effect, Pair, Summary
 from tttab.bench.tables import NAMES, context_text
-from tttab.report.svg import Axis, Chart, span
+from tttab.report.figures import COLOURS, SOFT, label_log_axis, on_page, text_of, tip
 
-KINDS = {ICL: "icl", TTT: "ttt", ICL_ALL: "all"}
+if TYPE_CHECKING:
+    from markupsafe import Markup
+    from matplotlib.axes import Axes
+
+SERIES = {ICL: 0, TTT: 1, ICL_ALL: 2}
+OTHER = 3
+LEGEND = (
+    (SERIES[ICL], False, f"{ICL}: untouched model"),
+    (SERIES[TTT], False, f"{TTT}: adapted, same n rows read"),
+    (SERIES[ICL_ALL], True, f"{ICL_ALL}: untouched, all labelled rows read"),
+    (OTHER, False, "other arms"),
+    (6, False, "bands and upright lines: 95 % intervals"),
+)
+"""Number of the colour, whether dashed, words."""
 Curve = dict[int, Interval]
 WIDE, TALL = 556, 340
+LONGEST_NAME = 26
 
 
-def curve_charts(summary: Summary, table: str) -> list[str]:
-    """Return one chart per metric: icl and ttt along n with 95 % intervals over seeds."""
-    return [_curve_chart(summary.grid, table, metric) for metric in summary.metrics]
+def effective_charts(summary: Summary) -> Iterator[Markup]:
+    """Yield a chart per metric: n (plain) to n' (adapted) for every table at the reference n."""
+    for metric in summary.metrics:
+        effects = sorted(
+            (e for e in summary.effects[metric] if e.n == summary.reference_n), key=lambda e: e.ratio
+        )
+        if effects:
+            title = f"Effective context by {NAMES[metric]}, n = {summary.reference_n}"
+            height = 96 + 26 * len(effects)
+            yield on_page(title, WIDE, height, lambda axes, shown=effects: _effects(axes, shown), left=170)
 
 
-def effective_chart(summary: Summary, metric: str) -> str:
-    """Return n (plain) to n' (adapted) for every table at the reference n; an arrow marks a censored end."""
-    effects = sorted(
-        (e for e in summary.effects[metric] if e.n == summary.reference_n), key=lambda e: e.ratio
-    )
-    reach = [e.context.rows for e in effects] + [float(summary.reference_n)]
-    ticks = tuple(n for n in (10, 20, 50, 100, 200, 400, 1000, 2000, 5000, 10_000) if n <= 1.5 * max(reach))
-    chart = Chart(
-        f"Effective context by {NAMES[metric]}, n = {summary.reference_n}",
-        Axis("context rows (log)", min(reach) / 2.2, max(reach) * 2.5, "log", ticks),
-        Axis("", -0.7, len(effects) - 0.3, ticks=tuple(range(len(effects)))),
-        width=WIDE,
-        height=90 + 26 * len(effects),
-        left=170,
-        names=[e.table + (" (saturated)" if e.saturated else "") for e in effects],
-    )
+def curve_charts(summary: Summary) -> Iterator[Markup]:
+    """Yield a chart per table and metric: icl and ttt along n with 95 % intervals over seeds."""
+    for table in summary.grid.tables:
+        for metric in summary.metrics:
+            yield _curve_chart(summary.grid, table, metric)
+
+
+def arm_charts(summary: Summary) -> Iterator[Markup]:
+    """Yield the change of the point error against the distribution's, then cost against gain per metric."""
+    changes = [_changes(summary, metric) for metric in summary.metrics]
+    if len(changes) == 2 and (tables := sorted(changes[0].keys() & changes[1].keys())):
+        title = f"ttt - icl at n = {summary.reference_n}: lower left is better on both"
+        points = [(table, *(change[table] for change in changes)) for table in tables]
+        names = [f"change of {NAMES[metric]}" for metric in summary.metrics]
+        yield on_page(title, WIDE, TALL, lambda axes: _trade(axes, points, names), left=64)
+    yield from filter(None, (_cost_chart(summary, metric) for metric in summary.metrics))
+
+
+def _effects(axes: Axes, effects: Sequence[Effect]) -> None:
+    """Draw a line per table; an arrow head marks a censored end."""
+    reach = [bound for e in effects for bound in (e.context.rows, e.n)]
+    _log_x(axes, min(reach) / 2.2, max(reach) * 2.5, "context rows (log)")
+    names = [text_of(e.table, LONGEST_NAME) + (" (saturated)" if e.saturated else "") for e in effects]
+    axes.set_yticks(range(len(effects)), names)
+    axes.set_ylim(-0.7, len(effects) - 0.3)
+    axes.tick_params(axis="y", length=0)
     for place, found in enumerate(effects):
-        _draw_effect(chart, place, found)
-    return chart.svg()
+        end, censored = found.context.rows, found.context.censored
+        words = f"{context_text(found.context)} ({found.ratio:.1f}x)"
+        axes.plot([found.n, end], [place, place], color=COLOURS[SERIES[TTT]], lw=2)
+        _dot(axes, found.n, place, SERIES[ICL], f"{found.table}: n = {found.n}", size=7)
+        _dot(axes, end, place, SERIES[TTT], f"{found.table}: n' = {words}", size=8)
+        outwards = -1 if end < found.n or censored == "below" else 1
+        if censored:
+            _beside(axes, end, place, "◀" if outwards < 0 else "▶", 6 * outwards, color=COLOURS[SERIES[TTT]])
+        _beside(axes, end, place, words, (17 if censored else 8) * outwards)
 
 
-def trade_chart(summary: Summary) -> str | None:
-    """Return change of point error against change of the distribution's, a dot per table."""
-    if len(summary.metrics) != 2:
-        return None
-    changes = {m: {p.table: p for p in _at_reference(summary, m)} for m in summary.metrics}
-    first, second = (changes[m] for m in summary.metrics)
-    tables = sorted(first.keys() & second.keys())
-    xs, ys = ([side[t].difference.estimate for t in tables] for side in (first, second))
-    chart = _plane(
-        f"ttt - icl at n = {summary.reference_n}: lower left is better on both",
-        (f"change of {NAMES[summary.metrics[0]]}", xs),
-        (f"change of {NAMES[summary.metrics[1]]}", ys),
-    )
-    for table, x, y in zip(tables, xs, ys, strict=True):
-        chart.point(x, y, "ttt", f"{table}: {x:+.4f}, {y:+.4f}", radius=4.5)
-    _spread_labels(chart, list(zip(tables, xs, ys, strict=True)))
-    return chart.svg()
+def _trade(axes: Axes, points: Sequence[tuple[str, float, float]], names: Sequence[str]) -> None:
+    _plane(axes, [x for _, x, _ in points], [y for _, _, y in points])
+    axes.axvline(0, color=SOFT, lw=1, ls="--")
+    axes.set(xlabel=names[0], ylabel=names[1])
+    for table, x, y in points:
+        _dot(axes, x, y, SERIES[TTT], f"{table}: {x:+.4f}, {y:+.4f}")
+    _spread_labels(axes, points)
 
 
-def cost_chart(summary: Summary, metric: str) -> str | None:
+def _cost_chart(summary: Summary, metric: str) -> Markup | None:
     """Return mean gain over icl against mean seconds to adapt, a dot per trained arm with its interval."""
     arms = [arm for arm in summary.arms[metric] if arm.adapt_seconds > 0 and not math.isnan(arm.error)]
-    if not arms:
-        return None
-    seconds = [arm.adapt_seconds for arm in arms]
-    gains = [bound for arm in arms for bound in (-arm.difference.low, -arm.difference.high)]
-    low, high = span([*gains, *(-arm.difference.estimate for arm in arms)], around=0.0)
-    chart = Chart(
-        f"Gain in {NAMES[metric]} over icl@{summary.reference_n} against cost",
-        Axis("seconds to adapt, mean over tables (log)", min(seconds) / 1.6, max(seconds) * 3, "log"),
-        Axis("gain (higher is better)", low, high),
-        width=WIDE,
-        height=TALL,
-        left=64,
-    )
-    chart.line([chart.x.low, chart.x.high], [0, 0], "zero")
-    for arm in arms:
-        gap, kind = arm.difference, KINDS.get(arm.name, "other")
-        if not math.isnan(gap.low):
-            chart.line([arm.adapt_seconds] * 2, [-gap.low, -gap.high], kind)
-        chart.point(arm.adapt_seconds, -gap.estimate, kind, f"{arm.name}: {-gap.estimate:+.4f}", radius=4.5)
-    _spread_labels(chart, [(arm.name, arm.adapt_seconds, -arm.difference.estimate) for arm in arms])
-    return chart.svg()
+
+    def fill(axes: Axes) -> None:
+        bounds = [-bound for arm in arms for bound in (arm.difference.low, arm.difference.high)]
+        seconds = [arm.adapt_seconds for arm in arms]
+        _plane(axes, (), [*bounds, *(-arm.difference.estimate for arm in arms)])
+        _log_x(axes, min(seconds) / 1.6, max(seconds) * 3, "seconds to adapt, mean over tables (log)")
+        axes.set_ylabel("gain (higher is better)")
+        for arm in arms:
+            gap, series = arm.difference, SERIES.get(arm.name, OTHER)
+            axes.plot([arm.adapt_seconds] * 2, [-gap.low, -gap.high], color=COLOURS[series], lw=1.5)
+            _dot(axes, arm.adapt_seconds, -gap.estimate, series, f"{arm.name}: {-gap.estimate:+.4f}")
+        _spread_labels(axes, [(arm.name, arm.adapt_seconds, -arm.difference.estimate) for arm in arms])
+
+    title = f"Gain in {NAMES[metric]} over icl@{summary.reference_n} against cost"
+    return on_page(title, WIDE, TALL, fill, left=64) if arms else None
 
 
-def _curve_chart(grid: Grid, table: str, metric: str) -> str:
-    curves = {arm: _curve(grid, table, arm, metric) for arm in KINDS}
-    shown = _shown([interval for curve in curves.values() for interval in curve.values()])
-    ns = sorted({n for arm in (ICL, TTT) for n in curves[arm]}) or [1]
-    low, high = span(shown)
-    chart = Chart(
-        f"{table}: {NAMES[metric]}",
-        Axis("context rows n (log)", ns[0] / 1.15, ns[-1] * 1.15, "log", tuple(ns)),
-        Axis("", low if low > 0 or min(shown, default=0) < 0 else 0.0, high),
-        width=WIDE,
-        height=250,
-    )
-    for arm, kind in KINDS.items():
-        _draw_curve(chart, curves[arm], kind, arm)
-    return chart.svg()
+def _curve_chart(grid: Grid, table: str, metric: str) -> Markup:
+    curves = {arm: _curve(grid, table, arm, metric) for arm in SERIES}
+
+    def fill(axes: Axes) -> None:
+        ns = sorted({n for arm in (ICL, TTT) for n in curves[arm]}) or [1]
+        shown = _shown([interval for curve in curves.values() for interval in curve.values()])
+        low, high = span(shown)
+        axes.set_ylim(low if low > 0 or min(shown, default=0) < 0 else 0.0, high)
+        axes.set(xscale="log", xlim=(ns[0] / 1.15, ns[-1] * 1.15), xlabel="context rows n (log)")
+        label_log_axis(axes, ns, form=",g")
+        for arm, series in SERIES.items():
+            _draw_curve(axes, curves[arm], series, arm)
+
+    return on_page(f"{table}: {NAMES[metric]}", WIDE, 260, fill)
+
+
+def _draw_curve(axes: Axes, curve: Curve, series: int, arm: str) -> None:
+    ns, colour, line = list(curve), COLOURS[series], "--" if arm == ICL_ALL else "-"
+    if arm == ICL_ALL and len(ns) == 1:
+        axes.axhline(curve[ns[0]].estimate, color=colour, lw=2, ls=line)
+    known = [n for n in ns if not math.isnan(curve[n].low)]
+    if len(known) > 1 and arm != ICL_ALL:
+        lows, highs = [curve[n].low for n in known], [curve[n].high for n in known]
+        axes.fill_between(known, lows, highs, color=colour, alpha=0.16, lw=0)
+    axes.plot(ns, [curve[n].estimate for n in ns], color=colour, lw=2, ls=line)
+    for n in ns:
+        words = f"{arm}, n = {n:,}: {curve[n].estimate:.4f}"
+        _dot(axes, n, curve[n].estimate, series, words, size=5 if len(ns) > 1 else 9)
+
+
+def _curve(grid: Grid, table: str, arm: str, metric: str) -> Curve:
+    found = {n: list(grid.errors(table, arm, n, metric).values()) for n in grid.ns(table, arm)}
+    return {n: seed_interval(values) for n, values in found.items() if values}
 
 
 def _shown(intervals: Sequence[Interval]) -> list[float]:
@@ -116,64 +157,63 @@ def _shown(intervals: Sequence[Interval]) -> list[float]:
     return estimates + [min(max(bound, low - reach), high + reach) for bound in bounds]
 
 
-def _curve(grid: Grid, table: str, arm: str, metric: str) -> Curve:
-    found = {n: list(grid.errors(table, arm, n, metric).values()) for n in grid.ns(table, arm)}
-    return {n: seed_interval(values) for n, values in found.items() if values}
+def _changes(summary: Summary, metric: str) -> dict[str, float]:
+    pairs: list[Pair] = [p for p in summary.pairs if (p.metric, p.n) == (metric, summary.reference_n)]
+    return {pair.table: pair.difference.estimate for pair in pairs}
 
 
-def _draw_curve(chart: Chart, curve: Curve, kind: str, arm: str) -> None:
-    ns = list(curve)
-    if arm == ICL_ALL and len(ns) == 1:
-        level = curve[ns[0]].estimate
-        chart.line([chart.x.low, chart.x.high], [level, level], kind)
-    known = [n for n in ns if not math.isnan(curve[n].low)]
-    if len(known) > 1 and kind != "all":
-        lows, highs = ([_clip(chart, getattr(curve[n], side)) for n in known] for side in ("low", "high"))
-        chart.band(known, lows, highs, kind)
-    chart.line(ns, [curve[n].estimate for n in ns], kind)
-    for n in ns:
-        tip = f"{arm}, n = {n:,}: {curve[n].estimate:.4f}"
-        chart.point(n, curve[n].estimate, kind, tip, radius=2.5 if len(ns) > 1 else 5)
+def _plane(axes: Axes, xs: Sequence[float], ys: Sequence[float]) -> None:
+    """Show all points and zero."""
+    if len(xs):
+        axes.set_xlim(*span(xs, around=0.0, share=0.12))
+    axes.set_ylim(*span(ys, around=0.0, share=0.12))
+    axes.axhline(0, color=SOFT, lw=1, ls="--")
 
 
-def _clip(chart: Chart, value: float) -> float:
-    return min(max(value, chart.y.low), chart.y.high)
+def _log_x(axes: Axes, low: float, high: float, label: str) -> None:
+    """Make x logarithmic, with labels at 1, 2 and 5 times powers of ten."""
+    axes.set(xscale="log", xlim=(low, high), xlabel=label)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    places = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    label_log_axis(axes, places if len(powers) < 7 else places[::3], form=",g")
 
 
-def _draw_effect(chart: Chart, place: int, found: Effect) -> None:
-    end = found.context.rows
-    chart.line([found.n, end], [place, place], "ttt")
-    chart.point(found.n, place, "icl", f"{found.table}: n = {found.n}", radius=4)
-    words = f"{context_text(found.context)} ({found.ratio:.1f}x)"
-    chart.point(end, place, "ttt", f"{found.table}: n' = {words}", radius=4.5)
-    if found.context.censored:
-        chart.arrow(end, place, "ttt", to_left=found.context.censored == "below")
-    away = 14 if found.context.censored else 8
-    chart.text(end, place, words, dx=-away if end < found.n else away)
+def span(values: Sequence[float], *, around: float | None = None, share: float = 0.06) -> tuple[float, float]:
+    """Return a range that holds all finite values (and `around`) with a margin on both sides."""
+    finite = [value for value in values if math.isfinite(value)] + ([] if around is None else [around])
+    low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+    margin = share * (high - low) or max(abs(high) * share, 1e-3)
+    return low - margin, high + margin
 
 
-def _at_reference(summary: Summary, metric: str) -> list[Pair]:
-    return [p for p in summary.pairs if p.metric == metric and p.n == summary.reference_n]
+def _dot(axes: Axes, x: float, y: float, series: int, words: str, *, size: float = 8) -> None:
+    (dot,) = axes.plot([x], [y], "o", ms=size, mew=0, color=COLOURS[series], clip_on=False)
+    tip(dot, words)
 
 
-def _plane(title: str, x: tuple[str, Sequence[float]], y: tuple[str, Sequence[float]]) -> Chart:
-    (x_low, x_high), (y_low, y_high) = span(x[1], around=0.0, share=0.12), span(y[1], around=0.0, share=0.12)
-    chart = Chart(
-        title, Axis(x[0], x_low, x_high), Axis(y[0], y_low, y_high), width=WIDE, height=TALL, left=64
+def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: float = 0, **look: Any) -> None:
+    """Write to the right of a point, with a negative `across` to its left."""
+    axes.annotate(
+        words,
+        (x, y),
+        (across, -down),
+        textcoords="offset points",
+        ha="right" if across < 0 else "left",
+        va="center",
+        **look,
     )
-    chart.line([0, 0], [y_low, y_high], "zero")
-    chart.line([x_low, x_high], [0, 0], "zero")
-    return chart
 
 
-def _spread_labels(chart: Chart, points: Sequence[tuple[str, float, float]]) -> None:
-    """Label points so that names do not cover each other: the later of two close ones moves down."""
+def _spread_labels(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Label points so that names cover neither each other nor the line at zero: they move down."""
     taken: list[tuple[float, float]] = []
+    right = axes.bbox.x1 - 130
     for name, x, y in sorted(points, key=lambda p: -p[2]):
-        a, b = chart.at(x, y)
-        to_left = a > chart.width - 130
-        down = 3.0
-        while any(abs(b + down - other) < 11 and abs(a - across) < 90 for across, other in taken):
+        across, up = axes.transData.transform((x, y))
+        down, zero = 0.0, axes.transData.transform((x, 0))[1]
+        while abs(up - down - zero) < 8 or any(
+            abs(up - down - other) < 11 and abs(across - there) < 90 for there, other in taken
+        ):
             down += 4
-        taken.append((a, b + down))
-        chart.text(x, y, name, dx=-8 if to_left else 8, dy=down)
+        taken.append((across, up - down))
+        _beside(axes, x, y, text_of(name, LONGEST_NAME), -8 if across > right else 8, down)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.bench.grid import error_of
+from tttab.bench.output import output_path
 from tttab.bench.records import Record
 from tttab.bench.store import Contents
 from tttab.errors import RequestError, StoreError
-from tttab.files import atomic_path
+from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ def export(contents: Contents, target: str | os.PathLike[str]) -> tuple[Path, li
     """Write the store to `target`: `….parquet`, `….csv`, or `….bencheval` (CSV); return it with remarks.
 
     Raises:
-        RequestError: another ending.
+        RequestError: another ending, or as `output_path`.
         StoreError: the store is empty.
     """
     path = Path(target)
@@ -40,7 +41,7 @@ def export(contents: Contents, target: str | os.PathLike[str]) -> tuple[Path, li
     if not path.suffix:
         path = path.with_name(f"rows.{form}")
     frame, remarks = bencheval_frame(contents) if form == "bencheval" else (rows_frame(contents), [])
-    with atomic_path(path) as part:
+    with output_path(path) as part:
         if form == "parquet":
             frame.to_parquet(part, index=False)
         else:
@@ -49,7 +50,10 @@ def export(contents: Contents, target: str | os.PathLike[str]) -> tuple[Path, li
 
 
 def rows_frame(contents: Contents) -> pd.DataFrame:
-    """Return one line per cell, failed ones with their reason; metrics and seconds as columns."""
+    """Return one line per cell, failed ones with their reason; metrics and seconds as columns.
+
+    Texts stand as `tttab.text.shown` shows them. A metric that has the name of another column is left out.
+    """
     import pandas as pd
 
     return pd.DataFrame([_flat(record) for record in contents.records])
@@ -88,7 +92,7 @@ def bencheval_frame(contents: Contents) -> tuple[pd.DataFrame, list[str]]:
 def _line(record: Record, method: str) -> tuple[Any, ...]:
     cell, row = record.cell, record.row
     train, infer = row.seconds.get("adapt"), row.seconds.get("predict")
-    return method, cell.table, cell.seed, _error(record), train, infer, record.failed
+    return method, shown(cell.table), cell.seed, _error(record), train, infer, record.failed
 
 
 def _error(record: Record) -> float | None:
@@ -96,16 +100,16 @@ def _error(record: Record) -> float | None:
         return None
     metrics = record.row.metrics
     if record.cell.task == "regression":
-        return metrics["rmse"]
+        return metrics.get("rmse")
     metric = "roc_auc" if record.cell.classes == 2 else "log_loss"
-    return error_of(metric, metrics[metric])
+    return error_of(metric, metrics[metric]) if metric in metrics else None
 
 
 def _method(record: Record) -> str:
     cell = record.cell
     test = f"{cell.test_asked} test rows" * bool(cell.test_asked)
     labels = (f"{cell.arm} n={cell.n}", cell.budget, cell.rule, cell.recipe, cell.model, test)
-    return " | ".join(filter(None, labels))
+    return shown(" | ".join(filter(None, labels)))
 
 
 def _flat(record: Record) -> dict[str, Any]:
@@ -115,4 +119,5 @@ def _flat(record: Record) -> dict[str, Any]:
     cost = {"cache_bytes": row.cache_bytes, "steps": row.steps, "accepted": row.accepted}
     seconds = {f"seconds_{name}": value for name, value in row.seconds.items()}
     about = {"wall_seconds": record.wall_seconds, "finished": record.finished, "machine": record.machine}
-    return {**labels, **row.metrics, **sizes, **seconds, **cost, **about, "error": row.error}
+    flat = {**labels, **row.metrics, **sizes, **seconds, **cost, **about, "error": row.error} | labels
+    return {shown(name): shown(value) if isinstance(value, str) else value for name, value in flat.items()}

@@ -7,12 +7,14 @@ its own on their table. What does not belong here: statistics over them.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tttab.bench.records import Cell, Record
 from tttab.core import Row
+from tttab.text import shown
 
 ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
 REFERENCE_N = 200
@@ -47,15 +49,15 @@ class Group:
 
     @property
     def title(self) -> str:
-        """The group in words."""
+        """The group in words, fit to be shown."""
         test = f", {self.test_asked:,} test rows" if self.test_asked else ""
         budget, rule = f"label budget {self.budget}", f"rule {self.rule}"
         parts = [self.model, budget * bool(self.budget), rule * bool(self.rule), self.recipe]
-        return " · ".join(filter(None, parts)) + test
+        return shown(" · ".join(filter(None, parts)) + test)
 
 
 class Grid:
-    """The rows of one group by table, arm, n and seed."""
+    """The rows of one group by table, arm, n and seed; names are fit to be shown."""
 
     def __init__(self, records: Iterable[Record], group: Group) -> None:
         """Sort `records`; those of other groups are left out."""
@@ -72,10 +74,11 @@ class Grid:
             if name is None:
                 continue
             self.tasks[name] = cell.task
+            place = name, shown(cell.arm), cell.n
             if record.failed:
-                self.failed[name, cell.arm, cell.n].add(cell.seed)
+                self.failed[place].add(cell.seed)
             else:
-                self.rows[name, cell.arm, cell.n][cell.seed] = record.row
+                self.rows[place][cell.seed] = record.row
 
     @property
     def tables(self) -> list[str]:
@@ -98,27 +101,29 @@ class Grid:
         """Context sizes at which `arm` has finished on `table`."""
         return sorted(n for name, a, n in self.rows if (name, a) == (table, arm))
 
-    def failures(self, table: str, arm: str, n: int) -> set[int]:
-        """The seeds of this place that failed."""
-        return self.failed.get((table, arm, n), set())
+    def failures(self, table: str, arm: str, n: int, metric: str) -> set[int]:
+        """The seeds of this place that failed, or on which `metric` is undefined."""
+        rows = self.seeds(table, arm, n)
+        undefined = {seed for seed, row in rows.items() if math.isnan(row.metrics.get(metric, 0.0))}
+        return undefined | self.failed.get((table, arm, n), set())
 
     def seeds(self, table: str, arm: str, n: int) -> dict[int, Row]:
         """The finished rows of one place by seed."""
         return self.rows.get((table, arm, n), {})
 
     def errors(self, table: str, arm: str, n: int, metric: str) -> dict[int, float]:
-        """The errors by seed: `metric` itself, or one minus it where higher is better."""
-        rows = self.seeds(table, arm, n)
-        return {s: error_of(metric, row.metrics[metric]) for s, row in rows.items() if metric in row.metrics}
+        """The errors by seed, where defined: `metric` itself, or one minus it where higher is better."""
+        values = {seed: row.metrics.get(metric, math.nan) for seed, row in self.seeds(table, arm, n).items()}
+        return {seed: error_of(metric, value) for seed, value in values.items() if not math.isnan(value)}
 
 
 def _names(cells: Iterable[Cell]) -> dict[str, str]:
     """Return a name for each content: contents of one name are told apart by their fingerprint."""
     first: dict[str, str] = {}
     for cell in sorted(cells, key=lambda cell: cell.table):
-        first.setdefault(cell.fingerprint, cell.table)
+        first.setdefault(cell.fingerprint, shown(cell.table))
     names = list(first.values())
-    return {mark: name if names.count(name) == 1 else f"{name} {mark}" for mark, name in first.items()}
+    return {mark: name if names.count(name) == 1 else shown(f"{name} {mark}") for mark, name in first.items()}
 
 
 def error_of(metric: str, value: float) -> float:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from html import escape
 from statistics import median
 
-from tttab.bench.charts import cost_chart, curve_charts, effective_chart, trade_chart
+from tttab.bench import sections
+from tttab.bench.charts import LEGEND
 from tttab.bench.store import Contents
 from tttab.bench.summary import Overall, Summary, summaries
-from tttab.bench.tables import NAMES, count_text, report_tables, store_tables
-from tttab.report import to_html, to_markdown
-from tttab.report.page import charts, legend, page, tiles
+from tttab.bench.tables import NAMES, count_text
+from tttab.report import to_markdown
+from tttab.report.page import page
+from tttab.text import markdown_text
 
 TITLE = "Context reduction by test-time training"
 LEAD = (
@@ -23,50 +24,43 @@ LEAD = (
     "model reading n rows; ttt is the same model trained on k further labelled rows and reading the same n "
     "rows. For every error here smaller is better; it is measured on test rows that chose nothing."
 )
-COLOURS = (
-    ("icl", "icl@n: untouched model"),
-    ("ttt", "ttt@n+k: adapted, same n rows read"),
-    ("all", "icl@n+k: untouched, all labelled rows read (dashed)"),
-    ("other", "other arms"),
-)
 
 
 def html_report(contents: Contents) -> str:
-    """Return the whole report as one self-contained HTML document."""
-    return page(TITLE, _body(contents))
+    """Return the whole report as one self-contained HTML document; equal stores, equal bytes."""
+    groups = [
+        {"title": summary.group.title, "tiles": list(_headline(summary)), "summary": summary}
+        for summary in summaries(contents)
+    ]
+    return page(
+        "report.html.j2",
+        title=TITLE,
+        lead=LEAD,
+        counts=_counts(contents),
+        groups=groups,
+        contents=contents,
+        sections=sections.SECTIONS,
+        store_sections=sections.STORE_SECTIONS,
+        legend=LEGEND,
+    )
 
 
 def markdown_report(contents: Contents) -> str:
     """Return the whole report as Markdown, tables only."""
     parts = [f"# {TITLE}\n", LEAD + "\n"]
     for summary in summaries(contents):
-        parts += [f"## {summary.group.title}\n", *map(to_markdown, report_tables(summary))]
-    return "\n".join([*parts, "## The store\n", *map(to_markdown, store_tables(contents))])
+        parts += [
+            f"## {markdown_text(summary.group.title)}\n",
+            *map(to_markdown, sections.report_tables(summary)),
+        ]
+    return "\n".join([*parts, "## The store\n", *map(to_markdown, sections.store_tables(contents))])
 
 
-def _body(contents: Contents) -> Iterator[str]:
-    yield f"<h1>{TITLE}</h1><p class='lead'>{LEAD}</p>"
+def _counts(contents: Contents) -> str:
     counts = f"{len(contents.done):,} finished cells, {len(contents.failed):,} failed"
     if contents.unavailable:
         counts += f", {len(contents.unavailable)} tables could not be read"
-    yield f"<p class='note'>{counts}.</p>"
-    for summary in summaries(contents):
-        yield from _group(summary)
-    yield "<h2>The store</h2>"
-    yield from map(to_html, store_tables(contents))
-
-
-def _group(summary: Summary) -> Iterator[str]:
-    yield f"<section><h2>{escape(summary.group.title)}</h2>"
-    yield tiles(_headline(summary))
-    yield legend(COLOURS)
-    yield charts(effective_chart(summary, m) for m in summary.metrics if summary.effects[m])
-    costs = [cost_chart(summary, metric) for metric in summary.metrics]
-    yield charts(filter(None, [trade_chart(summary) if summary.pairs else None, *costs]))
-    yield "<h3>icl and ttt along n, with 95 % intervals over seeds</h3>"
-    yield charts(svg for table in summary.grid.tables for svg in curve_charts(summary, table))
-    yield from map(to_html, report_tables(summary))
-    yield "</section>"
+    return f"{counts}."
 
 
 def _headline(summary: Summary) -> Iterator[tuple[str, str]]:

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from statistics import median
-from types import SimpleNamespace
 
-from tttab.arms import ARMS, Unit
 from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Place
 from tttab.core import Table, identity_hash
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
+from tttab.evaluation.arms import ARMS, Trial
 from tttab.files import sha256_of
-from tttab.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _guess(cell: Cell, known: Sequence[tuple[Cell, float]]) -> float | None:
 
 
 def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:
-    digest, file = _model_of(request, table)
+    sha256, label = _model_of(request, table)
     cells: list[Cell] = []
     notes: list[str] = []
     for seed in request.seeds:
@@ -140,36 +139,36 @@ def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:
             arms = request.arms_at(n)
             if any(arm != ICL for arm in arms):
                 notes += [f"{name}: {note}" for note in split.notes]
-            unit = Unit(table, split, digest, request.rule, request.schedule, seed, request.memory)
-            cells += [_cell(request, name, unit, arm, file) for arm in arms]
+            trial = Trial(table, split, None, request.rule, request.schedule, seed, planned_model=sha256)
+            cells += [_cell(request, name, trial, arm, label) for arm in arms]
     return TablePlan(name, tuple(cells), tuple(dict.fromkeys(notes)))
 
 
-def _cell(request: BenchRequest, name: str, unit: Unit, arm: str, file: str) -> Cell:
+def _cell(request: BenchRequest, name: str, trial: Trial, arm: str, label: str) -> Cell:
     about = ARMS[arm]
     return Cell(
         table=name,
-        seed=unit.split.seed,
-        n=unit.split.n,
-        k=unit.split.k,
+        seed=trial.split.seed,
+        n=trial.split.n,
+        k=trial.split.k,
         arm=arm,
-        key=identity_hash(unit.identity(arm)),
-        fingerprint=unit.table.fingerprint[:12],
-        model=file if about.model else "",
+        key=identity_hash(trial.identity(arm)),
+        fingerprint=trial.table.fingerprint[:12],
+        model=label if about.model else "",
         budget="" if arm == ICL else request.budget_label,
         rule=request.rule if about.rule == "" else "",
         recipe=request.recipe if about.rule is not None else "",
         test_asked=request.test_size or 0,
-        classes=len(unit.table.classes),
+        classes=len(trial.table.classes),
     )
 
 
-def _model_of(request: BenchRequest, table: Table) -> tuple[SimpleNamespace, str]:
-    """Return what stands for the opened model in an identity, and its label."""
+def _model_of(request: BenchRequest, table: Table) -> tuple[str, str]:
+    """Return the SHA-256 of the model file and its label; nothing where no arm reads a model."""
     if not any(ARMS[arm].model for arm in request.arms):
-        return SimpleNamespace(info=SimpleNamespace(sha256="")), ""
+        return "", ""
     sha256, file = _digest(request.model, table.task)
-    return SimpleNamespace(info=SimpleNamespace(sha256=sha256)), f"{file} {sha256[:12]}"
+    return sha256, f"{file} {sha256[:12]}"
 
 
 @lru_cache

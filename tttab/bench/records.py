@@ -1,6 +1,7 @@
 """What the store keeps: one finished cell with the labels a reader groups by, and the machine it ran on.
 
-What does not belong here: files (see `store`) and any computing.
+The types of `Cell` and `Machine` carry the ranges that `lines` holds a line of the store to. What does not
+belong here: files (see `store`) and any computing.
 """
 
 from __future__ import annotations
@@ -12,39 +13,54 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
-from tttab.core import Row, Task, identity_hash, row_from_dict
+from pydantic import ConfigDict, Field, with_config
+
+from tttab.core import Row, Task, identity_hash
+from tttab.text import decoded
 
 PACKAGES = ("tttab", "torch", "tabpfn", "scikit-learn", "pandas", "numpy")
+LONGEST_TEXT = 10_000
+"""Characters; more than the longest path."""
+LARGEST_WHOLE = 2**53 - 1
+"""The whole numbers that every reader of JSON and Parquet holds."""
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+Count = Annotated[int, Field(ge=0, le=LARGEST_WHOLE)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST_WHOLE)]
+Seed = Annotated[int, Field(ge=-LARGEST_WHOLE, le=LARGEST_WHOLE)]
+Amount = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
+"""Seconds, milliseconds or GiB."""
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Cell:
     """One number to measure: an arm on one split of one table."""
 
-    table: str
-    seed: int
-    n: int
+    table: Text
+    seed: Seed
+    n: Positive
     """Context rows of the split."""
-    k: int
+    k: Count
     """Query rows of the split, after shrinking."""
-    arm: str
-    key: str
+    arm: Text
+    key: Text
     """Hash of everything that changes the number, see `tttab.core.Row`."""
-    fingerprint: str
+    fingerprint: Text
     """The start of the table's fingerprint: one content may have several names, one name several contents."""
-    model: str = ""
+    model: Text = ""
     """The model file's name and the start of its SHA-256; empty where the arm opens none."""
-    budget: str = ""
+    budget: Text = ""
     """`paper k=1000` or `equal`; empty where the arm reads no query rows and so belongs to every budget."""
-    rule: str = ""
+    rule: Text = ""
     """The rule asked for; empty where the arm has one of its own or trains nothing."""
-    recipe: str = ""
+    recipe: Text = ""
     """The schedule in words; empty where nothing is trained."""
-    test_asked: int = 0
+    test_asked: Count = 0
     """Test rows asked for; 0: the default share of the table."""
-    classes: int = 0
+    classes: Count = 0
     """Number of classes; 0 for regression."""
 
     @property
@@ -52,9 +68,10 @@ class Cell:
         """Its place in a store: the number and every label that a report groups by.
 
         Two requests may ask for one number under two labels, for instance where k shrinks to the same rows.
+        Names of files count as a line of the store can hold them, so that a stored cell is found again.
         """
-        labels = (self.table, self.fingerprint, self.model, self.budget, self.rule, self.recipe)
-        return self.key, *labels, self.test_asked
+        names = decoded(self.table), self.fingerprint, decoded(self.model)
+        return self.key, *names, self.budget, self.rule, self.recipe, self.test_asked
 
     @property
     def task(self) -> Task:
@@ -81,9 +98,9 @@ class Record:
         return bool(self.row.error)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data for one line of the store; JSON has no NaN, so an undefined metric is None."""
+        """Return plain data for one line of the store; JSON knows finite numbers, other metrics are None."""
         data = {"kind": "row", **asdict(self)}
-        metrics = {name: None if math.isnan(x) else x for name, x in self.row.metrics.items()}
+        metrics = {name: x if math.isfinite(x) else None for name, x in self.row.metrics.items()}
         data["row"]["metrics"] = metrics
         return data
 
@@ -92,13 +109,13 @@ class Record:
 class Machine:
     """Where rows were measured. Changes no number that is promised to be equal, so it is in no identity."""
 
-    cpu: str
-    cores: int
-    memory_gib: float
-    system: str
-    python: str
-    versions: Mapping[str, str] = field(default_factory=dict)
-    accelerator: str = ""
+    cpu: Text
+    cores: Count
+    memory_gib: Amount
+    system: Text
+    python: Text
+    versions: Mapping[Text, Text] = field(default_factory=dict)
+    accelerator: Text = ""
 
     @property
     def id(self) -> str:
@@ -108,26 +125,6 @@ class Machine:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for one line of the store."""
         return {"kind": "machine", "id": self.id, **asdict(self)}
-
-
-def record_from_dict(data: Mapping[str, Any]) -> Record:
-    """Return the record `to_dict` wrote.
-
-    Raises:
-        KeyError, TypeError, AttributeError: the data is no record.
-    """
-    rest = {name: data[name] for name in ("wall_seconds", "finished", "machine")}
-    metrics = {name: math.nan if x is None else x for name, x in data["row"]["metrics"].items()}
-    return Record(Cell(**data["cell"]), row_from_dict({**data["row"], "metrics": metrics}), **rest)
-
-
-def machine_from_dict(data: Mapping[str, Any]) -> Machine:
-    """Return the machine `to_dict` wrote.
-
-    Raises:
-        KeyError: the data is no machine.
-    """
-    return Machine(**{name: data[name] for name in Machine.__dataclass_fields__})
 
 
 @cache

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from tttab.adapt import Schedule
-from tttab.arms import ARMS
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
+from tttab.bench.records import LARGEST_WHOLE
+from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Budget
 from tttab.errors import RequestError
-from tttab.memory import DEFAULT_BUDGET
+from tttab.evaluation.arms import ARMS
 from tttab.report.tables import cell_text
 from tttab.rules import get_rule
-from tttab.splits import LABELS_OF_EQUAL_BUDGET, Budget
+from tttab.training.config import Schedule
+from tttab.training.loop import check_schedule
+from tttab.training.memory_plan import DEFAULT_BUDGET
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
 STANDARD = Schedule(precision="fp32")
@@ -63,7 +65,9 @@ class BenchRequest:
                 raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
         if min(self.ns) < 1 or self.k < 1:
             raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
-        self.schedule.check()
+        if max(map(abs, self.seeds)) > LARGEST_WHOLE:
+            raise RequestError("a seed must be below 2^53", "--seeds 5")
+        check_schedule(self.schedule)
         if self.schedule.precision == "auto":
             # Chosen by a stopwatch, so the same cell could give two numbers.
             raise RequestError("a benchmark states its arithmetic", "--precision fp32, or --precision bf16")

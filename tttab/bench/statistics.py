@@ -72,14 +72,9 @@ def effective_context(ns: Sequence[int], errors: Sequence[float], target: float)
 
 def monotone(errors: Sequence[float]) -> np.ndarray:
     """Return the closest non-increasing sequence in least squares (pool adjacent violators)."""
-    blocks: list[tuple[float, int]] = []
-    for error in errors:
-        mean, size = float(error), 1
-        while blocks and blocks[-1][0] <= mean:
-            before, count = blocks.pop()
-            mean, size = (before * count + mean * size) / (count + size), count + size
-        blocks.append((mean, size))
-    return np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
+    from scipy.optimize import isotonic_regression
+
+    return isotonic_regression(np.asarray(errors, dtype=float), increasing=False).x
 
 
 def seed_interval(differences: Sequence[float]) -> Interval:
@@ -138,8 +133,18 @@ def bootstrap(
     estimate = float(statistic(array[None, :])[0])
     if len(array) < 2:
         return Interval(estimate, np.nan, np.nan)
-    picks = numpy_stream(seed, "bootstrap").integers(len(array), size=(DRAWS, len(array)))
-    low, high = np.quantile(statistic(array[picks]), [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
+    from scipy.stats import bootstrap as resampled
+
+    found = resampled(
+        (array,),
+        lambda draws, axis: statistic(draws),
+        n_resamples=DRAWS,
+        vectorized=True,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=numpy_stream(seed, "bootstrap"),
+    )
+    low, high = found.confidence_interval
     return Interval(estimate, float(low), float(high))
 
 
@@ -156,21 +161,6 @@ def median(values: np.ndarray) -> np.ndarray:
 def geometric_mean(values: np.ndarray) -> np.ndarray:
     """Return the geometric mean along the last axis: ratios weigh the same up and down."""
     return np.exp(np.log(values).mean(axis=-1))
-
-
-def break_even(adapt_seconds: float, short_ms: float, long_ms: float) -> float:
-    """Return how many predictions make adapting once and serving the short context cheaper than the long one.
-
-    Args:
-        adapt_seconds: one test-time training.
-        short_ms: milliseconds per 1,000 predictions with the adapted short context.
-        long_ms: the same with all labelled rows as context.
-
-    Returns:
-        A number of predictions, infinite where the short context is not faster.
-    """
-    saved = (long_ms - short_ms) / 1e6
-    return adapt_seconds / saved if saved > 0 else float("inf")
 
 
 def mean_ranks(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 A finished cell is one line, written by one `write` to a file opened with O_APPEND and synced before
 the cell counts as done. A process that is killed loses the cell in hand and nothing else; a torn
-last line is skipped by the reader. Copying the files of two stores into one folder merges them.
-What does not belong here: what the lines mean beyond their key.
+last line, like any other that is damaged, is left out by the reader and named. Copying the files of two
+stores into one folder merges them. What does not belong here: what a line must hold (see `lines`).
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tttab.bench.records import Machine, Record, machine_from_dict, record_from_dict
+from tttab.bench.lines import Unavailable, read_line
+from tttab.bench.records import LONGEST_TEXT, Machine, Record
 from tttab.errors import StoreError
+from tttab.linewise import bounded_lines
+from tttab.text import decoded, shown
 
 PATTERN = "cells-*.jsonl"
 Place = tuple[str | int, ...]
@@ -55,7 +60,21 @@ class Writer:
         Raises:
             StoreError: the folder cannot be written or the disk is full.
         """
-        self._write({"kind": "unavailable", "table": table, "reason": reason})
+        self._write({"kind": "unavailable", "table": table, "reason": shown(reason, LONGEST_TEXT)})
+
+    def prove(self) -> None:
+        """Append to a file as a cell will be and take it away again: to be done before long work.
+
+        Raises:
+            StoreError: the folder cannot be made or written, or the disk is full.
+        """
+        with self._told():
+            name, file = self._open()
+            try:
+                _append_whole(file, b"\n" * 4096)  # what a reader would skip
+            finally:
+                os.close(file)
+                os.unlink(name)
 
     def close(self) -> None:
         """Close the file, if one was opened."""
@@ -70,20 +89,27 @@ class Writer:
         self.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=_plain) + "\n"
-        try:
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=_plain)
+        with self._told():
             if self._file is None:
-                self._file = self._open()
-            _append_whole(self._file, text.encode())
-        except OSError as error:
-            full = error.errno == errno.ENOSPC
-            hint = f"{'free some disk space' if full else 'make it writable'}, then the same command again"
-            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}", hint) from error
+                _, self._file = self._open()
+            _append_whole(self._file, decoded(text).encode() + b"\n")
 
-    def _open(self) -> int:
+    def _open(self) -> tuple[Path, int]:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"cells-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.jsonl"
-        return os.open(self.folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+        path = self.folder / name
+        return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Turn what the system says into one line and what to do."""
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = f"{'free some disk space' if full else 'make it writable'}, then the same command again"
+            raise StoreError(f"cannot write to {self.folder}: {error.strerror or error}", hint) from error
 
 
 @dataclass(frozen=True)
@@ -98,7 +124,8 @@ class Contents:
     unavailable: Mapping[str, str] = field(default_factory=dict)
     """Tables that could not be read and have no row, with the reason."""
     damaged: tuple[str, ...] = ()
-    """Lines that could not be read, as `file:line`; a torn last line is one of them."""
+    """Lines that are not what they must be, as `file:line`, a torn last line among them; names of what is no
+    file."""
 
     @property
     def records(self) -> list[Record]:
@@ -120,6 +147,9 @@ def read_store(folder: str | os.PathLike[str]) -> Contents:
     """Read every file of a store; an absent folder is an empty store.
 
     Of several finished lines of one place the first to finish counts: equal keys mean equal numbers.
+
+    Raises:
+        StoreError: the folder or a file in it cannot be read.
     """
     rows: list[Record] = []
     machines: dict[str, Machine] = {}
@@ -127,16 +157,17 @@ def read_store(folder: str | os.PathLike[str]) -> Contents:
     damaged: list[str] = []
     for place, line in _lines(Path(folder)):
         try:
-            data = json.loads(line)
-            match data["kind"]:
-                case "row":
-                    rows.append(record_from_dict(data))
-                case "machine":
-                    machines[data["id"]] = machine_from_dict(data)
-                case "unavailable":
-                    unavailable[data["table"]] = data["reason"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            found = read_line(line)
+        except ValueError:
             damaged.append(place)
+            continue
+        match found:
+            case Record():
+                rows.append(found)
+            case Machine():
+                machines[found.id] = found
+            case Unavailable():
+                unavailable[found.table] = found.reason
     done, failed = _one_per_place(rows)
     seen = {record.cell.table for record in rows}
     absent = {table: reason for table, reason in unavailable.items() if table not in seen}
@@ -155,10 +186,35 @@ def _one_per_place(rows: Iterable[Record]) -> tuple[dict[Place, Record], dict[Pl
 
 
 def _lines(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.glob(PATTERN)):
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if line.strip():
-                yield f"{path.name}:{number}", line
+    """Yield (place, line) for every line that is not blank; (name, nothing) for what is no regular file."""
+    for name in _names(folder):
+        path = folder / name
+        if path.is_file():  # to open a pipe would be to wait for ever
+            yield from ((f"{name}:{number}", line) for number, line in _lines_of(path))
+        elif os.path.lexists(path):
+            yield name, b""
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if fnmatchcase(name, PATTERN))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _lines_of(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        yield from bounded_lines(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot read {path}: {error.strerror or error}", "make it readable, or name another folder"
+    )
 
 
 def _append_whole(file: int, data: bytes) -> None:

@@ -17,6 +17,7 @@ from tttab.bench.grid import ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, Grid, Grou
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
+from tttab.metrics import break_even
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
         difference=stats.seed_interval(gaps),
         verdict=stats.verdict(gaps),
         seeds=len(seeds),
-        failed=len(_failed(grid, table, arm, n)),
+        failed=len(_failed(grid, table, arm, n, metric)),
     )
 
 
@@ -199,7 +200,7 @@ def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
 def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
     """Compare every arm with icl at `n`, data sets averaged with equal weight."""
     found = {arm: {t: p for t in grid.tables if (p := pair(grid, t, arm, n, metric))} for arm in grid.arms}
-    ranks = _ranks(grid, found, n)
+    ranks = _ranks(grid, found, n, metric)
     return tuple(
         Arm(
             name=arm,
@@ -208,7 +209,7 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
             harmed=sum(p.verdict == "harmed" for p in pairs.values()),
             tables=len(pairs),
             rank=ranks.get(arm, math.nan),
-            failed=sum(len(_failed(grid, t, arm, n)) for t in grid.tables),
+            failed=sum(len(_failed(grid, t, arm, n, metric)) for t in grid.tables),
             adapt_seconds=_mean_of(grid, arm, n, "adapt"),
             predict_ms=_mean_of(grid, arm, n, "ms_per_1000_rows"),
         )
@@ -216,17 +217,17 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
     )
 
 
-def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int) -> dict[str, float]:
+def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int, metric: str) -> dict[str, float]:
     """Rank the arms that were tried, with or without success, on every table.
 
     An arm with a failed seed ranks last there: a mean over the seeds it got through would flatter it.
     """
 
     def tried(arm: str, table: str) -> bool:
-        return table in found[arm] or bool(grid.failures(table, arm, n))
+        return table in found[arm] or bool(grid.failures(table, arm, n, metric))
 
     def error(arm: str, table: str) -> float:
-        return math.nan if grid.failures(table, arm, n) else found[arm][table].error
+        return math.nan if grid.failures(table, arm, n, metric) else found[arm][table].error
 
     tables = sorted({table for pairs in found.values() for table in pairs})
     if not tables:
@@ -235,9 +236,9 @@ def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int) -> dict[str, f
     return stats.mean_ranks({arm: [error(arm, table) for table in tables] for arm in everywhere})
 
 
-def _failed(grid: Grid, table: str, arm: str, n: int) -> set[int]:
+def _failed(grid: Grid, table: str, arm: str, n: int, metric: str) -> set[int]:
     """Return the seeds on which the arm cannot be compared with icl because one of the two failed."""
-    return grid.failures(table, arm, n) | grid.failures(table, ICL, n)
+    return grid.failures(table, arm, n, metric) | grid.failures(table, ICL, n, metric)
 
 
 def _reference_n(grid: Grid) -> int:
@@ -253,7 +254,7 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
     at_n = [e for e in effects if e.n == n]
     used = [e for e in at_n if not e.saturated and not e.gaps]
     tables = [table for table in grid.tables if metric in METRICS[grid.tasks[table]]]
-    failed = {table: _failed(grid, table, TTT, n) for table in tables}
+    failed = {table: _failed(grid, table, TTT, n, metric) for table in tables}
     ratios = [e.ratio for e in used]
     return Overall(
         metric=metric,
@@ -283,7 +284,7 @@ def _break_evens(grid: Grid, n: int) -> tuple[BreakEven, ...]:
         known = [cost for cost in costs if None not in cost]
         if known:
             adapt, short_ms, long_ms = (float(x) for x in np.mean(np.array(known, dtype=float), axis=0))
-            turn = stats.break_even(adapt, short_ms, long_ms)
+            turn = break_even(adapt, short_ms, long_ms)
             lines.append(BreakEven(table, adapt, short_ms, long_ms, turn))
     return tuple(lines)
 

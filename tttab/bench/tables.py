@@ -14,19 +14,11 @@ from tttab.bench.statistics import EffectiveContext, Interval
 from tttab.bench.store import Contents
 from tttab.bench.summary import Arm, Overall, Pair, Summary
 from tttab.report import ReportTable
+from tttab.text import shown
 
+MOST_NAMED = 20
+"""Damaged lines that a sentence names."""
 NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
-
-
-def report_tables(summary: Summary) -> list[ReportTable]:
-    """Return the tables of one group, the overall figures first."""
-    per_metric = [table for metric in summary.metrics for table in _of_metric(summary, metric)]
-    return [overall_table(summary), along_n_table(summary), *per_metric, break_even_table(summary)]
-
-
-def store_tables(contents: Contents) -> list[ReportTable]:
-    """Return what a reader must know of the whole store: failed cells, machines, versions."""
-    return [failed_table(contents), machine_table(contents.machines.values())]
 
 
 def overall_table(summary: Summary) -> ReportTable:
@@ -135,21 +127,31 @@ def break_even_table(summary: Summary) -> ReportTable:
 def failed_table(contents: Contents) -> ReportTable:
     """Every cell that never finished, and every table that could not be read, with the reason."""
     rows = [
-        (r.cell.table, r.cell.arm, r.cell.n, r.cell.seed, r.cell.budget or "any", r.row.error)
+        _texts(r.cell.table, r.cell.arm, r.cell.n, r.cell.seed, r.cell.budget or "any", r.row.error)
         for r in contents.failed.values()
     ]
-    rows += [(table, "all", "-", "-", "-", reason) for table, reason in contents.unavailable.items()]
+    rows += [_texts(table, "all", "-", "-", "-", reason) for table, reason in contents.unavailable.items()]
     note = "These are in no mean. The same `tttab bench` command tries them again."
-    notes = (note,) if rows else ("No cell failed.",)
+    notes = [note if rows else "No cell failed."]
+    if contents.damaged:
+        notes.append(damaged_text(contents))
     columns = ("table", "arm", "n", "seed", "budget", "reason")
-    return ReportTable("Failed cells", columns, tuple(sorted(rows, key=str)), left=columns, notes=notes)
+    rows.sort(key=str)
+    return ReportTable("Failed cells", columns, tuple(rows), left=columns, notes=tuple(notes))
+
+
+def damaged_text(contents: Contents) -> str:
+    """Return a sentence on the lines of a store that could not be used."""
+    more = len(contents.damaged) - MOST_NAMED
+    names = ", ".join([*map(shown, contents.damaged[:MOST_NAMED]), *[f"and {more:,} more"] * (more > 0)])
+    return f"{len(contents.damaged):,} damaged lines were left out: {names}"
 
 
 def machine_table(machines: Iterable[Machine]) -> ReportTable:
     """Where the rows were measured, with versions."""
     columns = ("machine", "cores", "memory GiB", "system", "Python", "accelerator", "versions")
     rows = tuple(
-        (
+        _texts(
             m.cpu,
             m.cores,
             m.memory_gib,
@@ -192,8 +194,9 @@ def count_text(predictions: float) -> str:
     return "never" if math.isinf(predictions) else f"{predictions:,.0f}"
 
 
-def _of_metric(summary: Summary, metric: str) -> list[ReportTable]:
-    return [arms_table(summary, metric), curves_table(summary, metric)]
+def _texts(*cells: str | int | float) -> tuple[str | int | float, ...]:
+    """Return a row's cells, texts of the store fit to be shown."""
+    return tuple(shown(cell) if isinstance(cell, str) else cell for cell in cells)
 
 
 def _bound(context: EffectiveContext) -> str:

@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tttab.arms import ARMS, Outcome, Unit
 from tttab.bench.plan import load, split_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
-from tttab.core import Row
-from tttab.errors import DataError
+from tttab.core import Row, Task
+from tttab.errors import DataError, TttabError
+from tttab.evaluation.arms import ARMS, Outcome, Trial
+from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.models.session import TabPFNSession
+    from tttab.contracts import Session
 
 
 def limit_threads(threads: int) -> None:
@@ -43,23 +44,22 @@ def run_unit(
     """
     limit_threads(threads)
     try:
-        unit, machine = _open_unit(request, cells)
+        trial, machine = _open_trial(request, cells)
     except Exception as error:
         yield from ((failed_record(cell, error), this_machine()) for cell in cells)
         return
     for cell in cells:
-        yield _run_cell(unit, cell, machine), machine
+        yield _run_cell(trial, cell, machine), machine
 
 
 def failed_record(cell: Cell, error: BaseException, wall_seconds: float = 0.0) -> Record:
     """Return the record of a cell that ended in `error`; its identity is the planned key alone."""
-    reason = getattr(error, "message", "") or f"{type(error).__name__}: {error}"
-    text = " ".join(reason.split())[:300]
-    row = Row({}, cell.arm, cell.n, cell.k, metrics={}, error=text)
+    reason = error.message if isinstance(error, TttabError) else f"{type(error).__name__}: {error}"
+    row = Row({}, cell.arm, cell.n, cell.k, metrics={}, error=shown(" ".join(reason.split()), 300))
     return Record(cell, row, wall_seconds, _now(), this_machine().id)
 
 
-def _open_unit(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Unit, Machine]:
+def _open_trial(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Trial, Machine]:
     first = cells[0]
     table = load(first.table)
     split = split_of(request, table, first.n, first.seed)
@@ -68,13 +68,13 @@ def _open_unit(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Unit, Ma
         session, seconds = _open_model(request.model, table.task, request.device)
         session.check_fits(len(table.classes), table.x.shape[1])
         device = str(session.device)
-    unit = Unit(table, split, session, request.rule, request.schedule, first.seed, request.memory, seconds)
-    unit.latency_calls = 0  # many seeds are averaged: extra calls would cost more than they tell
-    return unit, this_machine(device)
+    trial = Trial(table, split, session, request.rule, request.schedule, first.seed, request.memory, seconds)
+    trial.latency_calls = 0  # many seeds are averaged: extra calls would cost more than they tell
+    return trial, this_machine(device)
 
 
 @lru_cache(maxsize=2)
-def _open_model(model: str, task: str, device: str) -> tuple[TabPFNSession, float]:
+def _open_model(model: str, task: Task, device: str) -> tuple[Session, float]:
     """Open a model once per process; return it with the seconds that took."""
     from tttab.models import open_model
 
@@ -82,10 +82,10 @@ def _open_model(model: str, task: str, device: str) -> tuple[TabPFNSession, floa
     return open_model(model, task, device=device), time.perf_counter() - start
 
 
-def _run_cell(unit: Unit, cell: Cell, machine: Machine) -> Record:
+def _run_cell(trial: Trial, cell: Cell, machine: Machine) -> Record:
     start = time.perf_counter()
     try:
-        row = next(event.row for event in unit.run(cell.arm) if isinstance(event, Outcome))
+        row = next(event.row for event in trial.run(cell.arm) if isinstance(event, Outcome))
         if row.key != cell.key:
             raise DataError("the table or the model file has changed since the plan was made")
     except Exception as error:

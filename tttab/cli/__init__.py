@@ -1,65 +1,104 @@
 """The terminal: the only part of tttab that knows typer and rich.
 
 `main` runs the command and turns every exception into one line, a hint and an exit code:
-0 done, 1 ran but the answer is bad, 2 the request was wrong, 3 a bug, 130 interrupted.
+0 done, 1 ran but the answer is bad, 2 the request was wrong, 3 a bug, 130 interrupted. A reader of
+our pipe that goes away (`tttab … | head`) ends the command quietly with 0.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-import traceback
+from contextlib import suppress
 
 ISSUES = "please report it, with the output of TTTAB_DEBUG=1 in front of the same command"
+SWITCHES = ("TTTAB_DEBUG", "TTTAB_OFFLINE")
+"""Our environment variables that are on or off."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run `tttab` with `argv` (default: the process's own arguments) and exit."""
+    from tttab.cli import streams
+
+    streams.open_closed()
+    streams.clean_libraries()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    from tttab.cli import typed
+    from tttab.cli import streams, typed
     from tttab.cli.app import app
+    from tttab.files import switch
 
     typed.words[:] = argv
+    standard = sys.stdout, sys.stderr
+    streams.tolerate(sys.stdout)
+    debug = False
     try:
+        debug, _ = (switch(name) for name in SWITCHES)  # a word that is neither ends before any work
         answer = app(argv, prog_name="tttab", standalone_mode=False)
         sys.stdout.flush()
         if answer == 130:  # typer has turned Ctrl-C into this number
             raise KeyboardInterrupt
         return answer if isinstance(answer, int) else 0
     except BaseException as error:
-        if os.environ.get("TTTAB_DEBUG") == "1" and not isinstance(error, SystemExit | KeyboardInterrupt):
-            traceback.print_exc()
-        return _explain(error)
+        sys.stdout, sys.stderr = standard  # typer wraps both where a pipe's reader went away
+        return _explain(error, debug)
+    finally:
+        streams.mute_broken()
 
 
-def _explain(error: BaseException) -> int:
+def _beneath(error: BaseException) -> BaseException:
+    """Return what happened where typer has put an exception of its own in its place."""
+    from typer import Abort
+
+    if isinstance(error, Abort) and isinstance(error.__cause__, EOFError):
+        return error.__cause__  # typer takes any end of a file for Ctrl-D at a prompt
+    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+        return error.__context__
+    return error
+
+
+def _explain(error: BaseException, debug: bool) -> int:
+    """Print why the command failed and return its exit code."""
+    from tttab.cli import console, streams
+
+    if streams.reader_gone(error):
+        return 0
+    error = _beneath(error)
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    message, hint, code = _words(error)
+    with suppress(OSError, SystemExit):  # stderr may be full or without a reader: the exit code still speaks
+        if debug and code in (1, 2, 3):
+            sys.stderr.write(_traceback(error))
+        if message:
+            console.fail(message, hint)
+    return code
+
+
+def _words(error: BaseException) -> tuple[str, str, int]:
+    """Return (message, hint, exit code)."""
     from typer import Abort, TyperException
 
     from tttab.errors import TttabError
+    from tttab.resources import is_out_of_memory
 
     match error:
-        case SystemExit():
-            return error.code if isinstance(error.code, int) else 1
         case TttabError():
-            return _say(error.message, error.hint, error.exit_code)
+            return error.message, error.hint, error.exit_code
         case TyperException() if type(error).__name__ == "NoArgsIsHelpError":
-            return 0  # the help has been printed: a command group alone is a question, not a mistake
+            return "", "", 0  # the help has been printed: a command group alone is a question, not a mistake
         case TyperException():
-            return _say(error.format_message(), _usage_hint(error), 2)
+            return error.format_message(), _usage_hint(error), 2
         case KeyboardInterrupt() | Abort():
-            return _say("interrupted", "", 130)
-        case BrokenPipeError():
-            # The reader of our pipe went away (`tttab … | head`): point stdout at nothing and stop quietly.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
+            return "interrupted", "", 130
+        case _ if is_out_of_memory(error):
+            return "there is not enough memory", "a smaller --max-memory, or fewer other processes", 2
         case OSError():
-            return _say(str(error), "check the path, its permissions and the free disk space", 2)
+            return str(error), "check the path, its permissions and the free disk space", 2
         case _:
-            return _say(f"internal error: {type(error).__name__}: {error}", ISSUES, 3)
+            return f"internal error: {type(error).__name__}: {error}", ISSUES, 3
 
 
 def _usage_hint(error: Exception) -> str:
@@ -67,17 +106,13 @@ def _usage_hint(error: Exception) -> str:
     return f"{context.command_path} --help" if context is not None else "tttab --help"
 
 
-def _say(message: str, hint: str, code: int) -> int:
-    from tttab.cli.console import stderr
+def _traceback(error: BaseException) -> str:
+    """Return Python's traceback with its chain, without secrets and without what drives a terminal."""
+    import traceback
 
-    first = " ".join(message.split())
-    stderr().print(f"[bold red]error:[/] {_plain(first)}", soft_wrap=True, highlight=False)
-    if hint:
-        stderr().print(f"[dim]hint:[/] {_plain(hint)}", soft_wrap=True, highlight=False)
-    return code
+    from tttab.text import visible, without_secrets
 
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+    found = traceback.TracebackException.from_exception(error)
+    found.__notes__ = None  # type: ignore[attr-defined]  # the hint comes below, once
+    lines = without_secrets("".join(found.format())).split("\n")
+    return "\n".join(map(visible, lines))

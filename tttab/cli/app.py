@@ -19,9 +19,12 @@ from tttab.cli import (
     predict,
     pretrain,
     run_command,
-    theory_index,
-    theory_linear,
+    theory_commands,
+    typed,
 )
+
+WITH_MODELS = ("run", "adapt", "predict", "bench", "pretrain", "theory")
+"""The commands that load torch."""
 
 app = typer.Typer(
     name="tttab",
@@ -48,11 +51,16 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: bool = typer.Option(
         False, "--version", help="Print the version and exit.", is_eager=True, callback=_print_version
     ),
 ) -> None:
-    """Hold the options that stand before any command."""
+    """Hold the options that stand before any command, and refuse what would end in an abort."""
+    from tttab.resources import check_address_space
+
+    if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(typed.words):
+        check_address_space()
 
 
 run_command.register(app)
@@ -63,7 +71,6 @@ data.register(app)
 models.register(app)
 doctor.register(app)
 bench.register(app)
-theory_linear.register(theory)
-theory_index.register(theory)
+theory_commands.register(theory)
 app.add_typer(theory, rich_help_panel="Research")
 pretrain.register(app)

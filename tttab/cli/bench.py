@@ -5,7 +5,7 @@ What does not belong here: planning, running, computing (`tttab.bench`); this fi
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import console
+from tttab.cli.lists import numbers, seeds, words
 from tttab.cli.typed import again, typed
+from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.bench import BenchRequest, Contents, Engine, Plan
@@ -96,6 +98,8 @@ def bench(
     where.check()
     if engine == "local":
         pick_device(device)
+    if not dry_run:
+        _check_writable(out)
     plan = _plan(request, quiet=quiet or as_json)
     if dry_run:
         return _print_plan(plan, out, where, as_json=as_json)
@@ -113,18 +117,22 @@ def report(
 
     Example: [bold]tttab report results --html report.html[/]
     """
-    from tttab.bench import html_report, markdown_report
-    from tttab.files import write_text_atomically
+    from tttab.bench import html_report, markdown_report, write_output
+    from tttab.errors import RequestError
 
+    if html is not None and markdown is not None and os.path.realpath(html) == os.path.realpath(markdown):
+        raise RequestError(
+            f"--html and --markdown both name {html}", "--html report.html --markdown report.md"
+        )
     contents = _contents(folder)
     if html is not None:
-        write_text_atomically(html, html_report(contents))
-        console.note(f"written: {html}", quiet=quiet)
+        write_output(html, html_report(contents))
+        console.note(f"written: {shown(html)}", quiet=quiet)
     if markdown is not None and str(markdown) == "-":
-        console.say(markdown_report(contents).rstrip())
+        console.say_lines(markdown_report(contents).rstrip())
     elif markdown is not None:
-        write_text_atomically(markdown, markdown_report(contents))
-        console.note(f"written: {markdown}", quiet=quiet)
+        write_output(markdown, markdown_report(contents))
+        console.note(f"written: {shown(markdown)}", quiet=quiet)
     if as_json:
         console.print_json(_document(contents))
     elif html is None and markdown is None:
@@ -133,14 +141,16 @@ def report(
 
 def _request(ctx: typer.Context) -> BenchRequest:
     """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
-    from tttab.adapt import Schedule
     from tttab.bench import ALL_ARMS, BenchRequest
     from tttab.errors import RequestError
-    from tttab.memory import parse_bytes
+    from tttab.resources import parse_bytes
+    from tttab.training.config import Schedule
 
     given = dict(ctx.params)
     if given["suite"] and given["datasets"]:
-        raise RequestError("--suite and --datasets exclude each other", f"--datasets {given['datasets']}")
+        raise RequestError(
+            "--suite and --datasets exclude each other", f"--datasets {shell_word(given['datasets'])}"
+        )
     if given["suite"] == "smoke":
         given |= {name: value for name, value in SMOKE.items() if not typed(ctx, name)}
         given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
@@ -150,12 +160,12 @@ def _request(ctx: typer.Context) -> BenchRequest:
         )
     return BenchRequest(
         tables=_tables(given["suite"], given["datasets"]),
-        ns=_numbers(given["n"], "n"),
+        ns=numbers(given["n"], "n"),
         k=given["k"],
-        arms=tuple(_words(given["arms"])) if given["arms"] else ALL_ARMS,
-        seeds=_seeds(given["seeds"]),
-        ttt_at=_numbers(given["ttt_at"], "ttt-at"),
-        controls_at=_numbers(given["controls_at"], "controls-at"),
+        arms=tuple(words(given["arms"])) if given["arms"] else ALL_ARMS,
+        seeds=seeds(given["seeds"]),
+        ttt_at=numbers(given["ttt_at"], "ttt-at"),
+        controls_at=numbers(given["controls_at"], "controls-at"),
         budget=given["budget"],
         test_size=given["test_size"],
         model=given["model"],
@@ -168,7 +178,7 @@ def _request(ctx: typer.Context) -> BenchRequest:
 
 def _tables(suite: str | None, datasets: str | None) -> tuple[str, ...]:
     if datasets:
-        return tuple(_words(datasets))
+        return tuple(words(datasets))
     from tttab.data import catalog
 
     return tuple(entry.name for entry in catalog().suite(suite or "offline"))
@@ -202,6 +212,7 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
     from tttab.bench import estimate_seconds, read_store
 
     contents = read_store(out)
+    _warn_of_damage(contents)
     lines = []
     known = contents.known
     for table in plan.tables:
@@ -236,24 +247,23 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     from tttab.bench.tables import overall_table
     from tttab.cli.bench_live import show
     from tttab.errors import BadAnswer, Interrupted
-    from tttab.files import check_writable
 
     out, as_json, quiet = (ctx.params[name] for name in ("out", "as_json", "quiet"))
-    check_writable(out)
     before = read_store(out)
+    _warn_of_damage(before)
     cells = plan.missing(before.done)
     planned = {cell.place for cell in plan.cells}
-    shown = [record for place, record in before.done.items() if place in planned]
+    earlier = [record for place, record in before.done.items() if place in planned]
     with Writer(out) as writer:
         for table in plan.tables:
             if table.unavailable:
                 writer.unavailable(table.table, table.unavailable)
-    console.note(f"{len(plan.cells):,} cells, {len(cells):,} to run, store: {out}", quiet=quiet)
+    console.note(f"{len(plan.cells):,} cells, {len(cells):,} to run, store: {shown(out)}", quiet=quiet)
     records = start(cells, request, out, engine, threads=ctx.params["threads"])
     count = 0
     try:
         with closing(records):
-            for record in show(records, cells, shown, quiet=quiet, as_json=as_json):
+            for record in show(records, cells, earlier, quiet=quiet, as_json=as_json):
                 count += 1
                 if as_json:
                     console.print_json_line(record.to_dict())
@@ -264,7 +274,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
             _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
-        console.note(f"more: tttab report {shlex.quote(str(out))}", quiet=quiet)
+        console.note(f"more: tttab report {shell_word(out)}", quiet=quiet)
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
@@ -277,7 +287,7 @@ def _export(out: Path, target: Path, quiet: bool) -> None:
     path, remarks = export(_contents(out), target)
     for remark in remarks:
         console.warn(remark)
-    console.note(f"written: {path}", quiet=quiet)
+    console.note(f"written: {shown(path)}", quiet=quiet)
 
 
 def _contents(folder: Path) -> Contents:
@@ -287,12 +297,32 @@ def _contents(folder: Path) -> Contents:
 
     contents = read_store(folder)
     if not contents.records and not contents.unavailable:
-        raise StoreError(f"there are no results in {folder}", f"tttab bench --suite smoke --out {folder}")
-    if contents.damaged:
-        console.warn(
-            f"{len(contents.damaged)} damaged lines were left out: {', '.join(contents.damaged[:3])}"
+        _warn_of_damage(contents)
+        raise StoreError(
+            f"there are no results in {folder}", f"tttab bench --suite smoke --out {shell_word(folder)}"
         )
+    _warn_of_damage(contents)
     return contents
+
+
+def _warn_of_damage(contents: Contents) -> None:
+    from tttab.bench.tables import damaged_text
+
+    if contents.damaged:
+        console.warn(damaged_text(contents))
+
+
+def _check_writable(out: Path) -> None:
+    """Raise StoreError where no store can be made at `out`, before tables are loaded for it."""
+    from tttab.errors import StoreError
+    from tttab.files import check_writable
+
+    try:
+        check_writable(out)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to {out}: {error.strerror or error}", "--out ANOTHER-FOLDER"
+        ) from error
 
 
 def _print_report(contents: Contents, *, quiet: bool) -> None:
@@ -302,7 +332,7 @@ def _print_report(contents: Contents, *, quiet: bool) -> None:
 
 def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
     from tttab.bench import summaries
-    from tttab.bench.tables import report_tables, store_tables
+    from tttab.bench.sections import report_tables, store_tables
 
     for summary in summaries(contents):
         for table in report_tables(summary):
@@ -334,35 +364,6 @@ def _document(contents: Contents) -> list[dict[str, Any]]:
         }
         for table, title in _all_tables(contents)
     ]
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _numbers(text: str, option: str) -> tuple[int, ...]:
-    from tttab.errors import RequestError
-
-    try:
-        return tuple(sorted(int(word) for word in _words(text)))
-    except ValueError:
-        raise RequestError(
-            f"--{option} takes numbers with commas, got {text!r}", f"--{option} 200,400"
-        ) from None
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """Return the seeds of `5` (0 to 4), `0,3,7` or `5-9`."""
-    from tttab.errors import RequestError
-
-    first, dash, last = text.partition("-")
-    try:
-        if dash:
-            return tuple(range(int(first), int(last) + 1))
-        numbers = [int(word) for word in _words(text)]
-    except ValueError:
-        raise RequestError(f"--seeds takes 5, 0,3,7 or 5-9, got {text!r}", "--seeds 5") from None
-    return tuple(range(numbers[0])) if len(numbers) == 1 and "," not in text else tuple(numbers)
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ What does not belong here: running cells; records pass through unchanged.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tttab.cli import console
+from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.bench import Cell, Record
@@ -57,7 +59,7 @@ class Board:
         self._finished[cell.table] += now
         self._failed[cell.table] += record.failed
         score = record.row.metrics.get(SHOWN[cell.task])
-        if score is not None:
+        if score is not None and not math.isnan(score):
             self._scores[cell.table, cell.arm, cell.n].append(score)
 
     def table(self) -> Table:
@@ -68,9 +70,9 @@ class Board:
         for n in self._ns:
             table.add_column(f"n={n}", justify="right", no_wrap=True)
         for name, planned in self._planned.items():
-            failed = f" [red]{self._failed[name]} failed[/]" if self._failed[name] else ""
-            counts = f"{self._finished[name]}/{planned}{failed}"
-            table.add_row(name, counts, *(self._pair(name, n) for n in self._ns))
+            failed = f" {self._failed[name]} failed" if self._failed[name] else ""
+            counts = Text.assemble(f"{self._finished[name]}/{planned}", (failed, "red"))
+            table.add_row(Text(shown(name)), counts, *(self._pair(name, n) for n in self._ns))
         return table
 
     def _pair(self, name: str, n: int) -> str:
@@ -92,7 +94,7 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
         for record in records:
             board.add(record, now=True)
             bar.update(task, advance=1)
-            last = Text(f"last: {_words(record)}", style="dim", no_wrap=True, overflow="ellipsis")
+            last = Text(shown(f"last: {_words(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
             live.update(Group(board.table(), bar, last))
             yield record
 

@@ -1,7 +1,8 @@
-"""How tttab prints: results on stdout, everything else on stderr.
+"""How tttab prints: results on stdout, everything else on stderr; every text passes `tttab.text` here.
 
 On a terminal a table is drawn by rich; in a pipe it becomes tab-separated lines, uncut and
-uncoloured; with `--json` only JSON goes to stdout. What does not belong here: what is printed.
+uncoloured; with `--json` only JSON goes to stdout. Names and messages are printed as they are, never
+as rich's markup. What does not belong here: what is printed.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from tttab.files import plain
+from tttab.text import json_text, shown
 
 
 @cache
@@ -36,12 +39,35 @@ def stderr() -> Console:
 def note(text: str, *, quiet: bool = False) -> None:
     """Print a remark on stderr."""
     if not quiet:
-        stderr().print(text, soft_wrap=True, highlight=False, markup=False)
+        _line(stderr(), text)
 
 
 def warn(text: str) -> None:
     """Print a warning on stderr, also when quiet."""
-    stderr().print(f"[yellow]warning:[/] {_escape(text)}", soft_wrap=True, highlight=False)
+    _line(stderr(), text, "warning:", "yellow")
+
+
+def fail(message: str, hint: str = "") -> None:
+    """Print on stderr why a command failed, and what to type next."""
+    _line(stderr(), message, "error:", "bold red")
+    if hint:
+        _line(stderr(), hint, "hint:", "dim")
+
+
+def say(text: str) -> None:
+    """Print one line of result text on stdout."""
+    _line(stdout(), text)
+
+
+def say_lines(text: str) -> None:
+    """Print a text of several lines, such as a Markdown document, on stdout."""
+    for line in text.split("\n"):
+        _line(stdout(), line)
+
+
+def conclude(text: str) -> None:
+    """Print the sentence that ends a command: below its table, or on stderr where a pipe wants rows alone."""
+    _line(stdout() if stdout().is_terminal else stderr(), text)
 
 
 def print_table(
@@ -50,59 +76,50 @@ def print_table(
     *,
     title: str = "",
     left: Sequence[str] = (),
+    stacked: bool = False,
 ) -> None:
     """Print rows under `columns`: a rich table on a terminal, tab-separated lines in a pipe.
 
-    Columns named in `left` are text; the others are right-aligned.
+    Columns named in `left` are text; the others are right-aligned. Where the table is `stacked`, a line
+    break in a cell or a heading is ours and is kept on a terminal.
     """
     lines = [[_cell(value) for value in row] for row in rows]
     if not stdout().is_terminal:
         for line in [list(columns), *lines]:
-            sys.stdout.write("\t".join(" ".join(cell.split()) for cell in line) + "\n")
+            sys.stdout.write("\t".join(" ".join(shown(cell).split()) for cell in line) + "\n")
         return
     table = Table(
-        title=title or None, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD,
-        show_edge=False, padding=0,
+        title=Text(shown(title), style="table.title") if title else None, title_justify="left",
+        header_style="bold", box=box.SIMPLE_HEAD, show_edge=False, padding=0,
     )  # fmt: skip
     for place, name in enumerate(columns):
         # Only running text may be wrapped: a cut figure is worse than a wide table.
         words = any(" " in line[place] for line in lines) and name in left
-        table.add_column(name, justify="left" if name in left else "right", no_wrap=not words)
+        heading, side = _drawn(name, stacked), "left" if name in left else "right"
+        table.add_column(heading, justify=side, no_wrap=not words)  # type: ignore[arg-type]
     for line in lines:
-        table.add_row(*[_escape(cell) for cell in line])
+        table.add_row(*[_drawn(cell, stacked) for cell in line])
     stdout().print(table)
-
-
-def say(text: str) -> None:
-    """Print one line of result text on stdout."""
-    stdout().print(text, soft_wrap=True, highlight=False, markup=False)
-
-
-def conclude(text: str) -> None:
-    """Print the sentence that ends a command: below its table, or on stderr where a pipe wants rows alone."""
-    (stdout() if stdout().is_terminal else stderr()).print(
-        text, soft_wrap=True, highlight=False, markup=False
-    )
 
 
 def print_json(document: Any) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(plain(document), indent=2, ensure_ascii=False) + "\n")
+    _write_json(document, indent=2)
 
 
 def print_json_line(row: Mapping[str, Any]) -> None:
     """Print one row of JSON Lines on stdout."""
-    sys.stdout.write(json.dumps(plain(row), ensure_ascii=False) + "\n")
+    _write_json(row)
     sys.stdout.flush()
 
 
 def progress(*, quiet: bool = False) -> Progress:
     """Return a progress display on stderr: description, bar, count, free text field `info`, time left."""
     return Progress(
-        TextColumn("{task.description}"),
+        _Words("{task.description}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[info]}"),
+        _Words("{task.fields[info]}"),
         TimeRemainingColumn(compact=True),
         console=stderr(),
         transient=True,
@@ -116,8 +133,26 @@ def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
     if quiet or not stderr().is_terminal:
         yield
         return
-    with stderr().status(text, spinner="dots"):
+    with stderr().status(Text(shown(text)), spinner="dots"):
         yield
+
+
+class _Words(TextColumn):
+    """A column of a progress display that shows names as they are."""
+
+    def render(self, task: Task) -> Text:
+        return Text(shown(self.text_format.format(task=task)))
+
+
+def _line(console: Console, text: str, lead: str = "", style: str = "") -> None:
+    parts = [(lead, style), " "] if lead else []
+    console.print(Text.assemble(*parts, shown(text)), soft_wrap=True, highlight=False)
+
+
+def _write_json(document: Any, indent: int | None = None) -> None:
+    text = json.dumps(plain(document), indent=indent, ensure_ascii=False)
+    encoding = (sys.stdout.encoding or "utf-8").lower()
+    sys.stdout.write(json_text(text, ascii_only=not encoding.startswith("utf")) + "\n")
 
 
 def _cell(value: Any) -> str:
@@ -126,7 +161,5 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _escape(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)
+def _drawn(text: str, stacked: bool) -> Text:
+    return Text("\n".join(map(shown, text.split("\n") if stacked else [text])))

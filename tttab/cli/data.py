@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console
+from tttab.cli import console, options
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
@@ -90,6 +90,8 @@ def show_table(
         str, typer.Argument(help="An OpenML id, a known name, or a file.", autocompletion=complete_table)
     ],
     target: Annotated[str | None, typer.Option(help="Target column.")] = None,
+    column: options.Columns = None,
+    regression: options.Regression = None,
     columns: Annotated[bool, typer.Option("--columns", help="One line per column instead.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +102,8 @@ def show_table(
     with _status("loading the table", quiet=as_json):
         from tttab.data import facts_of, load_table
 
-        table = load_table(dataset, target=target)
+        declared, task = options.columns_of(column), options.task_of(regression)
+        table = load_table(dataset, target=target, task=task, columns=declared)
         facts = facts_of(table)
     if as_json:
         console.print_json(_document(table, facts))
@@ -228,13 +231,15 @@ def _lines(table: Table, facts: Facts) -> list[tuple[str, Any]]:
 
 
 def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
-    rows = []
+    from tttab.data import schema_of
+
+    rows, kinds = [], {column.name: column for column in schema_of(table).columns}
     for name in table.x.columns:
         values = table.x[name]
-        kind = "date" if name in table.dates else "category" if values.dtype == "category" else "number"
+        kind = kinds[name].kind + (f" {kinds[name].format}" if kinds[name].format else "")
         present = values.dropna().unique()[:3]
         examples = ", ".join(
-            shown(value, LONGEST) if kind == "category" else f"{value:g}" for value in present
+            shown(value, LONGEST) if isinstance(value, str) else f"{value:g}" for value in present
         )
         rows.append((name, kind, int(values.isna().sum()), int(values.nunique()), examples))
     return rows

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from tttab.cli import console
+from tttab.text import shell_word
 
 
 def register(app: typer.Typer) -> None:
@@ -26,8 +27,8 @@ def inspect(
 
     Example: [bold]tttab inspect churn[/]
     """
+    from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
     from tttab.errors import BadAnswer, BundleError
-    from tttab.manifest import MANIFEST, check_files, read_manifest
 
     try:
         manifest = read_manifest(bundle)
@@ -48,7 +49,7 @@ def inspect(
     bad = [file for _, file, verdict in files if verdict != "ok"]
     if bad:
         raise BadAnswer(f"{len(bad)} of {len(files)} files are not those of the bundle: {', '.join(bad)}",
-                        f"tttab adapt TABLE --target Y --out {bundle}")  # fmt: skip
+                        f"tttab adapt TABLE --target Y --out {shell_word(bundle)}")  # fmt: skip
     if not as_json:
         console.conclude(f"All {len(files)} files are those that were written.")
 

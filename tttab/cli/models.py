@@ -87,6 +87,11 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
             with console.waiting(f"downloading {model.file}", quiet=as_json):
                 download(model)
         digest, verdict = verify(model)
+        if not there and verdict == "remembered":
+            console.note(
+                f"{model.file}: the hub stated no SHA-256 to compare with; this one is remembered",
+                quiet=as_json,
+            )
         rows.append({**_facts(model), "sha256": digest, "verdict": verdict, "downloaded": not there})
     _print(rows, as_json)
 
@@ -99,7 +104,7 @@ def verify_models(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hash model files and compare: bundled ones with the record, official ones with the first hash seen.
+    """Hash model files and compare: bundled ones with the record, others with the hub's or the first seen.
 
     Example: [bold]tttab models verify[/]
     """

@@ -13,6 +13,9 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from tttab.cli import choices
+from tttab.core import Task
+from tttab.errors import RequestError
+from tttab.text import shell_word
 
 N = Annotated[int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")]
 K = Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")]
@@ -31,6 +34,22 @@ Steps = Annotated[int, typer.Option(help="Gradient steps at most.")]
 Rate = Annotated[float, typer.Option(help="Learning rate.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 MaxMemory = Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--column",
+        metavar="NAME=KIND",
+        help="What a column is: number, level, date, duration, boolean; number:1.234,5 and date:%d.%m.%Y "
+        "say how its texts are written. May be given several times.",
+    ),
+]
+Regression = Annotated[
+    bool | None,
+    typer.Option(
+        "--regression/--classification",
+        help="Predict the target as a number or as a class (default: guessed).",
+    ),
+]
 TopClasses = Annotated[
     int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
 ]
@@ -79,9 +98,33 @@ class Adapting:
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"
+    column: Columns = None
+    regression: Regression = None
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     strict: Strict = False
+
+
+def task_of(regression: bool | None) -> Task | None:
+    """Return the task that `--regression` or `--classification` asks for; None where neither was typed."""
+    return None if regression is None else "regression" if regression else "classification"
+
+
+def columns_of(words: list[str] | None) -> dict[str, str]:
+    """Return what `--column NAME=KIND` declares, by name.
+
+    Raises:
+        RequestError: a word has no `=`, or a column is declared twice.
+    """
+    declared: dict[str, str] = {}
+    for word in words or ():
+        name, mark, kind = word.rpartition("=")
+        if not mark or not name:
+            raise RequestError(f"--column takes NAME=KIND, got {word!r}", "--column zip=level")
+        if name in declared:
+            raise RequestError(f"column {name!r} is declared twice", f"--column {shell_word(word)}")
+        declared[name] = kind
+    return declared
 
 
 def spread(options: type, name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:

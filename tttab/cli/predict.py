@@ -11,17 +11,21 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tttab.cli import console
+from tttab.cli.ending import ended_cleanly
+from tttab.text import shell_word, shown, visible
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.bundle import Bundle
+    from tttab.data.schema import Schema
 
 PIECE = 20_000
 """Rows read, predicted and written at a time."""
@@ -51,23 +55,26 @@ def predict(
     Example: [bold]tttab predict churn new.csv --out predictions.csv[/]
     """
     from tttab.bundle import load_bundle
-    from tttab.memory import keep_freed_memory
+    from tttab.files import home_path
+    from tttab.resources import keep_freed_memory
 
     quiet = quiet or as_json
+    bundle, rows, out = home_path(bundle), home_path(rows), out and home_path(out)
     keep_freed_memory()
-    _check_out(out, rows)
-    with warnings.catch_warnings():
+    with ended_cleanly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        served = _checked(bundle, rows, out)
         with console.waiting("opening the bundle", quiet=quiet):
             opened = load_bundle(bundle, device=device)
             opened.server.predict(opened.x[:1])  # the cache is built here, not on the first piece's time
+        if opened.schema != served.schema:  # the bundle was replaced since it was looked at
+            served = Served(opened.schema, rows)
         for remark in opened.notes:
             console.warn(remark)
-        served = Served(opened)
         start = time.perf_counter()
         with _writer(out, as_json) as write, console.progress(quiet=quiet) as bar:
             task = bar.add_task("predicting", total=100, info="")
-            for frame, share in served.pieces(rows):
+            for frame, share in served.predictions(opened):
                 write(frame)
                 bar.update(task, completed=round(100 * share), info=f"{served.count:,} rows")
         seconds = time.perf_counter() - start
@@ -75,71 +82,105 @@ def predict(
 
 
 class Served:
-    """The predictions of a bundle for a file, and what was noticed on the way."""
+    """The rows of a file as a bundle takes them, their predictions, and what was noticed on the way."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
+    def __init__(self, schema: Schema, path: Path) -> None:
+        """Read and check the first rows: that takes no model.
+
+        Raises:
+            DataError: the file cannot be read, has no rows, lacks a column, or a cell is not of its
+                column's kind.
+        """
+        from tttab.errors import DataError
+
+        self.schema, self._path = schema, path
         self.count = 0
         self.unseen: Counter[str] = Counter()
         """Cells per column that hold a text the table never had; they count as missing."""
         self.predicted: Counter[str] = Counter()
         """Rows per predicted class."""
-        self.extra: list[str] = []
+        self.extra: tuple[str, ...] = ()
         """Columns that the table did not have; they are left out."""
+        self._pieces = self._checked_pieces()
+        first = next(self._pieces, None)
+        if first is None:
+            raise DataError(f"{path} has no rows to predict", "a file with a line per row below its header")
+        self._first = first
 
-    def pieces(self, path: Path) -> Iterator[tuple[pd.DataFrame, float]]:
-        """Yield (predictions, share of the file done).
+    def predictions(self, bundle: Bundle) -> Iterator[tuple[pd.DataFrame, float]]:
+        """Yield (predictions, share of the file done), once.
 
         Raises:
-            DataError: the file cannot be read, a column is missing, or a cell is not of its column's kind.
+            DataError: as above, deeper in the file.
         """
-        from tttab.data.chunks import read_pieces
-        from tttab.errors import DataError
-
-        schema = self._bundle.schema
-        for piece in read_pieces(path, PIECE, text_columns=schema.text_columns):
-            x = schema.apply(piece.frame)
-            known = {schema.target, *x.columns}
-            self.extra = [str(name) for name in piece.frame.columns if str(name) not in known]
-            for column in schema.columns:
-                if column.kind == "category":
-                    unseen = int((x[column.name].cat.codes >= len(column.levels)).sum())
-                    self.unseen.update({column.name: unseen} if unseen else {})
+        for x, done in chain([self._first], self._pieces):
             self.count += len(x)
-            if len(x):
-                yield self._predictions(x), piece.done
-        if not self.count:
-            raise DataError(f"{path} has no rows to predict", "a file with a line per row below its header")
+            yield self._predictions(bundle, x), done
 
-    def _predictions(self, x: pd.DataFrame) -> pd.DataFrame:
+    def _checked_pieces(self) -> Iterator[tuple[pd.DataFrame, float]]:
+        """Yield (features, share of the file done) of every piece that has rows."""
+        from tttab.data.chunks import read_pieces
+
+        schema = self.schema
+        for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
+            read = schema.read(piece.frame, piece.decimal)
+            self.extra = read.extra
+            self.unseen.update(read.unseen)
+            if len(read.x):
+                yield read.x, piece.done
+
+    def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
         import numpy as np
         import pandas as pd
 
-        server = self._bundle.server
-        if not self._bundle.schema.classes:
+        server = bundle.server
+        if not self.schema.classes:
             quantiles = server.predict_quantiles(x, QUANTILES)
             named = {f"q{level:g}": quantiles[:, number] for number, level in enumerate(QUANTILES)}
             return pd.DataFrame({"prediction": server.predict(x), **named})
         p = server.predict(x)
-        classes = np.array(self._bundle.schema.classes, dtype=object)
+        classes = np.array(self.schema.classes, dtype=object)
         best = classes[p.argmax(axis=1)]
         self.predicted.update(best.tolist())
         columns = {f"p({name})": p[:, number] for number, name in enumerate(classes)}
         return pd.DataFrame({"prediction": best, **columns})
 
 
-def _check_out(out: Path | None, rows: Path) -> None:
-    from tttab.errors import RequestError
-    from tttab.files import check_writable
+def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
+    """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
+    from tttab.bundle.manifest import AGAIN, read_manifest
+    from tttab.data.schema import schema_from_dict
+    from tttab.errors import BundleError, DataError
 
-    if out is None:
-        return
+    manifest = read_manifest(bundle)
+    if out is not None:
+        _check_out(out, [rows, *(bundle / about["file"] for about in manifest["files"].values())])
+    try:
+        schema = schema_from_dict(manifest["schema"])
+    except DataError as error:
+        raise BundleError(
+            f"the bundle in {bundle} cannot be used: {error.message}", f"{AGAIN}{shell_word(bundle)}"
+        ) from error
+    return Served(schema, rows)
+
+
+def _check_out(out: Path, taken: list[Path]) -> None:
+    """Refuse a file that cannot be written, or that is one of those that are read."""
+    from tttab.errors import RequestError
+    from tttab.files import check_target
+
     if out.suffix.lower() not in _WRITERS:
-        raise RequestError(f"{out} must end in {', '.join(_WRITERS)}", f"--out {out.with_suffix('.csv')}")
-    if out.is_dir() or out.resolve() == rows.resolve():
+        raise RequestError(
+            f"{out} must end in {', '.join(_WRITERS)}", f"--out {shell_word(out.with_suffix('.csv'))}"
+        )
+    if out.is_dir() or any(_is_same(out, path) for path in taken):
         other = out.with_name(f"{out.stem}-predictions{out.suffix}")
-        raise RequestError(f"{out} would be overwritten", f"--out {other}")
-    check_writable(out.parent)
+        raise RequestError(f"{out} would be overwritten", f"--out {shell_word(other)}")
+    check_target(out)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 @contextmanager
@@ -148,7 +189,8 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
     from tttab.files import atomic_path
 
     if out is None:
-        yield _json_lines if as_json else _TextWriter(sys.stdout, "\t").write
+        lines = _TextWriter(sys.stdout, "\t")
+        yield _json_lines if as_json else lambda frame: lines.write(_visible(frame))
         return
     with atomic_path(out) as part, _WRITERS[out.suffix.lower()](part) as write:
         yield write
@@ -157,6 +199,12 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
 def _json_lines(frame: pd.DataFrame) -> None:
     for row in frame.to_dict("records"):
         console.print_json_line(row)
+
+
+def _visible(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return predictions whose class names drive no terminal."""
+    texts = frame.select_dtypes(exclude="number")
+    return frame.assign(**{name: texts[name].map(visible) for name in texts}).rename(columns=visible)
 
 
 class _TextWriter:
@@ -190,20 +238,23 @@ def _parquet_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
     def write(frame: pd.DataFrame) -> None:
         nonlocal file
         table = pyarrow.Table.from_pandas(frame, preserve_index=False)
-        file = file or parquet.ParquetWriter(path, table.schema)
+        file = file or parquet.ParquetWriter(stream, table.schema)
         file.write_table(table)
 
-    try:
-        yield write
-    finally:
-        if file is not None:
-            file.close()
+    with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
+        try:
+            yield write
+        finally:
+            if file is not None:
+                file.close()
 
 
 def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
+    from tttab.data.schema import unseen_remark
+
     if as_json and out is not None:
         console.print_json({
-            "out": str(out), "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
+            "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
             "unseen_cells": dict(served.unseen),
         })  # fmt: skip
     if served.extra:
@@ -211,12 +262,14 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
             f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
         )
     for name, count in served.unseen.items():
-        console.warn(
-            f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
-        )
+        console.warn(unseen_remark(name, count))
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
     speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
-    parts = [f"{served.count:,} rows in {seconds:.1f} s{speed}", shares, f"written to {out}" if out else ""]
+    parts = [
+        f"{served.count:,} rows in {seconds:.1f} s{speed}",
+        shares,
+        f"written to {shown(out)}" if out else "",
+    ]
     console.note("; ".join(filter(None, parts)), quiet=quiet)
 
 

@@ -72,13 +72,15 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from tttab.errors import Interrupted
-    from tttab.memory import keep_freed_memory
+    from tttab.files import check_writable
     from tttab.pretrain.loop import Run
     from tttab.pretrain.settings import MINUTES, Budget, recipe
+    from tttab.resources import keep_freed_memory
 
     settings = recipe(preset, task)
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
     folder = pool or (out / "pool" if workers else None)
+    check_writable(out)
     run = Run(
         settings, budget, out, seed, _checked_device(device), folder, workers, start_from, compiled, precision
     )
@@ -137,7 +139,7 @@ def choose(
     import json
 
     from tttab.errors import ModelError, RequestError
-    from tttab.files import write_text_atomically
+    from tttab.files import check_target, write_text_atomically
     from tttab.models import open_model
     from tttab.pretrain import choose as choosing
     from tttab.pretrain.settings import recipe
@@ -145,6 +147,7 @@ def choose(
     kind = recipe("nano", task).task
     if tables < 1 or members < 1:
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
+    check_target(out)
     try:
         open_model(str(model), kind, device="cpu")  # safely, before tabpfn reads it, and before any table
     except ModelError as error:
@@ -183,23 +186,22 @@ def bundle(
 
     Example: [bold]tttab pretrain bundle nano-classifier tttab-tiny-classifier.safetensors[/]
     """
-    import json
-
-    import yaml
-
-    from tttab.errors import RequestError
+    from tttab.errors import RequestError, TttabError
+    from tttab.files import check_target
     from tttab.pretrain.bundle import bundle as write
-    from tttab.pretrain.bundle import facts_of
+    from tttab.pretrain.bundle import facts_of, read_earlier, read_served
     from tttab.pretrain.loop import MODEL
     from tttab.pretrain.settings import recipe
 
-    settings = recipe(preset, task)
-    before = yaml.safe_load(earlier.read_text(encoding="utf-8")) if earlier else []
-    facts = facts_of(run, settings, machine, before)
+    settings, way = recipe(preset, task), read_served(served)
+    check_target(out)
+    check_target(out.with_suffix(".md"))
+    facts = facts_of(run, settings, machine, read_earlier(earlier) if earlier else [])
     try:
-        way = json.loads(served.read_text(encoding="utf-8"))
         storage = write(run / MODEL, out, settings, way, facts)
-    except (ValueError, TypeError) as error:  # not JSON, or no inference configuration of tabpfn's
+    except TttabError:
+        raise
+    except (ValueError, TypeError) as error:  # no inference configuration of tabpfn's
         raise RequestError(
             f"{served} is no way of serving: {str(error).splitlines()[0]}", "tttab pretrain choose MODEL"
         ) from error
@@ -254,8 +256,10 @@ def _line(report: Report, budget: Budget) -> str:
 def _finish(run: Run, last: Report) -> None:
     from tttab.pretrain.curve import draw_curve, read_log
 
-    target = run.out / "loss.png"
-    draw_curve(list(read_log(run.out / "log.jsonl")), target)
+    damaged: list[str] = []
+    draw_curve(list(read_log(run.out / "log.jsonl", damaged)), run.out / "loss.png")
+    if damaged:
+        console.warn(f"{len(damaged):,} damaged lines were left out of the curve: {', '.join(damaged[:20])}")
     rows: Iterator[tuple[str, object]] = iter(
         [
             ("model", str(run.out / "model.safetensors")),

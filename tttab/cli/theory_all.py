@@ -1,6 +1,6 @@
 """`tttab theory all`: the bar, the interruption and the summary of a folder of experiments.
 
-What does not belong here: what a folder holds (`tttab.theory.linear_all`).
+What does not belong here: what a folder holds (`tttab.theory.folder`).
 """
 
 from __future__ import annotations
@@ -9,57 +9,64 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tttab.cli.console import note, print_json_line, progress
-from tttab.cli.theory_output import Output, Row, finish, show
+from tttab.cli.theory_output import finish, show
 from tttab.cli.typed import again
 from tttab.errors import Interrupted
+from tttab.theory import registry
+from tttab.theory.experiment import Row, Table
+from tttab.theory.linear_attention.settings import Simulation
 
 if TYPE_CHECKING:
-    from tttab.theory.linear_all import Folder
-    from tttab.theory.linear_experiments import Setting
+    from tttab.theory.folder import Folder
 
 
-def run_all(setting: Setting, out: Path, *, json_lines: bool) -> None:
+def run_all(simulation: Simulation, out: Path, *, json_lines: bool) -> None:
     """Run what `out` lacks, then print a line per experiment.
 
     Raises:
         Interrupted: Ctrl-C; finished experiments stay.
         BadAnswer: a row disagrees with the exact law.
     """
-    from tttab.theory.linear_all import EXPERIMENTS, Folder
+    from tttab.theory.folder import Folder
 
-    folder = Folder(out, setting)
+    simulation.check(matrices=True)
+    experiments = {
+        name: experiment
+        for name, experiment in registry.EXPERIMENTS.items()
+        if issubclass(experiment.settings, Simulation)
+    }
+    folder = Folder(out, simulation, experiments)
     missing = folder.missing()
     try:
         _fill(folder, missing, quiet=json_lines)
     except KeyboardInterrupt:
         raise Interrupted("interrupted; what is finished is kept", again()) from None
     folder.write_index()
-    summary = [_summary(folder, name, name in missing) for name in EXPERIMENTS]
-    for row in summary if json_lines else []:
-        print_json_line(row)
-    show(summary, list(summary[0]), Output(json_lines), title=f"{out}/index.md")
-    seed = setting.plan.seed + 1
+    summary = [_summary(folder, name, name in missing) for name in experiments]
+    if json_lines:
+        for row in summary:
+            print_json_line(row)
+    else:
+        show(Table(f"{out}/index.md", list(summary[0]), summary))
+    seed = simulation.seed + 1
     other = f"{out}-seed-{seed}"  # what disagreed stays where it is
-    finish([row for name in EXPERIMENTS for row in folder.rows(name)], again(seed=seed, out=other))
+    finish([row for name in experiments for row in folder.rows(name)], again(seed=seed, out=other))
 
 
 def _fill(folder: Folder, missing: list[str], *, quiet: bool) -> None:
-    from tttab.theory.linear_all import EXPERIMENTS
-
+    total = len(folder.experiments)
+    kept = total - len(missing)
     with progress(quiet=quiet) as bar:
-        task = bar.add_task(
-            "theory all", total=len(EXPERIMENTS), completed=len(EXPERIMENTS) - len(missing), info=""
-        )
+        task = bar.add_task("theory all", total=total, completed=kept, info="")
         for name in missing:
-            rows = []
-            for row in EXPERIMENTS[name](folder.setting):
+            rows: list[Row] = []
+            for row in folder.compute(name):
                 rows.append(row)
                 bar.update(task, info=f"{name}: {len(rows)} rows")
             folder.write(name, rows)
             bar.advance(task)
-    kept = len(EXPERIMENTS) - len(missing)
     if kept:
-        note(f"{kept} of {len(EXPERIMENTS)} experiments were there already", quiet=quiet)
+        note(f"{kept} of {total} experiments were there already", quiet=quiet)
 
 
 def _summary(folder: Folder, name: str, new: bool) -> Row:

@@ -1,4 +1,4 @@
-"""What all theory commands share: common options, and how rows become a table, JSON Lines and a plot.
+"""How the rows of an experiment reach the terminal: a bar, tables, JSON Lines, a figure, an exit code.
 
 A row is a plain dict; `agrees: False` in one marks it and ends the command with exit code 1. What
 does not belong here: any experiment.
@@ -6,17 +6,18 @@ does not belong here: any experiment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from rich.progress import Progress as Bar
 
-from tttab.cli.console import note, print_json_line, print_table, progress
-from tttab.errors import BadAnswer, RequestError
+from tttab.cli.console import note, print_json_line, print_table, progress, say
+from tttab.cli.typed import again
+from tttab.errors import BadAnswer, Interrupted
+from tttab.theory.experiment import Experiment, Progress, Row, S, Table
 
-Row = dict[str, Any]
 MARK, NO_NUMBER = "DISAGREES", "not finite"
 
 
@@ -28,76 +29,89 @@ class Output:
     plot: Path | None = None
 
 
-def numbers(text: str, option: str, *, above: float | None = None) -> list[float]:
-    """Return the comma-separated numbers of `text`.
+def run_experiment(experiment: Experiment[S], settings: S, output: Output) -> None:
+    """Run an experiment, print its tables or JSON Lines, draw its figure.
 
     Raises:
-        RequestError: one is not a number, or not greater than `above`.
+        RequestError: the settings or the name of the figure do not fit.
+        Interrupted: Ctrl-C before the first row, where the same command goes on.
+        BadAnswer: a row disagrees with the exact law.
     """
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise RequestError(f"{option} takes numbers with commas, not {text}", f"{option} 0.5,1,2") from None
-    if not values or any(value != value or abs(value) == float("inf") for value in values):
-        raise RequestError(f"{option} takes at least one finite number", f"{option} 0.5,1,2")
-    if above is not None and min(values) <= above:
-        raise RequestError(
-            f"{option} must be greater than {above:g}, got {min(values):g}", f"{option} 0.5,1,2"
-        )
-    return values
+    from tttab.theory.plots import check_plot_path, draw
+
+    if output.plot is not None:
+        check_plot_path(output.plot)
+    rows = _gathered(experiment, settings, output)
+    if not output.json_lines:
+        for table in experiment.tables_of(rows):
+            show(table)
+    if output.plot is not None and experiment.panels is not None:
+        draw(experiment.panels(rows), output.plot, experiment.title_of(rows))
+        note(f"figure: {output.plot}")
+    finish(rows, again(**(experiment.retry(settings) if experiment.retry else {})))
 
 
-def whole_numbers(text: str, option: str) -> list[int]:
-    """Return the comma-separated whole numbers of `text`, each at least 1, or raise RequestError."""
-    values = numbers(text, option)
-    if any(value < 1 or value != int(value) for value in values):
-        rounded = ",".join(str(max(1, round(value))) for value in values)
-        raise RequestError(f"{option} takes whole numbers of at least 1, got {text}", f"{option} {rounded}")
-    return [int(value) for value in values]
-
-
-def gather(rows: Iterable[Row], output: Output, *, label: str, total: int | None = None) -> list[Row]:
-    """Run the generator `rows` under a progress bar; with `--json` each row is printed at once."""
-    gathered: list[Row] = []
-    with progress(quiet=output.json_lines) as bar:
-        task = bar.add_task(label, total=total, info="")
-        for row in rows:
-            gathered.append(row)
-            if output.json_lines:
-                print_json_line(row)
-            bar.update(task, advance=1, info=str(row.get("kind", "")))
-    return gathered
-
-
-def show(rows: Sequence[Row], columns: Sequence[str], output: Output, *, title: str = "") -> None:
-    """Print `rows` as a table, those that disagree or are no numbers with a mark; with `--json` nothing."""
-    if output.json_lines or not rows:
-        return
-    lines = [[_cell(row, name) for name in columns] for row in rows]
-    text = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
-    checks = [_check(row) for row in rows]
-    marked = any(checks)
-    if marked:
+def show(table: Table) -> None:
+    """Print a table, rows that disagree or are no numbers with a mark."""
+    columns = list(table.columns)
+    lines = [[_cell(row, name) for name in columns] for row in table.rows]
+    text = [name for name in columns if any(isinstance(row.get(name), str) for row in table.rows)]
+    checks = [_check(row) for row in table.rows]
+    if any(checks):
+        columns.append("check")
         lines = [[*line, check] for line, check in zip(lines, checks, strict=True)]
-    print_table([*columns, "check"] if marked else columns, lines, title=title, left=text)
+    if lines:
+        print_table(columns, lines, title=table.title, left=text)
+    if table.remark:
+        say(table.remark)
 
 
-def finish(rows: Sequence[Row], again: str) -> None:
+def finish(rows: Sequence[Row], hint: str) -> None:
     """End the command.
 
     Raises:
-        BadAnswer: a row says `agrees: False`; `again` is the command to type next.
+        BadAnswer: a row says `agrees: False`; `hint` is the command to type next.
     """
     bad = sum(row.get("agrees") is False for row in rows)
     if bad:
         raise BadAnswer(
-            f"{bad} of {len(rows)} rows disagree with the exact law by more than 4 standard errors", again
+            f"{bad} of {len(rows)} rows disagree with the exact law by more than 4 standard errors", hint
         )
 
 
-def drawn(path: Path) -> None:
-    """Say where a figure went."""
-    note(f"figure: {path}")
+def _gathered(experiment: Experiment[S], settings: S, output: Output) -> list[Row]:
+    """Run the generator under a progress bar; with `--json` each row is printed at once."""
+    rows: list[Row] = []
+    stages: dict[str, Any] = {}
+    last: Progress | None = None
+    total = experiment.total(settings) if experiment.total else None
+    try:
+        with progress(quiet=output.json_lines) as bar:
+            task = bar.add_task(experiment.name, total=total, info="")
+            for item in experiment.rows(settings):
+                if isinstance(item, Progress):
+                    last = item
+                    _advance(bar, stages, item)
+                    continue
+                last = None
+                rows.append(item)
+                if output.json_lines:
+                    print_json_line(item)
+                bar.update(task, advance=1, info=str(item.get("kind", "")))
+    except KeyboardInterrupt:
+        if last is None or not last.interrupted:
+            raise
+        raise Interrupted(last.interrupted, again()) from None
+    return rows
+
+
+def _advance(bar: Bar, stages: dict[str, Any], item: Progress) -> None:
+    """Show a stage before the rows; its note is said once."""
+    if item.label not in stages:
+        stages[item.label] = bar.add_task(item.label, total=item.total, info="")
+        if item.note:
+            note(item.note)
+    bar.update(stages[item.label], completed=item.done, total=item.total, info=item.info)
 
 
 def _check(row: Mapping[str, Any]) -> str:
@@ -111,9 +125,3 @@ def _cell(row: Mapping[str, Any], name: str) -> Any:
     if isinstance(value, list | tuple):
         return " .. ".join("-" if item is None else f"{item:.4g}" for item in value)
     return value
-
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON Lines, one row a line.")]
-PlotOption = Annotated[Path | None, typer.Option("--plot", help="Draw the figure to this .svg or .png file.")]
-SeedOption = Annotated[int, typer.Option(help="Names the random streams: equal seeds, equal numbers.")]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]

@@ -5,8 +5,9 @@ What does not belong here: what options mean.
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
+
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import typer
@@ -23,7 +24,7 @@ def again(**changed: object) -> str:
         if not skip and word.partition("=")[0] not in changes:
             kept.append(word)
         skip = not skip and word in changes
-    return shlex.join([*kept, *[part for pair in changes.items() for part in pair]])
+    return " ".join(map(shell_word, [*kept, *[part for pair in changes.items() for part in pair]]))
 
 
 def typed(ctx: typer.Context, name: str) -> bool:

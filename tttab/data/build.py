@@ -1,13 +1,13 @@
-"""A raw DataFrame into a `Table`: target, task, columns, labels, fingerprint.
+"""A raw DataFrame into a `Table`: features, target, labels, fingerprint.
 
-What does not belong here: files and servers (`reading`, `remote`).
+What does not belong here: files and servers (`reading`, `remote`), what a column is (`features`, `target`).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
@@ -15,16 +15,14 @@ import numpy as np
 import pandas as pd
 
 from tttab.core import Table, Task
-from tttab.data.columns import Kind, column_kind, to_category, to_days, to_numbers
+from tttab.data.features import check_declared, convert_features
 from tttab.data.reading import check_names
+from tttab.data.target import read_target
 from tttab.errors import DataError
-from tttab.text import decoded
+from tttab.text import decoded, shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-MANY_VALUES = 20
-"""A numeric target with more distinct values than this is a regression target."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,10 @@ class Origin:
     """None: guessed from the target by `guess_task`."""
     ignored: Collection[str] = ()
     """Columns that are no features: row ids and ignored attributes."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What the user declares single columns to be, as `guess.declared_column` reads it."""
+    decimal_mark: str = "."
+    """The decimal mark of the file."""
     notes: tuple[str, ...] = ()
     official_split: tuple[np.ndarray, np.ndarray] | None = None
     """(train, test) row numbers in the file, where an OpenML task prescribes them."""
@@ -50,105 +52,40 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
     """Convert `frame` to a `Table`.
 
     Raises:
-        DataError: no rows, fewer than 2 rows with a target, no feature, two columns of one name, no
-            such target, one class only, or a cell that is no number, date or text.
+        DataError: no rows, fewer than 2 rows with a target, no feature, two columns of one name, no such
+            target, one class only, a target too large to be one, or a cell that is no number, date or text.
+        RequestError: a column is declared that is not there, or as what it cannot be.
     """
     frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1).reset_index(drop=True)
     check_names(frame.columns, origin.name)
-    target, notes = _choose_target(frame, origin)
-    task = origin.task or guess_task(frame[target])
-    if task == "regression" and origin.task is None:
-        notes.append(f"the target {target!r} has many different numbers, so the task is regression")
-    kept = _rows_with_target(frame[target], task)
-    if len(kept) < len(frame):
-        notes.append(f"{len(frame) - len(kept):,} rows without a target are left out")
-        frame = frame.iloc[kept].reset_index(drop=True)
-    if len(frame) < 2:
-        raise DataError(f"{origin.name} has {len(frame)} rows with a target; at least 2 are needed", _LIST)
-    y, classes = encode_target(frame[target], task)
-    if task == "classification" and len(classes) < 2:
-        raise DataError(
-            f"the target {target!r} has one class only, {classes[0]!r}", _other_target(frame, target)
-        )
-    ignored = set(origin.ignored) - {target}
-    features = [name for name in frame.columns if name != target and name not in ignored]
-    x, kinds, more = convert_features(frame, features)
-    if x.empty:
-        raise DataError(f"{origin.name} has no column besides the target {target!r}", _LIST)
-    dates = tuple(name for name, kind in kinds.items() if kind == "date")
+    name, notes = _choose_target(frame, origin)
+    ignored = set(origin.ignored) - {name}
+    features = [other for other in frame.columns if other != name and other not in ignored]
+    check_declared(origin.columns, [name, *features])
+    target = read_target(frame[name], origin.name, origin.task, origin.columns.get(name), origin.decimal_mark)
+    notes += target.notes
+    if len(target.rows) < len(frame):
+        notes.append(f"{len(frame) - len(target.rows):,} rows without a target are left out")
+        frame = frame.iloc[target.rows].reset_index(drop=True)
+    if not features:
+        raise DataError(f"{origin.name} has no column besides the target {name!r}", _LIST)
+    declared = {column: text for column, text in origin.columns.items() if column != name}
+    found = convert_features(frame, features, decimal_mark=origin.decimal_mark, declared=declared)
     return Table(
         name=origin.name,
-        task=task,
-        x=x,
-        y=y,
-        classes=classes,
-        target=target,
-        fingerprint=fingerprint(x, y, classes, target),
+        task=target.task,
+        x=found.x,
+        y=target.y,
+        classes=target.classes,
+        target=name,
+        fingerprint=fingerprint(found.x, target.y, target.classes, name),
         source=origin.source,
         openml_id=origin.openml_id,
-        notes=(*origin.notes, *notes, *more),
-        official_split=_renumber(origin.official_split, kept),
-        dates=dates,
+        notes=(*origin.notes, *notes, *found.notes),
+        official_split=_renumber(origin.official_split, target.rows),
+        columns=found.columns,
+        label=target.column,
     )
-
-
-def guess_task(target: pd.Series) -> Task:
-    """Guess the task from the target's values.
-
-    Text and booleans are classes. Numbers are classes unless more than 20 differ, or they have
-    fractions and more than a tenth of the rows (at least 3) differ.
-    """
-    if column_kind(target) != "number":
-        return "classification" if column_kind(target) == "category" else "regression"
-    values = to_numbers(target)
-    values = values[np.isfinite(values)]
-    distinct = np.unique(values)
-    fractions = bool((distinct != np.round(distinct)).any())
-    if len(distinct) > MANY_VALUES or (fractions and len(distinct) > max(2, len(values) // 10)):
-        return "regression"
-    return "classification"
-
-
-def encode_target(target: pd.Series, task: Task) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return (int64 codes, sorted classes), or (float64 values, ()) for regression.
-
-    Raises:
-        DataError: a regression target holds something that is no number.
-    """
-    if task == "regression":
-        return (to_days(target) if column_kind(target) == "date" else to_numbers(target)), ()
-    labels = to_category(target)
-    return labels.codes.astype(np.int64), tuple(labels.categories)
-
-
-def convert_features(
-    frame: pd.DataFrame, names: Sequence[str]
-) -> tuple[pd.DataFrame, dict[str, Kind], list[str]]:
-    """Return (features, kind of each, notes): the table conventions of `tttab.core.Table`."""
-    kinds = {name: column_kind(frame[name]) for name in names}
-    columns = {name: convert_column(frame[name], kind) for name, kind in kinds.items()}
-    notes = []
-    infinite = [name for name, (_, count) in columns.items() if count]
-    if infinite:
-        notes.append(f"infinite values count as missing: {_some(infinite)}")
-    dates = [name for name, kind in kinds.items() if kind == "date"]
-    if dates:
-        notes.append(f"dates became days since 1970-01-01: {_some(dates)}")
-    unique = [name for name in names if kinds[name] == "category" and _one_text_per_row(columns[name][0])]
-    if unique:
-        notes.append(f"a different text in every row, so nothing to learn from: {_some(unique)}")
-    return pd.DataFrame({name: values for name, (values, _) in columns.items()}), kinds, notes
-
-
-def convert_column(
-    values: pd.Series, kind: Kind, known: Sequence[str] = ()
-) -> tuple[np.ndarray | pd.Categorical, int]:
-    """Return one converted column and how many infinite values became missing."""
-    if kind == "category":
-        return to_category(values, known), 0
-    numbers = to_days(values) if kind == "date" else to_numbers(values)
-    infinite = np.isinf(numbers)
-    return np.where(infinite, np.nan, numbers), int(infinite.sum())
 
 
 def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: str) -> str:
@@ -193,16 +130,9 @@ def _choose_target(frame: pd.DataFrame, origin: Origin) -> tuple[str, list[str]]
         near = get_close_matches(origin.target, names, n=1, cutoff=0.5) or names[-1:]
         raise DataError(
             f"{origin.name} has no column {origin.target!r}; the nearest is {near[0]!r}",
-            f"--target '{near[0]}'",
+            f"--target {shell_word(near[0])}",
         )
     return origin.target, []
-
-
-def _rows_with_target(target: pd.Series, task: Task) -> np.ndarray:
-    present = target.notna().to_numpy()
-    if task == "regression" and column_kind(target) == "number":
-        return np.flatnonzero(present & np.isfinite(to_numbers(target)))
-    return np.flatnonzero(present)
 
 
 def _renumber(
@@ -213,20 +143,6 @@ def _renumber(
         return None
     train, test = (np.searchsorted(kept, rows[np.isin(rows, kept)]) for rows in split)
     return train, test
-
-
-def _other_target(frame: pd.DataFrame, target: str) -> str:
-    others = [name for name in frame.columns if name != target and frame[name].nunique() > 1]
-    return f"--target '{others[-1]}'" if others else _LIST
-
-
-def _one_text_per_row(values: np.ndarray | pd.Categorical) -> bool:
-    return isinstance(values, pd.Categorical) and MANY_VALUES < len(values) == len(values.categories)
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 _LIST = "tttab data list"

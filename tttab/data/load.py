@@ -6,8 +6,8 @@ What does not belong here: how a file is read, a server asked, a column converte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tttab.core import Table, Task
@@ -16,12 +16,44 @@ from tttab.data.reading import SUFFIXES, RawFrame, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task
 from tttab.errors import DataError, UnknownDataset
+from tttab.text import shell_word
 
 _OPENML_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
 
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of a table beyond its name."""
+
+    target: str | None = None
+    """The target column; None: the one in the catalogue, OpenML's default, or the last."""
+    task: Task | None = None
+    """None: the one in the catalogue, or guessed by `guess_task`."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What single columns are, as `guess.declared_column` reads it; the others are guessed."""
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """The columns of a CSV file whose cells must stay texts until they are converted."""
+        return tuple(
+            name for name, text in self.columns.items() if text not in ("number", "date", "duration")
+        )
+
+    def of(self, entry: Entry | None) -> Wishes:
+        """Return what is asked where a catalogue's entry answers what the user left open."""
+        if entry is None:
+            return self
+        task = entry.task if self.target in (None, entry.target) else None
+        return replace(self, target=self.target or entry.target, task=self.task or task)
+
+
 def load_table(
-    spec: str | int, *, target: str | None = None, task: Task | None = None, refresh: bool = False
+    spec: str | int,
+    *,
+    target: str | None = None,
+    task: Task | None = None,
+    columns: Mapping[str, str] | None = None,
+    refresh: bool = False,
 ) -> Table:
     """Load a table.
 
@@ -32,27 +64,31 @@ def load_table(
         spec: an OpenML id (`31`), a name in `datasets.yaml`, or a path (CSV, TSV, Parquet, ARFF).
         target: the target column; None: the one in the catalogue, OpenML's default, or the last.
         task: None: the one in the catalogue, or guessed by `guess_task`.
+        columns: what single columns are: `{"zip": "level", "price": "number:1.234,5",
+            "when": "date:%d.%m.%Y"}`; the kinds are number, level, date, duration and boolean.
         refresh: fetch an OpenML data set anew.
 
     Raises:
         UnknownDataset: nothing of that name, id or path.
         DataError: it cannot be read or used as a table.
+        RequestError: a column is declared that is not there, or as what it cannot be.
     """
-    text = str(spec).strip()
+    text, wishes = str(spec).strip(), Wishes(target, task, dict(columns or {}))
     if _OPENML_ID.fullmatch(text):
-        return _load_openml(int(text), target, task, refresh)
+        return _load_openml(int(text), wishes, refresh)
     entry = catalog().tables.get(text)
     if entry is not None:
-        return _load_entry(entry, target, task, refresh)
-    path = Path(text)
+        return _load_entry(entry, wishes, refresh)
+    path = Path(text).expanduser()
     if not (path.suffix.lower() in SUFFIXES or "/" in text):
         raise _unknown_name(text)
-    raw = read_frame(path)
-    origin = Origin(path.name, "file", target=target, task=task, notes=raw.notes)
-    return table_from_frame(raw.frame, origin)
+    raw = read_frame(path, text_columns=wishes.text_columns)
+    return _table_of(raw, Origin(path.name, "file", notes=raw.notes), wishes)
 
 
-def load_task(task_id: int, fold: int = 0, *, repeat: int = 0) -> Table:
+def load_task(
+    task_id: int, fold: int = 0, *, repeat: int = 0, columns: Mapping[str, str] | None = None
+) -> Table:
     """Load the data set of an OpenML task with the task's target and `official_split`.
 
     Raises:
@@ -60,8 +96,9 @@ def load_task(task_id: int, fold: int = 0, *, repeat: int = 0) -> Table:
         DataError: OpenML cannot be reached, or the data set cannot be used.
     """
     prescribed = fetch_task(task_id, fold, repeat)
-    remote, raw = _fetch(prescribed.openml_id)
-    return _from_remote(remote, raw, prescribed.target, prescribed.task, prescribed)
+    wishes = Wishes(prescribed.target, prescribed.task, dict(columns or {}))
+    remote, raw = _fetch(prescribed.openml_id, wishes)
+    return _from_remote(remote, raw, wishes, prescribed)
 
 
 @dataclass(frozen=True)
@@ -83,9 +120,7 @@ def get_tables(specs: Iterable[str], *, refresh: bool = False) -> Iterator[Deliv
             yield Delivery(spec, None, error.message)
 
 
-def bundled_table(
-    entry: Entry, source: str = "bundled", *, target: str | None = None, task: Task | None = None
-) -> Table:
+def bundled_table(entry: Entry, source: str = "bundled", wishes: Wishes | None = None) -> Table:
     """Load a table that ships with the package.
 
     Raises:
@@ -94,64 +129,63 @@ def bundled_table(
     """
     if entry.file is None:
         raise UnknownDataset(f"{entry.name} does not ship with the package", "tttab data list --local")
-    origin = Origin(entry.name, source, entry.openml, target or entry.target, task or _task_of(entry, target))
-    return table_from_frame(read_frame(entry.file).frame, origin)
+    origin = Origin(entry.name, source, entry.openml)
+    return _table_of(read_frame(entry.file), origin, (wishes or Wishes()).of(entry))
 
 
-def _load_entry(entry: Entry, target: str | None, task: Task | None, refresh: bool) -> Table:
+def _table_of(raw: RawFrame, origin: Origin, wishes: Wishes) -> Table:
+    asked = replace(
+        origin, target=wishes.target, task=wishes.task, columns=wishes.columns, decimal_mark=raw.decimal
+    )
+    return table_from_frame(raw.frame, asked)
+
+
+def _load_entry(entry: Entry, wishes: Wishes, refresh: bool) -> Table:
     if entry.bundled and not refresh:
-        return bundled_table(entry, target=target, task=task)
+        return bundled_table(entry, wishes=wishes)
     if entry.openml is None:
         raise DataError(f"{entry.name} ships with the package: there is nothing to fetch", "tttab data list")
-    return _load_openml(entry.openml, target, task, refresh)
+    return _load_openml(entry.openml, wishes, refresh)
 
 
-def _load_openml(openml_id: int, target: str | None, task: Task | None, refresh: bool) -> Table:
+def _load_openml(openml_id: int, wishes: Wishes, refresh: bool) -> Table:
     entry = catalog().by_openml_id(openml_id)
     try:
-        remote, raw = _fetch(openml_id, refresh)
+        remote, raw = _fetch(openml_id, wishes, refresh)
     except UnknownDataset as error:
         raise _unknown_id(openml_id, error) from error
     except DataError as error:
         if entry is None or not entry.bundled:
             raise
         reason = "could not be reached" if isinstance(error, Unreachable) else "gave a damaged answer"
-        return bundled_table(entry, f"bundled copy (OpenML {reason})", target=target, task=task)
-    if entry is not None:
-        target, task = target or entry.target, task or _task_of(entry, target)
-    return _from_remote(remote, raw, target, task)
+        return bundled_table(entry, f"bundled copy (OpenML {reason})", wishes)
+    return _from_remote(remote, raw, wishes.of(entry))
 
 
-def _fetch(openml_id: int, refresh: bool = False) -> tuple[RemoteTable, RawFrame]:
+def _fetch(openml_id: int, wishes: Wishes, refresh: bool = False) -> tuple[RemoteTable, RawFrame]:
     """Return what OpenML sent, read; a cached file that cannot be read is fetched once more."""
     remote = fetch_table(openml_id, refresh=refresh)
     try:
-        return remote, read_frame(remote.file)
+        return remote, read_frame(remote.file, text_columns=wishes.text_columns)
     except DataError:
         if remote.source != "OpenML cache":
             raise
     remote = fetch_table(openml_id, refresh=True)
-    return remote, read_frame(remote.file)
+    return remote, read_frame(remote.file, text_columns=wishes.text_columns)
 
 
 def _from_remote(
-    remote: RemoteTable,
-    raw: RawFrame,
-    target: str | None,
-    task: Task | None,
-    prescribed: RemoteTask | None = None,
+    remote: RemoteTable, raw: RawFrame, wishes: Wishes, prescribed: RemoteTask | None = None
 ) -> Table:
     origin = Origin(
         name=remote.name,
         source=remote.source,
         openml_id=remote.openml_id,
-        target=target or _single_target(remote),
-        task=task,
         ignored=remote.ignored,
         notes=(*remote.notes, *raw.notes),
         official_split=prescribed.split if prescribed else None,
     )
-    return table_from_frame(raw.frame, origin)
+    return _table_of(raw, origin, replace(wishes, target=wishes.target or _single_target(remote)))
 
 
 def _single_target(remote: RemoteTable) -> str | None:
@@ -159,13 +193,9 @@ def _single_target(remote: RemoteTable) -> str | None:
         return remote.target
     first = remote.target.split(",")[0].strip()
     raise DataError(
-        f"OpenML data set {remote.openml_id} has several targets: {remote.target}", f"--target '{first}'"
+        f"OpenML data set {remote.openml_id} has several targets: {remote.target}",
+        f"--target {shell_word(first)}",
     )
-
-
-def _task_of(entry: Entry, target: str | None) -> Task | None:
-    """Return the entry's task, unless another target was asked for."""
-    return entry.task if target in (None, entry.target) else None
 
 
 def _unknown_id(openml_id: int, error: UnknownDataset) -> UnknownDataset:
@@ -179,6 +209,6 @@ def _unknown_name(name: str) -> UnknownDataset:
     near = nearest(name, catalog().tables)
     return UnknownDataset(
         f"there is no data set {name!r}" + (f"; the nearest known name is {near!r}" if near else ""),
-        (f"tttab data show {near}; " if near else "tttab data list; ")
-        + f"a file needs its ending: ./{name}.csv",
+        (f"tttab data show {shell_word(near)}; " if near else "tttab data list; ")
+        + f"a file needs its ending: {shell_word(f'./{name}.csv')}",
     )

@@ -84,7 +84,7 @@ def _rebuilt(
         fingerprint=fingerprint(x, y, classes, table.target),
         notes=(*table.notes, note),
         official_split=split,
-        dates=tuple(name for name in table.dates if name in x.columns),
+        columns=tuple(column for column in table.columns if column.name in x.columns),
     )
 
 

@@ -20,6 +20,7 @@ import yaml
 import tttab
 from tttab.core import Task
 from tttab.errors import DataError
+from tttab.text import shell_word
 
 PACKAGE = Path(tttab.__file__).parent
 TABLES = Path(__file__).parent / "tables"
@@ -80,7 +81,7 @@ class Catalog:
             near = nearest(name, self.suites)
             raise DataError(
                 f"there is no suite {name!r}; known are {', '.join(self.suites)}",
-                f"--suite {near or next(iter(self.suites), 'offline')}",
+                f"--suite {shell_word(near or next(iter(self.suites), 'offline'))}",
             )
         return tuple(self.tables[member] for member in self.suites[name])
 
@@ -144,7 +145,7 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
     if len(text) > MOST_BYTES or _bracket_depth(text) > DEEPEST:
         raise DataError(
             f"{path}: too large or too deep: {MOST_BYTES:,} characters and {DEEPEST} brackets at most",
-            _CHECK.format(path),
+            _CHECK.format(shell_word(path)),
         )
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader)
@@ -152,10 +153,10 @@ def _compose(text: str, path: Path) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         problem = error.problem or error.context or "damaged"
-        raise DataError(f"{place}: not YAML: {problem}", _CHECK.format(path)) from error
+        raise DataError(f"{place}: not YAML: {problem}", _CHECK.format(shell_word(path))) from error
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not YAML: {first}", _CHECK.format(path)) from error
+        raise DataError(f"{path}: not YAML: {first}", _CHECK.format(shell_word(path))) from error
 
 
 def _bracket_depth(text: str) -> int:
@@ -171,7 +172,7 @@ class _Checker:
 
     def catalog(self, root: yaml.Node | None) -> Catalog:
         if root is None:
-            raise DataError(f"{self.path}:1: the file is empty", _CHECK.format(self.path))
+            raise DataError(f"{self.path}:1: the file is empty", _CHECK.format(shell_word(self.path)))
         parts = self.mapping(root, "the file")
         self.only(parts, ("tables", "suites"), root)
         tables = {}
@@ -273,7 +274,9 @@ class _Checker:
         return text
 
     def fail(self, node: yaml.Node, problem: str) -> None:
-        raise DataError(f"{self.path}:{node.start_mark.line + 1}: {problem}", _CHECK.format(self.path))
+        raise DataError(
+            f"{self.path}:{node.start_mark.line + 1}: {problem}", _CHECK.format(shell_word(self.path))
+        )
 
 
 def _did_you_mean(near: str | None) -> str:

@@ -12,8 +12,6 @@ import logging
 import os
 import re
 import shutil
-import socket
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -28,13 +26,16 @@ import numpy as np
 from tttab.core import Task
 from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
+from tttab.files import PART, switch
+from tttab.network import obstacle
+from tttab.text import keep_secret
 
 CONNECT_SECONDS = 3.0
 READ_SECONDS = 20.0
 """Longest silence of the server; a long download that keeps sending is not cut."""
 TRIES = 3
 OFFLINE = "TTTAB_OFFLINE"
-"""Environment variable: `1` forbids the network; the cache and the bundled tables still serve."""
+"""Environment variable, a switch: on forbids the network; the cache and the bundled tables still serve."""
 _SKIP_PARQUET = "OPENML_SKIP_PARQUET"
 _UNKNOWN_CODES = (110, 111, 113, 150, 151)
 
@@ -86,6 +87,8 @@ def fetch_table(openml_id: int, *, refresh: bool = False) -> RemoteTable:
     openml = _openml()
     what = f"data set {openml_id}"
     folder = cache_folder() / "datasets" / str(openml_id)
+    if not is_cached(openml_id):
+        _put_back(folder)
     refresh = refresh or _cut_short(folder)
     cached = is_cached(openml_id) and not refresh
     if not cached:
@@ -157,18 +160,32 @@ def _cut_short(folder: Path) -> bool:
 @contextmanager
 def _set_aside(folder: Path) -> Iterator[None]:
     """Rename a folder for the time its successor is made; it comes back where that fails."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    _put_back(folder)
+    old, done_with = _names_aside(folder)
     if folder.exists():
         folder.rename(old)
     try:
         yield
     except BaseException:
-        if old.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            old.rename(folder)
+        _put_back(folder)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    if old.exists():
+        old.rename(done_with)
+    shutil.rmtree(done_with, ignore_errors=True)
+
+
+def _put_back(folder: Path) -> None:
+    """Bring back what a refresh that was killed had set aside; its own half of the work goes."""
+    old, done_with = _names_aside(folder)
+    shutil.rmtree(done_with, ignore_errors=True)
+    if old.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        old.rename(folder)
+
+
+def _names_aside(folder: Path) -> tuple[Path, Path]:
+    """Return what a folder is called while its successor is made, and when it is to go."""
+    return folder.with_name(f"{PART}{folder.name}.old"), folder.with_name(f"{PART}{folder.name}.gone")
 
 
 def is_cached(openml_id: int) -> bool:
@@ -204,6 +221,7 @@ def _openml() -> ModuleType:
         raise Unreachable(
             f"the openml package cannot make its cache folder: {_first(error)}", _OTHER_CACHE
         ) from error
+    keep_secret(openml.config.apikey)
     return openml
 
 
@@ -215,23 +233,13 @@ def _check_reachable(server: str, what: str) -> None:
 
 def _obstacle(server: str) -> str:
     """Return why the server, or the proxy before it, takes no connection in time; nothing if it does."""
-    if os.environ.get(OFFLINE) == "1":
-        return f"{OFFLINE}=1 forbids the network"
-    host, port = _address(server)
-    outcome: list[str] = []
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-            outcome.append("")
-        except OSError as error:
-            outcome.append(error.strerror or str(error))
-
-    # A thread, because no timeout ends a name look-up.
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS + 1)
-    reason = outcome[0] if outcome else f"no answer in {CONNECT_SECONDS:.0f} s"
+    if switch(OFFLINE):
+        return f"{OFFLINE}={os.environ[OFFLINE]} forbids the network"
+    try:
+        host, port = _address(server)
+    except ValueError:
+        return "the server's address, or HTTPS_PROXY's, is not of the form http://HOST:PORT"
+    reason = obstacle(host, port, CONNECT_SECONDS)
     return f"{host} cannot be reached: {reason}" if reason else ""
 
 

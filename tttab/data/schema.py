@@ -7,27 +7,44 @@ not belong here: reading files, and guessing (a schema has nothing to guess).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from tttab.core import Table, Task
-from tttab.data.build import convert_column
-from tttab.data.columns import KINDS, Kind, to_category, to_numbers
-from tttab.errors import DataError
+from tttab.core import Column, Table, Task
+from tttab.data import spelling
+from tttab.data.columns import convert
+from tttab.data.features import finite
+from tttab.data.guess import KINDS
+from tttab.data.target import check_targets
+from tttab.errors import DataError, RequestError
 from tttab.text import decoded
 
 
 @dataclass(frozen=True)
-class Column:
-    """One feature."""
+class NewRows:
+    """Rows of a later frame in the table's form, and what was passed over."""
 
-    name: str
-    kind: Kind
-    levels: tuple[str, ...] = ()
-    """The texts a category column held, sorted; empty for numbers and dates."""
+    x: pd.DataFrame
+    """The features in the table's order. Texts that the table never had are further levels."""
+    unseen: Mapping[str, int] = field(default_factory=dict)
+    """Cells per column that hold a text the table never had: models take them as missing."""
+    extra: tuple[str, ...] = ()
+    """Columns that the table did not have: they are left out."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What was passed over, a sentence each."""
+        return tuple(unseen_remark(name, count) for name, count in self.unseen.items())
+
+
+def unseen_remark(name: str, count: int) -> str:
+    """Say how many cells of a column hold a text the table never had."""
+    if count == 1:
+        return f"column {name!r}: 1 cell holds a text the table never had; it counts as missing"
+    return f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
 
 
 @dataclass(frozen=True)
@@ -38,66 +55,90 @@ class Schema:
     target: str
     task: Task
     classes: tuple[str, ...] = ()
+    label: Column | None = None
+    """What the target column was; None: classes are told by their texts, values are numbers."""
 
-    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def apply(self, frame: pd.DataFrame, decimal_mark: str = ".") -> pd.DataFrame:
+        """Return the features of `frame` as `read` does, without its remarks."""
+        return self.read(frame, decimal_mark).x
+
+    def read(self, frame: pd.DataFrame, decimal_mark: str = ".") -> NewRows:
         """Return the features of `frame` as the table had them, in the table's order.
 
-        Extra columns are left out; a category column may hold texts the table never had, which
-        become further levels.
+        Args:
+            frame: new rows; columns that the table did not have are left out.
+            decimal_mark: the decimal mark of the file that they come from.
 
         Raises:
-            DataError: a column is missing, or a cell is not of its column's kind.
+            DataError: a column is missing or there twice, or its cells are of another kind than the table's.
         """
-        frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1)
-        missing = [column.name for column in self.columns if column.name not in frame.columns]
+        frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1).reset_index(drop=True)
+        names = [column.name for column in self.columns]
+        missing = [name for name in names if name not in frame.columns]
         if missing:
             raise DataError(
-                f"the new rows lack {len(missing)} of {len(self.columns)} columns: {', '.join(missing[:5])}",
-                f"their header must hold: {', '.join(column.name for column in self.columns[:8])}, …",
+                f"the new rows lack {len(missing)} of {len(names)} columns: {', '.join(missing[:5])}",
+                f"their header must hold: {', '.join(names[:8])}" + (", …" if len(names) > 8 else ""),
             )
-        converted = {
-            column.name: convert_column(_only(frame, column.name), column.kind, column.levels)[0]
+        x = pd.DataFrame(
+            {
+                column.name: finite(convert(_only(frame, column.name), column, decimal_mark))
+                for column in self.columns
+            },
+            index=frame.index,
+        )
+        extra = tuple(name for name in frame.columns if name not in {self.target, *names})
+        return NewRows(x, self._unseen(x), extra)
+
+    def _unseen(self, x: pd.DataFrame) -> dict[str, int]:
+        """Return how many cells of each column hold a text beyond its levels."""
+        counts = {
+            column.name: int((x[column.name].cat.codes >= len(column.levels)).sum())
             for column in self.columns
+            if column.kind in ("level", "boolean")
         }
-        return pd.DataFrame(converted)
+        return {name: count for name, count in counts.items() if count}
 
-    def notes_on(self, frame: pd.DataFrame) -> tuple[str, ...]:
-        """Return what `apply` passes over in silence, a sentence each: extra columns, unseen texts."""
-        known = {column.name for column in self.columns} | {self.target}
-        names = [decoded(name) for name in frame.columns]
-        extra = [name for name in names if name not in known]
-        notes = [f"columns the table did not have are left out: {', '.join(extra[:5])}"] if extra else []
-        x = self.apply(frame)
-        for column in self.columns:
-            if column.kind == "category":
-                unseen = x[column.name].cat.categories[len(column.levels) :]
-                notes += [f"column {column.name!r} has texts never seen: {', '.join(unseen[:3])}"] * (
-                    len(unseen) > 0
-                )
-        return tuple(notes)
-
-    def labels(self, target: pd.Series) -> np.ndarray:
+    def labels(self, target: pd.Series, decimal_mark: str = ".") -> np.ndarray:
         """Return the codes (int64) or values (float64) of a target column, shape (rows,).
 
         Raises:
-            DataError: a label is missing, or no class of the table, or not a number.
+            DataError: a label is missing, or no class of the table, or not a value.
         """
-        if target.isna().any():
-            raise DataError(f"{int(target.isna().sum())} rows have no value in {self.target!r}", "drop them")
-        if self.task == "regression":
-            return to_numbers(target)
-        found = to_category(target, self.classes)
-        if len(found.categories) > len(self.classes):
+        column = self.label or Column(self.target, "level" if self.classes else "number")
+        values = convert(target, replace(column, name=self.target, levels=self.classes), decimal_mark)
+        missing = pd.isna(values)
+        if missing.any():
+            raise DataError(f"{int(missing.sum())} rows have no value in {self.target!r}", "drop them")
+        if not isinstance(values, pd.Categorical):
+            check_targets(values, self.target, np.arange(len(values)))
+            return values
+        if len(values.categories) > len(self.classes):
             raise DataError(
-                f"{found.categories[len(self.classes)]!r} is none of the table's classes",
+                f"{values.categories[len(self.classes)]!r} is none of the table's classes",
                 f"known are: {', '.join(self.classes[:10])}",
             )
-        return found.codes.astype(np.int64)
+        return values.codes.astype(np.int64)
+
+    @property
+    def stored(self) -> Schema:
+        """The schema of rows that are already converted: dates and durations are days, labels are plain."""
+        columns = (
+            Column(column.name, column.kind, column.levels)
+            if column.kind in ("level", "boolean", "empty")
+            else Column(column.name, "number")
+            for column in self.columns
+        )
+        return replace(self, columns=tuple(columns), label=None)
 
     @property
     def text_columns(self) -> tuple[str, ...]:
-        """The category columns: what `read_frame` must not take for numbers."""
-        return tuple(column.name for column in self.columns if column.kind == "category")
+        """The columns whose cells `read_frame` must leave as texts: levels and numbers with marks."""
+        return tuple(
+            column.name
+            for column in self.columns
+            if column.kind in ("level", "boolean") or (column.kind == "number" and column.format)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
@@ -106,9 +147,9 @@ class Schema:
 
 def schema_of(table: Table) -> Schema:
     """Return the schema of a loaded table."""
-    return Schema(
-        tuple(_column(table, name) for name in table.x.columns), table.target, table.task, table.classes
-    )
+    known = {column.name: column for column in table.columns}
+    columns = tuple(known.get(name) or _column(table.x[name]) for name in table.x.columns)
+    return Schema(columns, table.target, table.task, table.classes, table.label)
 
 
 def schema_from_dict(data: Mapping[str, Any]) -> Schema:
@@ -122,24 +163,39 @@ def schema_from_dict(data: Mapping[str, Any]) -> Schema:
         task, target, classes = data["task"], data["target"], _texts(data["classes"])
         if task not in ("classification", "regression") or not isinstance(target, str):
             raise TypeError("task or target")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if len({column.name for column in columns}) < len(columns) or len(set(classes)) < len(classes):
+            raise ValueError("a name stands twice")
+        label = _checked_column(data["label"]) if data.get("label") is not None else None
+    except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise DataError(
             f"this is no schema of a table: {type(error).__name__} {error}", "write the file again"
         ) from error
-    return Schema(columns, target, task, classes)
+    return Schema(columns, target, task, classes, label)
 
 
-def _column(table: Table, name: str) -> Column:
-    values = table.x[name]
+def _column(values: pd.Series) -> Column:
+    """Return what a column of a table is that was made from values."""
     if isinstance(values.dtype, pd.CategoricalDtype):
-        return Column(name, "category", tuple(values.cat.categories))
-    return Column(name, "date" if name in table.dates else "number")
+        return Column(str(values.name), "level", tuple(values.cat.categories))
+    return Column(str(values.name), "number")
 
 
 def _checked_column(item: Mapping[str, Any]) -> Column:
-    if item["kind"] not in KINDS or not isinstance(item["name"], str):
+    kind = {"category": "level"}.get(item["kind"], item["kind"])  # as it was called at first
+    levels, form = _texts(item.get("levels", ())), item.get("format", "")
+    if kind not in KINDS or not isinstance(item["name"], str) or not isinstance(form, str):
         raise TypeError("column")
-    return Column(item["name"], item["kind"], _texts(item.get("levels", ())))
+    if len(set(levels)) < len(levels):
+        raise ValueError("a level stands twice")
+    if kind == "level" and item["kind"] == "category" and spelling.is_truth_pair(levels):
+        kind = "boolean"
+    if form and kind == "number":
+        spelling.number_format(form)
+    elif form and kind == "date":
+        spelling.check_date_format(form)
+    elif form:
+        raise ValueError("format")
+    return Column(item["name"], kind, levels, form, _texts(item.get("missing", ())))
 
 
 def _texts(values: Any) -> tuple[str, ...]:
@@ -152,4 +208,4 @@ def _only(frame: pd.DataFrame, name: str) -> pd.Series:
     values = frame[name]
     if isinstance(values, pd.DataFrame):
         raise DataError(f"the new rows have two columns named {name!r}", "rename one of them")
-    return values.reset_index(drop=True)
+    return values

@@ -1,7 +1,7 @@
 """Which model files are known, where they are looked for, fetching and verifying them.
 
-What does not belong here: the list of official files (`official`), opening a file (`checkpoint`) and
-running it (`session`).
+What does not belong here: which files a family has and how it downloads them (the family), reading a file
+(`checkpoint`) and opening it.
 """
 
 from __future__ import annotations
@@ -9,62 +9,28 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from tttab.core import Task
+from tttab.contracts import ModelFamily
+from tttab.core import KnownModel, Task
 from tttab.errors import ModelError
-from tttab.files import cache_folder, flush_to_disk, sha256_of, write_text_atomically
-from tttab.models import environment
-from tttab.models.official import FAMILIES, REAL, SYNTHETIC, Family, short_name
+from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
+from tttab.models.families import FAMILIES
+from tttab.models.hub import address, stated_sha256
+from tttab.network import obstacle
 
-__all__ = ["KNOWN", "REAL", "SYNTHETIC", "UNKNOWN", "KnownModel", "download", "names", "resolve", "verify"]
+__all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "names", "place_of", "resolve", "verify"]
 
 UNKNOWN = "a file of yours: what it was trained on is not known"
+STATED = "stated by the hub"
+"""Under this name the hub's hash of a file is kept; a hash that was only seen here stands alone."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A model that can be asked for by name."""
-
-    name: str
-    task: Task
-    file: str
-    provenance: str
-    """What the weights have seen."""
-    bundled: bool = False
-    family: Family | None = None
-    """Version and licence of an official file; None for a bundled one."""
-    megabytes: float | None = None
-    """Size as its model page states it; None where none was found."""
-
-    @property
-    def license(self) -> str:
-        """The licence in words."""
-        return self.family.license if self.family else "MIT"
-
-
-_BUNDLED = (
-    KnownModel("tttab-tiny", "classification", "tttab-tiny-classifier.safetensors", SYNTHETIC, bundled=True),
-    KnownModel("tttab-tiny", "regression", "tttab-tiny-regressor.safetensors", SYNTHETIC, bundled=True),
-)
-
-
-def _official() -> Iterator[KnownModel]:
-    for family in FAMILIES:
-        for task, entries in (("classification", family.classifiers), ("regression", family.regressors)):
-            for file, provenance, size in entries:
-                name = short_name(file, family.version)
-                yield KnownModel(name, task, file, provenance, family=family, megabytes=size)
-
-
-KNOWN = (*_official(), *_BUNDLED)
+KNOWN: tuple[KnownModel, ...] = tuple(model for family in FAMILIES for model in family.known())
 
 
 def names(task: Task | None = None) -> list[str]:
@@ -75,8 +41,8 @@ def names(task: Task | None = None) -> list[str]:
 def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     """Return the file that `spec` (a name, `auto` or a path) means, and what is known of it.
 
-    `auto` is the official TabPFN v2 file if it is on disk or can be downloaded, else the bundled one.
-    A name never falls back to another model.
+    `auto` is the first official file, TabPFN v2's, if it is on disk or can be downloaded, else the one that
+    ships with tttab. A name never falls back to another model.
 
     Raises:
         ModelError: no such name, or the file is not there; the hint says where to put it.
@@ -86,9 +52,9 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     for model in KNOWN:
         if model.name == spec and model.task == task:
             return _require(model), model
-    path = Path(spec).expanduser()
-    if path.suffix in (".ckpt", ".safetensors") or path.exists() or os.sep in spec:
-        if not path.is_file():
+    if Path(spec).suffix in (".ckpt", ".safetensors") or os.sep in spec or os.path.exists(spec):
+        path = Path(os.path.expanduser(spec))
+        if not os.path.isfile(path):  # unlike Path's, it takes a name that is too long for a missing file
             raise ModelError(f"no model file at {path}", "--model auto, or a name of: tttab models list")
         return path, next((model for model in KNOWN if model.file == path.name), None)
     close = get_close_matches(spec, names(task), n=1)
@@ -99,103 +65,94 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
 
 def place_of(model: KnownModel) -> Path:
     """Return where the file of a known model is looked for."""
-    if model.bundled:
-        return WEIGHTS / model.file
-    environment.prepare()
-    from tabpfn.model_loading import get_cache_dir
-
-    return Path(get_cache_dir()) / model.file
+    return (WEIGHTS if model.bundled else _family_of(model).folder()) / model.file
 
 
 def download(model: KnownModel) -> Path:
-    """Fetch an official file through tabpfn's own downloader and return its place.
+    """Fetch an official file through its family's own downloader and return its place.
 
-    The file appears whole and readable, or not at all. For a gated version tabpfn asks for its licence
-    to be accepted, with the token in TABPFN_TOKEN.
+    The file appears whole and readable, or not at all; where the hub states a SHA-256, with that one, which
+    is remembered.
 
     Raises:
-        ModelError: it could not be downloaded, or what came is no checkpoint.
+        ModelError: it could not be downloaded, or what came is no checkpoint or not what the hub states.
     """
-    if model.family is None:
+    if model.bundled:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
-    if os.environ.get("TTTAB_OFFLINE", "0") not in ("", "0"):
+    if switch("TTTAB_OFFLINE"):
         raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
-    environment.prepare()
-    from tabpfn.constants import ModelVersion
-    from tabpfn.model_loading import download_model
-
     from tttab.models.checkpoint import read_checkpoint
 
     place = place_of(model)
     place.parent.mkdir(parents=True, exist_ok=True)
-    which = "classifier" if model.task == "classification" else "regressor"
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".getting-") as folder:
         part = Path(folder) / model.file
-        version = ModelVersion(model.family.version)
-        answer = download_model(part, version=version, which=which, model_name=model.file)
-        if answer != "ok" or not part.is_file():
-            raise ModelError(f"{model.file} could not be downloaded{_reason(answer)}", _way_on(model, place))
-        read_checkpoint(part)
+        _family_of(model).fetch(model, part)
+        digest, stated = read_checkpoint(part)["sha256"], stated_sha256(model.repository, model.file)
+        if stated not in (None, digest):
+            raise ModelError(
+                f"what came as {model.file} is another file than the hub's: SHA-256 {digest[:12]}…, "
+                f"the hub states {stated[:12]}…",
+                f"later: tttab models get {model.name}; or put the file at {place}",
+            )
         flush_to_disk(part)
         os.replace(part, place)
+    if stated:
+        _remember(model, digest, stated=True)
     return place
+
+
+def _family_of(model: KnownModel) -> ModelFamily:
+    return next(family for family in FAMILIES if model in family.known())
 
 
 def verify(model: KnownModel) -> tuple[str, str]:
     """Return (SHA-256, verdict) of a known model's file.
 
-    A bundled file is compared with the hash recorded beside it. An official one has no published
-    hash: the first one seen here is remembered and later ones are compared with it. The verdict is
-    `ok`, `remembered` or `changed: …`.
+    A bundled file is compared with the hash recorded beside it, an official one with the hash that the hub
+    stated when it was fetched; of one that came another way the first hash seen is remembered and later
+    ones are compared with it. The verdict is `ok`, `ok: as the hub stated`, `remembered` or `changed: …`.
 
     Raises:
         ModelError: the file is not there.
     """
     digest = sha256_of(_require(model))
-    recorded = _recorded(model)
+    recorded, stated = _recorded(model)
     if recorded is None:
         _remember(model, digest)
         return digest, "remembered"
-    return digest, "ok" if digest == recorded else f"changed: {recorded} is on record"
+    if digest != recorded:
+        return digest, f"changed: {recorded} is on record"
+    return digest, "ok: as the hub stated" if stated else "ok"
 
 
-def _recorded(model: KnownModel) -> str | None:
+def _recorded(model: KnownModel) -> tuple[str | None, bool]:
+    """Return the hash on record, and whether the hub stated it."""
     if model.bundled:
         lines = (WEIGHTS / "SHA256SUMS").read_text(encoding="ascii").splitlines()
-        return {file: digest for digest, file in map(str.split, lines)}[model.file]
-    return _remembered().get(model.file)
+        return {file: digest for digest, file in map(str.split, lines)}[model.file], False
+    known = _remembered().get(model.file)
+    stated = isinstance(known, dict)
+    digest = known.get(STATED) if stated else known
+    return (digest, stated) if isinstance(digest, str) else (None, False)
 
 
-def _remembered() -> dict[str, str]:
+def _remembered() -> dict[str, Any]:
     try:
         known = json.loads(_memory().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
-def _remember(model: KnownModel, digest: str) -> None:
-    text = json.dumps(_remembered() | {model.file: digest}, indent=2, sort_keys=True)
+def _remember(model: KnownModel, digest: str, stated: bool = False) -> None:
+    entry = {model.file: {STATED: digest} if stated else digest}
+    text = json.dumps(_remembered() | entry, indent=2, sort_keys=True)
     write_text_atomically(_memory(), text + "\n")
 
 
 def _memory() -> Path:
     return cache_folder() / "model-hashes.json"
-
-
-def _reason(answer: Any) -> str:
-    first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
-    return f": {first[0][:160]}" if first else ""
-
-
-def _way_on(model: KnownModel, place: Path) -> str:
-    copy = f"put the file at {place}"
-    if model.family is None or not model.family.gated:
-        return copy
-    return (
-        "accept the licence at https://ux.priorlabs.ai, then: "
-        f"TABPFN_TOKEN=… tttab models get {model.name}; or {copy}"
-    )
 
 
 def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
@@ -219,11 +176,10 @@ def _require(model: KnownModel) -> Path:
 
 
 def _hub_answers() -> bool:
-    """Tell within two seconds whether the model hub can be reached (never where offline mode is set)."""
-    if any(os.environ.get(name, "0") not in ("", "0") for name in ("HF_HUB_OFFLINE", "TTTAB_OFFLINE")):
+    """Tell within two seconds whether the model hub can be reached (never where a switch forbids it)."""
+    if any(map(switch, ("HF_HUB_OFFLINE", "TTTAB_OFFLINE"))):
         return False
     try:
-        socket.create_connection(("huggingface.co", 443), timeout=2).close()
-    except OSError:
+        return not obstacle(*address(), 2.0)
+    except ValueError:  # HF_ENDPOINT is no address
         return False
-    return True

@@ -1,129 +1,157 @@
-"""Reading and writing checkpoints in tabpfn's file format, without ever running code from them.
+"""Reading model files without ever running code from them: tensors, and a header of plain data.
 
-A checkpoint is a state dict, the architecture's configuration and, optionally, the inference
-configuration. `.safetensors` files carry the latter two as JSON in their header; `.ckpt` files are
-torch archives, read with `weights_only=True` and nothing else. What does not belong here: which
-files exist and where (`catalog`).
+A checkpoint is a state dict, the architecture's configuration and whatever else its family notes.
+`.safetensors` files carry the latter two as JSON in their header; `.ckpt` files are torch archives. A file is
+opened once: the bytes that were hashed are the ones that are used, and its content says what it is, not its
+name. What does not belong here: which files exist and where (`catalog`), what their headers mean and the
+network (the family).
 """
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import io
 import json
 import os
+import pickle
+import re
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tttab.errors import ModelError
-from tttab.files import atomic_path
 
-if TYPE_CHECKING:
-    import torch
+LARGEST_FILE = 4 * 1024**3
+"""Bytes. The largest network that the installed tabpfn builds by itself takes 0.9 GB."""
+LARGEST_HEADER = 4 * 1024**2
+"""Bytes of JSON or of a pickle's instructions; what tttab and tabpfn write takes some 0.2 MB."""
+SPARE = 2
+"""The tensors of a file may take this many times its bytes: those of an archive may share storage."""
 
-NAMES_TABPFN_MISREADS = ("v2.5", "v2.6", "v3")
-"""tabpfn guesses a model's version from these parts of its file name."""
+
+_OTHER_OBJECT = re.compile(r"GLOBAL ([\w.]+)")
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a checkpoint as `{"state_dict", "config", …}`.
+def read_checkpoint(path: str | os.PathLike[str], expected_sha256: str | None = None) -> dict[str, Any]:
+    """Return a checkpoint as `{"state_dict", "config", …}`, and as `"sha256"` the hash of the file's bytes.
+
+    Args:
+        path: the file; a link is followed, and its own name is the one in messages.
+        expected_sha256: refuse a file with another hash, in hex.
 
     Raises:
-        ModelError: the file is missing, damaged, not a tabpfn checkpoint, or would have to run code.
+        ModelError: the file is missing, damaged, not a tabpfn checkpoint, not the expected one, or would
+            have to run code.
     """
     path = Path(path)
     if not path.is_file():
         raise ModelError(f"no model file at {path}", f"put the checkpoint there: {path}, or use --model auto")
     try:
-        checkpoint = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+        data = _read_bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
+        if expected_sha256 not in (None, digest):
+            raise ModelError(
+                f"{path.name} was changed: its hash is {digest[:12]}…, not {expected_sha256[:12]}…",
+                "use the file that was recorded",
+            )
+        checkpoint = _read_torch(data) if _is_archive(data) else _read_safetensors(data)
+    except ModelError:
+        raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
         raise ModelError(
-            f"{path.name} is not a readable checkpoint: {type(error).__name__}: {reason}", "--model auto"
+            f"{path.name} is not a readable checkpoint: {_reason(error)}", "--model auto"
         ) from error
-    _check_form(checkpoint, path.name)
-    return checkpoint
+    _check_form(checkpoint, path.name, len(data))
+    return {**checkpoint, "sha256": digest}
 
 
-def write_checkpoint(
-    path: str | os.PathLike[str],
-    state_dict: dict[str, torch.Tensor],
-    config: dict[str, Any],
-    inference_config: Any,
-    extra: dict[str, Any] | None = None,
-) -> None:
-    """Write a `.safetensors` checkpoint that plain tabpfn loads, whole or not at all.
-
-    Args:
-        path: the file; its name must not contain what tabpfn takes for another model version.
-        state_dict: the network's tensors, for regression with the `criterion.` tensors.
-        config: the architecture's configuration; its `architecture_name` entry is moved to the header.
-        inference_config: tabpfn's `InferenceConfig`.
-        extra: further header fields, plain data.
+def _read_bytes(path: Path) -> bytes:
+    """Return the file's bytes; what its start and size show to be no checkpoint is not read whole.
 
     Raises:
-        ModelError: the file name would make tabpfn load the file as another version.
+        ValueError: it is none.
     """
-    from safetensors.torch import save_file
+    with open(path, "rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        if size > LARGEST_FILE:
+            raise ValueError(
+                f"it has {size / 1e9:.1f} GB, no checkpoint has more than {LARGEST_FILE / 1e9:.1f}"
+            )
+        start = stream.peek(9)[:9]
+        if not _is_archive(start):
+            header = int.from_bytes(start[:8], "little")
+            if len(start) < 9 or start[8:] != b"{" or header > size - 8:
+                raise ValueError("it is neither a safetensors file nor a torch archive, or it was cut")
+            _check_header(header)
+        return stream.read()
 
-    path = Path(path)
-    misread = [part for part in NAMES_TABPFN_MISREADS if part in path.name]
-    if misread:
-        raise ModelError(
-            f"the file name {path.name!r} contains {misread[0]!r}, which tabpfn reads as a version"
-        )
-    config = dict(config)
-    header = {
-        "architecture_name": config.pop("architecture_name", "tabpfn_v2"),
-        "config": config,
-        "inference_config": dataclasses.asdict(inference_config),
-        **(extra or {}),
+
+def _is_archive(data: bytes) -> bool:
+    return data.startswith(b"PK\x03\x04")
+
+
+def _check_header(size: int) -> None:
+    if size > LARGEST_HEADER:
+        raise ValueError(f"its header has {size / 1e6:.1f} MB, more than any checkpoint's")
+
+
+def _read_safetensors(data: bytes) -> dict[str, Any]:
+    from safetensors.torch import load
+
+    state = load(data)
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return {
+        **{key: json.loads(value) for key, value in header.get("__metadata__", {}).items()},
+        "state_dict": state,
     }
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    with atomic_path(path) as part:
-        save_file(tensors, str(part), metadata={key: json.dumps(value) for key, value in header.items()})
-        _sort_header(part)
 
 
-def _sort_header(path: Path) -> None:
-    """Put the header's fields in order: safetensors has none, so equal weights would differ in their hash."""
-    with open(path, "r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        text = json.dumps(
-            json.loads(file.read(size)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-        )
-        data = text.encode().ljust(size)
-        if len(data) == size:
-            file.seek(8)
-            file.write(data)
-
-
-def _read_safetensors(path: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(str(path), framework="pt", device="cpu") as file:
-        header = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-        # safe_open's handle is no mapping: keys() is its only way to list the tensors.
-        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return {**header, "state_dict": state}
-
-
-def _read_torch(path: Path) -> dict[str, Any]:
+def _read_torch(data: bytes) -> dict[str, Any]:
     import torch
 
-    return torch.load(str(path), map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise ValueError("its parts are compressed, which torch never does")
+    _check_header(max((entry.file_size for entry in entries if entry.filename.endswith(".pkl")), default=0))
+    # Said outright, so that neither TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD nor torch's settings say otherwise.
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True, mmap=False)
 
 
-def _check_form(checkpoint: Any, name: str) -> None:
+def _reason(error: Exception) -> str:
+    if isinstance(error, pickle.UnpicklingError):
+        other = _OTHER_OBJECT.search(str(error))
+        what = other[1] if other else "something"
+        return f"it holds {what}, which is neither a tensor nor plain data and is never loaded"
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def _check_form(checkpoint: Any, name: str, size: int) -> None:
+    """Refuse what is no checkpoint, and tensors that are other than they seem.
+
+    A tensor may be a view that repeats few bytes without end, stand for no bytes at all, or be sparse.
+    """
     import torch
 
-    good = (
+    if not (
         isinstance(checkpoint, dict)
         and isinstance(checkpoint.get("config"), dict)
         and isinstance(checkpoint.get("state_dict"), dict)
+        and all(isinstance(key, str) for key in checkpoint["state_dict"])
         and all(isinstance(value, torch.Tensor) for value in checkpoint["state_dict"].values())
-    )
-    if not good:
+    ):
         raise ModelError(
             f"{name} is not a tabpfn checkpoint: it lacks the state_dict and config that one holds",
             "--model auto",
         )
+    state = checkpoint["state_dict"].values()
+    dense = all(
+        type(value) in (torch.Tensor, torch.nn.Parameter)
+        and value.layout is torch.strided
+        and value.device.type == "cpu"
+        and not value.is_quantized
+        and not value.is_complex()
+        for value in state
+    )
+    if not dense or sum(value.numel() * value.element_size() for value in state) > SPARE * size:
+        raise ModelError(f"{name} holds tensors that are not plain numbers of its own", "--model auto")

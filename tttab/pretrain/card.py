@@ -8,8 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tttab.errors import ModelError
-from tttab.files import sha256_of, write_text_atomically
+import yaml
+
+from tttab.errors import ModelError, RequestError
+from tttab.files import write_text_atomically
+from tttab.pretrain.reading import parse_yaml, read_text
 
 FENCE = "---\n"
 FIELDS = (
@@ -34,28 +37,28 @@ def read_card(path: Path) -> tuple[dict[str, Any], str]:
     Raises:
         ModelError: there is no such card, or its head is not what a card must hold.
     """
-    import yaml
-
     if not path.is_file():
         raise ModelError(f"no model card at {path}", "tttab pretrain bundle writes one")
-    parts = path.read_text(encoding="utf-8").split(FENCE, 2)
-    head, text = parts[1:] if len(parts) == 3 else ("", "")
-    content = yaml.safe_load(head) or {}
+    try:
+        parts = read_text(path, _ANEW).split(FENCE, 2)
+        head, text = parts[1:] if len(parts) == 3 else ("", "")
+        # With the fence's line in front, so that a message names the card's line.
+        content = parse_yaml(f"\n{head}", path, "model card", _ANEW) or {}
+    except RequestError as error:
+        raise ModelError(error.message, error.hint) from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path.name} has no head of names and values", _ANEW)
     missing = [name for name in FIELDS if name not in content]
     if missing:
-        raise ModelError(
-            f"{path.name} lacks {', '.join(missing)}", "tttab pretrain bundle writes a whole head"
-        )
+        raise ModelError(f"{path.name} lacks {', '.join(missing)}", _ANEW)
     return content, text
 
 
 def write_card(path: Path, head: dict[str, Any], text: str) -> None:
     """Write a card; a text that is there already stays."""
-    import yaml
-
     if path.is_file():
         text = read_card(path)[1]
-    body = yaml.safe_dump(head, sort_keys=False, allow_unicode=True, width=100)
+    body = yaml.dump(head, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=100)
     write_text_atomically(path, f"{FENCE}{body}{FENCE}{text}")
 
 
@@ -65,14 +68,14 @@ def check_card(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: hash, size or architecture differ from what the card says.
     """
-    from tttab.models.checkpoint import read_checkpoint
+    from tttab.models.tabpfn.checkpoint import read_checkpoint
 
     head, _ = read_card(path)
     file = path.parent / head["file"]
     checkpoint = read_checkpoint(file)
     weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("criterion.")}
     found = {
-        "sha256": sha256_of(file),
+        "sha256": checkpoint["sha256"],
         "parameters": sum(value.numel() for value in weights.values()),
         "architecture": {name: checkpoint["config"][name] for name in head["architecture"]},
     }
@@ -82,3 +85,14 @@ def check_card(path: Path) -> dict[str, Any]:
                 f"{path.name} says {name} {head[name]}, the file has {value}", "write the card anew"
             )
     return head
+
+
+class _Plain(yaml.SafeDumper):
+    """Writes out twice what stands in two places: aliases are not read again."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Return True: no aliases."""
+        return True
+
+
+_ANEW = "tttab pretrain bundle writes a whole head"

@@ -13,7 +13,7 @@ import torch
 
 from tttab.errors import ModelError
 from tttab.files import atomic_path
-from tttab.models.checkpoint import write_checkpoint
+from tttab.models.tabpfn.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
@@ -81,27 +81,21 @@ def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> Any:
     return default.override_with_user_input_and_resolve_auto(plain | overrides)
 
 
-def load_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load the weights of a safetensors file into `network`.
+def load_weights(network: torch.nn.Module, path: Path) -> str:
+    """Load the weights of a model file into `network`; return the SHA-256 of the bytes they came from.
 
     The last layer of a file made for the other task does not fit and keeps its fresh weights. Where the
     network has more blocks than the file, it computes what the file's network does (`_deepened`).
 
     Raises:
-        ModelError: the file is missing or of another architecture.
+        ModelError: the file is missing, damaged or of another architecture, or its weights are no numbers.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise ModelError(f"no model file {path}", "give the .safetensors file of an earlier run")
     try:
-        stored = load_file(str(path))
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path} is no safetensors file: {error}", "give the model.safetensors of a run"
-        ) from error
-    state = {k: v for k, v in stored.items() if not k.startswith("criterion.")}
+        stored = read_checkpoint(path)
+    except ModelError as error:
+        raise ModelError(error.message, "give the model.safetensors of a run") from error
+    state = {k: v for k, v in stored["state_dict"].items() if not k.startswith(CRITERION)}
+    check_weights(state, path.name)
     fresh = network.state_dict()
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:
@@ -114,6 +108,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> None:
             f"{path.name} does not fit this preset and task: its network has other sizes",
             "use the preset and task it was made with",
         ) from error
+    return stored["sha256"]
 
 
 def _deepened(state: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tttab.core import Task
+from tttab.models import open_model
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool import made_apart
 from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
+
+if TYPE_CHECKING:
+    from tttab.models.tabpfn.session import OpenedModel
 
 SEED = 31_415
 QUERIES = 100
@@ -119,10 +123,16 @@ def _divided(x: np.ndarray, y: np.ndarray, context: int) -> HeldOut | None:
 
 
 def compare(model: Path, task: Task, held_out: Sequence[HeldOut], most_members: int = 4) -> Iterator[Tried]:
-    """Yield each candidate with its losses on the held-out tables, served by plain tabpfn."""
+    """Yield each candidate with its losses on the held-out tables, served by plain tabpfn.
+
+    Raises:
+        ModelError: `model` is no model file for `task`.
+    """
+    opened = open_model(str(model), task, device="cpu")  # read once, safely: tabpfn gets what was read
+    opened.module.requires_grad_(True)  # as tabpfn leaves what it loads: another kernel, another last bit
     serve = _class_losses if task == "classification" else _density_losses
     for name, overrides in candidates(most_members).items():
-        answers = [serve(model, overrides, table) for table in held_out]
+        answers = [serve(opened, overrides, table) for table in held_out]
         losses, probabilities = zip(*answers, strict=True)
         kept = tuple(p for p in probabilities if p is not None)
         yield Tried(name, overrides, losses, kept)
@@ -158,22 +168,24 @@ def _log_loss(logits: np.ndarray, y: np.ndarray) -> float:
     return float(-log_p[np.arange(len(y)), y].mean())
 
 
-def _class_losses(model: Path, overrides: dict[str, Any], table: HeldOut) -> tuple[float, np.ndarray | None]:
+def _class_losses(
+    model: OpenedModel, overrides: dict[str, Any], table: HeldOut
+) -> tuple[float, np.ndarray | None]:
     from tabpfn import TabPFNClassifier
 
-    served = TabPFNClassifier(model_path=model, inference_config=overrides, **_SERVED)
+    served = TabPFNClassifier(model_path=model.specs(), inference_config=overrides, **_SERVED)
     p = served.fit(table.x, table.y.astype(int)).predict_proba(table.x_query)
     codes = np.searchsorted(served.classes_, table.y_query.astype(int))
     return _log_loss(np.log(np.clip(p, 1e-12, 1.0)), codes), p
 
 
 def _density_losses(
-    model: Path, overrides: dict[str, Any], table: HeldOut
+    model: OpenedModel, overrides: dict[str, Any], table: HeldOut
 ) -> tuple[float, np.ndarray | None]:
     """Return the negative log density in units of the context's standard deviation."""
     from tabpfn import TabPFNRegressor
 
-    served = TabPFNRegressor(model_path=model, inference_config=overrides, **_SERVED)
+    served = TabPFNRegressor(model_path=model.specs(), inference_config=overrides, **_SERVED)
     answer = served.fit(table.x, table.y).predict(table.x_query, output_type="full")
     y = torch.as_tensor(table.y_query, dtype=answer["logits"].dtype)
     with torch.no_grad():

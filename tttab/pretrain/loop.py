@@ -10,6 +10,7 @@ the clock. What does not belong here: how a batch is made, printing, plots.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,9 +20,7 @@ from typing import Any
 
 import torch
 
-from tttab.errors import RequestError
-from tttab.files import sha256_of
-from tttab.precision import fitting_precision
+from tttab.errors import ModelError, RequestError
 from tttab.pretrain import checkpoint, forward, held_out
 from tttab.pretrain.curve import keep_until
 from tttab.pretrain.draw import Draw
@@ -30,6 +29,8 @@ from tttab.pretrain.optimise import Optimisers, rate_at
 from tttab.pretrain.pool import Pool, Workers, wait_for
 from tttab.pretrain.prior import batch, size_at
 from tttab.pretrain.settings import Budget, Recipe
+from tttab.text import shell_word
+from tttab.training.precision import fitting_precision
 
 MODEL, STATE, LOG = "model.safetensors", "state.pt", "log.jsonl"
 
@@ -127,8 +128,9 @@ class Trainer:
         self._dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._pool = self._open_pool()
         self._network = checkpoint.new_network(run.recipe, run.seed)
-        if run.start_from is not None:
-            checkpoint.load_weights(self._network, run.start_from)
+        self._started_from = (
+            checkpoint.load_weights(self._network, run.start_from) if run.start_from else None
+        )
         self._network.to(self._device).train()
         self._optimisers = Optimisers(self._network, run.recipe.optimiser)
         self._loss = loss_for(run.recipe, self._device)
@@ -237,25 +239,45 @@ class Trainer:
         if not path.exists():
             return
         state = checkpoint.read_state(path)
-        if state.get("identity") != self._identity():
+        if not isinstance(state, dict) or state.get("identity") != self._identity():
             raise RequestError(
                 f"{path} belongs to a run with other settings", "choose another --out, or remove that folder"
             )
+        try:
+            self._restore(state)
+        except Exception as error:  # a state that was changed fails anywhere in torch
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ModelError(
+                f"{path} is damaged: {reason}", f"rm {shell_word(path)} to start afresh"
+            ) from error
+        keep_until(self._run.out / LOG, self.counters.step)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Take over a state; raise anything where it is none that `save` wrote."""
+        if not all(value.isfinite().all() for value in state["network"].values()):
+            raise ValueError("a weight is not finite")
         self._network.load_state_dict(state["network"])
         self._optimisers.restore(state["optimisers"])
-        self.counters = Counters(**state["counters"])
-        keep_until(self._run.out / LOG, self.counters.step)
+        self.counters = _counters(state["counters"])
 
     def _identity(self) -> str:
         """Return what must be equal for a state to be continued."""
         run = self._run
         settings = {"recipe": run.recipe.as_dict(), "seed": run.seed}
-        if run.start_from is not None:
-            settings["from"] = sha256_of(run.start_from)
+        if self._started_from is not None:
+            settings["from"] = self._started_from
         return json.dumps(settings, sort_keys=True)
 
     def _seconds(self) -> float:
         return self._used_before + time.perf_counter() - self._start
+
+
+def _counters(stored: dict[str, Any]) -> Counters:
+    found = Counters(**stored)
+    for name, value in asdict(found).items():
+        if type(value) is not type(getattr(Counters, name)) or not 0 <= value < math.inf:
+            raise ValueError(f"{name} is {value!r:.40}")
+    return found
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

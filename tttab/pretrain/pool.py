@@ -2,7 +2,7 @@
 
 The files are the queue: a worker that dies loses at most one file, several trainings may read one
 folder, and a resumed run finds its tables again. Table number i is a function of the seed and i
-alone. What does not belong here: how a batch uses the tables (`prior`).
+alone. What does not belong here: how a batch uses the tables (`prior`), what a file may hold (`pool_file`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -27,6 +26,7 @@ import torch
 from tttab.errors import MissingExtra, RequestError
 from tttab.files import atomic_path
 from tttab.pretrain.draw import Draw
+from tttab.pretrain.pool_file import PoolTable, read_file
 from tttab.pretrain.settings import PoolUse
 from tttab.seeding import numpy_stream, stream_seed
 
@@ -36,18 +36,6 @@ KINDS = {"graph_scm": 0.45, "mlp_scm": 0.2, "tree_scm": 0.35}
 PER_FILE = 4
 NO_SIGNAL = 0.98
 """A table is dropped when extremely random trees leave more than this share of the prior's error."""
-
-
-@dataclass(frozen=True)
-class PoolTable:
-    """One table as stored."""
-
-    x: np.ndarray
-    """(rows, features), float16, standardised."""
-    y: np.ndarray
-    """(rows,), float32: class codes or a continuous target."""
-    named: bool
-    """Whether `y` holds class codes."""
 
 
 def require_tabicl() -> None:
@@ -69,7 +57,10 @@ def make_table(seed: int, number: int, use: PoolUse) -> tuple[str, PoolTable | N
     columns = int(rng.choice(use.features))
     _seed_globals(stream_seed(seed, "pool", number, "tabicl"))
     x, y = _ask_tabicl(kind, columns, use.rows, int(rng.integers(2, 11)) if named else 0)
-    if not np.isfinite(x).all() or not np.isfinite(y).all() or _share_left(x, y, named) > NO_SIGNAL:
+    largest = np.abs(x).max(initial=0.0)  # NaN where one is
+    if not largest <= np.finfo(np.float16).max or not np.isfinite(y).all():
+        return kind, None
+    if _share_left(x, y, named) > NO_SIGNAL:
         return kind, None
     return kind, PoolTable(x.astype(np.float16), y.astype(np.float32), named)
 
@@ -131,13 +122,6 @@ def write_file(folder: Path, seed: int, first: int, use: PoolUse) -> Path:
     with atomic_path(target) as part, open(part, "wb") as stream:
         np.savez(stream, **content)
     return target
-
-
-def read_file(path: Path) -> Iterator[PoolTable]:
-    """Yield the tables of one file in the order of their numbers."""
-    with np.load(path, allow_pickle=False) as content:
-        for name in sorted(key[1:] for key in content.files if key.startswith("x")):
-            yield PoolTable(content[f"x{name}"], content[f"y{name}"], bool(content[f"n{name}"]))
 
 
 def made_apart(seed: int, use: PoolUse) -> Iterator[tuple[str, PoolTable | None]]:
@@ -259,23 +243,30 @@ class Pool:
         """Read what has arrived; with `seen`, no more than that many tables in all.
 
         Raises:
-            RequestError: the folder holds tables with fewer rows than are asked for.
+            RequestError: a file is damaged, or the folder holds tables of fewer rows or of other widths than
+                are asked for.
         """
         while seen is None or self.seen < seen:
             path = self._folder / f"tables-{self._next * PER_FILE:08d}.npz"
             if not path.exists():
                 return
             for table in read_file(path):
-                if len(table.y) < self._use.rows:
-                    raise RequestError(
-                        f"{self._folder} holds tables of {len(table.y)} rows, {self._use.rows} are needed",
-                        "--pool ANOTHER-FOLDER --workers 1",
-                    )
+                self._check_fits(table)
                 if not (self._regression and table.named):
                     self._shelves[_shelf_for(table.x.shape[1], self._use)].add(table, self._device)
                     self.size += 1
             self._next += 1
             self.seen += PER_FILE
+
+    def _check_fits(self, table: PoolTable) -> None:
+        rows, width = table.x.shape
+        if rows < self._use.rows:
+            problem = f"tables of {rows} rows, {self._use.rows} are needed"
+        elif width not in self._shelves:
+            problem = f"tables of {width} columns, of {', '.join(map(str, self._shelves))} are needed"
+        else:
+            return
+        raise RequestError(f"{self._folder} holds {problem}", "--pool ANOTHER-FOLDER --workers 1")
 
     def draw(
         self, draw: Draw, tables: int, rows: int, features: int

@@ -1,8 +1,9 @@
-"""How results are written down: tables as plain data, their Markdown and HTML, and inline SVG charts.
+"""How results are written down: tables and sections as plain data, their Markdown, figures, and the page.
 
 What does not belong here: computing a result, or knowing what a number means.
 """
 
-from tttab.report.tables import ReportTable, to_html, to_markdown
+from tttab.report.section import Section
+from tttab.report.tables import ReportTable, to_markdown
 
-__all__ = ["ReportTable", "to_html", "to_markdown"]
+__all__ = ["ReportTable", "Section", "to_markdown"]

@@ -1,15 +1,16 @@
-"""A table of results as plain data, and its Markdown and HTML.
+"""A table of results as plain data, and its Markdown.
 
-What does not belong here: the terminal (the CLI draws the same data with its own means).
+What does not belong here: the terminal and the page, which draw the same data by their own means.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
 from typing import Any
+
+from tttab.text import markdown_text, shown
 
 
 @dataclass(frozen=True)
@@ -40,28 +41,11 @@ def cell_text(value: Any) -> str:
 def to_markdown(table: ReportTable) -> str:
     """Return the table as GitHub-flavoured Markdown, with its title and notes."""
     rule = ["---" if name in table.left else "---:" for name in table.columns]
-    lines = [_pipe(table.columns), _pipe(rule), *(_pipe(map(cell_text, row)) for row in table.rows)]
-    notes = [f"\n{note}" for note in table.notes]
-    return "\n".join([f"### {table.title}\n", *lines, *notes]) + "\n"
+    head = map(markdown_text, table.columns)
+    rows = [map(markdown_text, map(cell_text, row)) for row in table.rows]
+    notes = [f"\n{shown(note)}" for note in table.notes]
+    return "\n".join([f"### {markdown_text(table.title)}\n", *map(_pipe, (head, rule, *rows)), *notes]) + "\n"
 
 
-def to_html(table: ReportTable) -> str:
-    """Return the table as an HTML fragment; every text is escaped."""
-    sides = ["text" if name in table.left else "number" for name in table.columns]
-    head = "".join(
-        f'<th class="{side}">{escape(name)}</th>' for side, name in zip(sides, table.columns, strict=True)
-    )
-    body = "".join(f"<tr>{_html_cells(row, sides)}</tr>" for row in table.rows)
-    notes = "".join(f"<p class='note'>{escape(note)}</p>" for note in table.notes)
-    frame = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<h3>{escape(table.title)}</h3><div class='scroll'>{frame}</div>{notes}"
-
-
-def _html_cells(row: Sequence[Any], sides: Sequence[str]) -> str:
-    return "".join(
-        f'<td class="{side}">{escape(cell_text(value))}</td>' for side, value in zip(sides, row, strict=True)
-    )
-
-
-def _pipe(cells: Any) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+def _pipe(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

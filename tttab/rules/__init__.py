@@ -1,13 +1,13 @@
 """Rules: which weights may move. One file and one line here each.
 
-What does not belong here: how they move (`tttab.optimisers`, `tttab.adapt`).
+What does not belong here: how they move (`tttab.training.optimizers`, `tttab.training.loop`).
 """
 
 from __future__ import annotations
 
 from difflib import get_close_matches
 
-from tttab.core import Rule
+from tttab.contracts import Rule
 from tttab.errors import RuleError
 from tttab.rules.attention import Attention
 from tttab.rules.full import Full
@@ -27,12 +27,12 @@ def get_rule(name: str) -> Rule:
     """Return the rule called `name`; `last-layers:3` is the rule `last-layers` with a count of 3.
 
     Raises:
-        RuleError: there is no such rule, or it takes no count.
+        RuleError: there is no such rule, or what follows the colon is none of its own.
     """
     if name in RULES:
         return RULES[name]
-    base, _, count = name.partition(":")
-    if count and isinstance(RULES.get(base), LastLayers):
-        return RULES[base].with_count(count)
+    base, _, argument = name.partition(":")
+    if argument and base in RULES:
+        return type(RULES[base]).parse(argument)
     close = get_close_matches(base, RULES, n=1)
     raise RuleError(f"no rule is called {name!r}", f"--rule {close[0] if close else 'full'}")

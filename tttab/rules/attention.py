@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     import torch
-
-PROJECTIONS = ("q_projection", "k_projection", "v_projection", "out_projection")
 
 
 @dataclass(frozen=True)
@@ -24,13 +22,9 @@ class Attention(Rule):
         """Return the attention projections of all layers.
 
         Raises:
-            RuleError: the layers have none under a known name.
+            RuleError: the model has none under a known name.
         """
-        chosen = [
-            parameter
-            for name, parameter in session.layers.named_parameters()
-            if any(part in PROJECTIONS for part in name.split("."))
-        ]
+        chosen = session.parameters("attention")
         if not chosen:
             raise RuleError(f"{session.info.name} has no attention projections to train", "--rule full")
         return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 
 if TYPE_CHECKING:
     import torch
@@ -19,4 +19,4 @@ class Full(Rule):
 
     def parameters(self, session: Session) -> list[torch.nn.Parameter]:
         """Return every parameter of the network."""
-        return list(session.module.parameters())
+        return session.parameters("all")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     import torch
-
-HEADS = ("output_projection", "many_class_decoder", "heads")
-"""Names of the output modules, by architecture."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +23,9 @@ class Head(Rule):
         """Return the parameters of the output projection.
 
         Raises:
-            RuleError: the architecture has none under a known name.
+            RuleError: the model has none under a known name.
         """
-        chosen = output_parameters(session)
+        chosen = session.parameters("head")
         if not chosen:
             raise RuleError(f"{session.info.name} has no output projection to train", "--rule full")
         return chosen
-
-
-def output_parameters(session: Session) -> list[torch.nn.Parameter]:
-    """Return the parameters after the last layer; empty where no known name is found."""
-    named = session.module.named_parameters()
-    return [parameter for name, parameter in named if name.split(".")[0] in HEADS]

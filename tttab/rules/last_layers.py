@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 from tttab.errors import RuleError
-from tttab.rules.head import output_parameters
 
 if TYPE_CHECKING:
     import torch
@@ -24,21 +23,24 @@ class LastLayers(Rule):
         """Return the parameters of the last layers and of what follows them.
 
         Raises:
-            RuleError: `count` is not between 1 and the number of layers.
+            RuleError: there are no layers, or `count` is not between 1 and their number.
         """
         depth = len(session.layers)
+        if not depth:
+            raise RuleError(f"{session.info.name} has no layers to choose from", "--rule full")
         if not 1 <= self.count <= depth:
             message = f"{session.info.name} has {depth} layers, not {self.count}"
             raise RuleError(message, f"--rule last-layers:{depth}")
         chosen = [p for layer in session.layers[depth - self.count :] for p in layer.parameters()]
-        return [*chosen, *output_parameters(session)]
+        return [*chosen, *session.parameters("head")]
 
-    def with_count(self, text: str) -> LastLayers:
-        """Return the rule for `last-layers:TEXT`.
+    @classmethod
+    def parse(cls, argument: str) -> LastLayers:
+        """Return the rule for `last-layers:COUNT`.
 
         Raises:
-            RuleError: `text` is not a whole number.
+            RuleError: the count is not a whole number.
         """
-        if not text.isdecimal():
-            raise RuleError(f"last-layers takes a number of layers, not {text!r}", "--rule last-layers:2")
-        return LastLayers(f"last-layers:{int(text)}", int(text))
+        if not argument.isdecimal():
+            raise RuleError(f"last-layers takes a number of layers, not {argument!r}", "--rule last-layers:2")
+        return cls(f"last-layers:{int(argument)}", int(argument))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 from tttab.errors import MissingExtra, RuleError
 from tttab.seeding import stream_seed
 

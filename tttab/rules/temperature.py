@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tttab.core import Rule, Session
+from tttab.contracts import Rule, Session
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Temperature(Rule):
         Raises:
             RuleError: the model has no softmax temperature.
         """
-        scalar = getattr(session, "log_temperature", None)
-        if scalar is None:
+        chosen = session.parameters("temperature")
+        if not chosen:
             raise RuleError(f"{session.info.name} has no temperature to fit", "--rule head")
-        return [scalar]
+        return chosen

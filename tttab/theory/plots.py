@@ -6,13 +6,15 @@ What does not belong here: what the curves mean, which each experiment knows.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tttab.errors import MissingExtra, RequestError
+from tttab.errors import RequestError
 from tttab.files import atomic_path
+from tttab.report.figures import COLOURS, SAME_BYTES, label_log_axis, look, settle
+from tttab.text import shell_word
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 
 Style = Literal["line", "dashed", "dashdot", "dotted", "points", "crosses"]
 SUFFIXES = (".svg", ".png")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
-"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _FORMAT = {"line": "-", "dashed": "--", "dashdot": "-.", "dotted": ":", "points": "o", "crosses": "x"}
 _COLUMNS = 2
 
@@ -43,7 +43,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Marker:
-    """A vertical line at `x`, with a band from `low` to `high` where they are given."""
+    """A vertical line at `x`, with a band from `low` to `high` where there is one."""
 
     label: str
     x: float
@@ -66,20 +66,40 @@ class Panel:
     log_y: bool = False
 
 
+def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
+    """Return a field of every row; None where a row has none."""
+    return [row.get(name) for row in rows]
+
+
+def distinct(rows: Sequence[Mapping[str, Any]], *names: str) -> list[tuple[Any, ...]]:
+    """Return the different values of some fields in the order in which they come."""
+    return list(dict.fromkeys(tuple(row[name] for name in names) for row in rows))
+
+
+def curve(
+    label: str,
+    x: Sequence[float],
+    y: Sequence[float | None],
+    error: Sequence[float | None] = (),
+    *,
+    colour: int = 0,
+    style: Style = "line",
+) -> list[Series]:
+    """Return a line through measured points, and the points with their error bars."""
+    return [Series(label, x, y, style, colour), Series("", x, y, "points", colour, error)]
+
+
 def check_plot_path(path: str | os.PathLike[str]) -> Path:
     """Return `path`; call it before long work.
 
     Raises:
         RequestError: the suffix is neither .svg nor .png.
-        MissingExtra: matplotlib is not installed.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise RequestError(f"a plot is an .svg or a .png file, not {path.name}", f"--plot {path.stem}.svg")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingExtra("matplotlib", "plot") from None
+        raise RequestError(
+            f"a plot is an .svg or a .png file, not {path.name}", f"--plot {shell_word(path.stem + '.svg')}"
+        )
     return path
 
 
@@ -88,17 +108,12 @@ def draw(panels: Sequence[Panel], path: str | os.PathLike[str], title: str = "")
 
     Raises:
         RequestError: the suffix is neither .svg nor .png.
-        MissingExtra: matplotlib is not installed.
     """
     target = check_plot_path(path)
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.hashsalt": "tttab", "font.size": 9, "axes.titlesize": 10}):
-        figure = _figure(panels, title)
-        suffix = target.suffix.lower().removeprefix(".")
-        no_date: dict[str, Any] = {"Date": None} if suffix == "svg" else {}
-        with atomic_path(target) as part:
-            figure.savefig(part, format=suffix, dpi=150, metadata=no_date)
+    suffix = target.suffix.lower().removeprefix(".")
+    with look(), atomic_path(target) as part:
+        metadata = SAME_BYTES if suffix == "svg" else {}
+        _figure(panels, title).savefig(part, format=suffix, dpi=150, metadata=metadata)
 
 
 def _figure(panels: Sequence[Panel], title: str) -> Figure:
@@ -130,8 +145,7 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_yscale("log" if panel.log_y else "linear")
     if panel.log_x:
         _tick_at_data(axes, panel)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    settle(axes)
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7, frameon=False)
 
@@ -140,8 +154,7 @@ def _tick_at_data(axes: Axes, panel: Panel) -> None:
     """Label a logarithmic axis at the measured places where they are few: its own labels run together."""
     places = sorted({float(x) for series in panel.series for x in series.x})
     if 1 < len(places) <= 8:
-        axes.set_xticks(places, [f"{place:g}" for place in places])
-        axes.set_xticks([], minor=True)
+        label_log_axis(axes, places)
 
 
 def _plot(axes: Axes, series: Series) -> None:

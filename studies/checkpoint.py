@@ -1,0 +1,200 @@
+"""The bundled classifier on real tables, against classical models on the same rows.
+
+    python -m studies checkpoint --arms logistic,forest,gbt,icl
+    python -m studies checkpoint --arms ttt,icl --sizes 200 --seeds 3 --out results/checkpoint/ttt
+    python -m studies checkpoint --summary
+
+`--tables FOLDER` takes other parquet tables than the package's. Nothing is chosen on these tables: they are
+read here and nowhere in `tttab.pretrain`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from studies.engine import Figures, Opened, Study, markdown
+from tttab.bench.records import Cell
+from tttab.bench.store import Contents
+from tttab.core import Table
+from tttab.data import load_table
+from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.evaluation.arms import Outcome, Trial
+from tttab.files import sha256_of
+from tttab.metrics import classification_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TEST_ROWS = 500
+ARMS = ("icl", "logistic", "forest", "gbt", "ttt")
+OPEN_A_MODEL = ("icl", "ttt")
+METRICS = ("accuracy", "roc_auc", "log_loss")
+
+
+@dataclass(frozen=True)
+class Checkpoint(Study):
+    """A classifier in context and trained, beside models that are fitted on the same context rows."""
+
+    name: ClassVar[str] = "checkpoint"
+    folder: ClassVar[str] = "checkpoint/packaged"
+    tables: Path
+    """A folder of parquet files."""
+    sizes: tuple[int, ...]
+    seeds: int
+    arms: tuple[str, ...]
+    model: Path
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield the cells, seed by seed; a table has those sizes that it has rows for."""
+        label = f"{self.model.name} {sha256_of(self.model)[:12]}"
+        for seed in range(self.seeds):
+            for path in sorted(self.tables.glob("*.parquet")):
+                for n in self.sizes:
+                    if split := split_for(path, n, seed):
+                        yield from (self._cell(path, split, arm, label) for arm in self.arms)
+
+    def _cell(self, path: Path, split: Split, arm: str, label: str) -> Cell:
+        table = load(path)
+        k = split.k if arm == "ttt" else 0
+        model = label if arm in OPEN_A_MODEL else ""
+        content, classes = table.fingerprint[:12], len(table.classes)
+        return self.keyed(
+            Cell(
+                path.stem,
+                split.seed,
+                split.n,
+                k,
+                arm,
+                "",
+                content,
+                model,
+                test_asked=TEST_ROWS,
+                classes=classes,
+            )
+        )
+
+    def rows_of(self, cell: Cell) -> str:
+        """Return the hash of the context and test rows, for `ttt` of the queries too."""
+        parts = ("context", "queries", "test") if cell.arm == "ttt" else ("context", "test")
+        return self._split(cell).digest_of(*parts)
+
+    def _split(self, cell: Cell) -> Split:
+        split = split_for(self._path(cell), cell.n, cell.seed)
+        assert split is not None  # there would be no such cell
+        return split
+
+    def _path(self, cell: Cell) -> Path:
+        return self.tables / f"{cell.table}.parquet"
+
+    def open(self, cell: Cell) -> Opened:
+        """Return the table under the cell's split, and the model."""
+        return OnOneSplit(load(self._path(cell)), self._split(cell), self.model)
+
+    def summary(self, contents: Contents) -> str:
+        """Return accuracy / AUC / log loss of each arm, means over the seeds that all arms have."""
+        digest = sha256_of(self.model)[:12]
+        found: dict[tuple[str, int, str], dict[int, list[float]]] = defaultdict(dict)
+        for record in contents.done.values():
+            cell = record.cell
+            if not cell.model or cell.model.endswith(digest):
+                found[cell.table, cell.n, cell.arm][cell.seed] = [record.row.metrics[m] for m in METRICS]
+        arms = [arm for arm in ARMS if any(place[2] == arm for place in found)]
+        lines = [_line(found, arms, *place) for place in sorted({place[:2] for place in found})]
+        return markdown(["table", "n", "seeds", *arms], lines)
+
+
+@dataclass
+class OnOneSplit(Opened):
+    """One table under one split."""
+
+    table: Table
+    split: Split
+    model: Path
+
+    def measure(self, arm: str) -> Figures:
+        """Return the figures of merit on the test rows."""
+        figures = classification_metrics(self.table.y[self.split.test], self._predict(arm))
+        return Figures({name: figures[name] for name in METRICS})
+
+    def _predict(self, arm: str) -> np.ndarray:
+        """Return probabilities for the test rows, from the context's rows (and for `ttt` the queries)."""
+        test, context = self.table.x.iloc[self.split.test], self.table.x.iloc[self.split.context]
+        labels, classes = self.table.y[self.split.context], len(self.table.classes)
+        if arm == "icl":
+            session = open_once(self.model)
+            return session.predict(session.context(context, labels, classes), test)
+        if arm == "ttt":
+            trial = Trial(self.table, self.split, open_once(self.model), seed=self.split.seed)
+            return [event for event in trial.run("ttt@n+k") if isinstance(event, Outcome)][-1].probabilities
+        model = classical(arm, context).fit(context, labels)
+        p = np.zeros((len(test), classes))
+        p[:, model.classes_] = model.predict_proba(test)
+        return p
+
+
+def classical(arm: str, x: pd.DataFrame) -> Any:
+    """Return an unfitted scikit-learn pipeline for the columns of `x`."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+    named = [c for c in x.columns if x[c].dtype == "category"]
+    numbers = [c for c in x.columns if c not in named]
+    if arm == "logistic":
+        scaled = make_pipeline(SimpleImputer(), StandardScaler())
+        columns = [("n", scaled, numbers), ("c", OneHotEncoder(handle_unknown="ignore"), named)]
+        return make_pipeline(ColumnTransformer(columns), LogisticRegression(max_iter=2000))
+    codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
+    prepared = ColumnTransformer([("n", SimpleImputer(), numbers), ("c", codes, named)])
+    if arm == "forest":
+        return make_pipeline(prepared, RandomForestClassifier(300, random_state=0))
+    return make_pipeline(prepared, HistGradientBoostingClassifier(random_state=0))
+
+
+@lru_cache(maxsize=32)
+def load(path: Path) -> Table:
+    """Return a table, kept for the next split of this process."""
+    return load_table(str(path))
+
+
+@lru_cache(maxsize=1)
+def open_once(model: Path) -> Any:
+    """Return the opened model, kept for the next split of this process."""
+    from tttab.models import open_model
+
+    return open_model(str(model), device="cpu")
+
+
+@lru_cache(maxsize=512)
+def split_for(path: Path, n: int, seed: int) -> Split | None:
+    """Return the split: the same test rows for every n, contexts that are prefixes of each other."""
+    table = load(path)
+    test = min(TEST_ROWS, len(table) // 4)
+    if len(table) - test <= n:
+        return None
+    request = SplitRequest(n=n, k=1000, test_size=test)
+    return split_rows(table.y, request, seed, classes=len(table.classes))
+
+
+def _line(
+    found: Mapping[tuple[str, int, str], Mapping[int, list[float]]], arms: list[str], table: str, n: int
+) -> list[str]:
+    of_arms = [found.get((table, n, arm), {}) for arm in arms]
+    seeds = set.intersection(*(set(values) for values in of_arms if values))
+    return [table, str(n), str(len(seeds)), *(_means(values, seeds) for values in of_arms)]
+
+
+def _means(values: Mapping[int, list[float]], seeds: set[int]) -> str:
+    if not values or not seeds:
+        return ""
+    return " / ".join(f"{mean:.3f}" for mean in np.mean([values[seed] for seed in seeds], axis=0))

@@ -1,0 +1,136 @@
+"""Every family x every rule: it trains, leaves what it was given alone, repeats, comes back from a file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from small_models import small_model
+
+import tttab.models
+from tttab.contracts import Execution, Rule, Session
+from tttab.data import Origin, table_from_frame
+from tttab.data.splits import SplitRequest, split_rows
+from tttab.errors import ModelError, RuleError
+from tttab.evaluation.arms import Outcome, Trial
+from tttab.models import open_model
+from tttab.models.families import FAMILIES
+from tttab.rules import RULES, get_rule
+from tttab.testing import ToyFamily, ToySession
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+
+OPENED = {"tabpfn": small_model, "toy": ToySession}
+PAIRS = [(family, rule) for family in OPENED for rule in RULES]
+LACKING = {("toy", "attention")}
+"""What a family has not; its rule says so."""
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {name: make() for name, make in OPENED.items()}
+
+
+@pytest.fixture(scope="module")
+def parts(mixed_frame):
+    x, y = mixed_frame
+    return x[:30], y[:30], x[30:70], y[30:70]
+
+
+@pytest.fixture
+def with_toys(monkeypatch):
+    monkeypatch.setattr(tttab.models, "FAMILIES", (*FAMILIES, ToyFamily()))
+
+
+def adapt(session, rule, parts, **schedule):
+    x, y, x_query, y_query = parts
+    settings = {"steps": 2, "lr": 1e-3, "guard": "off", "batch": 16, "precision": "fp32"} | schedule
+    run = Adaptation(
+        session, get_rule(rule), session.context(x, y, 3), (x_query, y_query), Schedule(**settings)
+    )
+    return run, list(run)
+
+
+def weights(session):
+    named = [*session.parameters("all"), *session.parameters("temperature")]
+    return torch.cat([parameter.detach().flatten().clone() for parameter in named])
+
+
+def test_every_registered_family_is_held_by_these_tests(models):
+    assert {family.name for family in FAMILIES} <= set(OPENED)
+    assert all(isinstance(session, Session) for session in models.values())
+    assert all(isinstance(rule, Rule) for rule in RULES.values())
+
+
+@pytest.mark.parametrize(("family", "rule"), PAIRS)
+def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
+    models, parts, family, rule, tmp_path, with_toys
+):
+    given = models[family]
+    if (family, rule) in LACKING:
+        with pytest.raises(RuleError, match=given.info.name):
+            adapt(given, rule, parts)
+        return
+    before = weights(given)
+    (run, history), (again, repeated) = (adapt(given, rule, parts) for _ in range(2))
+    session = run.result.session
+    assert [step.loss for step in history] == [step.loss for step in repeated]
+    assert torch.equal(weights(session), weights(again.result.session))
+    assert torch.equal(weights(given), before) and not given.trainable() and not session.trainable()
+    assert torch.equal(weights(session), before) == (rule == "none") == (history == [])
+    x, y, x_query, _ = parts
+    session.save(tmp_path / "adapted.safetensors")
+    reopened = open_model(str(tmp_path / "adapted.safetensors"), device="cpu")
+    assert type(reopened) is type(session)
+    served, back = (one.serve(one.context(x, y, 3)).predict(x_query) for one in (session, reopened))
+    np.testing.assert_allclose(back, served, atol=1e-6)
+    assert served.shape == (40, 3) and np.ptp(served, axis=0).max() > 1e-4
+
+
+@pytest.mark.parametrize("family", OPENED)
+def test_how_a_step_runs_changes_no_gradient_beyond_rounding(models, parts, family):
+    x, y, x_query, y_query = parts
+
+    def gradient(how):
+        fork = models[family].fork()
+        for parameter in fork.parameters("all"):
+            parameter.requires_grad_(True)
+        context = fork.context(x, y, 3)
+        queries = fork.queries(context, x_query, y_query)
+        loss = fork.accumulate_gradients(context, queries, np.arange(40), 0.1, how)
+        scores = fork.row_scores(context, queries, np.arange(40), how)
+        assert loss == pytest.approx(0.1 * scores.loss.sum(), rel=1e-4)
+        grads = [p.grad.flatten() for p in fork.trainable().values() if p.grad is not None]
+        return torch.cat(grads)
+
+    whole = gradient(Execution())
+    for how in (Execution(7), Execution(None, True), Execution(11, False, True), Execution(5, True, True)):
+        assert (gradient(how) - whole).norm() < 1e-4 * whole.norm()
+
+
+def test_a_family_without_a_cost_model_trains_one_batch_at_a_time_without_a_plan(models, parts):
+    run, _ = adapt(models["toy"], "full", parts)
+    assert run.result.plan is None
+    assert run.result.execution == Execution(16)
+    assert run.result.manner == "trained in fp32, 16 queries at a time"
+    planned, _ = adapt(models["tabpfn"], "full", parts)
+    assert planned.result.plan is not None and planned.result.execution == planned.result.plan.execution
+
+
+def test_a_family_without_tabpfn_runs_through_a_trial(models, mixed_frame):
+    x, y = mixed_frame
+    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
+    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
+    trial = Trial(table, split, models["toy"], schedule=Schedule(steps=40, lr=1e-2), latency_calls=0)
+    outcomes = {arm: list(trial.run(arm))[-1] for arm in ("icl@n", "ttt@n+k", "temperature@n")}
+    assert all(isinstance(outcome, Outcome) for outcome in outcomes.values())
+    rows = {arm: outcome.row for arm, outcome in outcomes.items()}
+    assert rows["ttt@n+k"].accepted and rows["ttt@n+k"].steps > 0
+    assert rows["ttt@n+k"].metrics["log_loss"] < rows["icl@n"].metrics["log_loss"]
+    assert rows["icl@n"].cache_bytes is None and rows["icl@n"].n_context == 30
+
+
+def test_a_file_that_no_family_knows_is_refused(tmp_path):
+    ToySession().save(tmp_path / "toy.safetensors")
+    with pytest.raises(ModelError):
+        open_model(str(tmp_path / "toy.safetensors"), device="cpu")

@@ -1,0 +1,131 @@
+"""The studies run on the benchmark's store and go on where they stopped; committed rows give the tables."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from studies import engine
+from studies.__main__ import main
+from tttab.bench.records import Cell
+from tttab.bench.store import Contents, read_store
+
+ROOT = Path(__file__).parent.parent
+WEIGHTS = ROOT / "tttab" / "models" / "weights"
+COMMITTED = pytest.mark.skipif(not (ROOT / "results").exists(), reason="an sdist has no results")
+
+
+class Here(engine.Opened):
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def measure(self, arm: str) -> engine.Figures:
+        if arm == "broken":
+            raise ValueError("no\nluck")
+        return engine.Figures({"accuracy": self.seed / 10, "process": os.getpid()}, {"adapt": 1.0}, steps=3)
+
+
+@dataclass(frozen=True)
+class MadeUp(engine.Study):
+    name: ClassVar[str] = "made-up"
+    seeds: int = 2
+    arms: tuple[str, ...] = ("one", "two")
+    apart: bool = False
+
+    def cells(self) -> Iterator[Cell]:
+        for seed in range(self.seeds):
+            yield from (self.keyed(Cell("table", seed, 5, 0, arm, "", "abc", "m 12")) for arm in self.arms)
+
+    def rows_of(self, cell: Cell) -> str:
+        return f"rows {cell.seed}"
+
+    def open(self, cell: Cell) -> Here:
+        return Here(cell.seed)
+
+    def summary(self, contents: Contents) -> str:
+        return str(len(contents.done))
+
+
+def run(study, folder):
+    return [(record.cell.seed, record.cell.arm) for record in engine.run(study, folder)]
+
+
+def test_what_is_there_is_not_run_again_and_what_is_new_is(tmp_path):
+    assert run(MadeUp(), tmp_path) == [(0, "one"), (0, "two"), (1, "one"), (1, "two")]
+    assert run(MadeUp(), tmp_path) == []
+    assert run(MadeUp(seeds=3, arms=("one",)), tmp_path) == [(2, "one")]
+    record = engine.read(tmp_path).done[next(MadeUp().cells()).place]
+    assert (record.row.metrics["accuracy"], record.row.seconds, record.row.steps) == (0.0, {"adapt": 1.0}, 3)
+    assert record.row.identity == {
+        "study": "made-up",
+        "table": "abc",
+        "split": {"seed": 0, "n": 5, "k": 0, "rows": "rows 0"},
+        "model": "12",
+        "arm": "one",
+        "recipe": "",
+    }
+
+
+def test_a_cell_that_failed_says_why_leaves_the_others_and_is_tried_again(tmp_path):
+    study = MadeUp(seeds=1, arms=("broken", "one"))
+    run(study, tmp_path)
+    contents = engine.read(tmp_path)
+    assert [record.row.error for record in contents.failed.values()] == ["ValueError: no luck"]
+    assert [record.cell.arm for record in contents.done.values()] == ["one"]
+    assert run(study, tmp_path) == [(0, "broken")]
+
+
+def test_a_packed_store_is_read_and_gone_on_with(tmp_path):
+    run(MadeUp(), tmp_path)
+    (file,) = tmp_path.glob("cells-*.jsonl")
+    file.with_suffix(".jsonl.xz").write_bytes(lzma.compress(file.read_bytes()))
+    file.unlink()
+    assert not read_store(tmp_path).done  # the benchmark reads none: only studies are packed
+    assert run(MadeUp(seeds=3), tmp_path) == [(2, "one"), (2, "two")]
+    assert len(engine.read(tmp_path).done) == 6
+
+
+def test_apart_means_a_process_for_every_cell(tmp_path):
+    study = MadeUp(seeds=1, apart=True)
+    run(study, tmp_path)
+    processes = {record.row.metrics["process"] for record in engine.read(tmp_path).done.values()}
+    assert len(processes | {os.getpid()}) == 3
+
+
+def printed(capsys, *words):
+    main([*words, "--summary"])
+    return capsys.readouterr().out
+
+
+@COMMITTED
+@pytest.mark.parametrize("folder", ["rules", "rules-memory"])
+def test_committed_rows_of_rules_give_the_committed_tables(folder, capsys):
+    out = ROOT / "results" / folder
+    assert printed(capsys, "rules", "--out", str(out)) == (out / "rules.md").read_text(encoding="utf-8")
+
+
+@COMMITTED
+@pytest.mark.parametrize(("study", "card"), [("checkpoint", "classifier"), ("regression", "regressor")])
+def test_committed_rows_give_the_tables_of_the_cards(study, card, capsys):
+    text = (WEIGHTS / f"tttab-tiny-{card}.md").read_text(encoding="utf-8")
+    table = printed(capsys, study)
+    assert len(re.findall(r"^\|", table, re.MULTILINE)) > 9
+    assert table in text
+
+
+@COMMITTED
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "results").rglob(engine.PACKED)), ids=lambda path: path.parent.name
+)
+def test_committed_stores_hold_no_damaged_line(path):
+    contents = engine.read(path.parent)
+    assert contents.done
+    assert not contents.damaged
+    assert not contents.failed

@@ -1,0 +1,265 @@
+"""What the commands do, for Python: `tttab.run` and `tttab.adapt`. The commands call the same functions.
+
+What does not belong here: drawing and printing (`cli`), and any number's making.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tttab
+from tttab.bundle import Bundle, bundle_folder, bundle_record, room_for, save_bundle
+from tttab.bundle.manifest import versions
+from tttab.core import Table
+from tttab.data.schema import schema_of
+from tttab.data.splits import hold_out
+from tttab.errors import RequestError
+from tttab.evaluation.arms import Outcome, Progress, Trial
+from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
+from tttab.evaluation.result import ICL, ICL_ALL, TTT, ArmResult, RunResult
+from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
+from tttab.files import home_path, plain
+from tttab.hints import in_python_words
+from tttab.resources import peak_resident_bytes
+from tttab.rules import get_rule
+from tttab.training.loop import Adaptation, Adapted
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from tttab.claim import Claim
+
+RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
+"""What `tttab run` compares, in this order."""
+Dataset = str | int | os.PathLike[str] | Table
+"""An OpenML id, a known name, a path, or a table in memory."""
+_OPTIONS: dict[str, str] = {"column": "columns"}
+
+
+def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, **options: Any) -> RunResult:
+    """Adapt a model to one table and compare it with its rivals, as `tttab run` does.
+
+    Args:
+        dataset: an OpenML id, a known name, a path, or a `Table` of `tttab.load_table`.
+        out: a folder that keeps the adapted model and the results; None: nothing is written.
+        options: the fields of `tttab.evaluation.setup.TrialRequest`: n, k, target, columns, model, …
+
+    Raises:
+        TttabError: an option makes no sense, or table or model cannot be had.
+    """
+    held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
+    with in_python_words(_OPTIONS), held as claim, collected() as caught:
+        request = _request(dataset, options)
+        trial = open_trial(request, *draw_rows(request))
+        check_run(trial, claim)
+        outcomes = [event for event in run_arms(trial) if isinstance(event, Outcome)]
+        result = run_result(_plain_request(request), trial, outcomes, caught)
+        if claim is not None:
+            save_run(claim, result)
+    return result
+
+
+def adapt(
+    dataset: Dataset,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    test_size: int = 0,
+    **options: Any,
+) -> AdaptResult:
+    """Adapt a model to a table, as `tttab adapt` does.
+
+    Args:
+        dataset: as for `run`.
+        out: the bundle's folder; None: nothing is written.
+        test_size: rows to keep aside and measure on; 0: every row may be context or query.
+        options: as for `run`.
+
+    Raises:
+        TttabError: as `run`.
+    """
+    held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
+    with in_python_words(_OPTIONS), held as claim, collected() as caught:
+        request = _request(dataset, options | {"test_size": test_size or None})
+        trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
+        if claim is not None:
+            claim.check_room(room_for(trial.session))
+        adaptation = adaptation_of(trial)
+        for _ in adaptation:
+            pass
+        result = adapt_result(trial, adaptation.result, caught)
+        if claim is not None:
+            save_bundle(claim, result.bundle)
+    return result
+
+
+def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Progress | Outcome]:
+    """Yield the progress and the outcome of each arm, one after the other."""
+    for arm in arms:
+        yield from trial.run(arm)
+
+
+def check_run(trial: Trial, claim: Claim | None) -> None:
+    """Raise what would only come out after the training.
+
+    Raises:
+        ModelError: all n + k rows are more than the model reads.
+        OSError: the disk has no room.
+    """
+    rows = trial.split.n + trial.split.k
+    trial.session.check_fits(len(trial.table.classes), trial.table.x.shape[1], rows)
+    if claim is not None:
+        claim.check_room(room_for(trial.session))
+
+
+def run_result(
+    request: Mapping[str, Any], trial: Trial, outcomes: Sequence[Outcome], caught: Sequence[Any]
+) -> RunResult:
+    """Return what a comparison found, with the adapted model as a bundle.
+
+    Args:
+        request: what was asked, by option name, plain data.
+        trial: what was compared on.
+        outcomes: one per arm.
+        caught: the warnings that were raised on the way.
+    """
+    ended = [remark for outcome in outcomes for remark in early_stop(outcome.adapted)]
+    arms = tuple(map(ArmResult.of, outcomes))
+    return RunResult(
+        table=trial.table,
+        split=trial.split,
+        model=trial.session.info,
+        device=str(trial.session.device),
+        request=request,
+        arms=arms,
+        warnings=tuple(dict.fromkeys([*caveats(trial), *user_warnings(caught), *ended])),
+        versions={"tttab": tttab.__version__, **versions()},
+        peak_rss_mb=round(peak_resident_bytes() / 1024**2, 1),
+        bundle=_bundle_of_run(trial, outcomes),
+    )
+
+
+def save_run(claim: Claim, result: RunResult) -> None:
+    """Write the adapted model with its context as a bundle, beside it the predictions and the JSON."""
+    text = json.dumps(plain(result.to_dict()), indent=2, ensure_ascii=False)
+    predictions = result.predictions()
+    attachments = {
+        "result.json": lambda path: path.write_text(text + "\n", encoding="utf-8"),
+        "predictions.csv": lambda path: predictions.to_csv(path, index=False),
+    }
+    save_bundle(claim, result.bundle, attachments)
+
+
+@dataclass(frozen=True)
+class AdaptResult:
+    """A model adapted to a table."""
+
+    bundle: Bundle = field(repr=False)
+    """The model with its context: it predicts and can be saved."""
+    adapted: Adapted = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    """What to know before believing the figures, a sentence each."""
+
+    @property
+    def metrics(self) -> Mapping[str, Any]:
+        """Figures of the pretrained and the adapted model, by the rows they were measured on."""
+        return self.bundle.record["metrics"]
+
+    @property
+    def verdict(self) -> str:
+        """What training did, in one sentence."""
+        about = self.bundle.record["adaptation"]
+        if about["accepted"] is None:
+            why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
+            return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
+        if not about["accepted"]:
+            why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
+            return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
+        loss, step = about["held_out_loss"], about["chosen_step"]
+        return (
+            f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "
+            f"to {loss['after']:.4f} in {about['seconds']:.1f} s."
+        )
+
+    def __repr__(self) -> str:
+        """Return the verdict."""
+        return self.verdict
+
+
+def adaptation_of(trial: Trial) -> Adaptation:
+    """Return the training that a trial asks for, ready to be iterated over."""
+    return Adaptation(
+        trial.session,
+        get_rule(trial.rule),
+        trial.context,
+        trial.rows("queries"),
+        trial.schedule,
+        trial.seed,
+        trial.budget,
+    )
+
+
+def adapt_result(trial: Trial, adapted: Adapted, caught: Sequence[Any]) -> AdaptResult:
+    """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
+    x, y = trial.rows("queries")
+    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
+    samples = {"held_out": (x.iloc[held], y[held])}
+    if len(trial.split.test):
+        samples["test"] = trial.rows("test")
+    metrics = {name: _before_and_after(trial, adapted, *rows) for name, rows in samples.items()}
+    bundle = _bundle(trial, adapted, metrics)
+    remarks = [*caveats(trial), *user_warnings(caught), *early_stop(adapted)]
+    return AdaptResult(bundle, adapted, tuple(dict.fromkeys(remarks)))
+
+
+@contextmanager
+def collected() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect the warnings that are raised inside instead of showing them."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _request(dataset: Dataset, options: Mapping[str, Any]) -> TrialRequest:
+    known = {item.name for item in fields(TrialRequest)}
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise RequestError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    if isinstance(dataset, str | os.PathLike):
+        dataset = os.path.expanduser(dataset)
+    return TrialRequest(dataset=dataset, **options)
+
+
+def _plain_request(request: TrialRequest) -> dict[str, Any]:
+    name = request.dataset.name if isinstance(request.dataset, Table) else request.dataset
+    rest = {item.name: getattr(request, item.name) for item in fields(request) if item.name != "dataset"}
+    return {"dataset": name, **plain(rest)}
+
+
+def _bundle_of_run(trial: Trial, outcomes: Sequence[Outcome]) -> Bundle | None:
+    adapted = next((outcome.adapted for outcome in outcomes if outcome.adapted is not None), None)
+    if adapted is None:
+        return None
+    by_arm = {outcome.row.arm: dict(outcome.row.metrics) for outcome in outcomes}
+    figures = {"rows": len(trial.split.test), "before": by_arm.get(ICL), "after": by_arm.get(TTT)}
+    return _bundle(trial, adapted, {"test": figures})
+
+
+def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any]) -> Bundle:
+    record = bundle_record(
+        trial.split, adapted, trial.rule, trial.schedule, trial.seed, table=trial.table, metrics=metrics
+    )
+    return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record)
+
+
+def _before_and_after(trial: Trial, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
+    servers = [session.serve(trial.context) for session in (trial.session, adapted.session)]
+    before, after = (server.metrics(x, y, server.predict(x)) for server in servers)
+    return {"rows": len(y), "before": before, "after": after}

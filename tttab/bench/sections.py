@@ -1,0 +1,49 @@
+"""What a report consists of: sections of each group of rows, then of the whole store.
+
+The terminal, JSON, Markdown and the page all follow from these two lists: a new section is a line here.
+What does not belong here: a section's tables and figures, or how they are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tttab.bench.charts import arm_charts, curve_charts, effective_charts
+from tttab.bench.store import Contents
+from tttab.bench.summary import Summary
+from tttab.bench.tables import (
+    along_n_table,
+    arms_table,
+    break_even_table,
+    curves_table,
+    failed_table,
+    machine_table,
+    overall_table,
+)
+from tttab.report import ReportTable, Section
+
+SECTIONS: list[Section[Summary]] = [
+    Section("Overall", lambda s: [overall_table(s)], effective_charts),
+    Section("Along n", lambda s: [along_n_table(s)], curve_charts),
+    Section("Arms", lambda s: _per_metric(s), arm_charts),
+    Section("Break-even", lambda s: [break_even_table(s)]),
+]
+STORE_SECTIONS: list[Section[Contents]] = [
+    Section("Failed cells", lambda c: [failed_table(c)]),
+    Section("Machines and versions", lambda c: [machine_table(c.machines.values())]),
+]
+
+
+def report_tables(summary: Summary) -> list[ReportTable]:
+    """Return the tables of one group, the overall figures first."""
+    return [table for section in SECTIONS for table in section.tables(summary)]
+
+
+def store_tables(contents: Contents) -> list[ReportTable]:
+    """Return what a reader must know of the whole store: failed cells, machines, versions."""
+    return [table for section in STORE_SECTIONS for table in section.tables(contents)]
+
+
+def _per_metric(summary: Summary) -> Iterator[ReportTable]:
+    for metric in summary.metrics:
+        yield from (arms_table(summary, metric), curves_table(summary, metric))

@@ -1,0 +1,22 @@
+"""Bundles: folders with adapted weights, the context rows they belong to, and a manifest.
+
+What does not belong here: training, and the conversion of a table.
+"""
+
+from tttab.bundle.bundle import (
+    Bundle,
+    bundle_folder,
+    load_bundle,
+    room_for,
+    save_bundle,
+)
+from tttab.bundle.record import bundle_record
+
+__all__ = [
+    "Bundle",
+    "bundle_folder",
+    "bundle_record",
+    "load_bundle",
+    "room_for",
+    "save_bundle",
+]

@@ -1,0 +1,348 @@
+"""A bundle: a folder with adapted weights, the context rows they belong to, and a manifest.
+
+A crash, Ctrl-C or a full disk at any moment leaves the old bundle whole (`staging`), and two writers end
+with one of their bundles (`claim`). Reading checks every hash and never runs code from a file. A bundle may
+be used by many threads. What does not belong here: training (`adapt`), a table's conversion
+(`data.schema`), printing (`cli`).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import io
+import json
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tttab.bundle.manifest import (
+    AGAIN,
+    ATTACHMENT,
+    FORMAT,
+    MANIFEST,
+    check_replaceable,
+    read_manifest,
+    verdict_on,
+    versions,
+)
+from tttab.bundle.staging import Writer, staged
+from tttab.claim import Claim, claimed
+from tttab.contracts import Context, Predictor, Session
+from tttab.core import ModelInfo
+from tttab.errors import BundleError, DataError, ModelError
+from tttab.files import plain
+from tttab.text import shell_word
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+    from tttab.data.schema import Schema
+
+READ_ATTEMPTS = 5
+"""Readers try again where a writer has replaced the bundle under them."""
+RESERVED = ("weights", "context", "manifest", "made", "new_made")
+"""Names that no attachment may have."""
+SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
+"""Bytes that any context may fill in memory, and how often its file's size beyond that."""
+
+
+@dataclass
+class Bundle:
+    """A model adapted to a table, with the rows it reads: in memory, saved or loaded."""
+
+    session: Session
+    """The adapted model."""
+    x: pd.DataFrame
+    """The n context rows, as `schema.apply` gives them."""
+    y: np.ndarray
+    """Shape (n,): class codes, or values."""
+    schema: Schema
+    record: dict[str, Any] = field(default_factory=dict)
+    """How it came to be, plain data: table, split, adaptation, metrics."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know before trusting predictions, a sentence each."""
+
+    def __post_init__(self) -> None:
+        self._lock = threading.RLock()
+        self._context: Context | None = None
+        self._server: Predictor | None = None
+
+    @property
+    def context(self) -> Context:
+        """The context rows, prepared by the session; made once, whoever asks first."""
+        with self._lock:
+            if self._context is None:
+                self._context = self.session.context(self.x, self.y, len(self.schema.classes))
+            return self._context
+
+    @property
+    def server(self) -> Predictor:
+        """The predictor with the context's key-value cache; made once, whoever asks first."""
+        with self._lock:
+            if self._server is None:
+                self._server = self.session.serve(self.context)
+            return self._server
+
+    def predict(self, frame: pd.DataFrame) -> np.ndarray:
+        """Return what the session predicts for raw rows: probabilities of shape (rows, classes).
+
+        Raises:
+            DataError: a column is missing, or a cell is not of its column's kind.
+        """
+        read = self.schema.read(frame)
+        for remark in read.remarks:
+            warnings.warn(remark, UserWarning, stacklevel=2)
+        return self.server.predict(read.x)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be built again: the prepared context and the cache, and the lock."""
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__post_init__()
+
+
+@contextmanager
+def bundle_folder(
+    directory: str | os.PathLike[str], *, waiting: Callable[[str], None] | None = None
+) -> Iterator[Claim]:
+    """Hold a folder from before the training until the bundle is saved in it: `save_bundle(claim, …)`.
+
+    That it can be written, that no other process writes there and that no foreign manifest would be
+    replaced is proven here. Nothing is left where no bundle is saved.
+
+    Args:
+        directory: made if it is not there.
+        waiting: told once, in a sentence, if another writer is waited for; by default a warning.
+
+    Raises:
+        RequestError: another process writes there, or what lies there is not ours.
+        OSError: the folder cannot be made or written.
+    """
+    settings = {} if waiting is None else {"waiting": waiting}
+    with claimed(directory, **settings) as claim:
+        check_replaceable(directory)
+        yield claim
+
+
+def room_for(session: Session) -> int:
+    """Return the bytes of disk that saving a session's weights takes, generously."""
+    return 2 * sum(weight.numel() * weight.element_size() for weight in session.parameters("all"))
+
+
+def save_bundle(
+    directory: str | os.PathLike[str] | Claim, bundle: Bundle, attachments: Mapping[str, Writer] | None = None
+) -> Path:
+    """Write `bundle` to a folder, whole or not at all, and return the manifest's path.
+
+    Args:
+        directory: made if it is not there; or what `bundle_folder` holds. Files of other origin in it are
+            left alone.
+        attachments: further files of the bundle: a name such as `predictions.csv` and a function
+            that writes it to the path it is given. They are hashed and replaced with the rest.
+
+    Raises:
+        BundleError: the weights or the context cannot be written, or an attachment's name is not allowed.
+        RequestError: another process writes there, or what lies there is not ours.
+        OSError: the folder cannot be written to; the old bundle in it is whole.
+    """
+    writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    for name, writer in (attachments or {}).items():
+        if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
+            raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
+        writers[name] = writer
+    description = _description(bundle)
+    json.dumps(description, allow_nan=False)  # what cannot be written must not leave files behind
+    held = nullcontext(directory) if isinstance(directory, Claim) else bundle_folder(directory)
+    with held as claim, staged(claim.folder) as staging:
+        staging.publish({**description, "files": staging.write(writers)})
+        claim.kept = True
+    return claim.folder / MANIFEST
+
+
+def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> Bundle:
+    """Read a bundle, checking the hash of every file it needs.
+
+    Args:
+        directory: the folder.
+        device: where the model runs; another type than the one it was adapted on is noted.
+
+    Raises:
+        BundleError: there is no bundle, or it is damaged, incomplete or was tampered with.
+        RequestError: there is no such device.
+    """
+    return _while_replaced(Path(directory), lambda manifest: _load(Path(directory), manifest, device))
+
+
+def _weights_writer(bundle: Bundle) -> Writer:
+    def write(path: Path) -> None:
+        from safetensors import SafetensorError
+
+        try:
+            bundle.session.save(str(path), {"tttab": _model_record(bundle.session)})
+        except SafetensorError as error:
+            raise BundleError(f"the weights cannot be written: {error}", "free some disk space") from error
+
+    return write
+
+
+def _context_writer(bundle: Bundle) -> Writer:
+    def write(path: Path) -> None:
+        frame = bundle.x.reset_index(drop=True)
+        classes = np.array(bundle.schema.classes, dtype=object)
+        frame[bundle.schema.target] = classes[bundle.y] if len(classes) else np.asarray(bundle.y, float)
+        try:
+            with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
+                frame.to_parquet(stream, index=False)
+        except UnicodeError as error:
+            raise BundleError(
+                f"a text of the table is not UTF-8: {error}", "str.encode('utf-8', 'replace').decode()"
+            ) from error
+
+    return write
+
+
+def _description(bundle: Bundle) -> dict[str, Any]:
+    import tttab
+
+    description = {
+        "format": FORMAT,
+        "tttab": tttab.__version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "task": bundle.schema.task,
+        "base": asdict(bundle.session.info),
+        "model": _model_record(bundle.session),
+        "rows": len(bundle.y),
+        "schema": bundle.schema.to_dict(),
+        "record": bundle.record,
+        "versions": versions(),
+    }
+    return plain(description)
+
+
+def _model_record(session: Session) -> dict[str, Any]:
+    """Return what the weights depend on besides their file: column embeddings differ by device and dtype."""
+    weight = session.parameters("all")[0]
+    return {"seed": session.seed, "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1]}
+
+
+def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
+    from tttab.data.schema import schema_from_dict
+    from tttab.models import open_model
+
+    again = f"{AGAIN}{shell_word(directory)}"
+    weights = directory / manifest["files"]["weights"]["file"]
+    verdict = verdict_on(directory, manifest["files"]["weights"])
+    if verdict != "ok":
+        raise BundleError(f"{weights} {verdict}", again)
+    context = _checked_bytes(directory, manifest["files"]["context"], again)
+    try:
+        schema = schema_from_dict(manifest["schema"])
+        x, y = _read_context(context, schema, manifest["rows"])
+        digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
+        session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
+    except (DataError, ModelError) as error:
+        raise BundleError(f"the bundle in {directory} cannot be used: {error.message}", again) from error
+    session.info = replace(_base_of(manifest), parameters=session.info.parameters)
+    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session))
+
+
+def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
+    """Return a file's content, read once: what is hashed is what is used."""
+    path = directory / about["file"]
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BundleError(f"{path} is missing", again) from error
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
+    return content
+
+
+def _read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+    import pyarrow
+
+    try:
+        table = _read_table(content, schema.target, rows)
+        frame = table.to_pandas(ignore_metadata=True)
+        return schema.stored.apply(frame), schema.stored.labels(frame[schema.target])
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
+
+
+def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
+    """Read a context, its texts as dictionaries: a small file may hold a long text very often."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
+    nested = any(pyarrow.types.is_nested(column.type) for column in form)
+    if nested or target not in form.names or about.num_rows != rows:
+        raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
+    sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
+    most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
+    if max(8 * rows * about.num_columns, sum(sizes)) > most:
+        raise _too_large()
+    texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
+    table = parquet.read_table(io.BytesIO(content), read_dictionary=texts)
+    if sum(map(_bytes_written_out, table.columns)) > most:
+        raise _too_large()
+    return table
+
+
+def _too_large() -> DataError:
+    return DataError("the context file would fill far more memory than a context does")
+
+
+def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
+    """Return the bytes of a column's texts, each as often as it stands in a row."""
+    import pyarrow
+    from pyarrow import compute
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.nbytes
+    lengths = [compute.binary_length(part.dictionary).take(part.indices) for part in column.chunks]
+    return sum(compute.sum(part.cast("int64")).as_py() or 0 for part in lengths)
+
+
+def _base_of(manifest: dict[str, Any]) -> ModelInfo:
+    base = manifest["base"]
+    return ModelInfo(base["name"], base["file"], base["sha256"], base["provenance"], manifest["task"])
+
+
+def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:
+    was, now = manifest["model"], _model_record(session)
+    notes = [
+        f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "
+        "differ between them, so predictions may be worse"
+        for what in ("device", "dtype")
+        if was[what] != now[what]
+    ]
+    wrote, here = manifest["versions"].get("tabpfn"), versions()["tabpfn"]
+    if wrote != here:
+        notes.append(f"the bundle was written with tabpfn {wrote}, this is {here}: preprocessing may differ")
+    return tuple(notes)
+
+
+def _while_replaced(directory: Path, read: Callable[[dict[str, Any]], Bundle]) -> Bundle:
+    """Read a bundle; start over where another process has put a new one in its place meanwhile."""
+    for attempt in range(READ_ATTEMPTS):
+        manifest = read_manifest(directory)
+        try:
+            return read(manifest)
+        except (BundleError, FileNotFoundError):
+            if attempt == READ_ATTEMPTS - 1 or read_manifest(directory)["sha256"] == manifest["sha256"]:
+                raise
+    raise AssertionError("unreachable: the last attempt returns or raises")

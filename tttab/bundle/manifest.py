@@ -1,0 +1,129 @@
+"""A bundle's manifest: what the folder holds, from what and how it was made, with the hash of each file.
+
+A manifest is plain JSON. Every name in it must be the one its hash gives, so that no path can be told
+through it. What does not belong here: what each field must be (`manifest_form`), writing files
+(`staging`) and opening models (`bundle`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tttab.bundle.manifest_form import check_form
+from tttab.errors import BundleError, RequestError
+from tttab.files import sha256_of
+from tttab.text import shell_word
+
+FORMAT = "tttab-bundle/1"
+MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 32 * 1024**2
+"""Bytes; a schema with many texts is far below."""
+HEX = 16
+"""Digits of a file's SHA-256 that stand in its name."""
+ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
+"""Names that further files of a bundle may have."""
+AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
+OTHER_FOLDER = "name another folder"
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a bundle's manifest, its form and own hash checked; the files it names are not read.
+
+    Raises:
+        BundleError: there is none, or it is damaged.
+    """
+    path = Path(directory) / MANIFEST
+    again = f"{AGAIN}{shell_word(directory)}"
+    if not path.is_file():
+        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", again)
+    if path.stat().st_size > LARGEST_MANIFEST:
+        raise BundleError(f"{path} is too large for a manifest", again)
+    try:
+        manifest = json.loads(path.read_bytes(), parse_constant=_no_number)
+        _check_manifest(manifest)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
+        raise BundleError(f"{path} is damaged or was changed: {reason:.160}", again) from error
+    return manifest
+
+
+def check_replaceable(directory: str | os.PathLike[str]) -> None:
+    """Raise RequestError where a bundle's manifest would replace a file that is none: other tools have one.
+
+    A damaged manifest is one all the same: it names its format, or it was cut off before that.
+    """
+    path = Path(directory) / MANIFEST
+    if not os.path.lexists(path):
+        return
+    if path.is_symlink() or not path.is_file():
+        raise RequestError(
+            f"{path} is a link or no regular file, so no bundle can be put there", OTHER_FOLDER
+        )
+    with open(path, "rb") as stream:
+        head = stream.read(LARGEST_MANIFEST)
+    if head.strip(b"\0 \t\r\n") and FORMAT.partition("/")[0].encode() not in head:
+        raise RequestError(f"{path} is not the manifest of a bundle and would be replaced", OTHER_FOLDER)
+
+
+def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]:
+    """Return (role, file name, verdict) per file of a bundle; the verdict of a whole file is `ok`.
+
+    Raises:
+        BundleError: there is no bundle, or its manifest is damaged.
+    """
+    files = read_manifest(directory)["files"]
+    return [(role, about["file"], verdict_on(Path(directory), about)) for role, about in files.items()]
+
+
+def verdict_on(directory: Path, about: Mapping[str, Any]) -> str:
+    """Return `ok` if a file has the hash that its manifest entry `about` tells, else what is wrong."""
+    path = directory / about["file"]
+    if not path.is_file():
+        return "is missing"
+    return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
+
+
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a manifest's content in canonical JSON, its own `sha256` field left out."""
+    rest = {name: value for name, value in manifest.items() if name != "sha256"}
+    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that change numbers."""
+    import platform
+    from importlib.metadata import version
+
+    packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def _check_manifest(manifest: dict[str, Any]) -> None:
+    """Raise ValueError, KeyError or TypeError where the manifest is not one that `save_bundle` wrote."""
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']!r:.40}, this version reads {FORMAT}")
+    if manifest["sha256"] != digest_of(manifest):
+        raise ValueError("its content does not match its own SHA-256")
+    check_form(manifest)
+    for role, about in manifest["files"].items():
+        _check_file_entry(role, about)
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON's")
+
+
+def _check_file_entry(role: str, about: dict[str, Any]) -> None:
+    """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
+    suffix = {"weights": "safetensors", "context": "parquet"}.get(role, about["file"].rpartition(".")[2])
+    named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
+    plain = role in ("weights", "context") or ATTACHMENT.fullmatch(f"{role}.{suffix}")
+    if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
+        raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")

@@ -1,0 +1,78 @@
+"""How a bundle came to be, as plain data: table, split, adaptation, figures. The one place that writes it.
+
+What does not belong here: files and the manifest around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tttab.core import Table
+    from tttab.data.splits import Split
+    from tttab.training.config import Schedule
+    from tttab.training.loop import Adapted
+
+
+def bundle_record(
+    split: Split,
+    adapted: Adapted,
+    rule: str,
+    schedule: Schedule,
+    seed: int,
+    *,
+    table: Table | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return `Bundle.record`.
+
+    Args:
+        split: the rows that were used.
+        adapted: what training gave.
+        rule: the rule's name.
+        schedule: how far the weights could move.
+        seed: the training streams' seed.
+        table: where the rows come from; None where they were handed in.
+        metrics: figures of the pretrained and the adapted model, by the rows they were measured on.
+    """
+    record: dict[str, Any] = {}
+    if table is not None:
+        record["table"] = table_record(table)
+    record |= {
+        "split": {
+            "n": split.n,
+            "k": split.k,
+            "test": len(split.test),
+            "seed": split.seed,
+            "rows": split.digest,
+            "notes": list(split.notes),
+        },
+        "adaptation": adaptation_record(adapted, rule, schedule, seed),
+    }
+    return record if metrics is None else record | {"metrics": dict(metrics)}
+
+
+def table_record(table: Table) -> dict[str, Any]:
+    """Return which table a bundle was adapted to, as plain data for `Bundle.record["table"]`."""
+    names = ("name", "source", "openml_id", "fingerprint", "target")
+    return {name: getattr(table, name) for name in names} | {"rows": len(table)}
+
+
+def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int) -> dict[str, Any]:
+    """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`."""
+    return {
+        "rule": rule,
+        "schedule": asdict(schedule),
+        "seed": seed,
+        "steps": len(adapted.history),
+        "chosen_step": adapted.step,
+        "accepted": adapted.accepted,
+        "stopped": adapted.stopped,
+        "vetoed": list(adapted.vetoed),
+        "seconds": adapted.seconds,
+        "held_out_loss": {"before": adapted.before, "after": adapted.after},
+        "held_out_ece": {"before": adapted.ece_before, "after": adapted.ece_after},
+        "precision": adapted.precision,
+    }

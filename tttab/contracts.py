@@ -1,0 +1,327 @@
+"""What the rooms ask of each other: models, what is prepared for them, rules. Read it after `core`.
+
+Training, comparing, bundling and serving know a model through these members alone; a model family knows
+nothing of them. What does not belong here: plain data (`core`), and anything that computes.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkable
+
+from tttab.core import KnownModel, ModelInfo, Task
+from tttab.errors import ModelError, RuleError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+Precision = Literal["fp32", "bf16"]
+Group = Literal["all", "head", "attention", "temperature"]
+"""Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
+attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
+network). A family that has none of a kind returns none."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How passes over the network are run, never what they compute; passed with every call."""
+
+    chunk: int | None = None
+    """Query rows at a time; None: all."""
+    by_member: bool = False
+    """Hold one ensemble member's activations at a time: less memory, more time."""
+    recompute_activations: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    precision: Precision = "fp32"
+    """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest table a model reads."""
+
+    classes: int
+    """0 for a model that tells no classes apart."""
+    features: int
+    rows: int
+    """Of a context."""
+
+    def check(self, classes: int, features: int, rows: int = 0) -> None:
+        """Refuse tables beyond the limits.
+
+        Raises:
+            ModelError: too many classes, features or context rows; the hint names a way on.
+        """
+        if classes > self.classes:
+            raise ModelError(
+                f"the table has {classes} classes, the model can tell {self.classes} apart",
+                f"--top-classes {self.classes}, "
+                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
+            )
+        if features > self.features:
+            raise ModelError(
+                f"the table has {features} features, the model reads {self.features}",
+                f"--top-features {self.features}",
+            )
+        if rows > self.rows:
+            raise ModelError(
+                f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
+                f"--n {self.rows // 2} --k {self.rows // 2}",
+            )
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """How well single query rows are predicted, as served."""
+
+    loss: np.ndarray
+    """Shape (rows,): log loss, nats; for regression the negative log density."""
+    confidence: np.ndarray | None = None
+    """Shape (rows,): the probability of the likeliest class; None for regression."""
+    correct: np.ndarray | None = None
+    """Shape (rows,): whether that class is the true one; None for regression."""
+
+    @staticmethod
+    def joined(parts: Sequence[RowScores]) -> RowScores:
+        """Return the scores of several chunks as one."""
+        import numpy as np
+
+        if parts[0].confidence is None:
+            return RowScores(np.concatenate([part.loss for part in parts]))
+        columns = zip(*((part.loss, part.confidence, part.correct) for part in parts), strict=True)
+        return RowScores(*(np.concatenate(column) for column in columns))
+
+
+class Context(Protocol):
+    """The n labelled rows a model reads, with the preprocessing fitted on them, once."""
+
+    x: pd.DataFrame
+    y: np.ndarray
+    """Shape (n,): class codes, or targets in the table's own units."""
+    classes: int
+    """0 for regression."""
+    constant: float | None
+    """Regression: the one target of all rows, with which nothing is trained; None where they differ."""
+
+    @property
+    def n(self) -> int:
+        """Number of context rows."""
+        ...
+
+
+class Queries(Protocol):
+    """Labelled rows prepared for one context: transformed once, kept for all steps."""
+
+    def __len__(self) -> int:
+        """Return the number of query rows."""
+        ...
+
+
+class Predictor(Protocol):
+    """Answers from one context, with the weights as they were when it was made. Threads may share it."""
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Size of what is kept of the context, bytes; None where nothing is."""
+        ...
+
+    def predict(self, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), or predictive means, shape (rows,)."""
+        ...
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """Return quantiles of the predicted distribution, shape (rows, quantiles); regression alone."""
+        ...
+
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
+        ...
+
+
+class CostModel(Protocol):
+    """What memory planning asks of a session. One without it trains with one chunk size and no plan."""
+
+    def sample(self, context: Context, rows: int) -> Context:
+        """Return a context of the first `rows` rows, on which a step can be measured."""
+        ...
+
+    def row_bytes(self, context: Context) -> int:
+        """Return roughly what a row's activations take, bytes: it only sizes the samples."""
+        ...
+
+    def shape(self, context: Context) -> Hashable:
+        """Return what sets a step's cost apart besides rows, weights and execution."""
+        ...
+
+    def preferred_chunk(self, context: Context) -> int | None:
+        """Return the query rows worth taking at a time where chunks share one pass of the context.
+
+        None where every chunk computes the context again.
+        """
+        ...
+
+    def frozen_features(self, context: Context, queries: Queries, how: Execution) -> Queries:
+        """Return the queries with what layers that do not train make of them; as they are where some do.
+
+        What comes back belongs to this context and these layers; it must not outlive a change of either.
+        """
+        ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
+
+    info: ModelInfo
+    task: Task
+    device: torch.device
+    seed: int
+    """Names the random numbers of the model's own preprocessing."""
+
+    @property
+    def limits(self) -> Limits:
+        """The largest table the model reads."""
+        ...
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """The network's layers, first to last; empty where it has none that can be told apart.
+
+        A rule may put modules of its own in their matrices' places while it trains (`Rule.finish` undoes it).
+        """
+        ...
+
+    @property
+    def cost_model(self) -> CostModel | None:
+        """What memory planning may ask; None where it can ask nothing."""
+        ...
+
+    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
+        """Raise ModelError where a table is beyond the limits."""
+        ...
+
+    def fork(self) -> Self:
+        """Return an independent copy, weights included, that may be trained."""
+        ...
+
+    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> Context:
+        """Fit the preprocessing on the context rows. `classes`: number of classes, 0 for regression.
+
+        Raises:
+            SplitError: the labels or the features cannot serve as a context.
+            ModelError: the table is beyond the model's limits.
+        """
+        ...
+
+    def queries(self, context: Context, x: pd.DataFrame, y: np.ndarray) -> Queries:
+        """Transform labelled query rows under `context`."""
+        ...
+
+    def parameters(self, group: Group) -> list[torch.nn.Parameter]:
+        """Return the parameters of a group, in a fixed order."""
+        ...
+
+    def accumulate_gradients(
+        self, context: Context, queries: Queries, rows: np.ndarray, scale: float, how: Execution
+    ) -> float:
+        """Add the gradient of `scale` times the summed loss of the rows numbered `rows`; return that product.
+
+        The loss is the one that is served, nats. Where it is not finite, no gradient is added.
+        """
+        ...
+
+    def row_scores(self, context: Context, queries: Queries, rows: np.ndarray, how: Execution) -> RowScores:
+        """Return how well the query rows numbered `rows` are predicted, in float32."""
+        ...
+
+    def serve(self, context: Context) -> Predictor:
+        """Return a predictor from `context`, on a copy of the weights as they are now."""
+        ...
+
+    def trainable(self) -> Mapping[str, torch.nn.Parameter]:
+        """Return the parameters that are set to train, by name."""
+        ...
+
+    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put the values of `state`, by the names of `trainable`, into the parameters."""
+        ...
+
+    def reinitialise(self, seed: int) -> None:
+        """Replace all weights by the architecture's own random ones: the papers' cold start."""
+        ...
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the weights as a file that `open_model` reads, with further plain data in its header."""
+        ...
+
+
+class ModelFamily(Protocol):
+    """One kind of foundation model: its known files, and opening one. Importing it is cheap."""
+
+    name: str
+
+    def known(self) -> Sequence[KnownModel]:
+        """Return the models that can be asked for by name; the first of a task is what `auto` looks for."""
+        ...
+
+    def folder(self) -> Path:
+        """Return where official files are looked for."""
+        ...
+
+    def fetch(self, model: KnownModel, path: Path) -> None:
+        """Download an official file to `path`, whatever of it is there.
+
+        Raises:
+            ModelError: it could not be downloaded.
+        """
+        ...
+
+    def recognises(self, checkpoint: Mapping[str, Any]) -> bool:
+        """Tell whether a file that was read (`models.checkpoint.read_checkpoint`) is one of this kind."""
+        ...
+
+    def open(
+        self, checkpoint: Mapping[str, Any], info: ModelInfo, device: torch.device, seed: int
+    ) -> Session:
+        """Build the network of a checkpoint for the task of `info`; the checkpoint is left as it is.
+
+        Raises:
+            ModelError: its header and its weights do not make a network for the task.
+        """
+        ...
+
+
+class Rule(ABC):
+    """Which parameters may move."""
+
+    name: str
+    rate: float = 1.0
+    """Learning rate of these parameters, as a multiple of the schedule's."""
+
+    @abstractmethod
+    def parameters(self, session: Session) -> list[torch.nn.Parameter]:
+        """Return the parameters to train; empty only for the rule `none`.
+
+        Raises:
+            RuleError: the model has none of the kind.
+        """
+
+    def finish(self, session: Session) -> None:
+        """Turn what `parameters` put into the network back into plain weights; by default nothing was."""
+        return
+
+    @classmethod
+    def parse(cls, argument: str) -> Rule:
+        """Return the rule for `NAME:ARGUMENT`.
+
+        Raises:
+            RuleError: the rule takes no argument, as by default, or not this one.
+        """
+        raise RuleError(f"no rule is called {f'{cls.name}:{argument}'!r}", f"--rule {cls.name}")

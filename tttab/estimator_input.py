@@ -1,0 +1,71 @@
+"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets.
+
+What does not belong here: what a column means (`data.columns`) and fitting (`estimator`).
+"""
+
+from __future__ import annotations
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_random_state
+
+from tttab.core import Column
+from tttab.data.columns import LARGEST, convert, form_of
+from tttab.data.frames import as_series
+from tttab.errors import RequestError
+from tttab.text import decoded
+
+
+def whole_seed(random_state: Any) -> int:
+    """Return the seed of scikit-learn's `random_state`: a number, a generator or None.
+
+    Raises:
+        RequestError: it is a negative number.
+    """
+    if isinstance(random_state, Integral):
+        return whole_number("random_state", random_state, least=0)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def whole_number(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number that may be written as a float; raise RequestError for all else."""
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or value != int(value) or value < least:
+        raise RequestError(f"{name} must be a whole number, at least {least}, got {value!r:.40}")
+    return int(value)
+
+
+def days_for_dates(y: Any) -> Any:
+    """Return dates and durations in days, as the command line has them; all other targets as they are."""
+    values = as_series(y)
+    form, cells = ("", None) if values is None else form_of(values)
+    if form not in ("date", "duration"):
+        return y
+    return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
+
+
+def numbered(X: np.ndarray) -> pd.DataFrame:
+    """Return an array of shape (rows, features) as a frame with the columns x0, x1, …."""
+    return pd.DataFrame(X, columns=[f"x{number}" for number in range(X.shape[1])])
+
+
+def without_infinities(X: pd.DataFrame) -> pd.DataFrame:
+    """Return a shallow copy with text as column names.
+
+    Raises:
+        ValueError: a value is infinite or too large, those among objects included.
+    """
+    frame = X.set_axis([decoded(name) for name in X.columns], axis=1).reset_index(drop=True)
+    for name, values in frame.items():
+        if values.dtype.kind == "O":
+            numbers = np.array([value for value in values if isinstance(value, float)])
+        else:
+            numbers = (
+                values.to_numpy(dtype=float, na_value=np.nan) if values.dtype.kind == "f" else np.zeros(0)
+            )
+        if (np.abs(numbers) > LARGEST).any():
+            raise ValueError(f"Input X contains infinity in column {name!r}, or a value beyond {LARGEST:g}")
+    return frame

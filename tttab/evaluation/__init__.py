@@ -1,0 +1,1 @@
+"""One table, one split, several methods. Read `arms` first."""

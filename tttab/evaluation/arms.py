@@ -1,0 +1,280 @@
+"""The arms of a comparison: what is predicted with what, on one trial (table, split, model).
+
+Arms of one trial share the split, the opened model and the prepared context. Each arm is one
+function and one line in `ARMS`. What does not belong here: many units (bench), printing (cli).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tttab.contracts import Context, Session
+from tttab.core import Row, Table, Task
+from tttab.data.context_selection import choose_context
+from tttab.data.splits import Split
+from tttab.errors import RequestError
+from tttab.evaluation.baselines import baseline
+from tttab.metrics import classification_metrics, regression_metrics
+from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation, Adapted, Step
+from tttab.training.memory_plan import DEFAULT_BUDGET
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LATENCY_ROWS = 1000
+LATENCY_CALLS = 3
+
+
+@dataclass(frozen=True)
+class Progress:
+    """An arm is at work: the step it has reached."""
+
+    arm: str
+    step: Step
+
+
+@dataclass
+class Outcome:
+    """An arm is done."""
+
+    row: Row
+    probabilities: np.ndarray
+    """Predictions on the test rows: probabilities, shape (test, classes), or means, shape (test,)."""
+    adapted: Adapted | None = None
+
+
+@dataclass
+class Trial:
+    """One (table, split, model), with what its arms share."""
+
+    table: Table
+    split: Split
+    session: Session | None
+    """An opened model, or None where only arms without one are run, or none is run at all."""
+    rule: str = "full"
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
+    """Names the training streams; the split carries its own seed."""
+    budget: int = DEFAULT_BUDGET
+    open_seconds: float = 0.0
+    trained: dict[tuple[str | None, str | None], Adapted] = field(default_factory=dict)
+    """What arms have trained, so that two arms with the same training share it."""
+    latency_calls: int = LATENCY_CALLS
+    """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
+    planned_model: str = ""
+    """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
+
+    def run(self, arm: str) -> Iterator[Progress | Outcome]:
+        """Yield the arm's progress and, last, its outcome.
+
+        Raises:
+            RequestError: there is no such arm.
+        """
+        if arm not in ARMS:
+            raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
+        yield from ARMS[arm].run(self, arm)
+
+    def identity(self, arm: str) -> dict[str, Any]:
+        """Return exactly what changes the arm's numbers."""
+        about = ARMS[arm]
+        trained = about.rule is not None
+        parts = ("context", "queries", "test") if about.queries else ("context", "test")
+        return {
+            "table": self.table.fingerprint,
+            "split": {
+                "seed": self.split.seed,
+                "n": self.split.n,
+                "k": self.split.k if about.queries else None,
+                "rows": self.split.digest_of(*parts),
+            },
+            "model": self.model_sha256 if about.model else None,
+            "arm": arm,
+            "rule": (about.rule or self.rule) if trained else None,
+            "schedule": asdict(self.schedule) if trained else None,
+            "seed": self.seed if trained or not about.model else None,
+        }
+
+    @property
+    def model(self) -> Session:
+        """The opened model.
+
+        Raises:
+            RequestError: the trial has none.
+        """
+        if self.session is None:
+            raise RequestError("this trial has no model", "Trial(table, split, open_model())")
+        return self.session
+
+    @property
+    def model_sha256(self) -> str:
+        """The SHA-256 of the model file."""
+        return self.session.info.sha256 if self.session is not None else self.planned_model
+
+    def rows(self, part: str) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return x and y of a part of the split: `context`, `queries`, `test` or `labelled` (n + k)."""
+        if part == "labelled":
+            which = np.concatenate([self.split.context, self.split.queries])
+        else:
+            which = getattr(self.split, part)
+        return self.table.x.iloc[which], self.table.y[which]
+
+    @cached_property
+    def context(self) -> Context:
+        """The n context rows, prepared."""
+        return self.model.context(*self.rows("context"), len(self.table.classes))
+
+    @cached_property
+    def whole_context(self) -> Context:
+        """All n + k labelled rows, prepared."""
+        return self.model.context(*self.rows("labelled"), len(self.table.classes))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """How an arm runs and what sets it apart."""
+
+    run: Callable[[Trial, str], Iterator[Progress | Outcome]]
+    about: str
+    model: bool = True
+    """Whether it reads the foundation model."""
+    rule: str | None = None
+    """What it trains; "" is the trial's own rule, None nothing."""
+    split: str | None = None
+    """The contexts training sees where they are not the schedule's own."""
+    reads_all: bool = False
+    """Predict from all n + k rows instead of n."""
+    choice: str | None = None
+    """How the n context rows are chosen where not as in the split."""
+    queries: bool = True
+    """Whether the k query rows change its numbers."""
+
+
+def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
+    """Plain in-context learning with n context rows, as the split has them or chosen by the arm."""
+    how = ARMS[arm].choice
+    if how is None:
+        context = trial.context
+    else:
+        table, classes = trial.table, len(trial.table.classes)
+        chosen = choose_context(trial.split, how, table.x, table.y, classes=classes).context
+        context = trial.model.context(table.x.iloc[chosen], table.y[chosen], classes)
+    yield _serve(trial, arm, trial.model, context, k=0)
+
+
+def run_icl_all(trial: Trial, arm: str) -> Iterator[Outcome]:
+    """Plain in-context learning with all n + k labelled rows: the honest rival of the same budget."""
+    yield _serve(trial, arm, trial.model, trial.whole_context, k=0)
+
+
+def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
+    """Train on the k rows as the arm says; predict from the n context rows, or from all n + k."""
+    about = ARMS[arm]
+    key = (about.rule, about.split)
+    if key not in trial.trained:
+        schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
+        rule = get_rule(about.rule or trial.rule)
+        queries = trial.rows("queries")
+        run = Adaptation(trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget)
+        for step in run:
+            yield Progress(arm, step)
+        trial.trained[key] = run.result
+    adapted = trial.trained[key]
+    context = trial.whole_context if about.reads_all else adapted.context
+    yield _serve(trial, arm, adapted.session, context, k=trial.split.k, adapted=adapted)
+
+
+def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
+    """A scikit-learn model on all n + k labelled rows."""
+    x, y = trial.rows("labelled")
+    model = baseline(arm, x, trial.table.task, trial.seed)
+    start = time.perf_counter()
+    model.fit(x, y)
+    fitted = time.perf_counter() - start
+    x_test, y_test = trial.rows("test")
+    predict = model.predict_proba if trial.table.task == "classification" else model.predict
+    start = time.perf_counter()
+    p = predict(x_test)
+    seconds = {"open": 0.0, "adapt": fitted, "predict": time.perf_counter() - start}
+    row = Row(
+        identity=trial.identity(arm),
+        arm=arm,
+        n_context=0,
+        k=len(y),
+        metrics=_metrics(trial.table.task, y_test, p),
+        seconds=seconds,
+        ms_per_1000_rows=_latency(predict, x_test, trial.latency_calls, seconds["predict"]),
+    )
+    yield Outcome(row, p)
+
+
+ARMS: dict[str, Arm] = {
+    "icl@n": Arm(run_icl, "in-context learning, n rows", queries=False),
+    "ttt@n+k": Arm(run_ttt, "test-time training on k rows, context of n", rule=""),
+    "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
+    "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
+    "redraw@n+k": Arm(
+        run_ttt, "fine-tuning with re-drawn contexts, all n + k rows", rule="", split="redraw", reads_all=True
+    ),
+    "temperature@n": Arm(run_ttt, "softmax temperature fitted on k rows", rule="temperature"),
+    "head@n": Arm(run_ttt, "output layer trained on k rows", rule="head"),
+    "icl@n-random": Arm(run_icl, "n rows drawn from n + k without strata", choice="random"),
+    "icl@n-kcenter": Arm(run_icl, "n of n + k rows that lie far apart", choice="kcenter"),
+    "gbt": Arm(run_estimator, "gradient-boosted trees on n + k rows", model=False),
+    "logistic": Arm(run_estimator, "logistic regression on n + k rows", model=False),
+}
+
+
+def _serve(
+    trial: Trial, arm: str, session: Session, context: Context, *, k: int, adapted: Adapted | None = None
+) -> Outcome:
+    """Predict the test rows from `context` with a key-value cache, and time it."""
+    x_test, y_test = trial.rows("test")
+    start = time.perf_counter()
+    server = session.serve(context)
+    ready = time.perf_counter()
+    p = server.predict(x_test)
+    asked = time.perf_counter() - ready
+    seconds = {
+        "open": trial.open_seconds,
+        "adapt": adapted.seconds if adapted else 0.0,
+        "predict": ready - start + asked,
+    }
+    row = Row(
+        identity=trial.identity(arm),
+        arm=arm,
+        n_context=context.n,
+        k=k,
+        metrics=server.metrics(x_test, y_test, p),
+        seconds=seconds,
+        ms_per_1000_rows=_latency(server.predict, x_test, trial.latency_calls, asked),
+        cache_bytes=server.cache_bytes,
+        steps=adapted.step if adapted else 0,
+        accepted=adapted.accepted if adapted else None,
+    )
+    return Outcome(row, p, adapted)
+
+
+def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+    return classification_metrics(y, p) if task == "classification" else regression_metrics(y, p)
+
+
+def _latency(predict: Callable[[Any], np.ndarray], x: pd.DataFrame, calls: int, asked: float) -> float:
+    """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
+
+    Without a call it follows from `asked`, the seconds that predicting `x` has taken.
+    """
+    rows = x.iloc[np.resize(np.arange(len(x)), LATENCY_ROWS)].reset_index(drop=True)
+    best = asked * LATENCY_ROWS / len(x) if calls == 0 else float("inf")
+    for _ in range(calls):
+        start = time.perf_counter()
+        predict(rows)
+        best = min(best, time.perf_counter() - start)
+    return 1000 * best

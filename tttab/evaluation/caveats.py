@@ -1,0 +1,57 @@
+"""What a careful user should know before believing a figure, a sentence each.
+
+What does not belong here: figures.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tttab.core import REAL
+from tttab.text import shown
+
+if TYPE_CHECKING:
+    from tttab.evaluation.arms import Trial
+    from tttab.training.loop import Adapted
+
+
+def caveats(trial: Trial) -> list[str]:
+    """Return what lies in the table, the split and the model."""
+    from tttab.data.checks import duplicates_between, thin_classes
+
+    table, split = trial.table, trial.split
+    found = []
+    twins = duplicates_between(table.x, split.context, split.test)
+    if twins:
+        found.append(f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature")
+    for name, count in thin_classes(table, split.context).items():
+        found.append(f"only {count} context rows for class {name!r}: a larger --n would help")
+    info = trial.session.info
+    if info.provenance == REAL and table.source != "file":
+        found.append(
+            f"{info.file} was further trained on real tables, perhaps on {table.name} itself: "
+            "use --model tabpfn-v2 for a fair figure"
+        )
+    return found
+
+
+def early_stop(adapted: Adapted | None) -> list[str]:
+    """Return a remark where training ended early."""
+    return [f"training stopped early: {adapted.stopped}"] if adapted is not None and adapted.stopped else []
+
+
+def refusal(stopped: str, vetoed: Sequence[int]) -> str:
+    """Say why no trained weights were kept, where it was not for their held-out loss alone."""
+    if stopped:
+        return f"training stopped because {stopped}"
+    if vetoed:
+        return f"{len(vetoed)} steps had a lower held-out loss but were worse calibrated"
+    return ""
+
+
+def user_warnings(caught: Sequence[warnings.WarningMessage]) -> list[str]:
+    """Return the warnings that concern the user: not those about the code of a package underneath."""
+    technical = DeprecationWarning | FutureWarning | ImportWarning
+    return [shown(one.message, 200) for one in caught if not issubclass(one.category, technical)]

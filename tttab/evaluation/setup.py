@@ -1,0 +1,145 @@
+"""What a comparison needs, put together once: table, split, opened model. Requests are checked first.
+
+What does not belong here: running anything (`arms`), and how decisions are told to a user.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tttab.core import Table, Task
+from tttab.data.context_selection import check_choice, choose_context
+from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.errors import RequestError
+from tttab.evaluation.arms import Trial
+from tttab.resources import parse_bytes
+from tttab.rules import get_rule
+from tttab.training.config import Schedule
+from tttab.training.loop import check_schedule
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """What is asked of one table: the options of `tttab run` and `tttab adapt`, by the same names."""
+
+    dataset: str | int | Table = "31"
+    """An OpenML id, a known name, a path, or a table in memory."""
+    task: int | None = None
+    """An OpenML task instead: its data set, target and official split."""
+    fold: int = 0
+    target: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """What single columns are: `{"zip": "level"}`."""
+    regression: bool | None = None
+    """Whether the target is a number or a class; None: guessed."""
+    n: int = 200
+    """Context rows: what the model reads at prediction time."""
+    k: int = 1000
+    """Further labelled rows, the training queries."""
+    test_size: int | None = None
+    """Test rows; None: a quarter of the table, at most 2,000."""
+    seed: int = 0
+    model: str = "auto"
+    rule: str = "full"
+    steps: int = 50
+    lr: float = 3e-4
+    optimizer: str = "adamw"
+    init: str = "pretrained"
+    context: str = "stratified"
+    split: str = "fixed"
+    guard: str = "loss"
+    precision: str = "auto"
+    device: str = "auto"
+    max_memory: str = "4G"
+    top_classes: int | None = None
+    top_features: int | None = None
+    strict: bool = False
+    """Refuse to shrink k."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """How far the weights may move."""
+        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
+        return Schedule(**{name: getattr(self, name) for name in names})
+
+    @property
+    def sizes(self) -> SplitRequest:
+        """How many rows play which part."""
+        return SplitRequest(self.n, self.k, self.test_size, strict=self.strict)
+
+    @property
+    def kind(self) -> Task | None:
+        """The task that is asked for; None where it is guessed."""
+        return None if self.regression is None else "regression" if self.regression else "classification"
+
+    def check(self) -> None:
+        """Raise TttabError where an option makes no sense, before anything is read."""
+        parse_bytes(self.max_memory)
+        check_schedule(self.schedule)
+        get_rule(self.rule)
+        check_choice(self.context)
+        self.sizes.check()
+        if self.seed < 0:
+            raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
+        if self.task is not None and self.kind is not None:
+            raise RequestError("an OpenML task says itself what it is", f"leave out --{self.kind}")
+
+
+def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, Split]:
+    """Load the table and say which rows play which part.
+
+    Args:
+        request: what is asked.
+        keep_test: keep rows for a test; else every row is context or query.
+
+    Raises:
+        DataError: the table cannot be had.
+        SplitError: it is too small for what is asked.
+        RequestError: an option does not fit it.
+    """
+    request.check()
+    table = _load(request)
+    if request.top_classes is not None:
+        from tttab.data.narrow import keep_classes
+
+        table = keep_classes(table, request.top_classes)
+    prescribed = table.official_split if keep_test else (np.arange(len(table)), np.arange(0))
+    classes = len(table.classes)
+    split = split_rows(table.y, request.sizes, request.seed, classes=classes, prescribed=prescribed)
+    split = choose_context(split, request.context, table.x, table.y, classes=classes)
+    if request.top_features is not None:
+        from tttab.data.narrow import keep_features
+
+        labelled = np.concatenate([split.context, split.queries])
+        table = keep_features(table, request.top_features, labelled)
+    return table, split
+
+
+def open_trial(request: TrialRequest, table: Table, split: Split) -> Trial:
+    """Open the model for a table and its split, as `draw_rows` gives them.
+
+    Raises:
+        ModelError: the model cannot be had, or the table is beyond its limits.
+    """
+    from tttab.models import open_model
+
+    start = time.perf_counter()
+    session = open_model(request.model, table.task, device=request.device)
+    opened = time.perf_counter() - start
+    session.check_fits(len(table.classes), table.x.shape[1])
+    budget = parse_bytes(request.max_memory)
+    return Trial(table, split, session, request.rule, request.schedule, request.seed, budget, opened)
+
+
+def _load(request: TrialRequest) -> Table:
+    from tttab.data import load_table, load_task
+
+    if request.task is not None:
+        return load_task(request.task, request.fold, columns=request.columns)
+    if isinstance(request.dataset, Table):
+        return request.dataset
+    return load_table(request.dataset, target=request.target, task=request.kind, columns=request.columns)

@@ -1,0 +1,60 @@
+"""Errors in a Python user's words: the hint stands in the message and names parameters, not options.
+
+What does not belong here: the terminal, where hints are commands to type.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from tttab.errors import TttabError
+
+PARAMETERS = {
+    "n": "n_context", "k": "n_queries", "seed": "random_state", "max-memory": "max_memory",
+    "top-classes": "", "top-features": "", "test-size": "", "strict": "",
+}  # fmt: skip
+"""The estimators' parameter for an option where the names differ; empty where there is none."""
+_OPTION = re.compile(r"--([a-z][a-z-]*)(?:[ =]([^\s,]+))?")
+_NUMBER = re.compile(r"[0-9.]+(?:e-?[0-9]+)?")
+
+
+@contextmanager
+def in_python_words(names: Mapping[str, str] = PARAMETERS) -> Iterator[None]:
+    """Put the hint of every tttab error into its message, with parameters for options.
+
+    Args:
+        names: the parameter of each option that is called otherwise; an empty name drops the option.
+    """
+    try:
+        yield
+    except TttabError as error:
+        hint = _translated(error.hint, names)
+        error.message += f"; {hint}" if hint else ""
+        error.args, error.hint = (error.message,), ""
+        error.__notes__ = []
+        raise
+
+
+def _translated(hint: str, names: Mapping[str, str]) -> str:
+    """Return a hint with `n_context=200` for `--n 200`; of "A, or in Python B" it is B."""
+    _, in_python, rest = hint.partition("in Python ")
+    if in_python:
+        return f"try {rest}"
+    parts = [
+        _OPTION.sub(lambda found: _parameter(found[1], found[2], names), part) for part in hint.split(", or ")
+    ]
+    kept = [part.strip() for part in parts if part.strip()]
+    return ", or ".join(kept)
+
+
+def _parameter(option: str, value: str | None, names: Mapping[str, str]) -> str:
+    name = names.get(option, option.replace("-", "_"))
+    if not name or value is None:
+        return name and f"{name}=True"
+    if option == "column":
+        column, _, kind = value.rpartition("=")
+        return f"columns={{{column!r}: {kind!r}}}"
+    choices = [word if _NUMBER.fullmatch(word) else repr(word) for word in value.split("|")]
+    return " or ".join(f"{name}={word}" for word in choices)

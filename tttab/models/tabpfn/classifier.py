@@ -1,0 +1,103 @@
+"""An opened TabPFN classifier behind `tttab.contracts.Session`.
+
+What does not belong here: what it shares with the regressor (`session`), which weights move (rules)
+and how (training).
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tttab.contracts import Execution, RowScores
+from tttab.core import Task
+from tttab.errors import SplitError
+from tttab.models.tabpfn.forward import AS_SERVED, Pass, log_mean
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, match_categories
+from tttab.models.tabpfn.predictor import Server
+from tttab.models.tabpfn.session import OpenedModel, Weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["PreparedContext", "PreparedQueries", "Server", "TabPFNSession", "Weights", "match_categories"]
+
+
+class TabPFNSession(OpenedModel):
+    """An opened TabPFN classifier; `temperature` is served, so a rule may train it."""
+
+    task: Task = "classification"
+
+    def logits(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return raw logits of query rows, shape (members, rows, classes), before the temperature.
+
+        Members stand in the order of tabpfn's own `predict_raw_logits`.
+        """
+        whole = [self.outputs(context, queries, rows, p, how) for p in self.whole_calls(context)]
+        return torch.stack([whole[m.call][:, m.batch, m.columns] for m in context.members])
+
+    def log_probabilities(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return log p(class), shape (rows, classes), as served: the mean over members after softmax."""
+        scaled = self.logits(context, queries, rows, how) / self.log_temperature.exp()
+        return log_mean(torch.log_softmax(scaled, dim=-1))
+
+    def member_log_likelihoods(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        which: Pass,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return each member's log probability of the true class, shape (members of the pass, rows)."""
+        outputs = self.outputs(context, queries, rows, which, how) / self.log_temperature.exp()
+        members = self._members_of(context, which)
+        logits = torch.stack([outputs[:, place, member.columns] for member, place in members])
+        labels = queries.y[torch.as_tensor(rows, device=self.device)].expand(len(members), -1)
+        return torch.log_softmax(logits, dim=-1).gather(-1, labels[..., None])[..., 0]
+
+    def _scores(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
+    ) -> RowScores:
+        log_p = self.log_probabilities(context, queries, rows, how)
+        labels = queries.y[torch.as_tensor(rows, device=self.device)]
+        top, guess = log_p.max(dim=-1)
+        loss = torch.nn.functional.nll_loss(log_p, labels, reduction="none")
+        return RowScores(loss.cpu().numpy(), top.exp().cpu().numpy(), (guess == labels).cpu().numpy())
+
+    def serve(self, context: PreparedContext) -> Server:
+        """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
+        module = copy.deepcopy(self.module).requires_grad_(False)
+        fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
+        return Server(fitted, context.x, self.architecture)
+
+    def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
+        answer = context.estimator.predict_raw_logits(x)
+        codes = torch.as_tensor(answer[:, 0, : context.classes]).long()
+        return [
+            Member(int(row[0] >> 16), int(row[0] >> 8 & 255), (row & 255).to(self.device)) for row in codes
+        ]
+
+    def _check_labels(self, y: np.ndarray, classes: int) -> None:
+        """Refuse a context without a row of some class: TabPFN would read its logits for another class."""
+        missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
+        if missing:
+            raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
+
+    def _labels(self, y: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(y, dtype=torch.long, device=self.device)

@@ -1,0 +1,259 @@
+"""Forward and backward passes of an opened model: member by member, chunk by chunk, in which precision.
+
+Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of
+the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
+which is why members may be taken one at a time. What does not belong here: weights and contexts
+(`session`), what the outputs mean (`classifier`, `regressor`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from tttab.contracts import Execution, RowScores
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
+from tttab.models.tabpfn.parts import OUTPUT
+from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
+from tttab.models.tabpfn.shared_context import SharedContext
+
+AS_SERVED = Execution()
+"""All rows and members at once, in float32."""
+EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
+"""The methods that add the column embeddings, by architecture."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass: a slice of the members of one prepared call."""
+
+    call: int
+    first: int
+    last: int
+
+    @property
+    def members(self) -> slice:
+        """The members as places in the call's batch."""
+        return slice(self.first, self.last)
+
+
+class Passes:
+    """What runs the network. Subclasses say what its outputs mean and where the network comes from."""
+
+    module: torch.nn.Module
+    architecture: str
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._shared: dict[Pass, SharedContext] = {}
+
+    def member_log_likelihoods(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        which: Pass,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return each member's log likelihood of the true label, shape (members of the pass, rows)."""
+        raise NotImplementedError
+
+    def row_scores(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
+    ) -> RowScores:
+        """Return how well the query rows numbered `rows` are predicted, in float32."""
+        with torch.no_grad(), self.sharing(context, queries, self.whole_calls(context), how):
+            parts = [self._scores(context, queries, chunk, how) for chunk in chunks_of(rows, how.chunk)]
+        return RowScores.joined(parts)
+
+    def loss(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return the summed loss, nats, of the query rows numbered `rows`, as it is served."""
+        passes = self._passes(context, how)
+        parts = [self.member_log_likelihoods(context, queries, rows, which, how) for which in passes]
+        return -log_mean(torch.cat(parts)).sum()
+
+    def accumulate_gradients(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        scale: float,
+        how: Execution = AS_SERVED,
+    ) -> float:
+        """Add the gradient of `scale` times the summed loss to the parameters; return that product.
+
+        The gradients of chunks add up exactly. With `how.by_member` one member's activations are held at a
+        time: d(-log mean_m p_m) is the sum of -w_m d(log p_m), w being the softmax of the log p_m, which a
+        first pass without gradients gives.
+        """
+        chunks = chunks_of(rows, how.chunk)
+        if how.by_member:
+            return self._accumulate_by_member(context, queries, chunks, scale, how)
+        total = 0.0
+        with self.sharing(context, queries, self._passes(context, how), how):
+            for chunk in chunks:
+                loss = self.loss(context, queries, chunk, how) * scale
+                if torch.isfinite(loss):
+                    loss.backward()
+                total += loss.item()
+        return total
+
+    def outputs(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        which: Pass,
+        how: Execution = AS_SERVED,
+    ) -> torch.Tensor:
+        """Return the network's raw outputs for one pass, shape (rows, members, outputs), float32."""
+        index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
+        if queries.embedded is not None:
+            return self.module.get_submodule(OUTPUT)(queries.embedded[which.call][index][:, which.members])
+        x = queries.inputs[which.call][index][:, which.members]
+        with self._reduced_precision(how):
+            if which in self._shared:
+                return self._shared[which].outputs(x).float()
+            shown, y, options = self._call(context, which, how)
+            return self.module(torch.cat([shown, x]), y, **options).float()
+
+    def whole_calls(self, context: PreparedContext) -> list[Pass]:
+        """Return one pass per prepared call, with all its members."""
+        return [Pass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
+
+    def _scores(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
+    ) -> RowScores:
+        raise NotImplementedError
+
+    def _passes(self, context: PreparedContext, how: Execution) -> list[Pass]:
+        whole = self.whole_calls(context)
+        if not how.by_member:
+            return whole
+        return [Pass(which.call, member, member + 1) for which in whole for member in range(which.last)]
+
+    def _call(
+        self, context: PreparedContext, which: Pass, how: Execution
+    ) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Return a pass's context rows, their targets, and the module's options."""
+        call, members = context.calls[which.call], which.members
+        kwargs = dict(call.kwargs)
+        if kwargs.get("categorical_inds") is not None:
+            kwargs["categorical_inds"] = kwargs["categorical_inds"][members]
+        return call.context[:, members], call.y[:, members], self._options(kwargs, how)
+
+    @contextmanager
+    def sharing(
+        self, context: PreparedContext, queries: PreparedQueries, passes: list[Pass], how: Execution
+    ) -> Iterator[None]:
+        """Compute the context of `passes` once for all chunks inside; at the end its gradient, once."""
+        if not shares_context(self.architecture, how) or queries.embedded is not None:
+            yield
+            return
+        try:
+            with self._reduced_precision(how):
+                for which in passes:
+                    self._shared[which] = SharedContext(self.module, *self._call(context, which, how))
+            yield
+            for shared in self._shared.values():
+                shared.backward()
+        finally:
+            self._shared.clear()
+
+    def _accumulate_by_member(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        chunks: list[np.ndarray],
+        scale: float,
+        how: Execution,
+    ) -> float:
+        passes, parts = self._passes(context, how), []
+        for which in passes:
+            with torch.no_grad(), self.sharing(context, queries, [which], how):
+                likelihoods = [self.member_log_likelihoods(context, queries, c, which, how) for c in chunks]
+            parts.append(torch.cat(likelihoods, dim=1))
+        total = -log_mean(torch.cat(parts)).sum().item() * scale
+        shares = torch.softmax(torch.cat(parts), dim=0).split([len(part) for part in parts])
+        if not math.isfinite(total):
+            return total
+        sizes = [len(chunk) for chunk in chunks]
+        for share, which in zip(shares, passes, strict=True):
+            with self.sharing(context, queries, [which], how):
+                for chunk, part in zip(chunks, share.split(sizes, dim=1), strict=True):
+                    likelihoods = self.member_log_likelihoods(context, queries, chunk, which, how)
+                    (-(part * likelihoods).sum() * scale).backward()
+        return total
+
+    def _members_of(self, context: PreparedContext, which: Pass) -> list[tuple[Member, int]]:
+        """Return the members that a pass computes, and where each stands in its batch."""
+        return [
+            (member, member.batch - which.first)
+            for member in context.members
+            if member.call == which.call and which.first <= member.batch < which.last
+        ]
+
+    @contextmanager
+    def _reduced_precision(self, how: Execution) -> Iterator[None]:
+        """Run the network in bfloat16 where that is asked for and gradients are taken.
+
+        Column embeddings are random numbers drawn in the dtype of the cells, and the streams of
+        float32 and bfloat16 are unrelated: they are drawn in float32, as they are served.
+        """
+        if how.precision != "bf16" or not torch.is_grad_enabled():
+            yield
+            return
+        name = next((name for name in EMBEDDERS if hasattr(self.module, name)), None)
+        if name is not None:
+            add = getattr(self.module, name)
+            setattr(self.module, name, lambda cells: add(cells.float()))
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                yield
+        finally:
+            if name is not None:
+                delattr(self.module, name)
+
+    def _options(self, kwargs: dict[str, Any], how: Execution) -> dict[str, Any]:
+        options = kwargs.get("performance_options")
+        if options is None or not torch.is_grad_enabled():
+            return kwargs
+        training = replace(
+            options,
+            save_peak_memory_factor=None,
+            force_recompute_layer=how.recompute_activations,
+            use_chunkwise_inference=False,
+        )
+        return {**kwargs, "performance_options": training}
+
+
+def log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
+    """Return the logarithm of the mean over members, the first dimension."""
+    return torch.logsumexp(likelihoods, dim=0) - math.log(len(likelihoods))
+
+
+def shares_context(architecture: str, how: Execution) -> bool:
+    """Tell whether a step computes its context once, not again with every chunk of queries."""
+    return architecture == SHARES_CONTEXT and not how.recompute_activations
+
+
+def chunks_of(rows: np.ndarray, chunk: int | None) -> list[np.ndarray]:
+    """Return the rows, `chunk` at a time."""
+    step = chunk or len(rows)
+    return [rows[start : start + step] for start in range(0, len(rows), step)]

@@ -1,0 +1,254 @@
+"""What a classifier and a regressor share: the weights, and contexts and queries prepared for them.
+
+What does not belong here: running the network (`forward`), what its outputs mean (`classifier`,
+`regressor`), which weights move (rules) and how (training).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from tttab.contracts import Group, Limits
+from tttab.core import ModelInfo, Task
+from tttab.errors import ModelError, SplitError
+from tttab.models.tabpfn.costs import Costs
+from tttab.models.tabpfn.forward import Passes
+from tttab.models.tabpfn.inputs import (
+    Call,
+    Member,
+    PreparedContext,
+    PreparedQueries,
+    drop_unused_categories,
+    group_calls,
+    join_inputs,
+    match_categories,
+    place_members,
+    recorder,
+)
+from tttab.models.tabpfn.parts import head_of, layers_of, projections_of
+from tttab.models.tabpfn.shared_context import face_of
+from tttab.seeding import stream_seed
+from tttab.text import shown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.models.tabpfn.predictor import Server
+
+
+MOST_CLASSES = 256
+"""The recorder tells the network's outputs apart by a byte."""
+
+
+@dataclass
+class Weights:
+    """What a checkpoint holds once it is built."""
+
+    module: torch.nn.Module
+    config: Any
+    inference_config: Any
+    criterion: Any = None
+
+
+class OpenedModel(Passes):
+    """An opened TabPFN network. Pretrained weights are never changed: adapt a fork."""
+
+    task: Task
+
+    def __init__(self, info: ModelInfo, weights: Weights, device: torch.device, seed: int = 0) -> None:
+        super().__init__(device)
+        self.info = info
+        self.seed = seed
+        self._weights = weights
+        weights.module.to(device).eval().requires_grad_(False)
+        start = float(weights.inference_config.SOFTMAX_TEMPERATURE)
+        self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(start), device=device), False)
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network whose parameters a rule selects."""
+        return self._weights.module
+
+    @module.setter
+    def module(self, module: torch.nn.Module) -> None:
+        self._weights = replace(self._weights, module=module)
+
+    @property
+    def temperature(self) -> float:
+        """The softmax temperature that is served."""
+        return float(self.log_temperature.detach().exp())
+
+    @property
+    def architecture(self) -> str:
+        """tabpfn's name of the network's architecture, `tabpfn_v2` for example."""
+        return type(self.module).__module__.rsplit(".", 1)[-1]
+
+    @property
+    def layers(self) -> torch.nn.ModuleList:
+        """The transformer's layers, first to last; empty where no known name is found."""
+        return layers_of(self.module)
+
+    @property
+    def cost_model(self) -> Costs:
+        """What a training step costs."""
+        return Costs(self)
+
+    @property
+    def limits(self) -> Limits:
+        """The largest table the model reads."""
+        held = self._weights.inference_config
+        classes = min(int(held.MAX_NUMBER_OF_CLASSES), self._weights.config.max_num_classes, MOST_CLASSES)
+        return Limits(max(classes, 0), held.MAX_NUMBER_OF_FEATURES, held.MAX_NUMBER_OF_SAMPLES)
+
+    def parameters(self, group: Group) -> list[torch.nn.Parameter]:
+        """Return the parameters of a group, in the network's order; none where no known name is found."""
+        if group == "temperature":
+            return [self.log_temperature]
+        if group == "all":
+            return list(self.module.parameters())
+        return head_of(self.module) if group == "head" else projections_of(self.module)
+
+    def fork(self) -> Self:
+        """Return an independent copy, weights included, that may be trained."""
+        twin = type(self)(
+            self.info, replace(self._weights, module=copy.deepcopy(self.module)), self.device, self.seed
+        )
+        twin.log_temperature.data.copy_(self.log_temperature.data)
+        return twin
+
+    def reinitialise(self, seed: int) -> None:
+        """Replace all weights by the architecture's own random ones: the papers' cold start."""
+        from tabpfn.architectures import ARCHITECTURES
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "cold start"))
+            fresh = ARCHITECTURES[self.architecture].get_architecture(self._weights.config)
+        self.module.load_state_dict(fresh.state_dict())
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that are set to train, by name."""
+        return {name: parameter for name, parameter in self._named() if parameter.requires_grad}
+
+    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put the values of `state`, by the names of `trainable`, into the parameters."""
+        own = dict(self._named())
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
+        """Raise ModelError where a table is beyond the model's limits."""
+        self.limits.check(classes, features, rows)
+
+    def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
+        """Fit the preprocessing on the context rows; y holds class codes, or targets for regression.
+
+        Raises:
+            SplitError: the labels or the features cannot serve as a context.
+            ModelError: the table is beyond the model's limits.
+        """
+        self.check_fits(classes, x.shape[1], len(y))
+        self._check_labels(y, classes)
+        if all(x[name].nunique() < 2 for name in x.columns):
+            raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
+        x = drop_unused_categories(x)
+        module = face_of(self.module)
+        estimator = self._fitted(module, x, y)
+        prepared = PreparedContext(x, y, classes, estimator, module)
+        # One row is enough to record how the context enters the network.
+        calls, members = self._record(prepared, x.iloc[:1])
+        if any(len(call.y) != len(y) for call in calls):
+            raise ModelError(
+                f"{self.info.name} shows each member a part of the context only (SUBSAMPLE_SAMPLES)",
+                "--model auto",
+            )
+        calls = [Call(call.context[: len(y)], call.y, call.kwargs) for call in calls]
+        prepared.calls, prepared.groups = group_calls(calls)
+        prepared.members = place_members(members, prepared.groups, calls)
+        return prepared
+
+    def queries(self, context: PreparedContext, x: pd.DataFrame, y: np.ndarray) -> PreparedQueries:
+        """Transform labelled query rows under `context`, once; unseen categories count as missing."""
+        calls, _ = self._record(context, x)
+        inputs = join_inputs(context.calls, context.groups, calls, context.n)
+        return PreparedQueries(inputs, self._labels(y))
+
+    def serve(self, context: PreparedContext) -> Server:
+        """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
+        raise NotImplementedError
+
+    def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
+        return self.serve(context).predict(x)
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
+        from tttab.models.tabpfn.checkpoint import write_checkpoint
+
+        config = {**asdict(self._weights.config), "architecture_name": self.architecture}
+        inference = replace(self._weights.inference_config, SOFTMAX_TEMPERATURE=self.temperature)
+        state = self.module.state_dict()
+        if self.task == "regression":
+            state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
+        belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
+        write_checkpoint(path, state, config, inference, belongs | dict(metadata or {}))
+
+    def _fitted(self, module: torch.nn.Module, x: pd.DataFrame, y: np.ndarray) -> Any:
+        try:
+            return self._estimator("fit_preprocessors", module).fit(x, y)
+        except ValueError as error:
+            reason = shown(error, 160)
+            raise ModelError(
+                f"{self.info.name} cannot take this context: {reason}", f"--n {2 * len(y)}, or --model auto"
+            ) from error
+
+    def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
+        yield from self.module.named_parameters()
+        yield "log_temperature", self.log_temperature
+
+    def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
+        """Return the network's inputs for context and `x`, and where each member stands in them."""
+        config = self._weights.config
+        width = config.max_num_classes if self.task == "classification" else config.num_buckets
+        with recorder(context, width, self.task == "classification") as calls:
+            members = self._read_places(context, match_categories(x, context.x))
+        return calls, members
+
+    def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
+        raise NotImplementedError
+
+    def _check_labels(self, y: np.ndarray, classes: int) -> None:
+        raise NotImplementedError
+
+    def _labels(self, y: np.ndarray) -> torch.Tensor:
+        raise NotImplementedError
+
+    def specs(self, module: torch.nn.Module | None = None) -> Any:
+        """Return what tabpfn's estimators take in the place of a file, around `module` if given."""
+        from tabpfn import ModelSpecs
+
+        held = self._weights
+        return ModelSpecs(module or held.module, held.config, held.inference_config, held.criterion)
+
+    def _estimator(self, fit_mode: str, module: torch.nn.Module) -> Any:
+        """Return tabpfn's own estimator around `module`, settings as they are served."""
+        import tabpfn
+
+        kind = tabpfn.TabPFNClassifier if self.task == "classification" else tabpfn.TabPFNRegressor
+        return kind(
+            model_path=self.specs(module),
+            device=str(self.device),
+            fit_mode=fit_mode,
+            softmax_temperature=self.temperature,
+            inference_precision=torch.float32,
+            ignore_pretraining_limits=True,
+            random_state=self.seed,
+        )

@@ -1,0 +1,169 @@
+"""One pass of the context for all chunks of a step's queries, on TabPFN v2.
+
+Query rows read the context through the first head's keys and values of every layer and through the
+embedding of the unknown target, nothing else. So the context runs once, with its graph; those tensors
+become leaves that every chunk reads as tabpfn's key-value cache; and the gradient that the chunks leave
+there goes back through the context once. The gradient is exact, and chunks cost no second context.
+The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values,
+no copies between the two attentions, and in the last layer the target's cell alone, which is all that
+anything reads; serving runs them too. What does not belong here: chunks and losses (`forward`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+
+ARCHITECTURE = "tabpfn_v2"
+"""The only architecture whose queries read nothing else of the context."""
+
+
+class SharedContext:
+    """The context's keys and values under the weights as they are now."""
+
+    def __init__(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, options: Any) -> None:
+        """Run the context: x (rows, members, features), y (rows, members); `options` for the module."""
+        from tabpfn.architectures.kv_cache import KVCacheEntry
+
+        self._module, self._options = module, options
+        face = own_layers(module)
+        taken = _targets_of(face)
+        _, cache = face(x, y, return_kv_cache=True, **options)
+        entries = [cache.kv[number] for number in range(len(module.blocks))]
+        self._outer = [tensor for entry in entries for tensor in (entry.key, entry.value)] + taken[-1:]
+        # A tensor without a graph stays a constant: rules that move late layers pay for no more.
+        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in self._outer]
+        *heads, unknown = self._leaves
+        kv = {
+            number: KVCacheEntry(key=key, value=value)
+            for number, (key, value) in enumerate(zip(heads[::2], heads[1::2], strict=True))
+        }
+        self._cache = dataclasses.replace(cache, kv=kv, test_y_embedding=unknown)
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the network's outputs for query rows x (rows, members, features)."""
+        face = own_layers(self._module)
+        return face(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
+
+    def backward(self) -> None:
+        """Push what the chunks' backward passes have left through the context, once."""
+        reached = [(o, leaf.grad) for o, leaf in zip(self._outer, self._leaves, strict=True)]
+        reached = [(outer, grad) for outer, grad in reached if grad is not None]
+        if reached:
+            torch.autograd.backward(*map(list, zip(*reached, strict=True)))
+
+
+def own_layers(module: torch.nn.Module) -> torch.nn.Module:
+    """Return a second face of the module that runs the layers of this file, on the very same weights.
+
+    The module itself stays as it is: other threads may run or copy it meanwhile.
+    """
+    face = face_of(module)
+    run_own_layers(face)
+    return face
+
+
+def run_own_layers(module: torch.nn.Module) -> None:
+    """Let a module that is the caller's alone run the layers of this file from now on."""
+    blocks = list(module.blocks)
+    faces = [face_of(block) for block in blocks]
+    for face, block in zip(faces, blocks, strict=True):
+        # A partial, unlike a closure, is copied and pickled together with its block.
+        face.forward = partial(_layer, block, block is blocks[-1])
+    module.blocks = torch.nn.ModuleList(faces)
+
+
+def face_of(module: torch.nn.Module) -> torch.nn.Module:
+    """Return another object with the module's weights and parts: what is set on it shows nowhere else."""
+    face = object.__new__(type(module))
+    face.__dict__.update(module.__dict__)
+    face._modules = dict(module._modules)
+    face._forward_hooks = OrderedDict(module._forward_hooks)
+    return face
+
+
+def _targets_of(face: torch.nn.Module) -> list[torch.Tensor]:
+    """Take the target embedder's outputs with their graph; the last is the unknown target's.
+
+    The embedder runs over the context's targets, then over one unknown target.
+    """
+    taken: list[torch.Tensor] = []
+    embedder = face._modules["target_embedder"] = face_of(face.target_embedder)
+    embedder.register_forward_hook(lambda _, __, output: taken.append(output[0]))
+    return taken
+
+
+def _layer(
+    block: torch.nn.Module, last: bool, cells: Any, _: int, __: Any, *, cached_kv: Any = None,
+    return_kv: bool = False,
+) -> tuple[torch.Tensor, Any]:  # fmt: skip
+    """Run a v2 block, with the shapes and the cache entry of tabpfn's own."""
+    from tabpfn.architectures.kv_cache import KVCacheEntry
+
+    across, down = block.per_sample_attention_between_features, block.per_column_attention_between_cells
+    cells = cells.pop(0) if isinstance(cells, list) else cells
+    read = cells[:, :, -1:] if last else cells
+    mixed = _attend(*(part.flatten(0, 1) for part in _heads(across, read, cells)))
+    mixed = _product(mixed.flatten(2), across.out_projection).view(read.shape)
+    read = block.layernorm_mha1(read + mixed)
+    entry = None
+    if cached_kv is None:
+        query, key, value = (_by_column(part) for part in _heads(down, read, read))
+        entry = KVCacheEntry(key=key[:, :, :1].contiguous(), value=value[:, :, :1].contiguous())
+        if last:  # what the context predicts for itself is read by nobody
+            return read, entry
+    else:
+        # All heads read one head's keys and values: as more queries of it, they share them uncopied.
+        query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
+        query = _by_column(query).flatten(1, 2)[:, :, None]
+        key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
+        if last:  # tabpfn's own cache has every column, ours the target's alone
+            key, value = (part.unflatten(0, (len(read), -1))[:, -1] for part in (key, value))
+    mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
+    mixed = _product(mixed, down.out_projection).unflatten(0, (len(read), -1)).transpose(1, 2)
+    read = block.layernorm_mha2(read + mixed)
+    widen, activation, narrow = block.mlp
+    mixed = _product(activation(_product(read, widen)), narrow)
+    return block.layernorm_mlp(read + mixed), entry
+
+
+def _heads(attention: torch.nn.Module, read: torch.Tensor, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the queries of `read`, the keys and the values of `cells`: (…, columns, heads, width)."""
+    query, key, value = attention.q_projection, attention.k_projection, attention.v_projection
+    groups = [(cells, (query, key, value))] if read is cells else [(read, (query,)), (cells, (key, value))]
+    for given, parts in groups:
+        made = _product(given, *parts)
+        yield from made.unflatten(-1, (len(parts), -1, attention.head_dim)).unbind(-3)
+
+
+def _product(cells: torch.Tensor, *parts: torch.nn.Module) -> torch.Tensor:
+    """Return what linear maps without a bias make of the cells, side by side, as one product."""
+    weights = [_matrix(part) for part in parts]
+    return torch.nn.functional.linear(cells, weights[0] if len(weights) == 1 else torch.cat(weights))
+
+
+def _matrix(part: Any) -> torch.Tensor:
+    """Return the matrix of a linear map; peft's additions are added to it, not applied beside it."""
+    if isinstance(part, torch.nn.Linear):
+        return part.weight
+    return part.get_base_layer().weight + sum(part.get_delta_weight(name) for name in part.active_adapters)
+
+
+def _by_column(heads: torch.Tensor) -> torch.Tensor:
+    """Return (members, rows, columns, heads, width) as (members x columns, rows, heads, width)."""
+    return heads.transpose(1, 2).flatten(0, 1)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Return softmax attention over the second dimension of (batch, places, heads, width)."""
+    if query.is_cuda:
+        from tabpfn.architectures.shared.scaled_dot_product_attention import scaled_dot_product_attention
+
+        return scaled_dot_product_attention(query, key, value)
+    parts = (part.transpose(1, 2) for part in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)

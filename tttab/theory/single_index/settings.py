@@ -1,0 +1,64 @@
+"""What the single-index experiments share: tasks, seed and device, and the choices of stage I.
+
+What does not belong here: the choices of one experiment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from tttab.theory.experiment import Settings, option
+
+Weak = Literal["distill", "direct", "direct-clipped", "random"]
+"""Stage I: the attention's output as teacher, the labels themselves, or none (a random direction)."""
+Loss = Literal["squared", "correlation"]
+LINK = "A polynomial: He<k> or z^k with weights."
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common(Settings):
+    """The options of every experiment that draws tasks."""
+
+    noise: float = option(0.1, "tau: labels move by +tau or -tau.", low=0)
+    tasks: int = option(0, "Tasks per point; 0: the default of the version.", low=0)
+    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
+    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    full: bool = option(False, "The long version: more tasks, more points.", switch=True)
+
+    @property
+    def device_type(self) -> str:
+        """The device without its number."""
+        return self.device.partition(":")[0]
+
+    def by_version(self, small: T, full: T) -> T:
+        """Return the default of the version, the short or the long one."""
+        return full if self.full else small
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOne(Settings):
+    """The choices of stage I."""
+
+    temp: float = option(1.0, "Temperature of the attention.", low=0, strict=True)
+    tilt: float = option(
+        0.05, "Share of positive neurons of stage I's student above one half.", low=-0.5, high=0.5
+    )
+    queries: int = option(2048, "Fresh queries of self-distillation.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ablations(Settings):
+    """What the algorithm can leave out."""
+
+    skip_stage_1: bool = option(False, "Start stage II from a random direction.")
+    no_distill: bool = option(False, "Stage I on the labels themselves.")
+    link_fixed: bool = option(False, "The same link for every task.")
+
+    @property
+    def weak(self) -> Weak:
+        """What stage I does."""
+        if self.skip_stage_1:
+            return "random"
+        return "direct" if self.no_distill else "distill"

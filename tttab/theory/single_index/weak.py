@@ -1,0 +1,149 @@
+"""Experiment: how many rows stage I needs, self-distilled against trained on the labels themselves.
+
+What does not belong here: the stage itself (`stages`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tttab.errors import RequestError
+from tttab.seeding import torch_stream
+from tttab.theory.device import check_device
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.plots import Panel, Series, column, curve, distinct
+from tttab.theory.single_index.hermite import generative_exponent, information_exponent, parse_link
+from tttab.theory.single_index.settings import Common, StageOne, Weak
+
+METHODS: tuple[Weak, ...] = ("distill", "direct", "direct-clipped", "random")
+TITLE = "Weak recovery: mean |<b, u1>| over tasks"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeakSettings(Common, StageOne):
+    """The grid."""
+
+    links: tuple[str, ...] = option(("He2", "He3", "He4", "He3 + 0.5*He4"), "Links, with commas.")
+    r: tuple[int, ...] = option((16, 32), "Dimensions of the subspace, with commas.", low=1)
+    n1: tuple[int, ...] = option((), "Rows of stage I, with commas.", low=1)
+    d: int = option(0, "Features; 0: as many as r.")
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """N1."""
+        full = (256, 512, 1024, 2048, 4096, 8192, 16384)
+        return self.n1 or self.by_version((256, 1024, 4096), full)
+
+    @property
+    def count(self) -> int:
+        """The number of tasks."""
+        return self.tasks or self.by_version(16, 96)
+
+    def check(self) -> None:
+        """Raise RequestError or MemoryPlanError for what cannot be run."""
+        from tttab.theory.single_index.checks import check_link, check_matrices, check_rows
+
+        check_device(self.device)
+        for link in self.links:
+            check_link(link, "--links")
+        most = max(self.r)
+        if self.d < 0 or 0 < self.d < most:
+            raise RequestError(f"d = {self.d} must be at least r = {most}", f"--d {most}")
+        d = self.d or most
+        check_matrices(d, self.device, "--r")
+        check_rows(self.count * max(self.rows) * d, self.device, "--n1 256,1024,4096 --tasks 16")
+        check_rows(self.count * self.queries * most, self.device, "--queries 2048 --tasks 16")
+
+
+def weak_rows(settings: WeakSettings) -> Iterator[Row]:
+    """Yield one row per (link, r, N1, method) with the mean of |<b, u1>| over tasks.
+
+    `floor` is the mean for a random direction, sqrt(2/(pi r)); a task is stuck below twice 1/sqrt(r).
+    """
+    settings.check()
+    for link in settings.links:
+        for r in settings.r:
+            for rows in settings.rows:
+                yield from _rows_at(settings, link, r, rows)
+
+
+def _rows_at(settings: WeakSettings, link: str, r: int, rows: int) -> Iterator[Row]:
+    from tttab.theory.single_index.algorithm import Pipeline, weak_direction
+    from tttab.theory.single_index.attention import population_gamma
+    from tttab.theory.single_index.stages import alignment
+    from tttab.theory.single_index.tasks import draw_basis, draw_rows, draw_tasks, law_of_link
+
+    exact, how = parse_link(link), Pipeline.of(settings)
+    law = law_of_link(exact, settings.d or r, r, settings.noise)
+    generator = torch_stream(settings.seed, "weak", link, r, rows, device=settings.device)
+    basis = draw_basis(law, generator)
+    gamma, _ = population_gamma(law, basis, how.temp)
+    tasks = draw_tasks(law, basis, settings.count, generator)
+    x, y = draw_rows(tasks, rows, generator)
+    for method in METHODS:
+        u = weak_direction(replace(how, weak=method), gamma, x, y, generator)
+        found = alignment(u, tasks.direction)
+        yield {
+            "experiment": "weak",
+            "link": link,
+            "ie": information_exponent(exact),
+            "ge": generative_exponent(exact),
+            "d": law.d,
+            "r": r,
+            "n1": rows,
+            "method": method,
+            "alignment": float(found.mean()),
+            "stderr": float(found.std() / len(found) ** 0.5) if len(found) > 1 else None,
+            "median": float(found.quantile(0.5)),
+            "floor": (2 / (math.pi * r)) ** 0.5,
+            "stuck": int((found < 2 / r**0.5).sum()),
+            "tasks": len(found),
+            **how.stage_one,
+            "noise": settings.noise,
+            "seed": settings.seed,
+            "device": settings.device_type,
+        }
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return one table of all rows."""
+    columns = ("link", "ie", "ge", "r", "n1", "method", "alignment", "stderr", "median", "floor", "stuck")
+    return [Table(TITLE, columns, rows)]
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """Return one panel per link and r: alignment against N1 by method, with the random floor."""
+    found = []
+    for link, r in distinct(rows, "link", "r"):
+        here = [row for row in rows if (row["link"], row["r"]) == (link, r)]
+        lines: list[Series] = []
+        for colour, (method,) in enumerate(distinct(here, "method")):
+            part = [row for row in here if row["method"] == method]
+            x, y, bars = column(part, "n1"), column(part, "alignment"), column(part, "stderr")
+            lines += curve(str(method), x, y, bars, colour=colour)
+        x, y = column(here[::4], "n1"), column(here[::4], "floor")
+        lines.append(Series("E of a random direction", x, y, style="dotted", colour=6))
+        title = f"{link}, r = {r} (ie {here[0]['ie']}, ge {here[0]['ge']})"
+        found.append(Panel(title, "N1", "mean |<b, u1>|", lines, log_x=True))
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="weak",
+    help="Stage I: alignment of one self-distilled step against N1, beside direct steps and a random start.",
+    example="--plot weak.svg",
+    group=PAPER_B,
+    settings=WeakSettings,
+    rows=weak_rows,
+    columns=(
+        *("experiment", "link", "ie", "ge", "d", "r", "n1", "method", "alignment", "stderr", "median"),
+        *("floor", "stuck", "tasks", "queries", "temp", "tilt", "precision", "noise", "seed", "device"),
+    ),
+    quick=(WeakSettings(links=("He3",), r=(4,), n1=(64, 128), queries=64, tasks=3),),
+    tables=tables,
+    panels=panels,
+    title=lambda rows: TITLE,
+    total=lambda settings: len(METHODS) * len(settings.links) * len(settings.r) * len(settings.rows),
+)

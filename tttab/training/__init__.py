@@ -1,0 +1,1 @@
+"""Test-time training: the loop, and what it is made of. Read `loop` first."""

@@ -1,0 +1,42 @@
+"""How far the weights move and what is kept: settings alone, without the registries they name.
+
+What does not belong here: what the settings mean (`optimizers`, `context_policy`, `selection`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+STARTS = ("pretrained", "random")
+LARGEST_RATE = 1e3
+"""Beyond it float32 overflows before a loss could say so."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How far the weights move, and what is kept."""
+
+    steps: int = 50
+    """Steps of an optimiser that takes several."""
+    lr: float = 3e-4
+    """Learning rate where every weight moves; a rule that moves few multiplies it by its `rate`."""
+    batch: int = 256
+    """Query rows per step."""
+    warmup: int = 5
+    """Steps over which the rate rises linearly."""
+    clip: float = 1.0
+    """Largest norm of the gradient of the mean loss."""
+    weight_decay: float = 0.0
+    held_out: float = 0.2
+    """Share of the k rows that chooses the step."""
+    evaluate_every: int = 2
+    optimizer: str = "adamw"
+    """`adamw` or `sgd-1`."""
+    split: str = "fixed"
+    """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
+    guard: str = "loss"
+    """`loss`, `loss+ece` or `off`: which candidate is kept."""
+    init: str = "pretrained"
+    """`pretrained` (warm start) or `random` (cold start)."""
+    precision: str = "auto"
+    """`auto`, `fp32` or `bf16`: the arithmetic of the training steps."""

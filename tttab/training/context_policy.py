@@ -1,0 +1,187 @@
+"""Where training batches come from: one fixed context, a re-drawn one, or K folds.
+
+The papers keep the context fixed; other tools re-draw it. The held-out rows and the context that
+serves are the same in all three. What does not belong here: the choice of the serving context
+(`contexts`) and the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from tttab.contracts import Context, Queries, Session
+from tttab.data.splits import strata_of, stratified_order
+from tttab.errors import RequestError
+from tttab.seeding import numpy_stream
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Query rows under one context."""
+
+    context: Context
+    queries: Queries
+    rows: np.ndarray
+    """Numbers of rows in `queries`."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled rows that training may use."""
+
+    session: Session
+    context: Context
+    """The n rows that serve."""
+    queries: Queries
+    """All k query rows under that context."""
+    x: pd.DataFrame
+    y: np.ndarray
+    """The k query rows as they came."""
+    train: np.ndarray
+    """Numbers of the query rows that are not held out."""
+    seed: int
+
+    def pool(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Return the context and the training queries as one frame, the context first."""
+        x = _stack(self.context.x, self.x.iloc[self.train])
+        return x, np.concatenate([self.context.y, self.y[self.train]])
+
+    def prepare(self, x: pd.DataFrame, y: np.ndarray, context: np.ndarray) -> tuple[Context, Queries]:
+        """Return the rows numbered `context` as a context and all others as its queries."""
+        rest = np.setdiff1d(np.arange(len(y)), context)
+        prepared = self.session.context(x.iloc[context], y[context], self.context.classes)
+        return prepared, self.session.queries(prepared, x.iloc[rest], y[rest])
+
+
+class ContextPolicy(Protocol):
+    """Makes batches."""
+
+    def batch(self, size: int) -> Batch:
+        """Return the next batch of at most `size` rows."""
+        ...
+
+    def whole(self) -> list[Batch]:
+        """Return all training queries: one batch per context."""
+        ...
+
+
+class Fixed:
+    """The n context rows throughout (arXiv 2503.11842, section 3)."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        self._labelled = labelled
+        self._order = _endless_order(labelled.train, numpy_stream(labelled.seed, "batches"))
+
+    def batch(self, size: int) -> Batch:
+        """Return the next rows of an order that is drawn anew each time round."""
+        given = self._labelled
+        rows = [next(self._order) for _ in range(min(size, len(given.train)))]
+        return Batch(given.context, given.queries, np.array(rows))
+
+    def whole(self) -> list[Batch]:
+        """Return all training queries under the one context."""
+        return [Batch(self._labelled.context, self._labelled.queries, self._labelled.train)]
+
+
+class Redraw:
+    """Each step draws n context rows from all n + k rows; some of the rest are its queries."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        self._labelled = labelled
+        self._x, self._y = labelled.pool()
+        self._strata = strata_of(self._y, labelled.context.classes)
+        self._rng = numpy_stream(labelled.seed, "redraw")
+
+    def batch(self, size: int) -> Batch:
+        """Draw a context with every class in it, prepare it, and draw queries from the rest."""
+        given = self._labelled
+        codes, count = self._strata
+        order = stratified_order(codes, np.arange(len(codes)), count, self._rng)
+        n = given.context.n
+        chosen = np.concatenate([order[:n], self._rng.permutation(order[n:])[:size]])
+        context, queries = given.prepare(self._x.iloc[chosen], self._y[chosen], np.arange(n))
+        return Batch(context, queries, np.arange(len(queries)))
+
+    def whole(self) -> list[Batch]:
+        """Return one drawn context with all other rows as queries."""
+        return [self.batch(len(self._y))]
+
+
+class Folds:
+    """K folds of about n rows over all n + k rows: each in turn is the context of all others."""
+
+    def __init__(self, labelled: Labelled) -> None:
+        x, y = labelled.pool()
+        codes, strata = strata_of(y, labelled.context.classes)
+        rng = numpy_stream(labelled.seed, "folds")
+        order = stratified_order(codes, np.arange(len(y)), strata, rng)
+        count = max(2, round(len(y) / labelled.context.n))
+        folds = [_with_every_stratum(order[f::count], order, codes, strata) for f in range(count)]
+        self._parts = [labelled.prepare(x, y, fold) for fold in folds]
+        self._orders = [_endless_order(np.arange(len(queries)), rng) for _, queries in self._parts]
+        self._turn = 0
+
+    def batch(self, size: int) -> Batch:
+        """Return the next fold's next rows."""
+        fold = self._turn % len(self._parts)
+        self._turn += 1
+        context, queries = self._parts[fold]
+        rows = [next(self._orders[fold]) for _ in range(min(size, len(queries)))]
+        return Batch(context, queries, np.array(rows))
+
+    def whole(self) -> list[Batch]:
+        """Return every fold with all its queries."""
+        return [Batch(context, queries, np.arange(len(queries))) for context, queries in self._parts]
+
+
+CONTEXT_POLICIES: dict[str, Callable[[Labelled], ContextPolicy]] = {
+    "fixed": Fixed,
+    "redraw": Redraw,
+    "kfold": Folds,
+}
+
+
+def get_context_policy(name: str) -> Callable[[Labelled], ContextPolicy]:
+    """Return the class that makes batches under the name `name`.
+
+    Raises:
+        RequestError: there is no such split.
+    """
+    if name not in CONTEXT_POLICIES:
+        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(CONTEXT_POLICIES)}")
+    return CONTEXT_POLICIES[name]
+
+
+def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
+    """Yield the rows in a new random order each time round."""
+    while True:
+        yield from rng.permutation(rows)
+
+
+def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray, strata: int) -> np.ndarray:
+    """Return the fold, with the first row of each class or part of the targets that it lacks."""
+    missing = set(range(strata)) - set(codes[fold].tolist())
+    extra = [order[np.flatnonzero(codes[order] == label)[0]] for label in sorted(missing)]
+    return np.concatenate([fold, np.array(extra, dtype=fold.dtype)])
+
+
+def _stack(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return two frames on top of each other; categories are the union of both."""
+    import pandas as pd
+    from pandas.api.types import union_categoricals
+
+    columns = {}
+    for name in first.columns:
+        parts = [first[name], second[name]]
+        if isinstance(first[name].dtype, pd.CategoricalDtype):
+            columns[name] = union_categoricals(parts, sort_categories=True)
+        else:
+            columns[name] = np.concatenate([part.to_numpy() for part in parts])
+    return pd.DataFrame(columns)

@@ -1,0 +1,348 @@
+"""Test-time training: one loop, a generator of steps, for every rule and optimiser.
+
+The n context rows stay fixed; the k query rows are divided once, most train, a held-out part
+chooses the step, with the untouched weights as a candidate (arXiv 2503.11842, section 3, for the
+fixed context; the held-out choice is ours). What does not belong here: preprocessing (session),
+which weights move (rules), how far (optimizers), under which context (context_policy), which candidate
+is kept (selection), how results are compared (evaluation).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tttab.contracts import Context, CostModel, Execution, Precision, Queries, Rule, Session
+from tttab.data.splits import hold_out
+from tttab.errors import MemoryPlanError, RequestError, RuleError
+from tttab.metrics import calibration_error
+from tttab.resources import format_bytes, is_out_of_memory
+from tttab.training.config import LARGEST_RATE, STARTS, Schedule
+from tttab.training.context_policy import Labelled, get_context_policy
+from tttab.training.memory_plan import (
+    DEFAULT_BUDGET,
+    ExecutionMode,
+    Footprint,
+    MemoryPlan,
+    StepRequirements,
+    plan_step,
+)
+from tttab.training.optimizers import NotFinite, Update, get_optimizer
+from tttab.training.precision import check_precision, choose_precision
+from tttab.training.selection import Score, Selector, check_guard
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step did; for `sgd-1` one trial size of its line search."""
+
+    number: int
+    total: int
+    loss: float
+    """Mean loss of the step's queries before the step, nats."""
+    held_out: float
+    """Loss of the held-out rows at the last evaluation, nats."""
+    best: float
+    """Held-out loss of the weights that would be kept now, nats."""
+    seconds: float
+    """Since the start."""
+    size: float = math.nan
+    """Learning rate, or step size."""
+    ece: float = math.nan
+    """Expected calibration error of the held-out rows at the last evaluation."""
+
+
+@dataclass
+class Adapted:
+    """The result of test-time training."""
+
+    session: Session
+    """A session with the chosen weights; the given one where nothing was trained."""
+    context: Context
+    step: int
+    """The step that was chosen; 0 is the untouched weights."""
+    accepted: bool | None
+    """False where the untouched weights won; None where the rule trains nothing."""
+    before: float = math.nan
+    """Held-out loss of the untouched weights, nats."""
+    after: float = math.nan
+    """Held-out loss of the chosen weights, nats."""
+    history: list[Step] = field(default_factory=list)
+    seconds: float = 0.0
+    plan: MemoryPlan | None = None
+    """How steps were made to fit; None where nothing was trained or the model has no cost model."""
+    execution: Execution | None = None
+    """How steps were run; None where nothing was trained."""
+    stopped: str = ""
+    """Why training ended early; empty where it did not."""
+    ece_before: float = math.nan
+    ece_after: float = math.nan
+    size: float = 0.0
+    """Learning rate or step size of the chosen step."""
+    vetoed: tuple[int, ...] = ()
+    """Steps that were refused for their calibration."""
+    others: dict[str, Session] = field(default_factory=dict)
+    """Sessions with the weights that other guards would have kept, by guard."""
+
+    @property
+    def precision(self) -> Precision:
+        """The arithmetic of the training steps."""
+        return "fp32" if self.execution is None else self.execution.precision
+
+    @property
+    def manner(self) -> str:
+        """In words: the arithmetic of the training steps, and the chunks they were cut into."""
+        how = self.execution
+        if how is None:
+            return "nothing was trained"
+        chunks = f"{how.chunk:,} queries at a time" if how.chunk else "all queries at once"
+        chunks += ", member by member" if how.by_member else ""
+        chunks += ", activations recomputed" if how.recompute_activations else ""
+        planned = f", about {format_bytes(self.plan.needed)} planned" if self.plan else ""
+        return f"trained in {how.precision}, {chunks}{planned}"
+
+
+def check_schedule(schedule: Schedule) -> None:
+    """Raise RequestError where a value makes no sense."""
+    if schedule.steps < 1:
+        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
+    if not 0 < schedule.lr <= LARGEST_RATE:
+        raise RequestError(
+            f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {schedule.lr}", "--lr 3e-4"
+        )
+    if schedule.init not in STARTS:
+        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    get_optimizer(schedule.optimizer)
+    get_context_policy(schedule.split)
+    check_guard(schedule.guard)
+    check_precision(schedule.precision)
+
+
+class Adaptation:
+    """Test-time training as an iterable of steps; `result` stands when it is exhausted.
+
+    Args:
+        session: the pretrained model; it is forked, never changed.
+        rule: which weights move.
+        context: `session.context(…)`.
+        queries: x and y of the k labelled query rows; y holds class codes, or targets for regression.
+        schedule: how far.
+        seed: names the streams that divide and order the queries.
+        budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
+        others: guards beside the schedule's whose choice is kept in `result.others`.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        rule: Rule,
+        context: Context,
+        queries: tuple[pd.DataFrame, np.ndarray],
+        schedule: Schedule,
+        seed: int = 0,
+        budget: int = DEFAULT_BUDGET,
+        *,
+        others: tuple[str, ...] = (),
+    ) -> None:
+        self.result = Adapted(session, context, 0, None)
+        self.schedule, self.rate = schedule, schedule.lr * rule.rate
+        self._given, self._rule, self._context, self._raw = session, rule, context, queries
+        self._seed, self._budget, self._others = seed, budget, others
+
+    def __iter__(self) -> Iterator[Step]:
+        """Train; yield after each step."""
+        if self._context.constant is not None:
+            self.result.stopped = "all targets of the context are equal"
+        if self._rule.name == "none" or self.result.stopped:
+            return
+        check_schedule(self.schedule)
+        self._start = time.perf_counter()
+        with self._memory_errors():
+            self._open()
+        updates = get_optimizer(self.schedule.optimizer).updates(self, self._score)
+        answer = None
+        while True:
+            try:
+                with self._memory_errors():
+                    update = updates.send(answer)
+                    answer = self._evaluate(update) if update.evaluate else None
+            except StopIteration:
+                break
+            except NotFinite as error:
+                self.result.stopped = str(error)
+                break
+            self.result.history.append(self._report(update))
+            yield self.result.history[-1]
+        self._choose()
+
+    def gradient(self, *, whole: bool) -> float:
+        """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
+
+        Returns:
+            The mean loss, nats.
+
+        Raises:
+            NotFinite: the loss or the norm of its gradient is.
+        """
+        for parameter in self.parameters:
+            parameter.grad = None
+        batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
+        count = sum(len(batch.rows) for batch in batches)
+        self._steps += 1
+        loss = sum(
+            self._session.accumulate_gradients(batch.context, batch.queries, batch.rows, 1 / count, self._how)
+            for batch in batches
+        )
+        norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
+        if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
+            raise NotFinite(f"the loss or its gradient was not finite at step {self._steps}")
+        return loss
+
+    def _open(self) -> None:
+        x, y = self._raw
+        self._session = self._given.fork()
+        if self.schedule.init == "random":
+            self._session.reinitialise(self._seed)
+        self.parameters = self._rule.parameters(self._session)
+        if not self.parameters:
+            raise RuleError(
+                f"the rule {self._rule.name!r} selects no parameters of this model", "--rule full"
+            )
+        for parameter in self.parameters:
+            parameter.requires_grad_(True)
+        train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
+        raw = self._queries = self._session.queries(self._context, x, y)
+        costs = self._session.cost_model
+        self._how = self._plan(costs, train)
+        if costs is not None:
+            self._queries = costs.frozen_features(self._context, raw, self._how)
+            if self._queries is not raw:  # what is left of a step runs in float32
+                self._how = replace(self._how, precision="fp32")
+        self.result.execution = self._how
+        labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
+        self._source = get_context_policy(self.schedule.split)(labelled)
+        self._steps = 0
+        self._evaluate_untouched(raw)
+
+    def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
+        """Return how steps run: within the budget, where the model's costs are known."""
+        session, batch = self._session, min(self.schedule.batch, len(train))
+        how = Execution(batch)
+        if costs is not None:
+            self.result.plan = self._memory_plan(costs, batch)
+            how = self.result.plan.execution
+        rows = train[: how.chunk]
+        asked = self.schedule.precision
+        return replace(
+            how, precision=choose_precision(asked, session, self._context, self._queries, rows, how)
+        )
+
+    def _memory_plan(self, costs: CostModel, batch: int) -> MemoryPlan:
+        from tttab.training.footprint import held_bytes, measure_step
+
+        session = self._session
+
+        def measure(mode: ExecutionMode) -> Footprint:
+            return measure_step(session, costs, self._context, self._queries, mode.execution())
+
+        weights = sum(p.numel() * p.element_size() for p in self.parameters)
+        held, shared = held_bytes(session.device), costs.preferred_chunk(self._context)
+        return plan_step(
+            StepRequirements(self._budget, held, weights, self._context.n, batch, shared), measure
+        )
+
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._smaller_plan() from error
+
+    def _smaller_plan(self) -> MemoryPlanError:
+        """Return the error for memory that ran out although the plan was kept: others use it too."""
+        from tttab.training.footprint import held_bytes
+
+        how, plan = self.result.execution, self.result.plan
+        if how is None:
+            return MemoryPlanError(
+                "the machine ran out of memory before the first step", f"--n {max(1, self._context.n // 2)}"
+            )
+        message = f"the machine ran out of memory in a step of {how.chunk} query rows at a time"
+        if plan is None:
+            return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
+        megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
+        return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
+
+    def _evaluate_untouched(self, raw: Queries) -> None:
+        """Make the given weights step 0: a cold start has to beat them too."""
+        self._score = untouched = self._score_now(self._session, self._queries, self._how)
+        if self.schedule.init != "pretrained":
+            untouched = self._score_now(self._given.fork(), raw, Execution(self._how.chunk))
+        guards = dict.fromkeys([self.schedule.guard, *self._others])
+        self._choices = [Selector(guard, untouched) for guard in guards]
+        self.result.before = self.result.after = untouched.loss
+        self.result.ece_before = self.result.ece_after = untouched.ece
+
+    def _evaluate(self, update: Update) -> Score:
+        self._score = self._score_now(self._session, self._queries, self._how)
+        for choice in self._choices:
+            choice.consider(update.number, update.size, self._score, self._state)
+        return self._score
+
+    def _state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of everything that the rule has set to train."""
+        return {name: p.detach().clone() for name, p in self._session.trainable().items()}
+
+    def _score_now(self, session: Session, queries: Queries, how: Execution) -> Score:
+        rows = session.row_scores(self._context, queries, self._held, how)
+        loss, ece = float(rows.loss.mean()), math.nan
+        if rows.confidence is not None and np.isfinite(rows.confidence).all():
+            ece = calibration_error(rows.confidence, rows.correct)
+        return Score(loss, ece, len(self._held))
+
+    def _report(self, update: Update) -> Step:
+        best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
+        return Step(
+            update.done,
+            update.total,
+            update.loss,
+            self._score.loss,
+            best,
+            seconds,
+            update.size,
+            self._score.ece,
+        )
+
+    def _choose(self) -> None:
+        kept, *others = self._choices
+        result = self.result
+        for choice in others:
+            result.others[choice.guard] = self._settle(self._session.fork(), choice)
+        result.session = self._settle(self._session, kept)
+        result.step, result.size, result.vetoed = kept.step, kept.size, tuple(kept.vetoed)
+        result.after, result.ece_after = kept.score.loss, kept.score.ece
+        result.accepted = kept.step > 0
+        result.seconds = time.perf_counter() - self._start
+
+    def _settle(self, session: Session, choice: Selector) -> Session:
+        """Return a session with the chosen weights, as plain weights that no longer train."""
+        if choice.step == 0:
+            return self._given.fork()
+        session.load_trainable(choice.state)
+        self._rule.finish(session)
+        for parameter in session.trainable().values():
+            parameter.requires_grad_(False)
+            parameter.grad = None
+        return session
