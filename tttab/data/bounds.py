@@ -26,13 +26,18 @@ LONGEST_LINE = 16 * 1024**2
 """Bytes between two line ends."""
 ROOM = 512 * 1024**2
 """Bytes of memory that every file may take, however small it is."""
-RATIO = 250
-"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 25, compressed perhaps 100,
-Parquet of few short texts 200."""
+RATIO = 120
+"""Bytes of memory per byte on disk beyond that; CSV of single digits takes 25, compressed perhaps 100."""
+CODED_RATIO = 250
+"""The same for the cells of Parquet: few short texts over and over take 200."""
+PAGES_RATIO = 40
+"""The same for what is in Parquet's pages: they pack numbers to a third, texts to a fifth, rarely more."""
 CELL = 24
 """Bytes of a cell while it is converted and held in a table."""
 TEXT = 1.5
 """Bytes of a byte of text while it is written out from a dictionary; there are two copies for a while."""
+LONG = 5
+"""Bytes of a byte of a dictionary that stays one: pandas looks at its texts one by one."""
 PARSED = 48
 """Bytes of a cell that has been parsed from text."""
 OBJECT = 120
@@ -74,9 +79,10 @@ class Room:
             )
 
 
-def room_for(path: Path, *, whole: bool) -> Room:
+def room_for(path: Path, *, whole: bool, ratio: int | None = None) -> Room:
     """Return how much memory the file may take; `whole`: its rows are held all at once."""
-    return Room(path, max(ROOM, RATIO * path.stat().st_size), free_memory() if whole else None)
+    by_size = (RATIO if ratio is None else ratio) * path.stat().st_size
+    return Room(path, max(ROOM, by_size), free_memory() if whole else None)
 
 
 def free_memory() -> int:

@@ -7,11 +7,22 @@ What does not belong here: the rows (`parquet_format`).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tttab.data.bounds import CELL, OBJECT, TEXT, Room, check_columns, check_names, room_for
+from tttab.data.bounds import (
+    CELL,
+    CODED_RATIO,
+    LONG,
+    OBJECT,
+    PAGES_RATIO,
+    TEXT,
+    Room,
+    check_columns,
+    check_names,
+    room_for,
+)
 from tttab.data.foreign import free_name, python, split_ending
 from tttab.data.parquet_pages import page_sizes
 from tttab.data.sources import Source
@@ -40,6 +51,9 @@ class Contents:
     needed: int
     """Bytes of memory that all rows take, the texts of `coded` not written out."""
     room: Room
+    """What its cells may take."""
+    pages: Room
+    """What its pages, and dictionaries that stay dictionaries, may take."""
 
     @property
     def columns(self) -> list[str] | None:
@@ -47,10 +61,14 @@ class Contents:
         flat = [field.name for field in self.schema if not is_nested(field.type)]
         return None if len(flat) == len(self.schema) else flat
 
-    def check(self, needed: int) -> None:
+    def check(self, needed: int, room: Room | None = None) -> None:
         """Raise DataError if so many bytes are too many; the hint makes a file of the first rows."""
-        count = self.room.most * self.rows // max(1, 4 * needed)
-        self.room.check(needed, _fewer_rows(self.source, max(1, count)))
+        room = room or self.room
+        room.check(needed, _fewer_rows(self.source, max(1, room.most * self.rows // max(1, 4 * needed))))
+
+    def check_long(self, size: int) -> None:
+        """Raise DataError if so many bytes of texts in dictionaries are too many."""
+        self.check(LONG * size, self.pages)
 
 
 def survey(source: Source, *, whole: bool) -> Contents:
@@ -70,12 +88,15 @@ def survey(source: Source, *, whole: bool) -> Contents:
         sizes, largest, deltas = _pages(file, source, {field.name for field in flat})
         texts = [field.name for field in flat if str(_plain(field.type)) in _TEXTS]
         coded = [name for name in texts if str(schema.field(name).type) in _TEXTS and name not in deltas]
-        needed = sum(sizes.values()) + rows * sum(_bytes_of_cell(field.type) for field in schema)
-        contents = Contents(source, schema, rows, tuple(coded), needed, room_for(source.path, whole=whole))
+        pages = sum(sizes[field.name] * _copies(field.type) for field in flat)
+        needed = pages + rows * sum(_bytes_of_cell(field.type) for field in schema)
+        rooms = (room_for(source.path, whole=whole, ratio=ratio) for ratio in (CODED_RATIO, PAGES_RATIO))
+        contents = Contents(source, schema, rows, tuple(coded), needed, *rooms)
+        contents.check(pages, contents.pages)
         contents.check(needed)
         for name in set(texts) - set(coded):
             needed += _probe(file, name, largest[name], contents, needed)
-    return Contents(source, schema, rows, tuple(coded), needed, contents.room)
+    return replace(contents, needed=needed)
 
 
 def is_nested(kind: pa.DataType) -> bool:
@@ -132,6 +153,15 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     import pyarrow as pa
 
     return kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
+
+
+def _copies(kind: pa.DataType) -> int:
+    """Return how many copies of a column's pages there are for a while."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return LONG
+    return 2 if str(_plain(kind)) in _TEXTS else 1
 
 
 def _bytes_of_cell(kind: pa.DataType) -> int:

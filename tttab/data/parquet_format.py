@@ -58,7 +58,7 @@ def _frame_of(table: pa.Table, contents: Contents, needed: int) -> pd.DataFrame:
     import pyarrow as pa
 
     table.validate(full=True)  # text that is not UTF-8 would surface much later
-    long = 0
+    long = kept = 0
     for number, field in enumerate(table.schema):
         column = table.column(number)
         if field.name not in contents.coded or not pa.types.is_dictionary(field.type):
@@ -67,6 +67,8 @@ def _frame_of(table: pa.Table, contents: Contents, needed: int) -> pd.DataFrame:
         if size > LONG_TEXT * len(column):
             long += size
             if long > LONG_COLUMNS:
+                kept += sum(chunk.dictionary.nbytes for chunk in column.chunks)
+                contents.check_long(kept)
                 continue
         needed += int(TEXT * size)
         contents.check(needed)
@@ -111,10 +113,20 @@ def _with_nested(frame: pd.DataFrame, schema: pa.Schema) -> pd.DataFrame:
     import pandas as pd
     import pyarrow as pa
 
-    place = 0
+    known, before = {str(name) for name in frame}, ""
+    follow: dict[str, list[pa.Field]] = {}
     for field in schema:
         if is_nested(field.type):
+            follow.setdefault(before, []).append(field)
+        elif field.name in known:
+            before = field.name
+    if not follow:
+        return frame
+    columns = {}
+    for name in ["", *frame]:
+        if str(name) in known:
+            columns[name] = frame[name]
+        for field in follow.get(str(name), ()):
             empty: object = {} if pa.types.is_struct(field.type) or pa.types.is_map(field.type) else []
-            frame.insert(place, field.name, pd.Series([empty] * len(frame), index=frame.index, dtype=object))
-        place = frame.columns.get_loc(field.name) + 1 if field.name in frame else place
-    return frame
+            columns[field.name] = pd.Series([empty] * len(frame), index=frame.index, dtype=object)
+    return pd.DataFrame(columns)
