@@ -37,7 +37,9 @@ CELL = 24
 TEXT = 1.5
 """Bytes of a byte of text while it is written out from a dictionary; there are two copies for a while."""
 LONG = 5
-"""Bytes of a byte of a dictionary that stays one: pandas looks at its texts one by one."""
+"""Bytes of a byte of text that is looked at one by one: in a dictionary that stays one, fixed widths."""
+LONG_TEXT = 256
+"""Characters; a column whose texts are longer on average is one of long texts."""
 PARSED = 48
 """Bytes of a cell that has been parsed from text."""
 OBJECT = 120

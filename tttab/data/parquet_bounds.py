@@ -15,6 +15,7 @@ from tttab.data.bounds import (
     CELL,
     CODED_RATIO,
     LONG,
+    LONG_TEXT,
     OBJECT,
     PAGES_RATIO,
     TEXT,
@@ -141,11 +142,12 @@ def _pages(
 
 def _probe(file: parquet.ParquetFile, name: str, page: int, contents: Contents, needed: int) -> int:
     """Return what the texts of a column take, read a few rows at a time: none is longer than a page."""
-    total = 0
+    size = rows = took = 0
     for batch in file.iter_batches(batch_size=max(1, min(65_536, _PROBE // max(1, page))), columns=[name]):
-        total += int(TEXT * batch.nbytes)
-        contents.check(needed + total)
-    return total
+        size, rows = size + batch.nbytes, rows + len(batch)
+        took = int((LONG if size > LONG_TEXT * rows else TEXT) * size)
+        contents.check(needed + took)
+    return took
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
@@ -170,7 +172,7 @@ def _bytes_of_cell(kind: pa.DataType) -> int:
     if is_nested(kind):
         return CELL  # it is not read
     if pa.types.is_fixed_size_binary(_plain(kind)):
-        return OBJECT + _plain(kind).byte_width
+        return OBJECT + LONG * _plain(kind).byte_width
     objects = pa.types.is_decimal(kind) or pa.types.is_date(kind) or pa.types.is_time(kind)
     return OBJECT if objects or isinstance(kind, pa.BaseExtensionType) else CELL
 

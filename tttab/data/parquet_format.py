@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tttab.data.bounds import CELL, ROOM, TEXT
+from tttab.data.bounds import CELL, LONG_TEXT, ROOM, TEXT
 from tttab.data.parquet_bounds import Contents, is_nested, survey
 from tttab.data.sources import Source
 
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-LONG_TEXT = 256
-"""A column whose texts are longer than this on average may stay a dictionary (a pandas category)."""
 LONG_COLUMNS = 64 * 1024**2
-"""Bytes of such columns that are written out none the less."""
+"""Bytes of columns of long texts that are written out; more of them stay dictionaries (pandas categories)."""
 _ROWS = 65_536
 """Rows whose texts are written out at a time: an Arrow array of text ends at 2 GiB."""
 
