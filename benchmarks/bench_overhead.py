@@ -18,7 +18,7 @@ from pathlib import Path
 def smoke_request(model: str, seeds: int):
     """Return what `tttab bench --suite smoke` asks for, with so many seeds."""
     from tttab.bench import BenchRequest
-    from tttab.cli.bench import SMOKE
+    from tttab.cli.commands.bench import SMOKE
     from tttab.data import catalog
     from tttab.training.config import Schedule
 

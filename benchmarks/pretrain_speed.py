@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.pretrain_speed [--preset nano] [--threads 2] [--repeats 3] [--out FILE]
 
-`kept`: the process keeps what it frees (`tttab.resources.keep_freed_memory`) instead of mapping it anew;
+`kept`: the process keeps what it frees (`system.resources.keep_freed_memory`) instead of mapping it anew;
 `last`: the last block computes only what is read (`tttab.pretrain.forward.last_block`);
 `bf16`: the blocks run in bfloat16, where the processor has it. Each way is a process of its own, the ways
 alternate, medians over the repeats. Synthetic tables.
@@ -81,7 +81,7 @@ def cells_per_second(way: list[str], preset: str) -> dict[str, float]:
     from tttab.pretrain.optimise import Optimisers
     from tttab.pretrain.prior import Size, batch
     from tttab.pretrain.settings import recipe
-    from tttab.resources import keep_freed_memory
+    from tttab.system.resources import keep_freed_memory
 
     if "kept" in way:
         keep_freed_memory()

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tttab.files import write_text_atomically
-from tttab.resources import peak_resident_bytes
+from tttab.system.files import write_text_atomically
+from tttab.system.resources import peak_resident_bytes
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic, fixed_step
 from tttab.theory.linear_attention.measure import measure, sampler_of

@@ -26,8 +26,8 @@ from tttab.core import Table
 from tttab.data import load_table
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.evaluation.arms import Outcome, Trial
-from tttab.files import sha256_of
 from tttab.metrics import classification_metrics
+from tttab.system.files import sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd

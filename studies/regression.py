@@ -22,8 +22,8 @@ from studies.engine import Figures, Opened, Study, markdown
 from tttab.bench.records import Cell
 from tttab.bench.store import Contents
 from tttab.core import identity_hash
-from tttab.files import sha256_of
 from tttab.seeding import numpy_stream
+from tttab.system.files import sha256_of
 
 TEST_ROWS, SIZES = 150, (50, 200)
 ARMS = ("icl", "ridge", "forest")

@@ -120,8 +120,8 @@ class Rules(Study):
 
 @lru_cache
 def _label(model: str) -> str:
-    from tttab.files import sha256_of
     from tttab.models import resolve
+    from tttab.system.files import sha256_of
 
     path, _ = resolve(model, "classification")
     return f"{path.name} {sha256_of(path)[:12]}"
@@ -282,7 +282,7 @@ class Peak:
     def __init__(self, device: torch.device, apart: bool) -> None:
         import torch
 
-        from tttab.resources import resident_bytes
+        from tttab.system.resources import resident_bytes
 
         self.device, self.apart = device, apart
         if device.type == "cuda":
@@ -297,7 +297,7 @@ class Peak:
         """Return `rise_bytes`, where it says something."""
         import torch
 
-        from tttab.resources import peak_resident_bytes
+        from tttab.system.resources import peak_resident_bytes
 
         if self.device.type == "cuda":
             return {"rise_bytes": torch.cuda.max_memory_allocated(self.device) - self.before}

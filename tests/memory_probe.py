@@ -19,8 +19,8 @@ def main(request):
     import torch
     from small_models import small_model
 
-    from tttab.resources import peak_resident_bytes, resident_bytes
     from tttab.rules import get_rule
+    from tttab.system.resources import peak_resident_bytes, resident_bytes
     from tttab.training.config import Schedule
     from tttab.training.loop import Adaptation
 

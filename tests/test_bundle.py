@@ -18,7 +18,7 @@ import pytest
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.errors import BundleError
-from tttab.files import sha256_of
+from tttab.system.files import sha256_of
 
 FRESH_PROCESS = """
 import sys, numpy, pandas, torch

@@ -14,8 +14,8 @@ import pytest
 
 from tttab.bundle import load_bundle
 from tttab.bundle.manifest import read_manifest
-from tttab.cli import predict as predict_command
 from tttab.cli import run
+from tttab.cli.commands import predict as predict_command
 from tttab.training.optimizers import NotFinite
 
 
@@ -318,7 +318,8 @@ def test_names_that_are_not_utf8_lose_no_training(table, new_rows, tmp_path, com
 
 ENDED = """
 import os, sys, time
-from tttab.cli import predict, run
+from tttab.cli import run
+from tttab.cli.commands import predict
 
 class Slow(predict._TextWriter):
     def write(self, frame):

@@ -25,7 +25,7 @@ from tttab.models import open_model
 from tttab.models.catalog import KNOWN
 from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.models.tabpfn.ranges import LENGTHS, ONLY_OFF, RANGES, SHARES
-from tttab.resources import resident_bytes
+from tttab.system.resources import resident_bytes
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "60"))
 GROWTH = 2**30

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tttab import claim as module
 from tttab.bundle import bundle_folder
-from tttab.claim import LOCK, claimed
 from tttab.errors import RequestError
+from tttab.system import claim as module
+from tttab.system.claim import LOCK, claimed
 
 HOLDER = """
 import sys
-from tttab.claim import claimed
+from tttab.system.claim import claimed
 with claimed(sys.argv[1]) as claim:
     claim.kept = len(sys.argv) > 2
     print("held", flush=True)

@@ -56,7 +56,7 @@ def test_tttab_alone_shows_what_it_can_do_and_where_to_start(capfd):
 
 
 def test_names_are_completed():
-    from tttab.cli import choices
+    from tttab.cli import completion as choices
 
     assert "banana" in choices.datasets("ban")
     assert choices.rules("temp") == ["temperature"]

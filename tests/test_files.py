@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tttab import files
 from tttab.errors import RequestError
-from tttab.files import atomic_path, cache_folder, check_writable, plain, write_text_atomically
+from tttab.system import files
+from tttab.system.files import atomic_path, cache_folder, check_writable, plain, write_text_atomically
 
 NOT_UTF8 = os.fsdecode(b"o\xe9")
 

@@ -17,11 +17,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_bundle_fuzz import JSON, paths_of
 
+from tttab.api.estimator import TTTClassifier
 from tttab.bundle import load_bundle
 from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.cli import run
 from tttab.errors import BundleError, TttabError
-from tttab.estimator import TTTClassifier
 
 INPUTS = int(os.environ.get("TTTAB_FUZZ", "100"))
 FUZZ = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)

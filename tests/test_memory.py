@@ -97,7 +97,7 @@ def test_a_real_step_stays_below_its_plan_and_budget(budget):
 
 def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it():
     held = torch.zeros(300 * 1024**2 // 4)
-    code = "from tttab.resources import peak_resident_bytes; print(peak_resident_bytes())"
+    code = "from tttab.system.resources import peak_resident_bytes; print(peak_resident_bytes())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 1024**2 < int(done.stdout) < held.nbytes
 
@@ -106,7 +106,7 @@ def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it()
 def test_a_process_that_keeps_what_it_frees_touches_no_new_pages():
     code = """
 import resource, sys, torch
-from tttab.resources import keep_freed_memory
+from tttab.system.resources import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(2):

@@ -20,12 +20,12 @@ import torch
 from small_models import SIZES, small_model
 
 from tttab.errors import BundleError, ModelError
-from tttab.files import sha256_of
 from tttab.models import open_model
 from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.pretrain import checkpoint as pretraining
 from tttab.pretrain import choose
 from tttab.pretrain.settings import recipe
+from tttab.system.files import sha256_of
 
 
 class Bomb:
@@ -213,7 +213,7 @@ def test_a_file_is_held_twice_at_most_while_it_is_opened(tmp_path):
     assert megabytes > 90
     probe = """
 import sys
-from tttab.resources import peak_resident_bytes
+from tttab.system.resources import peak_resident_bytes
 from tttab.models import open_model
 open_model("tttab-tiny", device="cpu")
 before = peak_resident_bytes()

@@ -16,11 +16,11 @@ import pytest
 
 from tttab.cli import run
 from tttab.errors import ModelError
-from tttab.files import cache_folder, sha256_of
 from tttab.models import names, open_model, resolve
 from tttab.models.catalog import KNOWN, download, place_of, verify
 from tttab.models.hub import address as hub_address
 from tttab.models.tabpfn.known_files import VERSIONS
+from tttab.system.files import cache_folder, sha256_of
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tttab.cli import predict as predict_command
 from tttab.cli import run
+from tttab.cli.commands import predict as predict_command
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from small_models import SIZES, small_model
 
 from tttab.contracts import Execution
 from tttab.errors import RequestError
-from tttab.files import sha256_of
 from tttab.models import open_model
 from tttab.models.tabpfn.checkpoint import read_checkpoint
+from tttab.system.files import sha256_of
 from tttab.training.precision import choose_precision, has_bfloat16
 
 

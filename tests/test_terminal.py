@@ -19,11 +19,16 @@ import typer
 from rich.console import Console
 
 import tttab.data
-from tttab import cli, network
-from tttab.cli import bench_live, console, predict, run, streams, typed
+from tttab import cli
+from tttab.cli import invocation as typed
+from tttab.cli import live_table as bench_live
+from tttab.cli import output as console
+from tttab.cli import run, streams
+from tttab.cli.commands import predict
 from tttab.errors import RequestError
-from tttab.files import switch
 from tttab.models import catalog
+from tttab.system import network
+from tttab.system.files import switch
 
 EVIL = "a[/b]\x1b]52;c;aGk=\x07\nerror: forged\u202e:smile: [red]x"
 SEEN = r"a[/b]\x1b]52;c;aGk=\x07 error: forged\u202e:smile: [red]x"

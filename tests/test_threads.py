@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+from tttab.api.estimator import TTTClassifier, TTTRegressor
 from tttab.bundle import Bundle
-from tttab.estimator import TTTClassifier, TTTRegressor
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation

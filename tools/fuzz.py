@@ -35,7 +35,7 @@ from pathlib import Path
 from tools.fuzz_inputs import make_input, seeds_of
 from tools.fuzz_seeds import TARGETS
 from tttab.errors import TttabError
-from tttab.resources import peak_resident_bytes, resident_bytes
+from tttab.system.resources import peak_resident_bytes, resident_bytes
 
 SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9

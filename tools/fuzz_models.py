@@ -247,8 +247,8 @@ def _bundles():
     """Return the files of three bundles and further contexts by name, the manifests, and some raw rows."""
     import pandas as pd
 
+    from tttab.api.estimator import TTTClassifier, TTTRegressor
     from tttab.bundle.manifest import MANIFEST, read_manifest
-    from tttab.estimator import TTTClassifier, TTTRegressor
 
     x, y = _rows()
     x = pd.concat([x] * 4, ignore_index=True)
@@ -365,9 +365,9 @@ def _manifest_values(key):
 
 def read_bundle(path):
     """Read a bundle with this manifest; what loads must answer, as a bundle and as an estimator."""
+    from tttab.api.estimator import TTTClassifier, TTTRegressor
     from tttab.bundle import load_bundle
     from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
-    from tttab.estimator import TTTClassifier, TTTRegressor
 
     folder = path.parent / "bundle"
     if not folder.exists():

@@ -15,14 +15,14 @@ _HOME = {
     "Session": "tttab.core",
     "Rule": "tttab.core",
     "Row": "tttab.core",
-    "TTTClassifier": "tttab.estimator",
-    "TTTRegressor": "tttab.estimator",
+    "TTTClassifier": "tttab.api.estimator",
+    "TTTRegressor": "tttab.api.estimator",
     "TttabError": "tttab.errors",
-    "adapt": "tttab.api",
+    "adapt": "tttab.api.calls",
     "load_bundle": "tttab.bundle",
     "load_table": "tttab.data",
     "open_model": "tttab.models",
-    "run": "tttab.api",
+    "run": "tttab.api.calls",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

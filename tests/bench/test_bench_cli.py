@@ -18,7 +18,7 @@ from bench_fakes import cell, record
 
 from tttab.bench import read_store
 from tttab.cli import run
-from tttab.cli.bench_live import Board
+from tttab.cli.live_table import Board
 
 ROOT = Path(__file__).parents[2]
 SIZES = ["--n", "20,40", "--k", "30", "--controls-at", "20", "--steps", "2", "--test-size", "40"]

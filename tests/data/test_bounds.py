@@ -23,7 +23,7 @@ import pandas, pyarrow.parquet
 from tttab.data import load_table
 from tttab.data.chunks import read_pieces
 from tttab.errors import TttabError
-from tttab.resources import peak_resident_bytes
+from tttab.system.resources import peak_resident_bytes
 
 def read(ask):
     before, start = peak_resident_bytes(), time.process_time()

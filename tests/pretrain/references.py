@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tttab.files import sha256_of, write_text_atomically
 from tttab.models.catalog import KNOWN
 from tttab.pretrain.bundle import reference_predictions
+from tttab.system.files import sha256_of, write_text_atomically
 
 WEIGHTS = Path(__file__).parents[2] / "tttab" / "models" / "weights"
 STORED = Path(__file__).with_name("references.json")

@@ -8,11 +8,11 @@ import pytest
 from references import MODELS, STORED, WEIGHTS
 
 from tttab.errors import ModelError
-from tttab.files import sha256_of
 from tttab.pretrain.bundle import bundle, reference_predictions
 from tttab.pretrain.card import check_card, read_card
 from tttab.pretrain.checkpoint import new_network, write_model
 from tttab.pretrain.settings import recipe
+from tttab.system.files import sha256_of
 
 ROOT = Path(__file__).parents[2]
 

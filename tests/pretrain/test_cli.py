@@ -105,7 +105,11 @@ def test_where_nothing_can_be_written_is_told_before_the_work(tmp_path, capsys, 
     (tmp_path / "file").touch()
     os.mkfifo(tmp_path / "pipe.json")
     (tmp_path / "served.json").write_text("{}")
-    for name in ("tttab.cli.pretrain._follow", "tttab.models.open_model", "tttab.pretrain.bundle.facts_of"):
+    for name in (
+        "tttab.cli.commands.pretrain._follow",
+        "tttab.models.open_model",
+        "tttab.pretrain.bundle.facts_of",
+    ):
         monkeypatch.setattr(name, None)
     served = ["--served", str(tmp_path / "served.json")]
     for arguments, said in (

@@ -10,9 +10,9 @@ import pytest
 import typer
 import typer.main
 
-from tttab.cli.theory_commands import register
-from tttab.cli.theory_options import parsed
-from tttab.cli.typed import words
+from tttab.cli.commands.theory import register
+from tttab.cli.invocation import words
+from tttab.cli.setting_options import parsed
 from tttab.errors import BadAnswer
 from tttab.theory.experiment import PAPER_A, Experiment, Settings, option, options
 from tttab.theory.plots import Panel, Series, column, draw

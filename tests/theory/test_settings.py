@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from tttab.cli.theory_options import parsed
+from tttab.cli.setting_options import parsed
 from tttab.errors import RequestError
 from tttab.theory.experiment import Settings, WrongOption, option, options, required
 

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from tttab.bench.store import PATTERN
 from tttab.errors import RequestError
-from tttab.files import atomic_path
+from tttab.system.files import atomic_path
 from tttab.text import shell_word
 
 STANDARD_STREAMS = (1, 2)

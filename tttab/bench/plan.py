@@ -21,7 +21,7 @@ from tttab.core import Table, identity_hash
 from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
 from tttab.evaluation.arms import ARMS, Trial
-from tttab.files import sha256_of
+from tttab.system.files import sha256_of
 
 
 @dataclass(frozen=True)

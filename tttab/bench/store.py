@@ -23,7 +23,7 @@ from typing import Any
 from tttab.bench.lines import Unavailable, read_line
 from tttab.bench.records import LONGEST_TEXT, Machine, Record
 from tttab.errors import StoreError
-from tttab.linewise import bounded_lines
+from tttab.system.linewise import bounded_lines
 from tttab.text import decoded, shown
 
 PATTERN = "cells-*.jsonl"

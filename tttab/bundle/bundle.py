@@ -34,11 +34,11 @@ from tttab.bundle.manifest import (
     versions,
 )
 from tttab.bundle.staging import Writer, staged
-from tttab.claim import Claim, claimed
 from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
 from tttab.errors import BundleError, DataError, ModelError
-from tttab.files import plain
+from tttab.system.claim import Claim, claimed
+from tttab.system.files import plain
 from tttab.text import shell_word
 
 if TYPE_CHECKING:

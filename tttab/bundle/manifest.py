@@ -17,7 +17,7 @@ from typing import Any
 
 from tttab.bundle.manifest_form import check_form
 from tttab.errors import BundleError, RequestError
-from tttab.files import sha256_of
+from tttab.system.files import sha256_of
 from tttab.text import shell_word
 
 FORMAT = "tttab-bundle/1"

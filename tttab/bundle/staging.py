@@ -20,7 +20,7 @@ from typing import Any
 
 from tttab.bundle.manifest import HEX, LARGEST_MANIFEST, MANIFEST, digest_of, read_manifest
 from tttab.errors import BundleError
-from tttab.files import PART, flush_folder, flush_to_disk, new_name, sha256_of
+from tttab.system.files import PART, flush_folder, flush_to_disk, new_name, sha256_of
 
 MADE, NEXT_MADE = "made.json", "new_made.json"
 """The list: file name to SHA-256; and the next one, until it is whole."""

@@ -26,9 +26,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    from tttab.cli import streams, typed
+    from tttab.cli import invocation as typed
+    from tttab.cli import streams
     from tttab.cli.app import app
-    from tttab.files import switch
+    from tttab.system.files import switch
 
     typed.words[:] = argv
     standard = sys.stdout, sys.stderr
@@ -61,7 +62,8 @@ def _beneath(error: BaseException) -> BaseException:
 
 def _explain(error: BaseException, debug: bool) -> int:
     """Print why the command failed and return its exit code."""
-    from tttab.cli import console, streams
+    from tttab.cli import output as console
+    from tttab.cli import streams
 
     if streams.reader_gone(error):
         return 0
@@ -82,7 +84,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
     from typer import Abort, TyperException
 
     from tttab.errors import TttabError
-    from tttab.resources import is_out_of_memory
+    from tttab.system.resources import is_out_of_memory
 
     match error:
         case TttabError():

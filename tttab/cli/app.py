@@ -9,7 +9,8 @@ from __future__ import annotations
 import typer
 
 import tttab
-from tttab.cli import (
+from tttab.cli import invocation
+from tttab.cli.commands import (
     adapt,
     bench,
     data,
@@ -18,9 +19,8 @@ from tttab.cli import (
     models,
     predict,
     pretrain,
-    run_command,
-    theory_commands,
-    typed,
+    run,
+    theory,
 )
 
 WITH_MODELS = ("run", "adapt", "predict", "bench", "pretrain", "theory")
@@ -36,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-theory = typer.Typer(
+theory_group = typer.Typer(
     name="theory",
     help="The papers' mathematics: limit, exact finite-size law and measurement side by side.",
     no_args_is_help=True,
@@ -57,13 +57,13 @@ def _root(
     ),
 ) -> None:
     """Hold the options that stand before any command, and refuse what would end in an abort."""
-    from tttab.resources import check_address_space
+    from tttab.system.resources import check_address_space
 
-    if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(typed.words):
+    if ctx.invoked_subcommand in WITH_MODELS and not {"-h", "--help"} & set(invocation.words):
         check_address_space()
 
 
-run_command.register(app)
+run.register(app)
 adapt.register(app)
 predict.register(app)
 inspect.register(app)
@@ -71,6 +71,6 @@ data.register(app)
 models.register(app)
 doctor.register(app)
 bench.register(app)
-theory_commands.register(theory)
-app.add_typer(theory, rich_help_panel="Research")
+theory.register(theory_group)
+app.add_typer(theory_group, rich_help_panel="Research")
 pretrain.register(app)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tttab.cli import console
+from tttab.cli import output as console
 from tttab.cli.options import columns_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from tttab.cli import choices
+from tttab.cli import completion as choices
 from tttab.core import Task
 from tttab.errors import RequestError
 from tttab.text import shell_word

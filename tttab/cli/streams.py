@@ -57,7 +57,7 @@ def clean_libraries() -> None:
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from tttab.cli import console
+    from tttab.cli import output as console
 
     console.warn(f"{category.__name__}: {message}")
 

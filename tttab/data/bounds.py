@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tttab.errors import DataError
-from tttab.resources import format_bytes
+from tttab.system.resources import format_bytes
 from tttab.text import shown
 
 MOST_COLUMNS = 10_001

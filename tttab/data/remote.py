@@ -26,8 +26,8 @@ import numpy as np
 from tttab.core import Task
 from tttab.data.reading import first_line
 from tttab.errors import DataError, UnknownDataset
-from tttab.files import PART, switch
-from tttab.network import obstacle
+from tttab.system.files import PART, switch
+from tttab.system.network import obstacle
 from tttab.text import keep_secret
 
 CONNECT_SECONDS = 3.0

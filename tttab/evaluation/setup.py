@@ -16,8 +16,8 @@ from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.evaluation.arms import Trial
-from tttab.resources import parse_bytes
 from tttab.rules import get_rule
+from tttab.system.resources import parse_bytes
 from tttab.training.config import Schedule
 from tttab.training.loop import check_schedule
 

@@ -17,10 +17,10 @@ from typing import Any
 from tttab.contracts import ModelFamily
 from tttab.core import KnownModel, Task
 from tttab.errors import ModelError
-from tttab.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
 from tttab.models.families import FAMILIES
 from tttab.models.hub import address, stated_sha256
-from tttab.network import obstacle
+from tttab.system.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
+from tttab.system.network import obstacle
 
 __all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "names", "place_of", "resolve", "verify"]
 

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from tttab.errors import RequestError
-from tttab.files import atomic_path, sha256_of
 from tttab.models import open_model
 from tttab.pretrain import checkpoint
 from tttab.pretrain.card import read_card, write_card
@@ -28,6 +27,7 @@ from tttab.pretrain.pool import KINDS as TABICL
 from tttab.pretrain.reading import parse_json, parse_yaml, read_text
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import numpy_stream
+from tttab.system.files import atomic_path, sha256_of
 from tttab.text import shell_word
 
 LARGEST_CHANGE = 1e-3

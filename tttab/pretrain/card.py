@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from tttab.errors import ModelError, RequestError
-from tttab.files import write_text_atomically
 from tttab.pretrain.reading import parse_yaml, read_text
+from tttab.system.files import write_text_atomically
 
 FENCE = "---\n"
 FIELDS = (

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from tttab.errors import ModelError
-from tttab.files import atomic_path
 from tttab.models.tabpfn.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
+from tttab.system.files import atomic_path
 
 LAST_LAYER = ("output_projection.2.weight", "output_projection.2.bias")
 BLOCK_OUTPUTS = ("out_projection.weight", "mlp.2.weight")

@@ -14,8 +14,8 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from tttab.errors import RequestError
-from tttab.files import atomic_path
-from tttab.linewise import bounded_lines
+from tttab.system.files import atomic_path
+from tttab.system.linewise import bounded_lines
 from tttab.text import shell_word
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]

@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from tttab.errors import MissingExtra, RequestError
-from tttab.files import atomic_path
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool_file import PoolTable, read_file
 from tttab.pretrain.settings import PoolUse
 from tttab.seeding import numpy_stream, stream_seed
+from tttab.system.files import atomic_path
 
 KINDS = {"graph_scm": 0.45, "mlp_scm": 0.2, "tree_scm": 0.35}
 """tabicl's priors and how often each is asked for a table."""

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from tttab.files import cache_folder
+from tttab.system.files import cache_folder
 from tttab.text import shown
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import Any
 
 from tttab.core import identity_hash
 from tttab.errors import StoreError
-from tttab.files import plain, write_text_atomically
+from tttab.system.files import plain, write_text_atomically
 from tttab.text import shell_word
 from tttab.theory.experiment import Experiment, Row
 from tttab.theory.linear_attention.settings import Simulation

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tttab.errors import RequestError
-from tttab.files import atomic_path
 from tttab.report.figures import COLOURS, SAME_BYTES, label_log_axis, look, settle
+from tttab.system.files import atomic_path
 from tttab.text import shell_word
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tttab.contracts import Context, CostModel, Execution, Queries, Session
-from tttab.resources import resident_bytes
+from tttab.system.resources import resident_bytes
 from tttab.training.memory_plan import Footprint
 
 SMALLEST_SAMPLE, LARGEST_SAMPLE = 2, 24

@@ -22,7 +22,7 @@ from tttab.contracts import Context, CostModel, Execution, Precision, Queries, R
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
-from tttab.resources import format_bytes, is_out_of_memory
+from tttab.system.resources import format_bytes, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, STARTS, Schedule
 from tttab.training.context_policy import Labelled, get_context_policy
 from tttab.training.memory_plan import (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tttab.contracts import Execution
 from tttab.errors import MemoryPlanError
-from tttab.resources import format_bytes
+from tttab.system.resources import format_bytes
 
 DEFAULT_BUDGET = 4 * 1024**3
 RESERVE = 320 * 1024**2

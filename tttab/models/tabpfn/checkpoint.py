@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.errors import ModelError
-from tttab.files import atomic_path
 from tttab.models.checkpoint import read_checkpoint
+from tttab.system.files import atomic_path
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from tttab.files import cache_folder
+from tttab.system.files import cache_folder
 
 
 def prepare() -> None:

@@ -21,11 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tttab import files
 from tttab.core import identity_hash
 from tttab.errors import ModelError, RequestError
-from tttab.files import atomic_path
 from tttab.seeding import numpy_stream, torch_stream
+from tttab.system import files
+from tttab.system.files import atomic_path
 from tttab.text import shell_word, shown
 from tttab.theory.transformer.model import ModelSettings, SmallTransformer, build_model
 from tttab.theory.transformer.tasks import Law, sample_prompts

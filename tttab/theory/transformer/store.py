@@ -13,7 +13,7 @@ from typing import Literal
 
 from tttab.core import identity_hash
 from tttab.errors import RequestError
-from tttab.files import write_text_atomically
+from tttab.system.files import write_text_atomically
 from tttab.theory.transformer.model import ModelSettings, SmallTransformer
 from tttab.theory.transformer.pretrain import (
     Pretraining,

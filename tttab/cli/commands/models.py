@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import choices, console
+from tttab.cli import completion as choices
+from tttab.cli import output as console
 
 if TYPE_CHECKING:
     from tttab.models.catalog import KnownModel

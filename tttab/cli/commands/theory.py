@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tttab.cli.theory_options import parameters, parsed
-from tttab.cli.theory_output import Output, run_experiment
-from tttab.cli.typed import again
+from tttab.cli.experiment_output import Output, run_experiment
+from tttab.cli.invocation import again
+from tttab.cli.setting_options import parameters, parsed
 from tttab.errors import RequestError
 from tttab.theory import registry
 from tttab.theory.experiment import PAPER_A, Experiment, WrongOption
@@ -56,7 +56,7 @@ def _folder_command() -> Callable[..., None]:
     """Return `tttab theory all`."""
 
     def run(*, out: Path, json_lines: bool, **values: Any) -> None:
-        from tttab.cli.theory_all import run_all
+        from tttab.cli.commands.theory_all import run_all
 
         run_all(parsed(MatrixSimulation, values), out, json_lines=json_lines)
 

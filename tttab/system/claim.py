@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tttab.errors import RequestError
-from tttab.files import PART, check_writable
+from tttab.system.files import PART, check_writable
 from tttab.text import decoded, shell_word, shown
 
 LOCK = ".lock"

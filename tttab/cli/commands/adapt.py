@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import choices, console, options
-from tttab.cli.ending import ended_cleanly
+from tttab.cli import completion as choices
+from tttab.cli import options
+from tttab.cli import output as console
 from tttab.cli.opening import open_trial, step_info
+from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
-    from tttab.api import AdaptResult
+    from tttab.api.calls import AdaptResult
     from tttab.evaluation.arms import Trial
     from tttab.training.loop import Adapted
 
@@ -52,9 +54,9 @@ def adapt(
     """
     own = {"dataset": table, "task": None, "fold": 0, "target": target, "test_size": test_size or None}
     request = own | asdict(adapting)
-    from tttab import api
+    from tttab.api import calls as api
     from tttab.bundle import bundle_folder, room_for, save_bundle
-    from tttab.files import home_path
+    from tttab.system.files import home_path
 
     quiet, out = quiet or as_json, home_path(out)
     with ended_cleanly(), bundle_folder(out, waiting=console.warn) as claim:
@@ -80,7 +82,7 @@ def _division(trial: Trial) -> str:
 
 
 def _adapt(trial: Trial, quiet: bool) -> Adapted:
-    from tttab.api import adaptation_of
+    from tttab.api.calls import adaptation_of
 
     with console.waiting("preparing the context", quiet=quiet):
         adaptation = adaptation_of(trial)

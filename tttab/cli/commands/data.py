@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console, options
+from tttab.cli import options
+from tttab.cli import output as console
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tttab.cli import console
+from tttab.cli import output as console
 from tttab.text import shown
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.progress import Progress as Bar
 
-from tttab.cli.console import note, print_json_line, print_table, progress, say
-from tttab.cli.typed import again
+from tttab.cli.invocation import again
+from tttab.cli.output import note, print_json_line, print_table, progress, say
 from tttab.errors import BadAnswer, Interrupted
 from tttab.theory.experiment import Experiment, Progress, Row, S, Table
 

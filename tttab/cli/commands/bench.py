@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console
+from tttab.cli import output as console
+from tttab.cli.invocation import again, typed
 from tttab.cli.lists import numbers, seeds, words
-from tttab.cli.typed import again, typed
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _request(ctx: typer.Context) -> BenchRequest:
     """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
     from tttab.bench import ALL_ARMS, BenchRequest
     from tttab.errors import RequestError
-    from tttab.resources import parse_bytes
+    from tttab.system.resources import parse_bytes
     from tttab.training.config import Schedule
 
     given = dict(ctx.params)
@@ -245,7 +245,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     """Run what is missing and print the overall figures; say how to go on where it was stopped."""
     from tttab.bench import Writer, read_store, start, summaries
     from tttab.bench.tables import overall_table
-    from tttab.cli.bench_live import show
+    from tttab.cli.live_table import show
     from tttab.errors import BadAnswer, Interrupted
 
     out, as_json, quiet = (ctx.params[name] for name in ("out", "as_json", "quiet"))
@@ -315,7 +315,7 @@ def _warn_of_damage(contents: Contents) -> None:
 def _check_writable(out: Path) -> None:
     """Raise StoreError where no store can be made at `out`, before tables are loaded for it."""
     from tttab.errors import StoreError
-    from tttab.files import check_writable
+    from tttab.system.files import check_writable
 
     try:
         check_writable(out)

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import choices, console, options
-from tttab.cli.ending import ended_cleanly
+from tttab.cli import completion as choices
+from tttab.cli import options
+from tttab.cli import output as console
 from tttab.cli.opening import open_trial, step_info
+from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
-    from tttab.claim import Claim
     from tttab.evaluation.arms import Outcome, Trial
     from tttab.evaluation.result import ArmResult, RunResult
+    from tttab.system.claim import Claim
 
 
 def register(app: typer.Typer) -> None:
@@ -59,8 +61,8 @@ def run(
     own = {"dataset": dataset, "task": task, "fold": fold, "target": target, "test_size": test_size}
     request = own | asdict(adapting)
     from tttab.bundle import bundle_folder
-    from tttab.files import home_path
-    from tttab.resources import keep_freed_memory
+    from tttab.system.files import home_path
+    from tttab.system.resources import keep_freed_memory
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
@@ -74,7 +76,7 @@ def run(
 
 def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunResult:
     """Run every arm and keep what is to be kept in the claimed folder."""
-    from tttab import api
+    from tttab.api import calls as api
 
     with api.collected() as caught:
         trial = open_trial(request, quiet)
@@ -90,7 +92,7 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunRe
 
 
 def _run_arms(trial: Trial, quiet: bool) -> list[Outcome]:
-    from tttab.api import RUN_ARMS
+    from tttab.api.calls import RUN_ARMS
     from tttab.evaluation.arms import Progress
 
     outcomes = []
@@ -151,7 +153,7 @@ def _difference(arm: ArmResult, base: ArmResult, name: str) -> str:
 
 
 def _cost_cells(arm: ArmResult) -> list[str]:
-    from tttab.resources import format_bytes
+    from tttab.system.resources import format_bytes
 
     cache = format_bytes(arm.cache_bytes) if arm.cache_bytes is not None else "-"
     adapt = f"{arm.seconds['adapt']:.1f}" if arm.seconds["adapt"] else "-"

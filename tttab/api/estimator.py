@@ -21,6 +21,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
+from tttab.api.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
+from tttab.api.hints import in_python_words
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
 from tttab.data.columns import label_text
@@ -32,11 +34,9 @@ from tttab.data.schema import Schema
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
-from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
-from tttab.hints import in_python_words
 from tttab.models import open_model
-from tttab.resources import parse_bytes
 from tttab.rules import get_rule
+from tttab.system.resources import parse_bytes
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation, Adapted, check_schedule
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tttab.cli.console import note, print_json_line, progress
-from tttab.cli.theory_output import finish, show
-from tttab.cli.typed import again
+from tttab.cli.experiment_output import finish, show
+from tttab.cli.invocation import again
+from tttab.cli.output import note, print_json_line, progress
 from tttab.errors import Interrupted
 from tttab.theory import registry
 from tttab.theory.experiment import Row, Table

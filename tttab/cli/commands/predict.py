@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import console
-from tttab.cli.ending import ended_cleanly
+from tttab.cli import output as console
+from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown, visible
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ def predict(
     Example: [bold]tttab predict churn new.csv --out predictions.csv[/]
     """
     from tttab.bundle import load_bundle
-    from tttab.files import home_path
-    from tttab.resources import keep_freed_memory
+    from tttab.system.files import home_path
+    from tttab.system.resources import keep_freed_memory
 
     quiet = quiet or as_json
     bundle, rows, out = home_path(bundle), home_path(rows), out and home_path(out)
@@ -167,7 +167,7 @@ def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
 def _check_out(out: Path, taken: list[Path]) -> None:
     """Refuse a file that cannot be written, or that is one of those that are read."""
     from tttab.errors import RequestError
-    from tttab.files import check_target
+    from tttab.system.files import check_target
 
     if out.suffix.lower() not in _WRITERS:
         raise RequestError(
@@ -186,7 +186,7 @@ def _is_same(one: Path, other: Path) -> bool:
 @contextmanager
 def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
     """Yield a function that takes predictions; a file appears when all are written, or not at all."""
-    from tttab.files import atomic_path
+    from tttab.system.files import atomic_path
 
     if out is None:
         lines = _TextWriter(sys.stdout, "\t")

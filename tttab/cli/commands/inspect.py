@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tttab.cli import console
+from tttab.cli import output as console
 from tttab.text import shell_word
 
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from tttab.files import sha256_of
+from tttab.system.files import sha256_of
 
 State = Literal["ok", "note", "bad"]
 SUPPORTED_TABPFN = (9, 10)

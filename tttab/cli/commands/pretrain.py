@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import console
-from tttab.cli.typed import again
+from tttab.cli import output as console
+from tttab.cli.invocation import again
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +72,10 @@ def train(
     if context.invoked_subcommand is not None:
         return
     from tttab.errors import Interrupted
-    from tttab.files import check_writable
     from tttab.pretrain.loop import Run
     from tttab.pretrain.settings import MINUTES, Budget, recipe
-    from tttab.resources import keep_freed_memory
+    from tttab.system.files import check_writable
+    from tttab.system.resources import keep_freed_memory
 
     settings = recipe(preset, task)
     budget = Budget(steps, MINUTES[preset] if steps is None and minutes is None else minutes)
@@ -139,10 +139,10 @@ def choose(
     import json
 
     from tttab.errors import ModelError, RequestError
-    from tttab.files import check_target, write_text_atomically
     from tttab.models import open_model
     from tttab.pretrain import choose as choosing
     from tttab.pretrain.settings import recipe
+    from tttab.system.files import check_target, write_text_atomically
 
     kind = recipe("nano", task).task
     if tables < 1 or members < 1:
@@ -187,11 +187,11 @@ def bundle(
     Example: [bold]tttab pretrain bundle nano-classifier tttab-tiny-classifier.safetensors[/]
     """
     from tttab.errors import RequestError, TttabError
-    from tttab.files import check_target
     from tttab.pretrain.bundle import bundle as write
     from tttab.pretrain.bundle import facts_of, read_earlier, read_served
     from tttab.pretrain.loop import MODEL
     from tttab.pretrain.settings import recipe
+    from tttab.system.files import check_target
 
     settings, way = recipe(preset, task), read_served(served)
     check_target(out)

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.table import Table
 from rich.text import Text
 
-from tttab.files import plain
+from tttab.system.files import plain
 from tttab.text import json_text, shown
 
 

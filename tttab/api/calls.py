@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tttab
+from tttab.api.hints import in_python_words
 from tttab.bundle import Bundle, bundle_folder, bundle_record, room_for, save_bundle
 from tttab.bundle.manifest import versions
 from tttab.core import Table
@@ -25,17 +26,16 @@ from tttab.evaluation.arms import Outcome, Progress, Trial
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
 from tttab.evaluation.result import ICL, ICL_ALL, TTT, ArmResult, RunResult
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
-from tttab.files import home_path, plain
-from tttab.hints import in_python_words
-from tttab.resources import peak_resident_bytes
 from tttab.rules import get_rule
+from tttab.system.files import home_path, plain
+from tttab.system.resources import peak_resident_bytes
 from tttab.training.loop import Adaptation, Adapted
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from tttab.claim import Claim
+    from tttab.system.claim import Claim
 
 RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
 """What `tttab run` compares, in this order."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tttab.cli import console
+from tttab.cli import output as console
 
 MARKS = {"ok": "ok", "note": "note", "bad": "BAD"}
 
@@ -25,7 +25,7 @@ def doctor(
     """
     from dataclasses import asdict
 
-    from tttab.doctor import examine
+    from tttab.api.doctor import examine
 
     findings = []
     with console.waiting("looking around"):
