@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from small_models import small_model
 
 import tttab
+from tests.support.small_models import small_model
 from tttab.cli import run as command
 from tttab.data import Origin, table_from_frame
 from tttab.errors import DataError, RequestError

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tttab.api.calls import doctor
+from tttab.api import doctor
 from tttab.cli import run
 from tttab.data.remote import Unreachable
 

@@ -13,9 +13,9 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
-from small_models import small_model
 
 import tttab
+from tests.support.small_models import small_model
 from tttab import TTTClassifier, TTTRegressor
 from tttab.bundle import load_bundle, save_bundle
 from tttab.cli import run

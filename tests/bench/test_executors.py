@@ -12,15 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from bench_fakes import SlowWork, cell
 
+from tests.support.bench_fakes import SlowWork, cell
 from tttab.bench.executors import Engine, execute
 from tttab.bench.plan import units
 from tttab.bench.store import read_store
 from tttab.errors import BadAnswer, RequestError
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 CELLS = [
     cell(table, arm, n, seed)
     for table in ("alpha", "beta")
@@ -30,8 +29,8 @@ CELLS = [
 ]
 SCRIPT = """
 import sys
-from bench_fakes import SlowWork
-from test_bench_executors import CELLS
+from tests.support.bench_fakes import SlowWork
+from tests.bench.test_executors import CELLS
 from tttab.bench.executors import Engine, execute
 from tttab.bench.plan import units
 from tttab.bench.store import read_store
@@ -44,7 +43,7 @@ for record in execute(units(missing), SlowWork(pause), folder, Engine(jobs=jobs)
 
 
 def start(folder, jobs=1, pause=0.03):
-    paths = {"PYTHONPATH": f"{ROOT}:{HERE}", "PATH": os.environ["PATH"]}
+    paths = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
     command = [sys.executable, "-c", SCRIPT, str(folder), str(jobs), str(pause)]
     return subprocess.Popen(
         command, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
@@ -151,7 +150,7 @@ def test_workers_end_with_a_parent_that_was_killed(tmp_path):
 
 def test_ray_with_two_workers_one_killed_in_mid_run(tmp_path, truth, monkeypatch):
     pytest.importorskip("ray", reason="Ray is an extra: pip install 'tttab[ray]'")
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     work = SlowWork(0.01, die_once=str(tmp_path / "died"))
     records = [*execute(units(CELLS), work, tmp_path / "store", Engine("ray", jobs=2))]
     assert (tmp_path / "died").exists(), "no worker was killed: the test proves nothing"

@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 
 import pytest
-from bench_fakes import MACHINE, cell, record, study
-from odd_stores import DEEP, spoilt, text_of
 
+from tests.support.bench_fakes import MACHINE, cell, record, study
+from tests.support.odd_stores import DEEP, spoilt, text_of
 from tttab.bench import html_report, markdown_report, read_store, summaries
 from tttab.bench.lines import read_line
 from tttab.bench.sections import report_tables

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bench_fakes import fill, study
 
+from tests.support.bench_fakes import fill, study
 from tttab.bench import html_report, markdown_report, read_store
 from tttab.cli import run
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from bench_fakes import cell, record
 
+from tests.support.bench_fakes import cell, record
 from tttab.bench import BenchRequest, Plan, estimate_seconds, plan_tables
 from tttab.bench.plan import load, split_of
 from tttab.errors import RequestError, RuleError

@@ -11,8 +11,8 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from bench_fakes import cell, fill, record, study
 
+from tests.support.bench_fakes import cell, fill, record, study
 from tttab.bench import export, html_report, markdown_report, read_store, summaries
 from tttab.bench.export import bencheval_frame
 from tttab.bench.sections import report_tables, store_tables

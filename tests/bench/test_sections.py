@@ -6,8 +6,8 @@ import json
 from xml.etree import ElementTree
 
 import pytest
-from bench_fakes import fill, study
 
+from tests.support.bench_fakes import fill, study
 from tttab.bench import read_store, sections, summaries
 from tttab.bench.sections import SECTIONS, STORE_SECTIONS
 from tttab.cli import run

@@ -12,20 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from bench_fakes import MACHINE, cell, fill, record, study
 
+from tests.support.bench_fakes import MACHINE, cell, fill, record, study
 from tttab.bench import BenchRequest, Engine, start
 from tttab.bench.records import this_machine
 from tttab.bench.store import Writer, read_store
 from tttab.cli import run
 from tttab.errors import RequestError, StoreError
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run_python(code, *arguments, **options):
-    paths = {"PYTHONPATH": f"{ROOT}:{HERE}", "PATH": "/usr/bin:/bin"}
+    paths = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.Popen(command, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
 
@@ -96,7 +95,7 @@ def test_a_later_failure_does_not_undo_a_success(tmp_path):
 def test_two_writers_at_once_and_the_same_cell_twice(tmp_path):
     code = """
 import sys
-from bench_fakes import MACHINE, cell, record
+from tests.support.bench_fakes import MACHINE, cell, record
 from tttab.bench.store import Writer
 with Writer(sys.argv[1]) as writer:
     for seed in range(int(sys.argv[2]), int(sys.argv[2]) + 20):
@@ -124,7 +123,7 @@ def test_a_full_disk_is_an_error_and_leaves_whole_lines(tmp_path):
     """A file size limit stands for the full disk: `write` stops in the middle of a line."""
     code = """
 import resource, signal, sys
-from bench_fakes import MACHINE, cell, record
+from tests.support.bench_fakes import MACHINE, cell, record
 from tttab.bench.store import Writer
 from tttab.errors import StoreError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

@@ -21,7 +21,7 @@ ROUNDS = 10
 NURSERY = """
 import os, random, signal, sys, time
 sys.path.insert(0, sys.argv[1])
-from test_bundle_faults import KILLS, ROUNDS, assert_whole, stand_in
+from tests.bundle.test_faults import KILLS, ROUNDS, assert_whole, stand_in
 from tttab.bundle import save_bundle
 from tttab.bundle.manifest import read_manifest
 
@@ -166,7 +166,7 @@ def test_an_old_file_that_cannot_be_removed_does_not_fail_the_save(tmp_path, mon
 
 
 def nursery(folder: Path, mode: str) -> list[int]:
-    command = [sys.executable, "-c", NURSERY, str(Path(__file__).parent), str(folder), mode]
+    command = [sys.executable, "-c", NURSERY, str(Path(__file__).parents[2]), str(folder), mode]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
     return [int(word) for word in done.stdout.split()]
 

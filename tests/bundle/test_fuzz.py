@@ -1,6 +1,6 @@
 """Bundles from hostile hands: any manifest ends in an answer or one BundleError, and touches nothing else.
 
-More inputs: TTTAB_FUZZ=10000 python -m pytest tests/test_bundle_fuzz.py
+More inputs: TTTAB_FUZZ=10000 python -m pytest tests/bundle/test_fuzz.py
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bundle_faults import stand_in
 
+from tests.bundle.test_faults import stand_in
 from tttab.bundle import load_bundle, save_bundle
 from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
 from tttab.errors import BundleError

@@ -1,6 +1,6 @@
 """Manifests whose hashes fit and whose fields lie: one line that names the field, before any is used.
 
-More inputs: TTTAB_FUZZ=10000 python -m pytest tests/test_manifest_form.py
+More inputs: TTTAB_FUZZ=10000 python -m pytest tests/bundle/test_manifest_form.py
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_bundle_fuzz import JSON, paths_of
 
+from tests.bundle.test_fuzz import JSON, paths_of
 from tttab.api.estimator import TTTClassifier
 from tttab.bundle import load_bundle
 from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bench_fakes import cell, record
 
+from tests.support.bench_fakes import cell, record
 from tttab.bench import read_store
 from tttab.cli import run
 from tttab.cli.live_table import Board

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from small_models import small_model
 
 import tttab.models
+from tests.support.small_models import small_model
 from tttab.contracts import Execution, Rule, Session
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows

@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
-from openml_server import DataSet, OpenMLServer, Task, error
 
+from tests.support.openml_server import DataSet, OpenMLServer, Task, error
 from tttab import cli
 from tttab.data import load_table, load_task, remote
 from tttab.data.registry import TABLES

@@ -18,8 +18,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
-from small_models import SIZES, small_model
 
+from tests.support.small_models import SIZES, small_model
 from tttab.errors import ModelError, TttabError
 from tttab.models import open_model
 from tttab.models.catalog import KNOWN

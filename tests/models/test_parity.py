@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from small_models import SIZES, small_model
 from tabpfn import TabPFNClassifier
 
+from tests.support.small_models import SIZES, small_model
 from tttab.contracts import Execution
 from tttab.errors import SplitError
 from tttab.models import open_model

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SIZES, small_model
 
+from tests.support.small_models import SIZES, small_model
 from tttab.errors import BundleError, ModelError
 from tttab.models import open_model
 from tttab.models.tabpfn.checkpoint import read_checkpoint

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_models import small_model
 from tabpfn import TabPFNRegressor
 
+from tests.support.small_models import small_model
 from tttab.contracts import Execution
 from tttab.core import Table
 from tttab.data.splits import SplitRequest, split_rows

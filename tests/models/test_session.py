@@ -7,8 +7,8 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from small_models import SIZES, small_model
 
+from tests.support.small_models import SIZES, small_model
 from tttab.contracts import Execution
 from tttab.errors import RequestError
 from tttab.models import open_model

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from references import MODELS, STORED, WEIGHTS
 
+from tests.pretrain.references import MODELS, STORED, WEIGHTS
 from tttab.errors import ModelError
 from tttab.pretrain.bundle import bundle, reference_predictions
 from tttab.pretrain.card import check_card, read_card

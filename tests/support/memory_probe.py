@@ -1,6 +1,6 @@
 """A process of its own that runs one planned training step and says what it held: plan, before, peak.
 
-Run: python tests/memory_probe.py '{"rows": 200, "columns": 20, "budget": 4294967296, "members": 1}'
+Run: python -m tests.support.memory_probe '{"rows": 200, "columns": 20, "budget": 4294967296, "members": 1}'
 """
 
 from __future__ import annotations
@@ -8,17 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 
 def main(request):
     import numpy as np
     import pandas as pd
     import torch
-    from small_models import small_model
 
+    from tests.support.small_models import small_model
     from tttab.rules import get_rule
     from tttab.system.resources import peak_resident_bytes, resident_bytes
     from tttab.training.config import Schedule

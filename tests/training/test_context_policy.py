@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from small_models import small_model
 
+from tests.support.small_models import small_model
 from tttab.data.context_selection import CHOICES, choose_context, point_cloud
 from tttab.data.splits import SplitRequest, hold_out, split_rows
 from tttab.errors import RequestError

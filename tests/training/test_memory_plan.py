@@ -24,6 +24,7 @@ from tttab.training.memory_plan import (
     plan_step,
 )
 
+ROOT = Path(__file__).parents[2]
 GIB = 1024**3
 FEET = {EXECUTION_MODES[0]: Footprint(0, 30e6, 30e6), EXECUTION_MODES[1]: Footprint(0, 8e6, 8e6),
         EXECUTION_MODES[2]: Footprint(0, 5e6, 5e6), EXECUTION_MODES[3]: Footprint(0, 1e6, 1e6)}  # fmt: skip
@@ -86,9 +87,9 @@ def test_the_counter_counts_what_lives_at_once():
 def test_a_real_step_stays_below_its_plan_and_budget(budget):
     sizes = {"emsize": 96, "nlayers": 5, "nhead": 3}
     request = {"rows": 120, "queries": 200, "columns": 20, "members": 1, "batch": 128, "sizes": sizes}
-    probe = Path(__file__).with_name("memory_probe.py")
     text = json.dumps(request | {"budget": budget})
-    done = subprocess.run([sys.executable, str(probe), text], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "tests.support.memory_probe", text]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     assert answer["peak"] <= budget
     assert answer["peak"] - answer["before"] <= answer["needed"] + RESERVE

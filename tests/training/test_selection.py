@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from small_models import small_model
 
+from tests.support.small_models import small_model
 from tttab.errors import RequestError
 from tttab.rules import get_rule
 from tttab.training.config import Schedule

@@ -36,7 +36,7 @@ class ExecutionMode:
     """Time per row, in forward passes: a backward pass costs two."""
     slack: float
     """Resident memory per byte of tensors: measured at 1.03 plain and 2.4 recomputed, where many short-lived
-    blocks leave gaps that the allocator keeps (glibc, tests/memory_probe.py)."""
+    blocks leave gaps that the allocator keeps (glibc, tests/support/memory_probe.py)."""
 
     def execution(self, chunk: int | None = None) -> Execution:
         """Return how steps run in this mode, `chunk` query rows at a time."""

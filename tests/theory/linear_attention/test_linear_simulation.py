@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_linear_law import general_problem
 
+from tests.theory.linear_attention.test_linear_law import general_problem
 from tttab.errors import MemoryPlanError, RequestError
 from tttab.theory.linear_attention import curves, isotropic, law
 from tttab.theory.linear_attention.alignment import AlignmentSettings, alignment
