@@ -56,8 +56,8 @@ def test_tttab_alone_shows_what_it_can_do_and_where_to_start(capfd):
 
 
 def test_names_are_completed():
-    from tttab.cli import completion as choices
+    from tttab.cli import completion
 
-    assert "banana" in choices.datasets("ban")
-    assert choices.rules("temp") == ["temperature"]
-    assert "auto" in choices.models("")
+    assert "banana" in completion.datasets("ban")
+    assert completion.rules("temp") == ["temperature"]
+    assert "auto" in completion.models("")

@@ -20,10 +20,7 @@ from rich.console import Console
 
 import tttab.data
 from tttab import cli
-from tttab.cli import invocation as typed
-from tttab.cli import live_table as bench_live
-from tttab.cli import output as console
-from tttab.cli import run, streams
+from tttab.cli import invocation, live_table, output, run, streams
 from tttab.cli.commands import predict
 from tttab.errors import RequestError
 from tttab.models import catalog
@@ -39,18 +36,18 @@ def terminal(monkeypatch):
     """Stdout and stderr as rich sees a wide terminal without colours; returns what was drawn."""
     drawn = io.StringIO()
     wide = Console(file=drawn, force_terminal=True, color_system=None, width=1000)
-    monkeypatch.setattr(console, "stdout", lambda: wide)
-    monkeypatch.setattr(console, "stderr", lambda: wide)
+    monkeypatch.setattr(output, "stdout", lambda: wide)
+    monkeypatch.setattr(output, "stderr", lambda: wide)
     return drawn
 
 
 @pytest.fixture
 def fresh_consoles():
     """Consoles of this test alone: rich silences one whose pipe broke."""
-    for made in (console.stdout, console.stderr):
+    for made in (output.stdout, output.stderr):
         made.cache_clear()
     yield
-    for made in (console.stdout, console.stderr):
+    for made in (output.stdout, output.stderr):
         made.cache_clear()
 
 
@@ -100,18 +97,20 @@ def test_the_hub_is_asked_where_no_switch_forbids_it(monkeypatch, name, word, as
     assert len(asked_for) == asked
 
 
-@pytest.mark.parametrize("sink", [console.note, console.warn, console.say, console.conclude, console.fail])
+@pytest.mark.parametrize(
+    "sink", [output.note, output.warn, output.print_line, output.print_summary, output.fail]
+)
 @pytest.mark.parametrize("drawing", [True, False], ids=["terminal", "pipe"])
 def test_a_name_is_one_harmless_line_wherever_it_is_printed(request, capsys, sink, drawing):
     drawn = request.getfixturevalue("terminal") if drawing else None
     sink(EVIL)
     text = drawn.getvalue() if drawing else "".join(capsys.readouterr())
-    lead = {console.warn: "warning: ", console.fail: "error: "}.get(sink, "")
+    lead = {output.warn: "warning: ", output.fail: "error: "}.get(sink, "")
     assert text == f"{lead}{SEEN}\n"
 
 
 def test_a_table_shows_names_as_they_are(terminal, capsys):
-    console.print_table((EVIL, "b"), [(EVIL, "one\ntwo")], title=EVIL, left=(EVIL,))
+    output.print_table((EVIL, "b"), [(EVIL, "one\ntwo")], title=EVIL, left=(EVIL,))
     lines = terminal.getvalue().splitlines()
     assert len(lines) == 4 and "\x1b" not in terminal.getvalue()
     assert [line.count(SEEN) for line in lines] == [1, 1, 0, 1]
@@ -120,23 +119,23 @@ def test_a_table_shows_names_as_they_are(terminal, capsys):
 
 
 def test_a_stacked_table_keeps_our_line_breaks_and_no_others(terminal):
-    console.print_table(("a\nb",), [("0.5\n+0.1",), ("\x1b[2J",)], stacked=True)
+    output.print_table(("a\nb",), [("0.5\n+0.1",), ("\x1b[2J",)], stacked=True)
     lines = [line.strip() for line in terminal.getvalue().splitlines()]
     assert lines[:2] == ["a", "b"] and lines[3:] == ["0.5", "+0.1", r"\x1b[2J"]
 
 
 def test_a_table_in_a_pipe_has_one_line_per_row(capsys):
-    console.print_table((EVIL, "b\tc"), [(EVIL, None), ("x", 0.123456)])
+    output.print_table((EVIL, "b\tc"), [(EVIL, None), ("x", 0.123456)])
     assert capsys.readouterr().out == f"{SEEN}\tb c\n{SEEN}\t-\nx\t0.1235\n"
 
 
 def test_progress_spinner_and_the_live_board_show_names_as_they_are(terminal):
-    with console.progress() as bar:
+    with output.progress() as bar:
         bar.add_task(EVIL, total=2, info=EVIL)
-    with console.waiting(EVIL):
+    with output.waiting(EVIL):
         pass
     cells = [bench_fake(table=EVIL)]
-    console.stderr().print(bench_live.Board(cells).table())
+    output.stderr().print(live_table.Board(cells).table())
     text = without_drawing(terminal.getvalue())
     assert text.count(SEEN) >= 4
     assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text
@@ -156,8 +155,8 @@ def test_json_keeps_the_value_and_drives_no_terminal(monkeypatch, encoding):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
     value = {EVIL: ["\x9b31m \u2028 köln 色 \U0001f600 \U000e0041", "bad\udcff"]}
-    console.print_json(value)
-    console.print_json_line(value)
+    output.print_json(value)
+    output.print_json_line(value)
     text = written.getvalue().decode(encoding)
     assert not re.search(r"[^\n -~]" if encoding != "utf-8" else r"[\x80-\x9f\u2028\u202e\U000e0041]", text)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
@@ -184,8 +183,8 @@ def test_hints_can_be_typed_whatever_the_names_hold(capsys, monkeypatch, tmp_pat
     assert hint == """hint: tttab bench --suite smoke --out 'gone [b] $(x)'"'"''"""
     assert run(["data", "get", "no such [b]"]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == "hint: tttab data get 'no such [b]'"
-    monkeypatch.setattr(typed, "words", ["bench", "--out", "a b;c", "--seeds", "1", "x\x1b\ny"])
-    assert typed.again(seeds="2 3") == r"tttab bench --out 'a b;c' 'x\x1b y' --seeds '2 3'"
+    monkeypatch.setattr(invocation, "words", ["bench", "--out", "a b;c", "--seeds", "1", "x\x1b\ny"])
+    assert invocation.rerun_command(seeds="2 3") == r"tttab bench --out 'a b;c' 'x\x1b y' --seeds '2 3'"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp932"])
@@ -265,7 +264,7 @@ def test_a_reader_that_goes_away_ends_the_command_with_0(monkeypatch, capfd, fre
             monkeypatch.setattr(sys, "stdout", stream)
             assert run(words) == 0
         assert capfd.readouterr().err == ""
-        console.stdout.cache_clear()
+        output.stdout.cache_clear()
 
 
 def test_an_error_keeps_its_code_where_nobody_reads_stderr(monkeypatch, fresh_consoles):

@@ -6,7 +6,7 @@ What does not belong here: the terminal, where hints are commands to type.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from tttab.errors import TttabError
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"[0-9.]+(?:e-?[0-9]+)?")
 
 
 @contextmanager
-def in_python_words(names: Mapping[str, str] = PARAMETERS) -> Iterator[None]:
+def in_python_words(names: Mapping[str, str] = PARAMETERS) -> Generator[None]:
     """Put the hint of every tttab error into its message, with parameters for options.
 
     Args:

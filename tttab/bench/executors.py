@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tttab.bench.records import Cell, Machine, Record
 from tttab.bench.store import Writer
@@ -32,7 +32,7 @@ RETRIES = 3
 class Engine:
     """Where to run."""
 
-    name: Literal["local", "ray"] = "local"
+    name: str = "local"
     jobs: int = 1
     """Processes on this machine; with Ray and no address, the size of the local cluster."""
     address: str | None = None

@@ -26,12 +26,11 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one command and return its exit code."""
-    from tttab.cli import invocation as typed
-    from tttab.cli import streams
+    from tttab.cli import invocation, streams
     from tttab.cli.app import app
     from tttab.system.files import switch
 
-    typed.words[:] = argv
+    invocation.words[:] = argv
     standard = sys.stdout, sys.stderr
     streams.tolerate(sys.stdout)
     debug = False
@@ -62,8 +61,7 @@ def _beneath(error: BaseException) -> BaseException:
 
 def _explain(error: BaseException, debug: bool) -> int:
     """Print why the command failed and return its exit code."""
-    from tttab.cli import output as console
-    from tttab.cli import streams
+    from tttab.cli import output, streams
 
     if streams.reader_gone(error):
         return 0
@@ -75,7 +73,7 @@ def _explain(error: BaseException, debug: bool) -> int:
         if debug and code in (1, 2, 3):
             sys.stderr.write(_traceback(error))
         if message:
-            console.fail(message, hint)
+            output.fail(message, hint)
     return code
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from rich.progress import Progress as Bar
 
-from tttab.cli.invocation import again
-from tttab.cli.output import note, print_json_line, print_table, progress, say
+from tttab.cli.invocation import rerun_command
+from tttab.cli.output import note, print_json_line, print_line, print_table, progress
 from tttab.errors import BadAnswer, Interrupted
 from tttab.theory.experiment import Experiment, Progress, Row, S, Table
 
@@ -48,7 +48,7 @@ def run_experiment(experiment: Experiment[S], settings: S, output: Output) -> No
     if output.plot is not None and experiment.panels is not None:
         draw(experiment.panels(rows), output.plot, experiment.title_of(rows))
         note(f"figure: {output.plot}")
-    finish(rows, again(**(experiment.retry(settings) if experiment.retry else {})))
+    finish(rows, rerun_command(**(experiment.retry(settings) if experiment.retry else {})))
 
 
 def show(table: Table) -> None:
@@ -63,7 +63,7 @@ def show(table: Table) -> None:
     if lines:
         print_table(columns, lines, title=table.title, left=text)
     if table.remark:
-        say(table.remark)
+        print_line(table.remark)
 
 
 def finish(rows: Sequence[Row], hint: str) -> None:
@@ -101,7 +101,7 @@ def _gathered(experiment: Experiment[S], settings: S, output: Output) -> list[Ro
     except KeyboardInterrupt:
         if last is None or not last.interrupted:
             raise
-        raise Interrupted(last.interrupted, again()) from None
+        raise Interrupted(last.interrupted, rerun_command()) from None
     return rows
 
 

@@ -16,7 +16,7 @@ words: list[str] = []
 """The command's words without `tttab`; `tttab.cli.run` puts them here."""
 
 
-def again(**changed: object) -> str:
+def rerun_command(**changed: object) -> str:
     """Return the command that was typed, with the named options' values replaced."""
     kept, changes = ["tttab"], {f"--{name}": str(value) for name, value in changed.items()}
     skip = False

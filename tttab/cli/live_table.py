@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tttab.cli import output as console
+from tttab.cli import output
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def show(
     """Pass records through while showing how far the run is."""
     if quiet or as_json or not cells:
         yield from records
-    elif console.stderr().is_terminal:
+    elif output.stderr().is_terminal:
         yield from _live(records, cells, before)
     else:
         yield from _lines(records, len(cells))
@@ -88,9 +88,9 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
     board = Board(cells)
     for record in before:
         board.add(record, now=False)
-    bar = console.progress()
+    bar = output.progress()
     task = bar.add_task("cells", total=len(cells), info="")
-    with Live(Group(board.table(), bar), console=console.stderr(), refresh_per_second=4) as live:
+    with Live(Group(board.table(), bar), console=output.stderr(), refresh_per_second=4) as live:
         for record in records:
             board.add(record, now=True)
             bar.update(task, advance=1)
@@ -101,7 +101,7 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
 
 def _lines(records: Iterable[Record], total: int) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        console.note(f"{number}/{total} {_words(record)}")
+        output.note(f"{number}/{total} {_words(record)}")
         yield record
 
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tttab.cli import output as console
+from tttab.cli import output
 from tttab.cli.options import columns_of
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = Tru
 
     request = _request(options)
     request.check()
-    with console.waiting("loading the table", quiet=quiet):
+    with output.waiting("loading the table", quiet=quiet):
         table, split = setup.draw_rows(request, keep_test=keep_test)
-    console.note(_describe(table), quiet=quiet)
+    output.note(_describe(table), quiet=quiet)
     for note in (*table.notes, *split.notes):
-        console.note(f"note: {note}", quiet=quiet)
-    with console.waiting("opening the model", quiet=quiet):
+        output.note(f"note: {note}", quiet=quiet)
+    with output.waiting("opening the model", quiet=quiet):
         trial = setup.open_trial(request, table, split)
-    info = trial.session.info
-    where = f"sha256 {info.sha256[:12]}…) on {trial.session.device}"
-    console.note(f"model: {info.file} ({info.provenance}; {where}", quiet=quiet)
+    info = trial.model.info
+    where = f"sha256 {info.sha256[:12]}…) on {trial.model.device}"
+    output.note(f"model: {info.file} ({info.provenance}; {where}", quiet=quiet)
     return trial
 
 

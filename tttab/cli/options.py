@@ -8,26 +8,30 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
-from typing import Annotated, Any, get_type_hints
+from types import FunctionType
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from tttab.cli import completion as choices
+from tttab.cli import completion
 from tttab.core import Task
 from tttab.errors import RequestError
 from tttab.text import shell_word
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 N = Annotated[int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")]
 K = Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")]
 Seed = Annotated[int, typer.Option(help="Names the split and the training streams.")]
 Model = Annotated[
     str,
-    typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.", autocompletion=choices.models),
+    typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.", autocompletion=completion.models),
 ]
 Rule = Annotated[
     str,
     typer.Option(
-        help="Which weights move; `none` is plain in-context learning.", autocompletion=choices.rules
+        help="Which weights move; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
 Steps = Annotated[int, typer.Option(help="Gradient steps at most.")]
@@ -80,7 +84,7 @@ Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_pa
 
 
 @dataclass(frozen=True)
-class Adapting:
+class AdaptOptions:
     """What `run` and `adapt` ask alike."""
 
     n: N = 200
@@ -127,13 +131,15 @@ def columns_of(words: list[str] | None) -> dict[str, str]:
     return declared
 
 
-def spread(options: type, name: str = "options") -> Callable[[Callable[..., None]], Callable[..., None]]:
+def expand_options(
+    options: type[DataclassInstance], name: str = "options"
+) -> Callable[[FunctionType], FunctionType]:
     """Return a decorator: the parameter `name`, a dataclass `options`, becomes one option per field.
 
     A field's annotation is `Annotated[type, typer.Option(...)]`, its default the option's default.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: FunctionType) -> FunctionType:
         own = [
             parameter.replace(annotation=get_type_hints(command, include_extras=True)[parameter.name])
             for parameter in inspect.signature(command).parameters.values()
@@ -146,7 +152,7 @@ def spread(options: type, name: str = "options") -> Callable[[Callable[..., None
             command(**given, **{name: options(**shared)})
 
         every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
-        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        vars(run)["__signature__"] = inspect.Signature(every)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
@@ -154,7 +160,7 @@ def spread(options: type, name: str = "options") -> Callable[[Callable[..., None
     return decorate
 
 
-def _parameters(options: type) -> list[inspect.Parameter]:
+def _parameters(options: type[DataclassInstance]) -> list[inspect.Parameter]:
     hints = get_type_hints(options, include_extras=True)
     return [
         inspect.Parameter(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -54,18 +54,18 @@ def fail(message: str, hint: str = "") -> None:
         _line(stderr(), hint, "hint:", "dim")
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """Print one line of result text on stdout."""
     _line(stdout(), text)
 
 
-def say_lines(text: str) -> None:
+def print_lines(text: str) -> None:
     """Print a text of several lines, such as a Markdown document, on stdout."""
     for line in text.split("\n"):
         _line(stdout(), line)
 
 
-def conclude(text: str) -> None:
+def print_summary(text: str) -> None:
     """Print the sentence that ends a command: below its table, or on stderr where a pipe wants rows alone."""
     _line(stdout() if stdout().is_terminal else stderr(), text)
 
@@ -128,7 +128,7 @@ def progress(*, quiet: bool = False) -> Progress:
 
 
 @contextmanager
-def waiting(text: str, *, quiet: bool = False) -> Iterator[None]:
+def waiting(text: str, *, quiet: bool = False) -> Generator[None]:
     """Show a spinner on stderr while something of unknown length is done."""
     if quiet or not stderr().is_terminal:
         yield

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
-def ended_cleanly() -> Iterator[None]:
+def ended_cleanly() -> Generator[None]:
     """Leave through `finally` when a signal ends the process, with the shell's exit code, 128 + its number.
 
     A signal that is ignored (nohup) or handled already stays so, and so do all outside the main thread.

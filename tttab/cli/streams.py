@@ -1,6 +1,6 @@
 """The process's standard streams: closed ones, those whose reader went away, encodings, secrets.
 
-What does not belong here: what is printed (`console`).
+What does not belong here: what is printed (`output`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import sys
 import traceback
 import warnings
 from contextlib import suppress
-from typing import Any, TextIO
+from io import TextIOWrapper
+from typing import Any, TextIO, cast
 
 from tttab.text import shown, without_secrets
 
@@ -51,15 +52,15 @@ class _OneLine(logging.Formatter):
 def clean_libraries() -> None:
     """Have what libraries print on stderr, warn of and log pass `tttab.text`, for the rest of the process."""
     sys.stderr = Discreet(sys.stderr)  # type: ignore[assignment]
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # ty: ignore[invalid-assignment] a function of the module, which may be replaced
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_OneLine())
 
 
 def _warn(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    from tttab.cli import output as console
+    from tttab.cli import output
 
-    console.warn(f"{category.__name__}: {message}")
+    output.warn(f"{category.__name__}: {message}")
 
 
 def open_closed() -> None:
@@ -82,7 +83,7 @@ def tolerate(stream: TextIO) -> None:
     """
     codecs.register_error("tttab", _in_ascii)
     with suppress(AttributeError, ValueError):  # no stream of the process's, or a closed one
-        stream.reconfigure(errors="tttab")  # type: ignore[attr-defined]
+        cast(TextIOWrapper, stream).reconfigure(errors="tttab")
 
 
 def _in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:

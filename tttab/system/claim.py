@@ -14,7 +14,7 @@ import socket
 import stat
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,7 +56,7 @@ def _warn(text: str) -> None:
 
 
 @contextmanager
-def claimed(directory: str | os.PathLike[str], *, waiting: Callable[[str], None] = _warn) -> Iterator[Claim]:
+def claimed(directory: str | os.PathLike[str], *, waiting: Callable[[str], None] = _warn) -> Generator[Claim]:
     """Hold a folder, made if need be, against other writers; what was made goes again if nothing is kept.
 
     Args:

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -37,7 +37,7 @@ _KINDS = {
 
 
 @contextmanager
-def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_path(target: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a temporary path beside `target`; on success it replaces `target`, else it is removed.
 
     A link is followed: the file behind it is replaced, the link stays. A file that was there keeps its

@@ -85,9 +85,10 @@ def resident_bytes() -> int:
 def peak_resident_bytes() -> int:
     """Return the most the process has held in memory so far."""
     status = Path("/proc/self/status")
-    if status.exists():
+    words = status.read_text().split() if status.exists() else []
+    if "VmHWM:" in words:
         # `ru_maxrss` would not do on Linux: it starts at what the process that started this one held.
-        return 1024 * int(re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE)[1])
+        return 1024 * int(words[words.index("VmHWM:") + 1])
     if sys.platform == "win32":
         import psutil
 

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import completion as choices
-from tttab.cli import options
-from tttab.cli import output as console
+from tttab.cli import completion, options, output
 from tttab.cli.opening import open_trial, step_info
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
@@ -29,13 +27,13 @@ def register(app: typer.Typer) -> None:
     app.command("adapt", rich_help_panel="Adapt")(adapt)
 
 
-@options.spread(options.Adapting, "adapting")
+@options.expand_options(options.AdaptOptions, "adapting")
 def adapt(
     table: Annotated[
         str,
         typer.Argument(
             help="A CSV, Parquet or ARFF file, an OpenML id, or a known name.",
-            autocompletion=choices.datasets,
+            autocompletion=completion.datasets,
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
@@ -46,7 +44,7 @@ def adapt(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     *,
-    adapting: options.Adapting,
+    adapting: options.AdaptOptions,
 ) -> None:
     """Adapt a model to a table and keep it as a bundle to predict from.
 
@@ -54,19 +52,19 @@ def adapt(
     """
     own = {"dataset": table, "task": None, "fold": 0, "target": target, "test_size": test_size or None}
     request = own | asdict(adapting)
-    from tttab.api import calls as api
+    from tttab.api import calls
     from tttab.bundle import bundle_folder, room_for, save_bundle
     from tttab.system.files import home_path
 
     quiet, out = quiet or as_json, home_path(out)
-    with ended_cleanly(), bundle_folder(out, waiting=console.warn) as claim:
-        with api.collected() as caught:
+    with ended_cleanly(), bundle_folder(out, waiting=output.warn) as claim:
+        with calls.collected() as caught:
             trial = open_trial(request, quiet, keep_test=test_size > 0)
-            console.note(_division(trial), quiet=quiet)
-            claim.check_room(room_for(trial.session))
+            output.note(_division(trial), quiet=quiet)
+            claim.check_room(room_for(trial.model))
             adapted = _adapt(trial, quiet)
-            console.note(adapted.manner, quiet=quiet)
-            result = api.adapt_result(trial, adapted, caught)
+            output.note(adapted.manner, quiet=quiet)
+            result = calls.adapt_result(trial, adapted, caught)
         save_bundle(claim, result.bundle)
     _print(out, result, as_json)
 
@@ -84,9 +82,9 @@ def _division(trial: Trial) -> str:
 def _adapt(trial: Trial, quiet: bool) -> Adapted:
     from tttab.api.calls import adaptation_of
 
-    with console.waiting("preparing the context", quiet=quiet):
+    with output.waiting("preparing the context", quiet=quiet):
         adaptation = adaptation_of(trial)
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         task = bar.add_task("adapting", total=trial.schedule.steps, info="")
         for step in adaptation:
             bar.update(task, completed=step.number, total=step.total, info=step_info(step))
@@ -97,10 +95,10 @@ def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
     from tttab.bundle.manifest import read_manifest
 
     if as_json:
-        console.print_json({"out": out, "manifest": read_manifest(out), "warnings": result.warnings})
+        output.print_json({"out": out, "manifest": read_manifest(out), "warnings": result.warnings})
         return
     for remark in result.warnings:
-        console.warn(remark)
+        output.warn(remark)
     rows = [
         (_ROWS_IN_WORDS[name], measured["rows"], metric, value, measured["after"][metric],
          f"{measured['after'][metric] - value:+.4f}")
@@ -108,9 +106,9 @@ def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
         for metric, value in measured["before"].items()
     ]  # fmt: skip
     columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
-    console.print_table(columns, rows, left=("measured on", "metric"))
+    output.print_table(columns, rows, left=("measured on", "metric"))
     serve = f"tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
-    console.conclude(f"{result.verdict} Kept in {shown(out)}: {serve}")
+    output.print_summary(f"{result.verdict} Kept in {shown(out)}: {serve}")
 
 
 _ROWS_IN_WORDS = {"held_out": "held-out queries (they chose the step)", "test": "test rows (never seen)"}

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output as console
-from tttab.cli.invocation import again, typed
+from tttab.cli import output
+from tttab.cli.invocation import rerun_command, typed
 from tttab.cli.lists import numbers, seeds, words
 from tttab.text import shell_word, shown
 
@@ -127,14 +127,14 @@ def report(
     contents = _contents(folder)
     if html is not None:
         write_output(html, html_report(contents))
-        console.note(f"written: {shown(html)}", quiet=quiet)
+        output.note(f"written: {shown(html)}", quiet=quiet)
     if markdown is not None and str(markdown) == "-":
-        console.say_lines(markdown_report(contents).rstrip())
+        output.print_lines(markdown_report(contents).rstrip())
     elif markdown is not None:
         write_output(markdown, markdown_report(contents))
-        console.note(f"written: {shown(markdown)}", quiet=quiet)
+        output.note(f"written: {shown(markdown)}", quiet=quiet)
     if as_json:
-        console.print_json(_document(contents))
+        output.print_json(_document(contents))
     elif html is None and markdown is None:
         _print_report(contents, quiet=quiet)
 
@@ -191,7 +191,7 @@ def _plan(request: BenchRequest, *, quiet: bool) -> Plan:
 
     request.check()
     found = []
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         task = bar.add_task("planning", total=len(request.tables), info="")
         for table in plan_tables(request):
             found.append(table)
@@ -201,9 +201,9 @@ def _plan(request: BenchRequest, *, quiet: bool) -> Plan:
         raise RequestError(f"nothing to run: {why}", "--n 50,200, or a smaller --test-size")
     for table in found:
         if table.unavailable:
-            console.warn(f"{table.table} cannot be read: {table.unavailable}")
+            output.warn(f"{table.table} cannot be read: {table.unavailable}")
         for remark in table.notes:
-            console.note(f"note: {remark}", quiet=quiet)
+            output.note(f"note: {remark}", quiet=quiet)
     return Plan(tuple(found))
 
 
@@ -213,7 +213,7 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
 
     contents = read_store(out)
     _warn_of_damage(contents)
-    lines = []
+    lines: list[tuple[Any, ...]] = []
     known = contents.known
     for table in plan.tables:
         missing = [cell for cell in table.cells if cell.place not in contents.done]
@@ -224,9 +224,9 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
     columns = ("table", "cells", "to run", "failed before", "seconds", "cells never measured")
     total = ("all", *(sum(line[i] for line in lines) for i in range(1, len(columns))))
     if as_json:
-        return console.print_json([dict(zip(columns, line, strict=True)) for line in [*lines, total]])
-    console.print_table(columns, [*lines, total], left=("table",), title="Plan")
-    console.note(_time_left(total[2], total[4], total[5], engine.jobs))
+        return output.print_json([dict(zip(columns, line, strict=True)) for line in [*lines, total]])
+    output.print_table(columns, [*lines, total], left=("table",), title="Plan")
+    output.note(_time_left(total[2], total[4], total[5], engine.jobs))
     return None
 
 
@@ -258,7 +258,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
         for table in plan.tables:
             if table.unavailable:
                 writer.unavailable(table.table, table.unavailable)
-    console.note(f"{len(plan.cells):,} cells, {len(cells):,} to run, store: {shown(out)}", quiet=quiet)
+    output.note(f"{len(plan.cells):,} cells, {len(cells):,} to run, store: {shown(out)}", quiet=quiet)
     records = start(cells, request, out, engine, threads=ctx.params["threads"])
     count = 0
     try:
@@ -266,19 +266,19 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
             for record in show(records, cells, earlier, quiet=quiet, as_json=as_json):
                 count += 1
                 if as_json:
-                    console.print_json_line(record.to_dict())
+                    output.print_json_line(record.to_dict())
     except KeyboardInterrupt:
         message = f"stopped: {count:,} of {len(cells):,} cells are done and kept in {out}"
-        raise Interrupted(message, again()) from None
+        raise Interrupted(message, rerun_command()) from None
     contents = read_store(out)
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
             _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
-        console.note(f"more: tttab report {shell_word(out)}", quiet=quiet)
+        output.note(f"more: tttab report {shell_word(out)}", quiet=quiet)
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
-        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", again())
+        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", rerun_command())
 
 
 def _export(out: Path, target: Path, quiet: bool) -> None:
@@ -286,8 +286,8 @@ def _export(out: Path, target: Path, quiet: bool) -> None:
 
     path, remarks = export(_contents(out), target)
     for remark in remarks:
-        console.warn(remark)
-    console.note(f"written: {shown(path)}", quiet=quiet)
+        output.warn(remark)
+    output.note(f"written: {shown(path)}", quiet=quiet)
 
 
 def _contents(folder: Path) -> Contents:
@@ -309,7 +309,7 @@ def _warn_of_damage(contents: Contents) -> None:
     from tttab.bench.tables import damaged_text
 
     if contents.damaged:
-        console.warn(damaged_text(contents))
+        output.warn(damaged_text(contents))
 
 
 def _check_writable(out: Path) -> None:
@@ -346,12 +346,12 @@ def _print_table(table: ReportTable, *, quiet: bool, over: str = "") -> None:
 
     if not table.rows and not table.notes:
         return
-    console.say(f"# {table.title} ({over})" if over else f"# {table.title}")
+    output.print_line(f"# {table.title} ({over})" if over else f"# {table.title}")
     if table.rows:
         rows = [[cell_text(value) for value in row] for row in table.rows]
-        console.print_table(table.columns, rows, left=table.left)
+        output.print_table(table.columns, rows, left=table.left)
     for remark in table.notes:
-        console.note(remark, quiet=quiet)
+        output.note(remark, quiet=quiet)
 
 
 def _document(contents: Contents) -> list[dict[str, Any]]:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import options
-from tttab.cli import output as console
+from tttab.cli import options, output
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
@@ -73,9 +72,9 @@ def list_tables(
     of_suites = {e.name: [s for s, members in known.suites.items() if e.name in members] for e in shown}
     if as_json:
         rows = [asdict(e) | {"place": places[e.name], "suites": of_suites[e.name]} for e in shown]
-        console.print_json({"tables": rows})
+        output.print_json({"tables": rows})
         return
-    console.print_table(
+    output.print_table(
         ("name", "OpenML id", "place", "rows", "features", "classes", "suites"),
         [
             (e.name, e.openml, places[e.name], e.rows, e.features, e.classes, " ".join(of_suites[e.name]))
@@ -107,15 +106,15 @@ def show_table(
         table = load_table(dataset, target=target, task=task, columns=declared)
         facts = facts_of(table)
     if as_json:
-        console.print_json(_document(table, facts))
+        output.print_json(_document(table, facts))
         return
     for note in table.notes:
-        console.note(f"note: {note}")
+        output.note(f"note: {note}")
     if columns:
-        console.print_table(("column", "kind", "missing", "distinct", "examples"), _columns(table),
+        output.print_table(("column", "kind", "missing", "distinct", "examples"), _columns(table),
                             left=("column", "kind", "examples"))  # fmt: skip
         return
-    console.print_table(("", table.name), _lines(table, facts), left=("", table.name))
+    output.print_table(("", table.name), _lines(table, facts), left=("", table.name))
 
 
 @data.command("get")
@@ -138,10 +137,10 @@ def get_data(
         raise RequestError("nothing to get: name data sets or a suite", "tttab data get --suite core")
     rows = _get(specs, refresh, quiet=as_json)
     if as_json:
-        console.print_json({"tables": rows})
+        output.print_json({"tables": rows})
     else:
         head = ("dataset", "source", "rows", "features", "classes", "problem")
-        console.print_table(head, [list(row.values()) for row in rows], left=("dataset", "source", "problem"))
+        output.print_table(head, [list(row.values()) for row in rows], left=("dataset", "source", "problem"))
     failed = [row["dataset"] for row in rows if row["problem"]]
     if failed:
         raise BadAnswer(
@@ -160,7 +159,7 @@ def check_catalog(
     from tttab.data import catalog, read_catalog
 
     found = read_catalog(file) if file else catalog()
-    console.say(f"{found.path}: {len(found.tables)} tables, {len(found.suites)} suites, no fault")
+    output.print_line(f"{found.path}: {len(found.tables)} tables, {len(found.suites)} suites, no fault")
 
 
 def _members(suite: str | None) -> list[str]:
@@ -173,7 +172,7 @@ def _get(specs: list[str], refresh: bool, quiet: bool) -> list[dict[str, Any]]:
     from tttab.data import get_tables
 
     rows = []
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         task = bar.add_task("getting", total=len(specs), info=specs[0])
         for number, got in enumerate(get_tables(specs, refresh=refresh), 1):
             rows.append(
@@ -247,4 +246,4 @@ def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
 
 
 def _status(text: str, *, quiet: bool) -> AbstractContextManager[Any]:
-    return nullcontext() if quiet else console.stderr().status(text, spinner="dots")
+    return nullcontext() if quiet else output.stderr().status(text, spinner="dots")

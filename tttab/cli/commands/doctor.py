@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tttab.cli import output as console
+from tttab.cli import output
 
 MARKS = {"ok": "ok", "note": "note", "bad": "BAD"}
 
@@ -28,14 +28,14 @@ def doctor(
     from tttab.api.doctor import examine
 
     findings = []
-    with console.waiting("looking around"):
+    with output.waiting("looking around"):
         for finding in examine():
             findings.append(finding)
             if as_json:
-                console.print_json_line(asdict(finding))
+                output.print_json_line(asdict(finding))
     if not as_json:
         rows = [(MARKS[f.state], f.subject, f.found, f.advice) for f in findings]
-        console.print_table(
+        output.print_table(
             ("", "what", "found", "what to do"), rows, left=("", "what", "found", "what to do")
         )
     return int(any(finding.state == "bad" for finding in findings))

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tttab.cli import output as console
+from tttab.cli import output
 from tttab.text import shell_word
 
 
@@ -39,19 +39,19 @@ def inspect(
         raise BadAnswer(error.message, error.hint) from error
     if as_json:
         verdicts = [{"role": role, "file": file, "verdict": verdict} for role, file, verdict in files]
-        console.print_json({"manifest": manifest, "check": verdicts})
+        output.print_json({"manifest": manifest, "check": verdicts})
     else:
         lines = [
             *_lines(manifest),
             *((f"file: {role}", f"{file}: {verdict}") for role, file, verdict in files),
         ]
-        console.print_table(("what", "value"), lines, left=("what", "value"))
+        output.print_table(("what", "value"), lines, left=("what", "value"))
     bad = [file for _, file, verdict in files if verdict != "ok"]
     if bad:
         raise BadAnswer(f"{len(bad)} of {len(files)} files are not those of the bundle: {', '.join(bad)}",
                         f"tttab adapt TABLE --target Y --out {shell_word(bundle)}")  # fmt: skip
     if not as_json:
-        console.conclude(f"All {len(files)} files are those that were written.")
+        output.print_summary(f"All {len(files)} files are those that were written.")
 
 
 def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:

@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import completion as choices
-from tttab.cli import output as console
+from tttab.cli import completion, output
 
 if TYPE_CHECKING:
     from tttab.models.catalog import KnownModel
 
 models = typer.Typer(name="models", help="Model files: list, fetch and verify them.", no_args_is_help=True)
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=choices.models)]
+Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=completion.models)]
 
 _SHORT = {
     "trained on synthetic tables only": "synthetic",
@@ -42,11 +41,11 @@ def list_models(
 
     Example: [bold]tttab models list --here[/]
     """
-    with console.waiting("looking for model files", quiet=as_json):
+    with output.waiting("looking for model files", quiet=as_json):
         facts = [_facts(model) for model in _known()]
     shown = [fact for fact in facts if fact["here"] or not here]
     if as_json:
-        console.print_json({"models": shown})
+        output.print_json({"models": shown})
         return
     rows = [
         (f["name"], f["task"], "yes" if f["here"] else "no", f["megabytes"], f["license"], f["provenance"],
@@ -54,15 +53,15 @@ def list_models(
         for f in shown
     ]  # fmt: skip
     columns = ("name", "task", "here", "MB", "licence", "trained on", "file")
-    if console.stdout().is_terminal:  # what does not fit a line stands in the pipe and in the JSON
+    if output.stdout().is_terminal:  # what does not fit a line stands in the pipe and in the JSON
         rows = [
             (*row[:4], row[4].split(", ")[-1].removeprefix("Apache 2.0 with "), _SHORT[row[5]])
             for row in rows
         ]
         columns = columns[:6]
-    console.print_table(columns, rows, left=("task", "here", "licence", "trained on", "file"))
+    output.print_table(columns, rows, left=("task", "here", "licence", "trained on", "file"))
     folders = sorted({fact["folder"] for fact in facts})
-    console.note(f"looked for in: {', '.join(folders)} (official files: TABPFN_MODEL_CACHE_DIR moves it)")
+    output.note(f"looked for in: {', '.join(folders)} (official files: TABPFN_MODEL_CACHE_DIR moves it)")
 
 
 @models.command("get")
@@ -77,19 +76,19 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
     for model in _named(name):
         family = model.family
         if family is not None:
-            console.note(f"{model.file}: {family.license} ({family.license_url})", quiet=as_json)
+            output.note(f"{model.file}: {family.license} ({family.license_url})", quiet=as_json)
         if family is not None and family.gated:
-            console.warn(
+            output.warn(
                 "research and evaluation only, no production use; tabpfn downloads it after the licence was "
                 "accepted at https://ux.priorlabs.ai"
             )
         there = place_of(model).is_file()
         if not there:
-            with console.waiting(f"downloading {model.file}", quiet=as_json):
+            with output.waiting(f"downloading {model.file}", quiet=as_json):
                 download(model)
         digest, verdict = verify(model)
         if not there and verdict == "remembered":
-            console.note(
+            output.note(
                 f"{model.file}: the hub stated no SHA-256 to compare with; this one is remembered",
                 quiet=as_json,
             )
@@ -101,7 +100,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 def verify_models(
     name: Annotated[
         str | None,
-        typer.Argument(help="One model (default: all that are here).", autocompletion=choices.models),
+        typer.Argument(help="One model (default: all that are here).", autocompletion=completion.models),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -130,11 +129,11 @@ def verify_models(
 
 def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        console.print_json({"models": rows})
+        output.print_json({"models": rows})
         return
     columns = ("name", "task", "MB", "sha256", "verdict", "path")
     lines = [(r["name"], r["task"], r["megabytes"], r["sha256"], r["verdict"], r["path"]) for r in rows]
-    console.print_table(columns, lines, left=("name", "task", "sha256", "verdict", "path"))
+    output.print_table(columns, lines, left=("name", "task", "sha256", "verdict", "path"))
 
 
 def _known() -> tuple[KnownModel, ...]:

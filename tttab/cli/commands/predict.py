@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output as console
+from tttab.cli import output
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown, visible
 
@@ -64,15 +64,15 @@ def predict(
     with ended_cleanly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         served = _checked(bundle, rows, out)
-        with console.waiting("opening the bundle", quiet=quiet):
+        with output.waiting("opening the bundle", quiet=quiet):
             opened = load_bundle(bundle, device=device)
             opened.server.predict(opened.x[:1])  # the cache is built here, not on the first piece's time
         if opened.schema != served.schema:  # the bundle was replaced since it was looked at
             served = Served(opened.schema, rows)
         for remark in opened.notes:
-            console.warn(remark)
+            output.warn(remark)
         start = time.perf_counter()
-        with _writer(out, as_json) as write, console.progress(quiet=quiet) as bar:
+        with _writer(out, as_json) as write, output.progress(quiet=quiet) as bar:
             task = bar.add_task("predicting", total=100, info="")
             for frame, share in served.predictions(opened):
                 write(frame)
@@ -184,7 +184,7 @@ def _is_same(one: Path, other: Path) -> bool:
 
 
 @contextmanager
-def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _writer(out: Path | None, as_json: bool) -> Generator[Callable[[pd.DataFrame], None]]:
     """Yield a function that takes predictions; a file appears when all are written, or not at all."""
     from tttab.system.files import atomic_path
 
@@ -198,7 +198,7 @@ def _writer(out: Path | None, as_json: bool) -> Iterator[Callable[[pd.DataFrame]
 
 def _json_lines(frame: pd.DataFrame) -> None:
     for row in frame.to_dict("records"):
-        console.print_json_line(row)
+        output.print_json_line(row)
 
 
 def _visible(frame: pd.DataFrame) -> pd.DataFrame:
@@ -217,19 +217,19 @@ class _TextWriter:
 
 
 @contextmanager
-def _text_file(path: Path, separator: str = ",") -> Iterator[Callable[[pd.DataFrame], None]]:
+def _text_file(path: Path, separator: str = ",") -> Generator[Callable[[pd.DataFrame], None]]:
     with open(path, "w", encoding="utf-8", newline="") as stream:
         yield _TextWriter(stream, separator).write
 
 
 @contextmanager
-def _tsv_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _tsv_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
     with _text_file(path, "\t") as write:
         yield write
 
 
 @contextmanager
-def _parquet_file(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+def _parquet_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -253,16 +253,16 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
     from tttab.data.schema import unseen_remark
 
     if as_json and out is not None:
-        console.print_json({
+        output.print_json({
             "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
             "unseen_cells": dict(served.unseen),
         })  # fmt: skip
     if served.extra:
-        console.note(
+        output.note(
             f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
         )
     for name, count in served.unseen.items():
-        console.warn(unseen_remark(name, count))
+        output.warn(unseen_remark(name, count))
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
     speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
     parts = [
@@ -270,7 +270,7 @@ def _report(served: Served, out: Path | None, seconds: float, as_json: bool, qui
         shares,
         f"written to {shown(out)}" if out else "",
     ]
-    console.note("; ".join(filter(None, parts)), quiet=quiet)
+    output.note("; ".join(filter(None, parts)), quiet=quiet)
 
 
 _WRITERS = {".csv": _text_file, ".tsv": _tsv_file, ".parquet": _parquet_file}

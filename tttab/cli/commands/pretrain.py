@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import output as console
-from tttab.cli.invocation import again
+from tttab.cli import output
+from tttab.cli.invocation import rerun_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +88,7 @@ def train(
     try:
         last = _follow(run, quiet)
     except KeyboardInterrupt:
-        hint = f"{again()} goes on from the last state"
+        hint = f"{rerun_command()} goes on from the last state"
         raise Interrupted("pre-training interrupted", hint) from None
     _finish(run, last)
 
@@ -112,13 +112,13 @@ def fill(
 
     use, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
     try:
-        with console.progress(quiet=quiet) as bar:
+        with output.progress(quiet=quiet) as bar:
             work = bar.add_task("making tables", total=60.0 * minutes, info="")
             for files in make(pool, seed, workers, use, minutes):
                 bar.update(work, completed=time.monotonic() - start, info=f"{files:,} files")
     except KeyboardInterrupt:
-        raise Interrupted(f"{files:,} files are in {pool}", f"{again()} goes on") from None
-    console.say(f"{files:,} files in {pool}")
+        raise Interrupted(f"{files:,} files are in {pool}", f"{rerun_command()} goes on") from None
+    output.print_line(f"{files:,} files in {pool}")
 
 
 @pretrain.command()
@@ -153,7 +153,7 @@ def choose(
     except ModelError as error:
         raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         work = bar.add_task("making tables", total=tables + len(choosing.candidates(members)), info="")
         held_out = []
         for table in choosing.tables(kind, tables):
@@ -166,8 +166,8 @@ def choose(
     served = chosen.overrides | {"SOFTMAX_TEMPERATURE": choosing.temperature(chosen, held_out)}
     write_text_atomically(out, json.dumps(served, indent=2) + "\n")
     rows = [(one.name, one.members, one.loss, "chosen" if one is chosen else "") for one in tried]
-    console.print_table(("served with", "members", "loss, nats", ""), rows, left=("served with", ""))
-    console.note(f"written to {out}, temperature {served['SOFTMAX_TEMPERATURE']}", quiet=quiet)
+    output.print_table(("served with", "members", "loss, nats", ""), rows, left=("served with", ""))
+    output.note(f"written to {out}, temperature {served['SOFTMAX_TEMPERATURE']}", quiet=quiet)
 
 
 @pretrain.command()
@@ -205,8 +205,8 @@ def bundle(
         raise RequestError(
             f"{served} is no way of serving: {str(error).splitlines()[0]}", "tttab pretrain choose MODEL"
         ) from error
-    console.say(f"{out}: {out.stat().st_size:,} bytes, {storage}")
-    console.say(f"{out.with_suffix('.md')}: its card; the text below the head is yours to write")
+    output.print_line(f"{out}: {out.stat().st_size:,} bytes, {storage}")
+    output.print_line(f"{out.with_suffix('.md')}: its card; the text below the head is yours to write")
 
 
 def _checked_device(name: str) -> str:
@@ -226,14 +226,14 @@ def _follow(run: Run, quiet: bool) -> Report:
     from tttab.pretrain.loop import train
 
     last = None
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         task = bar.add_task("pre-training", total=1000, info="")
         for report in train(run):
             last = report
             text = _line(report, run.budget)
             bar.update(task, completed=round(1000 * report.progress), info=text)
-            if not console.stderr().is_terminal or report.held_out:
-                console.note(text, quiet=quiet)
+            if not output.stderr().is_terminal or report.held_out:
+                output.note(text, quiet=quiet)
     if last is None:  # the generator always ends with a report
         raise AssertionError("no report")
     return last
@@ -259,7 +259,7 @@ def _finish(run: Run, last: Report) -> None:
     damaged: list[str] = []
     draw_curve(list(read_log(run.out / "log.jsonl", damaged)), run.out / "loss.png")
     if damaged:
-        console.warn(f"{len(damaged):,} damaged lines were left out of the curve: {', '.join(damaged[:20])}")
+        output.warn(f"{len(damaged):,} damaged lines were left out of the curve: {', '.join(damaged[:20])}")
     rows: Iterator[tuple[str, object]] = iter(
         [
             ("model", str(run.out / "model.safetensors")),
@@ -273,4 +273,4 @@ def _finish(run: Run, last: Report) -> None:
             *((f"held-out loss, {name}", value) for name, value in last.held_out.items()),
         ]
     )
-    console.print_table(("what", "value"), rows, left=("what",))
+    output.print_table(("what", "value"), rows, left=("what",))

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import completion as choices
-from tttab.cli import options
-from tttab.cli import output as console
+from tttab.cli import completion, options, output
 from tttab.cli.opening import open_trial, step_info
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
@@ -31,13 +29,13 @@ def register(app: typer.Typer) -> None:
     app.command("run", rich_help_panel="Adapt")(run)
 
 
-@options.spread(options.Adapting, "adapting")
+@options.expand_options(options.AdaptOptions, "adapting")
 def run(
     dataset: Annotated[
         str,
         typer.Option(
             help="An OpenML id, a name in datasets.yaml, or a CSV, Parquet or ARFF file.",
-            autocompletion=choices.datasets,
+            autocompletion=completion.datasets,
         ),
     ] = "31",
     task: Annotated[
@@ -52,7 +50,7 @@ def run(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     *,
-    adapting: options.Adapting,
+    adapting: options.AdaptOptions,
 ) -> None:
     """Adapt a model to one table and compare it with its rivals.
 
@@ -66,28 +64,28 @@ def run(
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
-    held = bundle_folder(out, waiting=console.warn) if out else nullcontext()
+    held = bundle_folder(out, waiting=output.warn) if out else nullcontext()
     with ended_cleanly(), held as claim:
         result = _measure(request, claim, quiet)
     _print(result, as_json)
     if out is not None and not as_json:
-        console.note(f"kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
+        output.note(f"kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
 
 
 def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunResult:
     """Run every arm and keep what is to be kept in the claimed folder."""
-    from tttab.api import calls as api
+    from tttab.api import calls
 
-    with api.collected() as caught:
+    with calls.collected() as caught:
         trial = open_trial(request, quiet)
-        api.check_run(trial, claim)
+        calls.check_run(trial, claim)
         outcomes = _run_arms(trial, quiet)
     for outcome in outcomes:
         if outcome.adapted is not None:
-            console.note(f"{outcome.row.arm}: {outcome.adapted.manner}", quiet=quiet)
-    result = api.run_result(request, trial, outcomes, caught)
+            output.note(f"{outcome.row.arm}: {outcome.adapted.manner}", quiet=quiet)
+    result = calls.run_result(request, trial, outcomes, caught)
     if claim is not None:
-        api.save_run(claim, result)
+        calls.save_run(claim, result)
     return result
 
 
@@ -96,7 +94,7 @@ def _run_arms(trial: Trial, quiet: bool) -> list[Outcome]:
     from tttab.evaluation.arms import Progress
 
     outcomes = []
-    with console.progress(quiet=quiet) as bar:
+    with output.progress(quiet=quiet) as bar:
         for arm in RUN_ARMS:
             task = bar.add_task(f"{arm:8}", total=trial.schedule.steps if arm == "ttt@n+k" else 1, info="")
             for event in trial.run(arm):
@@ -110,15 +108,15 @@ def _run_arms(trial: Trial, quiet: bool) -> list[Outcome]:
 
 def _print(result: RunResult, as_json: bool) -> None:
     if as_json:
-        console.print_json(result.to_dict())
+        output.print_json(result.to_dict())
         return
     for remark in result.warnings:
-        console.warn(remark)
+        output.warn(remark)
     title = f"{result.table.name}: {len(result.split.test)} test rows; differences to icl@n below each figure"
-    stacked = console.stdout().is_terminal
+    stacked = output.stdout().is_terminal
     columns, rows = _table(result.arms, stacked=stacked)
-    console.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
-    console.conclude(result.verdict)
+    output.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
+    output.print_summary(result.verdict)
 
 
 def _table(arms: Sequence[ArmResult], *, stacked: bool) -> tuple[list[str], list[list[str]]]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from tttab.cli.experiment_output import Output, run_experiment
-from tttab.cli.invocation import again
+from tttab.cli.invocation import rerun_command
 from tttab.cli.setting_options import parameters, parsed
 from tttab.errors import RequestError
 from tttab.theory import registry
@@ -45,7 +45,7 @@ def _command(experiment: Experiment[Any]) -> Callable[..., None]:
         try:
             run_experiment(experiment, parsed(experiment.settings, values), Output(json_lines, plot))
         except WrongOption as error:
-            raise RequestError(error.message, again(**error.changes)) from None
+            raise RequestError(error.message, rerun_command(**error.changes)) from None
 
     own = [_parameter("json_lines", Json, False)]
     own += [_parameter("plot", Plot, None)] if experiment.panels else []

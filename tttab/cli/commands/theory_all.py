@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tttab.cli.experiment_output import finish, show
-from tttab.cli.invocation import again
+from tttab.cli.invocation import rerun_command
 from tttab.cli.output import note, print_json_line, progress
 from tttab.errors import Interrupted
 from tttab.theory import registry
@@ -40,7 +40,7 @@ def run_all(simulation: Simulation, out: Path, *, json_lines: bool) -> None:
     try:
         _fill(folder, missing, quiet=json_lines)
     except KeyboardInterrupt:
-        raise Interrupted("interrupted; what is finished is kept", again()) from None
+        raise Interrupted("interrupted; what is finished is kept", rerun_command()) from None
     folder.write_index()
     summary = [_summary(folder, name, name in missing) for name in experiments]
     if json_lines:
@@ -50,7 +50,7 @@ def run_all(simulation: Simulation, out: Path, *, json_lines: bool) -> None:
         show(Table(f"{out}/index.md", list(summary[0]), summary))
     seed = simulation.seed + 1
     other = f"{out}-seed-{seed}"  # what disagreed stays where it is
-    finish([row for name in experiments for row in folder.rows(name)], again(seed=seed, out=other))
+    finish([row for name in experiments for row in folder.rows(name)], rerun_command(seed=seed, out=other))
 
 
 def _fill(folder: Folder, missing: list[str], *, quiet: bool) -> None:
