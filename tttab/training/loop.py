@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -262,7 +262,7 @@ class Adaptation:
         )
 
     @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
+    def _memory_errors(self) -> Generator[None]:
         try:
             yield
         except (MemoryError, RuntimeError) as error:
