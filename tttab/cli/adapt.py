@@ -63,7 +63,7 @@ def adapt(
             console.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.session))
             adapted = _adapt(trial, quiet)
-            console.note(adapted.manner, quiet=quiet)
+            console.note(adapted.plan_summary, quiet=quiet)
             result = api.adapt_result(trial, adapted, caught)
         save_bundle(claim, result.bundle)
     _print(out, result, as_json)

@@ -100,7 +100,7 @@ class Adapted:
         return "fp32" if self.execution is None else self.execution.precision
 
     @property
-    def manner(self) -> str:
+    def plan_summary(self) -> str:
         """In words: the arithmetic of the training steps, and the chunks they were cut into."""
         how = self.execution
         if how is None:
