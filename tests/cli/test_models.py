@@ -17,7 +17,7 @@ import pytest
 from tttab.cli import run
 from tttab.errors import ModelError
 from tttab.models import names, open_model, resolve
-from tttab.models.catalog import KNOWN, download, place_of, verify
+from tttab.models.catalog import KNOWN, download, local_path, verify
 from tttab.models.hub import address as hub_address
 from tttab.models.tabpfn.known_files import VERSIONS
 from tttab.system.files import cache_folder, sha256_of
@@ -149,7 +149,7 @@ def test_bundled_files_are_those_on_record(capfd):
 def test_get_downloads_through_tabpfn_and_the_name_opens(stand_in, capfd):
     assert run(["models", "get", "tabpfn-v2", "--json"]) == 2  # the stand-in has no regressor
     assert "tabpfn-v2-regressor.ckpt could not be downloaded" in capfd.readouterr().err
-    place = place_of(known("tabpfn-v2"))
+    place = local_path(known("tabpfn-v2"))
     assert place.read_bytes() == (stand_in / place.name).read_bytes()
     assert [path.name for path in place.parent.iterdir()] == [place.name]
     session = open_model("tabpfn-v2", device="cpu")
@@ -165,7 +165,7 @@ def test_a_download_is_held_against_the_hash_that_the_hub_states(hub, stand_in, 
     assert verify(model) == (sha256_of(stand_in / model.file), "ok: as the hub stated")
     assert run(["models", "verify", "tabpfn-v2"]) == 0
     assert "ok: as the hub stated" in capfd.readouterr().out
-    place_of(model).write_bytes(b"another")
+    local_path(model).write_bytes(b"another")
     assert verify(model)[1].startswith("changed: ")
 
 
@@ -176,7 +176,7 @@ def test_a_download_that_is_not_what_the_hub_states_never_lands(hub):
         ModelError, match=r"another file than the hub's: SHA-256 \w{12}…, the hub states ffff"
     ):
         download(model)
-    assert not place_of(model).exists()
+    assert not local_path(model).exists()
     hub.stated[model.file] = "a git tag, no hash"
     download(model)
     assert verify(model)[1] == "remembered"
@@ -194,8 +194,8 @@ def test_a_download_of_which_no_hash_is_stated_says_so(stand_in, capfd):
 @pytest.mark.parametrize("text", ['{"F": [1]}', '{"F": {"stated by the hub": 1}}', "[]", "{", "[" * 10**5])
 def test_a_damaged_memory_of_hashes_is_an_empty_one(tmp_path, text):
     model = known("tabpfn-v2-gn2p4bpt")
-    place_of(model).parent.mkdir(parents=True)
-    place_of(model).write_bytes(b"one")
+    local_path(model).parent.mkdir(parents=True)
+    local_path(model).write_bytes(b"one")
     memory = cache_folder() / "model-hashes.json"
     memory.write_text(text.replace("F", model.file))
     assert [verify(model)[1] for _ in range(2)] == ["remembered", "ok"]
@@ -220,7 +220,7 @@ def test_a_damaged_download_never_lands(stand_in):
     (stand_in / "tabpfn-v2-classifier.ckpt").write_bytes(b"half a file")
     with pytest.raises(ModelError, match="not a readable checkpoint"):
         download(known("tabpfn-v2"))
-    assert list(place_of(known("tabpfn-v2")).parent.iterdir()) == []
+    assert list(local_path(known("tabpfn-v2")).parent.iterdir()) == []
 
 
 def test_offline_means_offline(monkeypatch):
@@ -246,7 +246,7 @@ def test_a_gated_version_shows_its_terms_and_names_the_way(capfd, monkeypatch):
 
 
 def test_a_name_with_one_of_its_two_files_is_verified(stand_in, capfd):
-    place = place_of(known("tabpfn-v2"))
+    place = local_path(known("tabpfn-v2"))
     place.parent.mkdir(parents=True)
     place.write_bytes((stand_in / place.name).read_bytes())
     assert run(["models", "verify", "tabpfn-v2", "--json"]) == 0
@@ -264,7 +264,7 @@ def test_auto_is_the_bundled_model_where_the_download_cannot_be_kept(monkeypatch
 
 def test_a_file_copied_in_is_remembered_and_a_change_is_noticed(capfd):
     model = known("tabpfn-v2-gn2p4bpt")
-    place = place_of(model)
+    place = local_path(model)
     place.parent.mkdir(parents=True)
     place.write_bytes(b"one")
     assert verify(model)[1] == "remembered"

@@ -114,7 +114,7 @@ def test_a_family_without_a_cost_model_trains_one_batch_at_a_time_without_a_plan
     run, _ = adapt(models["toy"], "full", parts)
     assert run.result.plan is None
     assert run.result.execution == Execution(16)
-    assert run.result.manner == "trained in fp32, 16 queries at a time"
+    assert run.result.plan_summary == "trained in fp32, 16 queries at a time"
     planned, _ = adapt(models["tabpfn"], "full", parts)
     assert planned.result.plan is not None and planned.result.execution == planned.result.plan.execution
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -90,7 +90,7 @@ def adapt(
         request = _request(dataset, options | {"test_size": test_size or None})
         trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
         if claim is not None:
-            claim.check_room(room_for(trial.session))
+            claim.check_room(room_for(trial.model))
         adaptation = adaptation_of(trial)
         for _ in adaptation:
             pass
@@ -114,13 +114,16 @@ def check_run(trial: Trial, claim: Claim | None) -> None:
         OSError: the disk has no room.
     """
     rows = trial.split.n + trial.split.k
-    trial.session.check_fits(len(trial.table.classes), trial.table.x.shape[1], rows)
+    trial.model.check_fits(len(trial.table.classes), trial.table.x.shape[1], rows)
     if claim is not None:
-        claim.check_room(room_for(trial.session))
+        claim.check_room(room_for(trial.model))
 
 
 def run_result(
-    request: Mapping[str, Any], trial: Trial, outcomes: Sequence[Outcome], caught: Sequence[Any]
+    request: Mapping[str, Any],
+    trial: Trial,
+    outcomes: Sequence[Outcome],
+    caught: Sequence[warnings.WarningMessage],
 ) -> RunResult:
     """Return what a comparison found, with the adapted model as a bundle.
 
@@ -135,8 +138,8 @@ def run_result(
     return RunResult(
         table=trial.table,
         split=trial.split,
-        model=trial.session.info,
-        device=str(trial.session.device),
+        model=trial.model.info,
+        device=str(trial.model.device),
         request=request,
         arms=arms,
         warnings=tuple(dict.fromkeys([*caveats(trial), *user_warnings(caught), *ended])),
@@ -148,6 +151,7 @@ def run_result(
 
 def save_run(claim: Claim, result: RunResult) -> None:
     """Write the adapted model with its context as a bundle, beside it the predictions and the JSON."""
+    assert result.bundle is not None, "one of RUN_ARMS adapts a model"
     text = json.dumps(plain(result.to_dict()), indent=2, ensure_ascii=False)
     predictions = result.predictions()
     attachments = {
@@ -196,7 +200,7 @@ class AdaptResult:
 def adaptation_of(trial: Trial) -> Adaptation:
     """Return the training that a trial asks for, ready to be iterated over."""
     return Adaptation(
-        trial.session,
+        trial.model,
         get_rule(trial.rule),
         trial.context,
         trial.rows("queries"),
@@ -206,7 +210,7 @@ def adaptation_of(trial: Trial) -> Adaptation:
     )
 
 
-def adapt_result(trial: Trial, adapted: Adapted, caught: Sequence[Any]) -> AdaptResult:
+def adapt_result(trial: Trial, adapted: Adapted, caught: Sequence[warnings.WarningMessage]) -> AdaptResult:
     """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
     x, y = trial.rows("queries")
     _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
@@ -220,7 +224,7 @@ def adapt_result(trial: Trial, adapted: Adapted, caught: Sequence[Any]) -> Adapt
 
 
 @contextmanager
-def collected() -> Iterator[list[warnings.WarningMessage]]:
+def collected() -> Generator[list[warnings.WarningMessage]]:
     """Collect the warnings that are raised inside instead of showing them."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -260,6 +264,6 @@ def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any]) -> Bundl
 
 
 def _before_and_after(trial: Trial, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
-    servers = [session.serve(trial.context) for session in (trial.session, adapted.session)]
+    servers = [session.serve(trial.context) for session in (trial.model, adapted.session)]
     before, after = (server.metrics(x, y, server.predict(x)) for server in servers)
     return {"rows": len(y), "before": before, "after": after}

@@ -81,11 +81,11 @@ def _torch() -> Iterator[Finding]:
 
 
 def _weights() -> Iterator[Finding]:
-    from tttab.models.catalog import KNOWN, place_of
+    from tttab.models.catalog import KNOWN, local_path
 
     official = [model for model in KNOWN if not model.bundled and model.name.startswith("tabpfn-v2")]
     for model in (m for m in KNOWN if m.bundled):
-        place = place_of(model)
+        place = local_path(model)
         if place.is_file():
             yield Finding(f"{model.name} ({model.task})", "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")
         else:
@@ -95,15 +95,15 @@ def _weights() -> Iterator[Finding]:
                 "missing from the package",
                 "pip install --force-reinstall tttab",
             )
-    present = [model for model in official if place_of(model).is_file()]
+    present = [model for model in official if local_path(model).is_file()]
     for model in present:
-        place = place_of(model)
+        place = local_path(model)
         yield Finding(f"{model.name} ({model.task})", "ok", f"{place}, sha256 {sha256_of(place)[:12]}…")
     if not present:
         yield Finding(
             "TabPFN v2 weights",
             "note",
-            f"none in {place_of(official[0]).parent}",
+            f"none in {local_path(official[0]).parent}",
             "tttab models get tabpfn-v2",
         )
 
@@ -111,10 +111,10 @@ def _weights() -> Iterator[Finding]:
 def _folders() -> Iterator[Finding]:
     from tttab.data.remote import cache_folder
     from tttab.errors import DataError
-    from tttab.models.catalog import KNOWN, place_of
+    from tttab.models.catalog import KNOWN, local_path
 
     official = next(model for model in KNOWN if not model.bundled)
-    yield _folder("model cache", place_of(official).parent)
+    yield _folder("model cache", local_path(official).parent)
     try:
         yield _folder("OpenML cache", cache_folder())
     except DataError as error:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -48,10 +49,17 @@ FEWEST_QUERIES = 20
 _DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 
 
-class _TestTimeEstimator(BaseEstimator):
+class _TestTimeEstimator(BaseEstimator, ABC):
     """What classifier and regressor share. See `TTTClassifier` for the parameters."""
 
     _task: ClassVar[Task]
+    bundle_: Bundle
+    history_: list[dict[str, Any]]
+    accepted_: bool | None
+    n_context_: int
+    n_queries_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,
@@ -69,7 +77,7 @@ class _TestTimeEstimator(BaseEstimator):
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_context = n_context
         self.n_queries = n_queries
@@ -235,6 +243,18 @@ class _TestTimeEstimator(BaseEstimator):
             pass
         return adaptation.result
 
+    @abstractmethod
+    def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray | None]:
+        """Return the targets as a model reads them, the classes' texts and, of labels, the distinct ones."""
+
+    @abstractmethod
+    def _label_record(self) -> dict[str, Any]:
+        """Return what a bundle keeps of the labels."""
+
+    @abstractmethod
+    def _restore_labels(self, own: Mapping[str, Any]) -> None:
+        """Take over what `_label_record` returned."""
+
     def _plain_parameters(self) -> dict[str, Any]:
         parameters = self.get_params(deep=False)
         plain = {name: value for name, value in parameters.items() if name != "random_state"}
@@ -284,6 +304,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
     """
 
     _task = "classification"
+    classes_: np.ndarray
 
     @in_python_words()
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -367,7 +388,7 @@ def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Sp
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
 
 
-def _target_name(y: Any, taken: Sequence[str]) -> str:
+def _target_name(y: Any, taken: Container[str]) -> str:
     name = str(getattr(y, "name", None) or "target")
     while name in taken:
         name += "_"

@@ -19,7 +19,7 @@ from tttab.errors import RequestError
 from tttab.text import decoded
 
 
-def whole_seed(random_state: Any) -> int:
+def whole_seed(random_state: int | np.random.RandomState | None) -> int:
     """Return the seed of scikit-learn's `random_state`: a number, a generator or None.
 
     Raises:
@@ -41,7 +41,9 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 def days_for_dates(y: Any) -> Any:
     """Return dates and durations in days, as the command line has them; all other targets as they are."""
     values = as_series(y)
-    form, cells = ("", None) if values is None else form_of(values)
+    if values is None:
+        return y
+    form, cells = form_of(values)
     if form not in ("date", "duration"):
         return y
     return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)

@@ -16,6 +16,7 @@ from tttab.bench.tables import NAMES, context_text
 from tttab.report.figures import COLOURS, SOFT, label_log_axis, on_page, text_of, tip
 
 if TYPE_CHECKING:
+    import numpy as np
     from markupsafe import Markup
     from matplotlib.axes import Axes
 
@@ -62,7 +63,7 @@ def arm_charts(summary: Summary) -> Iterator[Markup]:
     changes = [_changes(summary, metric) for metric in summary.metrics]
     if len(changes) == 2 and (tables := sorted(changes[0].keys() & changes[1].keys())):
         title = f"ttt - icl at n = {summary.reference_n}: lower left is better on both"
-        points = [(table, *(change[table] for change in changes)) for table in tables]
+        points = [(table, changes[0][table], changes[1][table]) for table in tables]
         names = [f"change of {NAMES[metric]}" for metric in summary.metrics]
         yield on_page(title, WIDE, TALL, lambda axes: _trade(axes, points, names), left=64)
     yield from filter(None, (_cost_chart(summary, metric) for metric in summary.metrics))
@@ -248,7 +249,7 @@ def _spread_labels(axes: Axes, points: Sequence[tuple[str, float, float]]) -> No
         _beside(axes, x, y, words, *shift)
 
 
-def _box(at: Sequence[float], words: str, side: float, down: float) -> Box:
+def _box(at: np.ndarray, words: str, side: float, down: float) -> Box:
     """Return left, right and middle of words beside a place, pixels."""
     width = 6.5 * len(words)
     left = at[0] + side - width * (side < 0)

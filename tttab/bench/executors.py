@@ -10,17 +10,21 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from tttab.bench.records import Cell, Machine, Record
 from tttab.bench.store import Writer
 from tttab.bench.work import failed_record
 from tttab.errors import BadAnswer, MissingExtra, RequestError
+
+if TYPE_CHECKING:
+    from ray import ObjectRefGenerator
 
 Work = Callable[[tuple[Cell, ...]], Iterator[tuple[Record, Machine]]]
 """Runs the cells of one unit, in any process; it must be picklable."""
@@ -144,7 +148,7 @@ def _on_ray(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path, engine:
         remote = ray.remote(
             num_cpus=engine.cpus,
             num_gpus=engine.gpus,
-            memory=int(engine.memory_gib * 2**30) or None,
+            memory=int(engine.memory_gib * 2**30) or None,  # ty: ignore[invalid-argument-type]  # ray's default
             max_retries=RETRIES,
             num_returns="streaming",
         )(_stream)
@@ -163,7 +167,10 @@ def _stream(unit: tuple[Cell, ...], work: Work) -> Iterator[tuple[Record, Machin
 
 
 def _next_of(
-    ray: Any, stream: Any, streams: dict[Any, tuple[Cell, ...]], seen: set[str]
+    ray: ModuleType,
+    stream: ObjectRefGenerator,
+    streams: dict[ObjectRefGenerator, tuple[Cell, ...]],
+    seen: set[str],
 ) -> list[tuple[Record, Machine]]:
     """Return the stream's next cell; its missing cells as failed where its worker died too often."""
     try:
@@ -180,7 +187,7 @@ def _next_of(
 
 
 @contextmanager
-def _ray_cluster(ray: Any, engine: Engine) -> Iterator[None]:
+def _ray_cluster(ray: ModuleType, engine: Engine) -> Generator[None]:
     """Connect to a cluster, or start one on this machine that ends with the run."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}

@@ -89,7 +89,7 @@ def bencheval_frame(contents: Contents) -> tuple[pd.DataFrame, list[str]]:
     return frame[~lost].reset_index(drop=True), remarks
 
 
-def _line(record: Record, method: str) -> tuple[Any, ...]:
+def _line(record: Record, method: str) -> tuple[str | float | None, ...]:
     cell, row = record.cell, record.row
     train, infer = row.seconds.get("adapt"), row.seconds.get("predict")
     return method, shown(cell.table), cell.seed, _error(record), train, infer, record.failed

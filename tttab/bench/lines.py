@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
 
@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 from typing_extensions import TypedDict
 
 from tttab.bench.records import Amount, Cell, Count, Machine, Record, Text
-from tttab.core import Row
+from tttab.core import row_from_dict
 
 LARGEST = 1e150
 """Of a metric whose range has no end: its square is still a number."""
@@ -95,15 +95,18 @@ def read_line(line: bytes) -> Record | Machine | Unavailable:
 
 
 def _record(found: _RecordForm) -> Record:
-    cell, row = found["cell"], Row(**found["row"])
+    cell, row = found["cell"], row_from_dict(found["row"])
     datetime.fromisoformat(found["finished"])
     if (row.identity or not row.error) and row.key != cell.key:
         raise ValueError("key: not the hash of the identity")
-    metrics = found["row"]["metrics"]
-    for name, value in metrics.items():
-        low, high = _RANGES.get(name, _ANY_FINITE)
-        if value is None:
-            metrics[name] = math.nan
-        elif not low <= value <= high:
-            raise ValueError(f"{name}: out of its range")
-    return Record(cell, row, found["wall_seconds"], found["finished"], found["machine"])
+    metrics = {name: _metric(name, value) for name, value in found["row"]["metrics"].items()}
+    return Record(
+        cell, replace(row, metrics=metrics), found["wall_seconds"], found["finished"], found["machine"]
+    )
+
+
+def _metric(name: str, value: float | None) -> float:
+    low, high = _RANGES.get(name, _ANY_FINITE)
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name}: out of its range")
+    return math.nan if value is None else value

@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,7 +25,7 @@ STANDARD_STREAMS = (1, 2)
 
 
 @contextmanager
-def output_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+def output_path(target: str | os.PathLike[str]) -> Generator[Path]:
     """Yield a path to write what is to stand at `target`.
 
     A regular file is replaced when all is written, links followed. A pipe or a character device such as

@@ -17,7 +17,7 @@ from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Place
-from tttab.core import Table, identity_hash
+from tttab.core import Table, Task, identity_hash
 from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
 from tttab.evaluation.arms import ARMS, Trial
@@ -172,7 +172,7 @@ def _model_of(request: BenchRequest, table: Table) -> tuple[str, str]:
 
 
 @lru_cache
-def _digest(model: str, task: str) -> tuple[str, str]:
+def _digest(model: str, task: Task) -> tuple[str, str]:
     from tttab.models import resolve
 
     path, _ = resolve(model, task)

@@ -99,7 +99,7 @@ class Record:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for one line of the store; JSON knows finite numbers, other metrics are None."""
-        data = {"kind": "row", **asdict(self)}
+        data: dict[str, Any] = {"kind": "row", **asdict(self)}
         metrics = {name: x if math.isfinite(x) else None for name, x in self.row.metrics.items()}
         data["row"]["metrics"] = metrics
         return data

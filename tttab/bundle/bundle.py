@@ -15,7 +15,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -115,7 +115,7 @@ class Bundle:
 @contextmanager
 def bundle_folder(
     directory: str | os.PathLike[str], *, waiting: Callable[[str], None] | None = None
-) -> Iterator[Claim]:
+) -> Generator[Claim]:
     """Hold a folder from before the training until the bundle is saved in it: `save_bundle(claim, …)`.
 
     That it can be written, that no other process writes there and that no foreign manifest would be
@@ -313,8 +313,10 @@ def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
 
     if not pyarrow.types.is_dictionary(column.type):
         return column.nbytes
-    lengths = [compute.binary_length(part.dictionary).take(part.indices) for part in column.chunks]
-    return sum(compute.sum(part.cast("int64")).as_py() or 0 for part in lengths)
+    lengths = [
+        compute.call_function("binary_length", [part.dictionary]).take(part.indices) for part in column.chunks
+    ]
+    return sum(compute.call_function("sum", [part.cast("int64")]).as_py() or 0 for part in lengths)
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:

@@ -22,6 +22,7 @@ LARGEST_SEED = 2**63 - 1
 LABEL_KINDS = {"i": int, "u": int, "b": bool, "f": (int, float), "U": str, "O": (str, int, float)}
 """NumPy's kinds of labels, and what such a label is in JSON."""
 _LABEL_TYPE = re.compile(r"[<>|=]?([iubfUO])(\d{0,7})")
+_SHORT = re.compile(r"\w{1,40}")
 _OWN = {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "b": (1,), "f": (2, 4, 8, 16), "O": (0, 8)}
 
 
@@ -38,7 +39,7 @@ def check_form(manifest: Any) -> None:
         raise ValueError(f"it does not describe an estimator: {error}") from error
 
 
-def _check_fields(manifest: Any, fields: Mapping[str, Check]) -> None:
+def _check_fields(manifest: object, fields: Mapping[str, Check]) -> None:
     for path, (words, test) in fields.items():
         for name, value in _values(manifest, path):
             if not test(value):
@@ -121,16 +122,16 @@ def _is_count(most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and 0 <= value <= most
 
 
-def _is_list(value: Any) -> bool:
+def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
 _TEXT: Check = "text", lambda value: isinstance(value, str)
-_WORD: Check = "a short word", lambda value: isinstance(value, str) and re.fullmatch(r"\w{1,40}", value)
+_WORD: Check = "a short word", lambda value: isinstance(value, str) and bool(_SHORT.fullmatch(value))
 _OBJECT: Check = "an object", lambda value: isinstance(value, dict)
 _LIST: Check = "a list", _is_list
 _TASK: Check = " or ".join(Task.__args__), lambda value: value in Task.__args__
@@ -156,7 +157,7 @@ _FIELDS: dict[str, Check] = {
     "schema": _OBJECT,
     "schema.task": _TASK,
     "schema.target": _TEXT,
-    "schema.columns": ("a list of one column or more", lambda value: _is_list(value) and value),
+    "schema.columns": ("a list of one column or more", lambda value: _is_list(value) and bool(value)),
     "schema.columns.*.name": _TEXT,
     "schema.columns.*.kind": _WORD,
     "schema.columns.*.levels?": _LIST,

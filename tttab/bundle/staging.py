@@ -13,7 +13,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Staging:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Staging]:
+def staged(folder: Path) -> Generator[Staging]:
     """Yield a bundle to write into `folder`, which the caller has claimed; at the end leftovers go.
 
     Raises:

@@ -266,7 +266,9 @@ def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     return classification_metrics(y, p) if task == "classification" else regression_metrics(y, p)
 
 
-def _latency(predict: Callable[[Any], np.ndarray], x: pd.DataFrame, calls: int, asked: float) -> float:
+def _latency(
+    predict: Callable[[pd.DataFrame], np.ndarray], x: pd.DataFrame, calls: int, asked: float
+) -> float:
     """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
 
     Without a call it follows from `asked`, the seconds that predicting `x` has taken.

@@ -5,7 +5,7 @@ What does not belong here: how they are timed and compared (arms).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from tttab.seeding import stream_seed
 
 if TYPE_CHECKING:
     import pandas as pd
+    from sklearn.pipeline import Pipeline
 
 MOST_LEVELS = 200
 """Rarer levels of a category are put together: the trees of scikit-learn take at most 255."""
 
 
-def baseline(name: str, x: pd.DataFrame, task: Task, seed: int) -> Any:
+def baseline(name: str, x: pd.DataFrame, task: Task, seed: int) -> Pipeline:
     """Return an unfitted scikit-learn model called `gbt` or `logistic` (ridge for regression).
 
     Args:
@@ -37,7 +38,7 @@ def baseline(name: str, x: pd.DataFrame, task: Task, seed: int) -> Any:
     return _linear(categories, numbers, task, random_state)
 
 
-def _trees(categories: list[str], numbers: list[str], task: Task, random_state: int) -> Any:
+def _trees(categories: list[str], numbers: list[str], task: Task, random_state: int) -> Pipeline:
     from sklearn.compose import ColumnTransformer
     from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
     from sklearn.pipeline import make_pipeline
@@ -56,7 +57,7 @@ def _trees(categories: list[str], numbers: list[str], task: Task, random_state: 
     )
 
 
-def _linear(categories: list[str], numbers: list[str], task: Task, random_state: int) -> Any:
+def _linear(categories: list[str], numbers: list[str], task: Task, random_state: int) -> Pipeline:
     from sklearn.compose import ColumnTransformer
     from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression, Ridge

@@ -20,6 +20,7 @@ from tttab.text import html_text
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tttab.bundle import Bundle
     from tttab.evaluation.arms import Outcome
 
 ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
@@ -112,8 +113,8 @@ class RunResult:
     versions: Mapping[str, str]
     peak_rss_mb: float
     """The most memory the process held, MiB."""
-    bundle: Any = field(default=None, repr=False)
-    """The adapted model with its context, a `tttab.bundle.Bundle`: it predicts and can be saved."""
+    bundle: Bundle | None = field(default=None, repr=False)
+    """The adapted model with its context: it predicts and can be saved. None where no arm adapts one."""
 
     def __getitem__(self, arm: str) -> ArmResult:
         """Return the result of an arm by its name."""

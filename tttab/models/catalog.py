@@ -22,7 +22,7 @@ from tttab.models.hub import address, stated_sha256
 from tttab.system.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
 from tttab.system.network import obstacle
 
-__all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "names", "place_of", "resolve", "verify"]
+__all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "local_path", "names", "resolve", "verify"]
 
 UNKNOWN = "a file of yours: what it was trained on is not known"
 STATED = "stated by the hub"
@@ -63,7 +63,7 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
     )
 
 
-def place_of(model: KnownModel) -> Path:
+def local_path(model: KnownModel) -> Path:
     """Return where the file of a known model is looked for."""
     return (WEIGHTS if model.bundled else _family_of(model).folder()) / model.file
 
@@ -80,10 +80,12 @@ def download(model: KnownModel) -> Path:
     if model.bundled:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
     if switch("TTTAB_OFFLINE"):
-        raise ModelError(f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {place_of(model)}")
+        raise ModelError(
+            f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {local_path(model)}"
+        )
     from tttab.models.checkpoint import read_checkpoint
 
-    place = place_of(model)
+    place = local_path(model)
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=place.parent, prefix=".getting-") as folder:
         part = Path(folder) / model.file
@@ -158,8 +160,8 @@ def _memory() -> Path:
 def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
     candidates = [model for model in KNOWN if model.task == task]
     official = next(model for model in candidates if not model.bundled)
-    if place_of(official).is_file():
-        return place_of(official), official
+    if local_path(official).is_file():
+        return local_path(official), official
     if _hub_answers():
         with contextlib.suppress(ModelError, OSError):  # OSError: the folder for models cannot be written
             return download(official), official
@@ -168,7 +170,7 @@ def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
 
 
 def _require(model: KnownModel) -> Path:
-    place = place_of(model)
+    place = local_path(model)
     if not place.is_file():
         hint = f"put {model.file} at {place}, or: tttab models get {model.name}"
         raise ModelError(f"the file of {model.name} is not on this machine", hint)

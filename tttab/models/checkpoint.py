@@ -126,7 +126,7 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
-def _check_form(checkpoint: Any, name: str, size: int) -> None:
+def _check_form(checkpoint: object, name: str, size: int) -> None:
     """Refuse what is no checkpoint, and tensors that are other than they seem.
 
     A tensor may be a view that repeats few bytes without end, stand for no bytes at all, or be sparse.

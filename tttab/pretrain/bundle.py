@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tttab.core import Task
 from tttab.errors import RequestError
 from tttab.models import open_model
 from tttab.pretrain import checkpoint
@@ -36,7 +37,7 @@ LARGEST_CHANGE = 1e-3
 REFERENCE_ROWS = (80, 40)
 
 
-def reference_table(task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reference_table(task: Task) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return (context x, context y, query x) of a fixed synthetic table: 80 context rows, 40 queries."""
     rng = numpy_stream(0, "reference predictions", task)
     x = rng.normal(size=(sum(REFERENCE_ROWS), 5))
@@ -46,7 +47,7 @@ def reference_table(task: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x[: REFERENCE_ROWS[0]], y[: REFERENCE_ROWS[0]], x[REFERENCE_ROWS[0] :]
 
 
-def reference_predictions(model: Path, task: str) -> np.ndarray:
+def reference_predictions(model: Path, task: Task) -> np.ndarray:
     """Return what plain tabpfn predicts with `model` on the reference table, in fp32 on every machine.
 
     Probabilities, shape (queries, classes), or means in units of the context's deviation, (queries,).
@@ -54,11 +55,11 @@ def reference_predictions(model: Path, task: str) -> np.ndarray:
     from tabpfn import TabPFNClassifier, TabPFNRegressor
 
     x, y, queries = reference_table(task)
-    kind = TabPFNClassifier if task == "classification" else TabPFNRegressor
-    served = kind(model_path=model, device="cpu", inference_precision=torch.float32, random_state=0).fit(x, y)
+    settings: dict[str, Any] = {"device": "cpu", "inference_precision": torch.float32, "random_state": 0}
     if task == "classification":
-        return served.predict_proba(queries)
-    return (served.predict(queries) - y.mean()) / y.std()
+        return TabPFNClassifier(model_path=model, **settings).fit(x, y).predict_proba(queries)
+    means = TabPFNRegressor(model_path=model, **settings).fit(x, y).predict(queries)
+    return (means - y.mean()) / y.std()
 
 
 def bundle(source: Path, target: Path, recipe: Recipe, served: dict[str, Any], facts: dict[str, Any]) -> str:
@@ -115,13 +116,13 @@ def read_earlier(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _is_stage(stage: Any) -> bool:
+def _is_stage(stage: object) -> bool:
     return isinstance(stage, dict) and "preset" in stage and all(isinstance(name, str) for name in stage)
 
 
-def _predictions_of(model: Path, task: str) -> np.ndarray:
+def _predictions_of(model: Path, task: Task) -> np.ndarray:
     """Return the reference predictions of a file whose configuration comes from a user."""
-    open_model(str(model), task, device="cpu")  # type: ignore[arg-type]
+    open_model(str(model), task, device="cpu")
     try:
         return reference_predictions(model, task)
     except Exception as error:  # tabpfn takes what it does not know, and fails where it is used

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,12 +18,16 @@ from tttab.pretrain.settings import Recipe
 from tttab.seeding import stream_seed
 from tttab.system.files import atomic_path
 
+if TYPE_CHECKING:
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2, TabPFNV2Config
+    from tabpfn.inference_config import InferenceConfig
+
 LAST_LAYER = ("output_projection.2.weight", "output_projection.2.bias")
 BLOCK_OUTPUTS = ("out_projection.weight", "mlp.2.weight")
 """How the names of the matrices end whose results a block adds to what it was given."""
 
 
-def new_network(recipe: Recipe, seed: int) -> torch.nn.Module:
+def new_network(recipe: Recipe, seed: int) -> TabPFNV2:
     """Return a freshly initialised TabPFN v2 network for `recipe`, on the CPU."""
     from tabpfn.architectures import tabpfn_v2
 
@@ -64,7 +68,7 @@ def write_model(
     write_checkpoint(target, state, asdict(_config(recipe)), inference_config(recipe, served or {}))
 
 
-def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> Any:
+def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> InferenceConfig:
     """Return tabpfn's whole inference configuration: plain features and one member unless overridden."""
     from tabpfn.constants import ModelVersion
     from tabpfn.inference_config import InferenceConfig
@@ -81,7 +85,7 @@ def inference_config(recipe: Recipe, overrides: dict[str, Any]) -> Any:
     return default.override_with_user_input_and_resolve_auto(plain | overrides)
 
 
-def load_weights(network: torch.nn.Module, path: Path) -> str:
+def load_weights(network: TabPFNV2, path: Path) -> str:
     """Load the weights of a model file into `network`; return the SHA-256 of the bytes they came from.
 
     The last layer of a file made for the other task does not fit and keeps its fresh weights. Where the
@@ -100,7 +104,7 @@ def load_weights(network: torch.nn.Module, path: Path) -> str:
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:
             state[name] = fresh[name]
-    state = _deepened(state, len(network.get_submodule("blocks")))
+    state = _deepened(state, len(network.blocks))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -151,7 +155,7 @@ def read_state(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be read: {error}", f"remove {path} to start afresh") from error
 
 
-def _config(recipe: Recipe) -> Any:
+def _config(recipe: Recipe) -> TabPFNV2Config:
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2Config
 
     sizes = recipe.architecture

@@ -9,20 +9,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from tttab.core import Task
 from tttab.models import open_model
+from tttab.models.tabpfn.session import OpenedModel
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool import made_apart
 from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import PoolUse, recipe
-
-if TYPE_CHECKING:
-    from tttab.models.tabpfn.session import OpenedModel
 
 SEED = 31_415
 QUERIES = 100
@@ -129,6 +127,7 @@ def compare(model: Path, task: Task, held_out: Sequence[HeldOut], most_members: 
         ModelError: `model` is no model file for `task`.
     """
     opened = open_model(str(model), task, device="cpu")  # read once, safely: tabpfn gets what was read
+    assert isinstance(opened, OpenedModel), "tabpfn's is the only family"
     opened.module.requires_grad_(True)  # as tabpfn leaves what it loads: another kernel, another last bit
     serve = _class_losses if task == "classification" else _density_losses
     for name, overrides in candidates(most_members).items():

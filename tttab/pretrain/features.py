@@ -7,14 +7,24 @@ What does not belong here: labels (`labels`), the mix of sources (`prior`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from tttab.pretrain import functions
 from tttab.pretrain.draw import Draw
 
-Family = Callable[[Draw, tuple[int, int, int], int], tuple[torch.Tensor, torch.Tensor]]
+
+class Family(Protocol):
+    """A function that draws columns and the scores that belong to them; a card names it."""
+
+    __name__: str
+
+    def __call__(
+        self, draw: Draw, shape: tuple[int, int, int], outputs: int, /
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return features of `shape` (tables, rows, features) and scores (tables, rows, outputs)."""
+        ...
 
 
 def latent(draw: Draw, shape: tuple[int, int, int], outputs: int) -> tuple[torch.Tensor, torch.Tensor]:

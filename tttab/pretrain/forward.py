@@ -8,12 +8,16 @@ random numbers it was trained with. What does not belong here: losses, optimiser
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch.nn import functional
 
 from tttab.pretrain.prior import Batch
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.tabpfn_v2 import TabPFNBlock, TabPFNV2
 
 MISSING = -2.0
 """The indicator tabpfn adds for a missing cell."""
@@ -22,7 +26,7 @@ Layer = Callable[[torch.Tensor, int, int, tuple[torch.Tensor, ...]], torch.Tenso
 
 
 def logits(
-    net: torch.nn.Module,
+    net: TabPFNV2,
     batch: Batch,
     positions: torch.Tensor,
     dtype: torch.dtype = torch.float32,
@@ -35,16 +39,16 @@ def logits(
     """
     run = run or block
     cells = _embed(net, batch, positions).to(dtype)
-    for number, layer in enumerate(net.blocks, start=1):
+    for number, layer in enumerate(cast("Iterable[TabPFNBlock]", net.blocks), start=1):
         heads = layer.per_sample_attention_between_features.num_heads
         step = last_block if number == len(net.blocks) else run
         cells = step(cells, batch.context, heads, _fused(layer, dtype))
-    first, _, last = net.output_projection
+    first, _, last = cast("Iterable[torch.nn.Linear]", net.output_projection)
     hidden = functional.gelu(functional.linear(cells, first.weight.to(dtype), first.bias.to(dtype)))
     return functional.linear(hidden, last.weight.to(dtype), last.bias.to(dtype)).float()
 
 
-def _embed(net: torch.nn.Module, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
+def _embed(net: TabPFNV2, batch: Batch, positions: torch.Tensor) -> torch.Tensor:
     x, indicator = group(batch.x, batch.context, net.features_per_group)
     features = functional.linear(torch.cat([x, indicator], dim=-1), net.feature_group_embedder.weight)
     features = features + net.feature_positional_embedding_embeddings(positions).unsqueeze(1)
@@ -92,7 +96,7 @@ def _constants_last(x: torch.Tensor) -> torch.Tensor:
     return torch.where(torch.gather(varies, 3, order), moved, 0.0)
 
 
-def _fused(block: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+def _fused(block: TabPFNBlock, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
     """Return a block's matrices in `dtype`: projections and outputs of both attentions, then the MLP."""
     across, down = block.per_sample_attention_between_features, block.per_column_attention_between_cells
     weights = (
@@ -101,8 +105,8 @@ def _fused(block: torch.nn.Module, dtype: torch.dtype) -> tuple[torch.Tensor, ..
         down.q_projection.weight,
         torch.cat([down.k_projection.weight, down.v_projection.weight]),
         down.out_projection.weight,
-        block.mlp[0].weight,
-        block.mlp[2].weight,
+        block.mlp.get_parameter("0.weight"),
+        block.mlp.get_parameter("2.weight"),
     )
     return tuple(weight.to(dtype) for weight in weights)
 

@@ -10,13 +10,21 @@ What does not belong here: features (`features`), labels (`labels`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
 from tttab.pretrain.draw import Draw
 
-Function = Callable[[Draw, torch.Tensor, int], torch.Tensor]
+
+class Function(Protocol):
+    """A function that draws scores for columns; a card names it."""
+
+    __name__: str
+
+    def __call__(self, draw: Draw, x: torch.Tensor, outputs: int, /) -> torch.Tensor:
+        """Return scores (tables, rows, outputs) of x (tables, rows, features)."""
+        ...
 
 
 def standardise(values: torch.Tensor) -> torch.Tensor:

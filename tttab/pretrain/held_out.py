@@ -7,6 +7,7 @@ a recipe. What does not belong here: real tables; the choice of preprocessing (`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,6 +16,9 @@ from tttab.pretrain.draw import Draw
 from tttab.pretrain.loss import Loss, mean_loss
 from tttab.pretrain.prior import Batch, Size, batch
 from tttab.pretrain.settings import Recipe
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2
 
 SEED = 20_251
 CONTEXTS = (50, 200, 800)
@@ -35,7 +39,7 @@ def batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Batch]]
 
 
 @torch.no_grad()
-def losses(network: torch.nn.Module, recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, float]:
+def losses(network: TabPFNV2, recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, float]:
     """Return the mean loss in nats by context length; fixed column embeddings, fp32 as served."""
     found: dict[str, list[float]] = {}
     for name, tables in batches(recipe, device):

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tttab.pretrain.settings import Optimiser
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2
 
 MOMENTUM = 0.95
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -37,7 +40,7 @@ class Muon:
     """Momentum, orthogonalised, for a list of matrices."""
 
     def __init__(self, parameters: Iterable[torch.nn.Parameter], weight_decay: float) -> None:
-        self._groups: dict[tuple[int, ...], list[torch.nn.Parameter]] = {}
+        self._groups: dict[tuple[int, ...], list[torch.Tensor]] = {}
         for parameter in parameters:
             self._groups.setdefault(tuple(parameter.shape), []).append(parameter)
         self._momentum = {
@@ -50,7 +53,7 @@ class Muon:
     def step(self, rate: float) -> None:
         """Take one Nesterov step of size `rate`."""
         for shape, group in self._groups.items():
-            gradient = torch.stack([parameter.grad for parameter in group])
+            gradient = torch.stack([_gradient_of(parameter) for parameter in group])
             momentum = self._momentum[shape]
             momentum.mul_(MOMENTUM).add_(gradient)
             update = orthogonalise(gradient + MOMENTUM * momentum) * (0.2 * math.sqrt(max(shape)))
@@ -67,10 +70,15 @@ class Muon:
             momentum.copy_(saved)
 
 
+def _gradient_of(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None, "every matrix of the blocks is in every loss"
+    return parameter.grad
+
+
 class Optimisers:
     """Both optimisers of one network."""
 
-    def __init__(self, network: torch.nn.Module, settings: Optimiser) -> None:
+    def __init__(self, network: TabPFNV2, settings: Optimiser) -> None:
         matrices = network.muon_compatible_params()
         self._parameters = list(network.parameters())
         self._settings = settings

@@ -12,7 +12,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from itertools import count
@@ -120,11 +120,11 @@ def write_file(folder: Path, seed: int, first: int, use: PoolUse) -> Path:
             content[f"n{number}"] = np.array(table.named)
     target = folder / f"tables-{first:08d}.npz"
     with atomic_path(target) as part, open(part, "wb") as stream:
-        np.savez(stream, **content)
+        np.savez(stream, **content)  # ty: ignore[invalid-argument-type]  # no table is called allow_pickle
     return target
 
 
-def made_apart(seed: int, use: PoolUse) -> Iterator[tuple[str, PoolTable | None]]:
+def made_apart(seed: int, use: PoolUse) -> Generator[tuple[str, PoolTable | None]]:
     """Yield what `make_table` gives for number 0, 1, … in a process like a worker: the same in every run."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as maker:
         with _fixed_hashes():
@@ -134,7 +134,7 @@ def made_apart(seed: int, use: PoolUse) -> Iterator[tuple[str, PoolTable | None]
 
 
 @contextmanager
-def _fixed_hashes() -> Iterator[None]:
+def _fixed_hashes() -> Generator[None]:
     """Let processes started inside hash strings alike: tabicl's graph prior draws in the order of sets."""
     before = os.environ.get("PYTHONHASHSEED")
     os.environ["PYTHONHASHSEED"] = "0"

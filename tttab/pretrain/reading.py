@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.composer import ComposerError
 
 from tttab.errors import RequestError
 
@@ -89,4 +90,4 @@ class _Bounded(yaml.SafeLoader):
         return node
 
     def _fail(self, problem: str) -> None:
-        raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        raise ComposerError(None, None, problem, self.peek_event().start_mark)

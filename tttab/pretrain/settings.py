@@ -104,9 +104,10 @@ class Budget:
     minutes: float | None = None
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.minutes is None):
+        asked = self.minutes if self.steps is None else self.steps
+        if asked is None or None not in (self.steps, self.minutes):
             raise RequestError("give a budget: either steps or minutes", "--steps 5000 or --minutes 60")
-        if not (self.minutes if self.steps is None else self.steps) > 0:
+        if not asked > 0:
             raise RequestError("the budget must be positive", "--steps 5000 or --minutes 60")
 
     def progress(self, steps: int, seconds: float) -> float:

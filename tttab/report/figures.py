@@ -11,9 +11,9 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 from tttab.system.files import cache_folder
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -61,7 +62,7 @@ _NO_XML = re.compile("[\ufffe\uffff]")
 
 
 @contextmanager
-def look(**more: Any) -> Iterator[None]:
+def look(**more: str | float | bool) -> Generator[None]:
     """Draw in the house's manner; `more` are further settings of matplotlib's.
 
     Raises:
@@ -70,7 +71,7 @@ def look(**more: Any) -> Iterator[None]:
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # else a folder in the home
     import matplotlib
 
-    with matplotlib.rc_context(_LOOK | more):
+    with matplotlib.rc_context(cast("dict[RcKeyType, Any]", _LOOK | more)):
         yield
 
 
@@ -125,7 +126,7 @@ def on_page(title: str, width: int, height: int, fill: Callable[[Axes], None], *
         return _element(figure, title)
 
 
-def text_of(value: Any, most: int | None = None) -> str:
+def text_of(value: object, most: int | None = None) -> str:
     """Return `value` as a figure can show it: see `shown`; every character is one that SVG knows."""
     return _NO_XML.sub("\N{REPLACEMENT CHARACTER}", shown(value, most))
 

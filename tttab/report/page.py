@@ -29,5 +29,5 @@ def page(template: str, **content: Any) -> str:
     return environment.get_template(template).render(colours=PAGE_COLOURS, **content)
 
 
-def _fit(value: Any) -> Any:
+def _fit(value: object) -> object:
     return value if hasattr(value, "__html__") else shown(value)

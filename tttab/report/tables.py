@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from tttab.text import markdown_text, shown
+
+Cell = str | float | bool | None
+"""What a row holds in a column; None where there is nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class ReportTable:
 
     title: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
+    rows: tuple[tuple[Cell, ...], ...]
     left: tuple[str, ...] = ()
     """Columns of text; the others are numbers, right-aligned."""
     notes: tuple[str, ...] = ()
@@ -31,7 +33,7 @@ class ReportTable:
             raise ValueError(f"a row of the table {self.title!r} does not have {len(self.columns)} cells")
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: Cell) -> str:
     """Return how a value is written: `-` for nothing, four significant digits for a float."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "-"

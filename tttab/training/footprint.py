@@ -8,6 +8,7 @@ the choice that follows from it (`memory_plan`).
 from __future__ import annotations
 
 import weakref
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ SMALLEST_SAMPLE, LARGEST_SAMPLE = 2, 24
 SAMPLE_BYTES = 64 * 1024**2
 """Aimed at for the activations of a sample: enough to tell rows from constants, little enough to be safe."""
 
-_measured: dict[tuple[Any, ...], Footprint] = {}
+_measured: dict[tuple[Hashable, ...], Footprint] = {}
 
 
 class PeakCounter(TorchDispatchMode):
@@ -33,7 +34,7 @@ class PeakCounter(TorchDispatchMode):
         super().__init__()
         self.now = 0
         self.peak = 0
-        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func` and count what it returns."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -100,7 +100,7 @@ class Adapted:
         return "fp32" if self.execution is None else self.execution.precision
 
     @property
-    def manner(self) -> str:
+    def plan_summary(self) -> str:
         """In words: the arithmetic of the training steps, and the chunks they were cut into."""
         how = self.execution
         if how is None:
@@ -262,7 +262,7 @@ class Adaptation:
         )
 
     @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
+    def _memory_errors(self) -> Generator[None]:
         try:
             yield
         except (MemoryError, RuntimeError) as error:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tttab.contracts import Context, Execution, Precision, Queries, Session
 from tttab.errors import RequestError
@@ -23,7 +23,7 @@ WORTH_IT = 1.2
 """bfloat16 must be this much faster on a real step."""
 TRIALS = 2
 
-_measured: dict[tuple[Any, ...], Precision] = {}
+_measured: dict[tuple[str, int, int], Precision] = {}
 
 
 def choose_precision(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -60,7 +60,9 @@ class Selector:
     def __post_init__(self) -> None:
         self.score = self.before
 
-    def consider(self, step: int, size: float, score: Score, state: Callable[[], Any]) -> None:
+    def consider(
+        self, step: int, size: float, score: Score, state: Callable[[], dict[str, torch.Tensor]]
+    ) -> None:
         """Keep the candidate if the guard prefers it; `state` copies the weights when asked."""
         if self._prefers(step, score):
             self.step, self.size, self.score, self.state = step, size, score, state()

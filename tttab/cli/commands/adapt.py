@@ -63,7 +63,7 @@ def adapt(
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
             adapted = _adapt(trial, quiet)
-            output.note(adapted.manner, quiet=quiet)
+            output.note(adapted.plan_summary, quiet=quiet)
             result = calls.adapt_result(trial, adapted, caught)
         save_bundle(claim, result.bundle)
     _print(out, result, as_json)

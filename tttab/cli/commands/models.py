@@ -70,7 +70,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 
     Example: [bold]tttab models get tabpfn-v2[/]
     """
-    from tttab.models.catalog import download, place_of, verify
+    from tttab.models.catalog import download, local_path, verify
 
     rows = []
     for model in _named(name):
@@ -82,7 +82,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
                 "research and evaluation only, no production use; tabpfn downloads it after the licence was "
                 "accepted at https://ux.priorlabs.ai"
             )
-        there = place_of(model).is_file()
+        there = local_path(model).is_file()
         if not there:
             with output.waiting(f"downloading {model.file}", quiet=as_json):
                 download(model)
@@ -109,11 +109,11 @@ def verify_models(
     Example: [bold]tttab models verify[/]
     """
     from tttab.errors import BadAnswer
-    from tttab.models.catalog import place_of, verify
+    from tttab.models.catalog import local_path, verify
 
     asked = _named(name) if name else _known()
     # A name may mean a classifier and a regressor, of which one is here; if none is, `verify` says so.
-    chosen = [model for model in asked if place_of(model).is_file()] or asked * bool(name)
+    chosen = [model for model in asked if local_path(model).is_file()] or asked * bool(name)
     rows = []
     for model in chosen:
         digest, verdict = verify(model)
@@ -163,9 +163,9 @@ def _named(name: str) -> list[KnownModel]:
 
 
 def _facts(model: KnownModel) -> dict[str, Any]:
-    from tttab.models.catalog import place_of
+    from tttab.models.catalog import local_path
 
-    path = place_of(model)
+    path = local_path(model)
     here = path.is_file()
     return {
         "name": model.name,

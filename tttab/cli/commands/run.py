@@ -82,7 +82,7 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunRe
         outcomes = _run_arms(trial, quiet)
     for outcome in outcomes:
         if outcome.adapted is not None:
-            output.note(f"{outcome.row.arm}: {outcome.adapted.manner}", quiet=quiet)
+            output.note(f"{outcome.row.arm}: {outcome.adapted.plan_summary}", quiet=quiet)
     result = calls.run_result(request, trial, outcomes, caught)
     if claim is not None:
         calls.save_run(claim, result)

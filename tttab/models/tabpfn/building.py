@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -21,6 +21,11 @@ from tttab.models.tabpfn.checkpoint import CRITERION, check_weights
 from tttab.models.tabpfn.ranges import BLOCKS, RANGES, check_ranges, is_plain
 from tttab.models.tabpfn.session import Weights
 from tttab.text import shown
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.interface import Architecture, ArchitectureConfig
+    from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
+    from tabpfn.inference_config import InferenceConfig
 
 OLD_NAMES = {"CONSTANT_FEATURE_COUNT": "FEATURE_SUBSAMPLING_CONSTANT_FEATURE_COUNT"}
 """tabpfn's earlier names of entries of the inference configuration."""
@@ -73,7 +78,9 @@ def _build(checkpoint: Mapping[str, Any], task: Task, file: str) -> Weights:
     return Weights(module, config, inference, _criterion(checkpoint, module, config, task, file))
 
 
-def _architecture(checkpoint: Mapping[str, Any], file: str) -> tuple[Callable[[], torch.nn.Module], Any]:
+def _architecture(
+    checkpoint: Mapping[str, Any], file: str
+) -> tuple[Callable[[], Architecture], ArchitectureConfig]:
     """Return what makes the header's network, and its configuration, parsed and checked.
 
     v2 files name no architecture, v2.5 files name theirs differently. Entries that tabpfn does not read
@@ -101,7 +108,7 @@ def _architecture(checkpoint: Mapping[str, Any], file: str) -> tuple[Callable[[]
     return lambda: architecture.get_architecture(config), config
 
 
-def _inference_config(checkpoint: Mapping[str, Any], task: Task, file: str) -> Any:
+def _inference_config(checkpoint: Mapping[str, Any], task: Task, file: str) -> InferenceConfig:
     """Return how tabpfn serves the network, parsed and checked: the file's way, else that of its version."""
     from tabpfn.constants import ModelVersion
     from tabpfn.inference_config import InferenceConfig
@@ -121,13 +128,13 @@ def _inference_config(checkpoint: Mapping[str, Any], task: Task, file: str) -> A
     return config
 
 
-def _check_transforms(config: Any, file: str) -> None:
+def _check_transforms(config: InferenceConfig, file: str) -> None:
     """Refuse transforms that tabpfn cannot make: it looks their names up only when a table comes."""
     from tabpfn.preprocessing.steps import reshape_feature_distribution_step as step
 
     known = set(step.get_all_reshape_feature_distribution_preprocessors(num_examples=2)) - set(REMOVED)
-    asked = {transform.name for transform in config.PREPROCESS_TRANSFORMS}
-    asked |= set(config.REGRESSION_Y_PREPROCESS_TRANSFORMS) - {None}
+    asked: set[str] = {transform.name for transform in config.PREPROCESS_TRANSFORMS}
+    asked |= {name for name in config.REGRESSION_Y_PREPROCESS_TRANSFORMS if name is not None}
     if asked - known:
         raise ModelError(
             f"{file} asks for the transform {min(asked - known)!r}, which the installed tabpfn does not have",
@@ -135,7 +142,7 @@ def _check_transforms(config: Any, file: str) -> None:
         )
 
 
-def _check_shapes(make: Callable[[], torch.nn.Module], state: dict[str, torch.Tensor]) -> None:
+def _check_shapes(make: Callable[[], Architecture], state: dict[str, torch.Tensor]) -> None:
     """Put the tensors in the place of the weights of a network that has none; tabpfn knows their older names.
 
     Raises:
@@ -167,7 +174,8 @@ class _Unfilled(TorchFunctionMode):
             if tensor.is_meta or isinstance(tensor, torch.nn.Parameter):
                 return tensor
         if self._weightless and func in (torch.empty, torch.randn):
-            made = torch.empty(*args, **kwargs | {"device": "meta"})
+            kwargs = {**kwargs, "device": "meta"}
+            made: torch.Tensor = torch.empty(*args, **kwargs)
             return made if made.numel() > LARGE else torch.zeros(made.shape, dtype=made.dtype)
         return func(*args, **kwargs)
 
@@ -188,8 +196,8 @@ FILLS = frozenset(
 
 
 def _criterion(
-    checkpoint: Mapping[str, Any], module: torch.nn.Module, config: Any, task: Task, file: str
-) -> Any:
+    checkpoint: Mapping[str, Any], module: Architecture, config: ArchitectureConfig, task: Task, file: str
+) -> FullSupportBarDistribution | None:
     """Return a regressor's bar distribution; None for a classifier, whose header must tell of classes.
 
     Borders lie beside the network in files up to v2.6, in it from v3 on.
@@ -212,7 +220,8 @@ def _criterion(
         raise ModelError(f"{file} has another number of outputs than of buckets", "--model auto")
     if not (torch.isfinite(borders).all() and (borders.diff() >= 0).all() and borders[0] < borders[-1]):
         raise ModelError(f"the bucket borders in {file} are not finite and rising", "--model auto")
-    criterion = get_loss_criterion(config, estimator_type="regressor", regression_borders=borders)
+    made = get_loss_criterion(config, estimator_type="regressor", regression_borders=borders)
+    criterion = cast("FullSupportBarDistribution", made)
     if stored:
         criterion.load_state_dict(stored)
     return criterion

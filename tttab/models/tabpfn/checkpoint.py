@@ -19,6 +19,7 @@ from tttab.system.files import atomic_path
 
 if TYPE_CHECKING:
     import torch
+    from tabpfn.inference_config import InferenceConfig
 
 __all__ = ["CRITERION", "check_weights", "read_checkpoint", "write_checkpoint"]
 
@@ -48,7 +49,7 @@ def write_checkpoint(
     path: str | os.PathLike[str],
     state_dict: dict[str, torch.Tensor],
     config: dict[str, Any],
-    inference_config: Any,
+    inference_config: InferenceConfig,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write a `.safetensors` checkpoint that plain tabpfn loads, whole or not at all.

@@ -5,10 +5,9 @@ What does not belong here: planning (`training.memory_plan`) and measuring (`tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -82,11 +81,11 @@ class Costs:
 
 
 @contextmanager
-def _inputs_of(part: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+def _inputs_of(part: torch.nn.Module) -> Generator[list[torch.Tensor]]:
     """Collect what `part` is given inside."""
     seen: list[torch.Tensor] = []
 
-    def collect(_: torch.nn.Module, given: tuple[Any, ...]) -> None:
+    def collect(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         seen.append(given[0])
 
     hook = part.register_forward_pre_hook(collect)

@@ -89,7 +89,7 @@ class TabPFN:
         return TabPFNSession(info, weights, device, seed)
 
 
-def _reason(answer: Any) -> str:
+def _reason(answer: object) -> str:
     first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
     return f": {shown(first[0], 160)}" if first else ""
 

@@ -9,10 +9,10 @@ which is why members may be taken one at a time. What does not belong here: weig
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +22,10 @@ from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
 from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
 from tttab.models.tabpfn.shared_context import SharedContext
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.interface import Architecture
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2
 
 AS_SERVED = Execution()
 """All rows and members at once, in float32."""
@@ -46,7 +50,7 @@ class ForwardPass:
 class Passes:
     """What runs the network. Subclasses say what its outputs mean and where the network comes from."""
 
-    module: torch.nn.Module
+    module: Architecture
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -167,15 +171,16 @@ class Passes:
     @contextmanager
     def sharing(
         self, context: PreparedContext, queries: PreparedQueries, passes: list[ForwardPass], how: Execution
-    ) -> Iterator[None]:
+    ) -> Generator[None]:
         """Compute the context of `passes` once for all chunks inside; at the end its gradient, once."""
         if not shares_context(self.architecture, how) or queries.embedded is not None:
             yield
             return
         try:
             with self._reduced_precision(how):
+                module = cast("TabPFNV2", self.module)
                 for which in passes:
-                    self._shared[which] = SharedContext(self.module, *self._call(context, which, how))
+                    self._shared[which] = SharedContext(module, *self._call(context, which, how))
             yield
             for shared in self._shared.values():
                 shared.backward()
@@ -216,7 +221,7 @@ class Passes:
         ]
 
     @contextmanager
-    def _reduced_precision(self, how: Execution) -> Iterator[None]:
+    def _reduced_precision(self, how: Execution) -> Generator[None]:
         """Run the network in bfloat16 where that is asked for and gradients are taken.
 
         Column embeddings are random numbers drawn in the dtype of the cells, and the streams of

@@ -9,7 +9,7 @@ sessions. What does not belong here: losses and weights (`classifier`, `regresso
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -108,7 +108,7 @@ class PreparedQueries:
 
 def group_calls(calls: list[Call]) -> tuple[list[Call], list[list[int]]]:
     """Join calls of one shape into one call with more members, and say which went where."""
-    groups: dict[tuple[Any, ...], list[int]] = {}
+    groups: dict[tuple[torch.Size, torch.Size], list[int]] = {}
     for place, call in enumerate(calls):
         groups.setdefault((call.context.shape, call.y.shape), []).append(place)
     return [_join([calls[place] for place in group]) for group in groups.values()], list(groups.values())
@@ -139,7 +139,7 @@ def place_members(members: list[Member], groups: list[list[int]], calls: list[Ca
 
 
 @contextmanager
-def recorder(context: PreparedContext, width: int, code_columns: bool) -> Iterator[list[Call]]:
+def recorder(context: PreparedContext, width: int, code_columns: bool) -> Generator[list[Call]]:
     """Replace the context's network's forward by one that records its inputs and answers with place numbers.
 
     One thread at a time records: what it does to the context's estimator and network is seen by no other.

@@ -71,7 +71,7 @@ class Server:
             yield x.iloc[start : start + rows]
 
 
-def _tensor_bytes(thing: Any) -> int:
+def _tensor_bytes(thing: object) -> int:
     """Return the bytes of all tensors inside a cache object."""
     if isinstance(thing, torch.Tensor):
         return thing.numel() * thing.element_size()

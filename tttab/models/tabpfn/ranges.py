@@ -8,9 +8,12 @@ whether the header tells of the network whose weights lie beside it (`building`)
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tttab.errors import ModelError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 SIZE, COUNT, BLOCKS = (1, 65_536), (0, 1e9), (1, 256)
 RANGES: dict[str, tuple[float, float]] = {
@@ -85,7 +88,7 @@ UNKNOWN = (-1e12, 1e12)
 MOST_VALUES, LONGEST_TEXT = 20_000, 1000
 
 
-def check_ranges(parsed: Any, file: str) -> None:
+def check_ranges(parsed: DataclassInstance, file: str) -> None:
     """Check every number of a parsed configuration, a dataclass of tabpfn's.
 
     Raises:
@@ -95,7 +98,7 @@ def check_ranges(parsed: Any, file: str) -> None:
         _check(field.name, getattr(parsed, field.name), file)
 
 
-def is_plain(header: Any) -> bool:
+def is_plain(header: object) -> bool:
     """Tell whether what a header says is plain data of bounded size; to be asked before anything reads it.
 
     An archive's lists can hold one list many times over: 50 nested ones print as 10^15 values.
@@ -112,14 +115,14 @@ def is_plain(header: Any) -> bool:
     return not left
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: object) -> bool:
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT
     return isinstance(value, float | None) or (isinstance(value, int) and abs(value) < 2**64)
 
 
-def _check(name: str, value: Any, file: str) -> None:
-    if dataclasses.is_dataclass(value):
+def _check(name: str, value: object, file: str) -> None:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         check_ranges(value, file)
     elif isinstance(value, list | tuple):
         low, high = LENGTHS.get(name, (0, -1))

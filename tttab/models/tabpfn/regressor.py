@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from tttab.models.tabpfn.session import OpenedModel
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
 
 QUANTILES = (0.1, 0.5, 0.9)
 SMALLEST_MASS = 1e-30
@@ -101,12 +102,14 @@ class TabPFNRegressionSession(OpenedModel):
         logits = logits / self.log_temperature.exp()
         if member.cancelled is not None:
             logits = logits.masked_fill(member.cancelled, float("-inf"))
-        to = self._criterion.borders
+        assert member.borders is not None, "_read_places gives every member its borders"
+        to = self._criterion.get_buffer("borders")
         return translate_probs_across_borders(logits, frm=member.borders, to=to).clamp_min(SMALLEST_MASS)
 
     @property
-    def _criterion(self) -> Any:
+    def _criterion(self) -> FullSupportBarDistribution:
         """The bar distribution over standardised targets."""
+        assert self._weights.criterion is not None, "a regressor is built with one"
         return self._weights.criterion.to(self.device)
 
     def _scale(self, context: PreparedContext) -> tuple[float, float]:
@@ -194,11 +197,11 @@ class ConstantServer:
 
 
 @contextmanager
-def _member_outputs(estimator: Any) -> Iterator[list[tuple[Any, torch.Tensor]]]:
+def _member_outputs(estimator: Any) -> Generator[list[tuple[np.ndarray, torch.Tensor]]]:
     """Record what each member answers in one `predict`, with the borders that tabpfn maps it from."""
     plain, seen = estimator._iter_forward_executor, []
 
-    def listen(*arguments: Any, **settings: Any) -> Iterator[tuple[Any, torch.Tensor]]:
+    def listen(*arguments: Any, **settings: Any) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
         for borders, output in plain(*arguments, **settings):
             seen.append((np.array(borders), output.detach().clone()))
             yield borders, output
@@ -210,11 +213,13 @@ def _member_outputs(estimator: Any) -> Iterator[list[tuple[Any, torch.Tensor]]]:
         del estimator._iter_forward_executor
 
 
-def _density_scores(criterion: Any, logits: torch.Tensor, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _density_scores(
+    criterion: FullSupportBarDistribution, logits: torch.Tensor, y: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Return negative log density and CRPS per row of a bar distribution in the target's own units."""
     logits = logits.detach().cpu().double()
     criterion = copy.deepcopy(criterion).cpu().double()
     targets = torch.as_tensor(np.asarray(y, dtype=np.float64))
     nll = criterion(logits, targets).numpy()
     mass = torch.softmax(logits, dim=-1).numpy()
-    return nll, crps_of_bars(y, mass, criterion.borders.numpy())
+    return nll, crps_of_bars(y, mass, criterion.get_buffer("borders").numpy())

@@ -40,6 +40,10 @@ from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
+    from tabpfn import ModelSpecs
+    from tabpfn.architectures.interface import Architecture, ArchitectureConfig
+    from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
+    from tabpfn.inference_config import InferenceConfig
 
 
 MOST_CLASSES = 256
@@ -50,10 +54,11 @@ MOST_CLASSES = 256
 class Weights:
     """What a checkpoint holds once it is built."""
 
-    module: torch.nn.Module
-    config: Any
-    inference_config: Any
-    criterion: Any = None
+    module: Architecture
+    config: ArchitectureConfig
+    inference_config: InferenceConfig
+    criterion: FullSupportBarDistribution | None = None
+    """A regressor's distribution over standardised targets; None for a classifier."""
 
 
 class OpenedModel(Passes):
@@ -71,12 +76,12 @@ class OpenedModel(Passes):
         self.log_temperature = torch.nn.Parameter(torch.tensor(math.log(start), device=device), False)
 
     @property
-    def module(self) -> torch.nn.Module:
+    def module(self) -> Architecture:
         """The network whose parameters a rule selects."""
         return self._weights.module
 
     @module.setter
-    def module(self, module: torch.nn.Module) -> None:
+    def module(self, module: Architecture) -> None:
         self._weights = replace(self._weights, module=module)
 
     @property
@@ -194,12 +199,12 @@ class OpenedModel(Passes):
         config = {**asdict(self._weights.config), "architecture_name": self.architecture}
         inference = replace(self._weights.inference_config, SOFTMAX_TEMPERATURE=self.temperature)
         state = self.module.state_dict()
-        if self.task == "regression":
+        if self._weights.criterion is not None:
             state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
         write_checkpoint(path, state, config, inference, belongs | dict(metadata or {}))
 
-    def _fitted(self, module: torch.nn.Module, x: pd.DataFrame, y: np.ndarray) -> Any:
+    def _fitted(self, module: Architecture, x: pd.DataFrame, y: np.ndarray) -> Any:
         try:
             return self._estimator("fit_preprocessors", module).fit(x, y)
         except ValueError as error:
@@ -229,7 +234,7 @@ class OpenedModel(Passes):
     def _labels(self, y: np.ndarray) -> torch.Tensor:
         raise NotImplementedError
 
-    def specs(self, module: torch.nn.Module | None = None) -> Any:
+    def specs(self, module: Architecture | None = None) -> ModelSpecs:
         """Return what tabpfn's estimators take in the place of a file, around `module` if given."""
         from tabpfn import ModelSpecs
 
@@ -237,7 +242,7 @@ class OpenedModel(Passes):
         return ModelSpecs(module or held.module, held.config, held.inference_config, held.criterion)
 
     def _estimator(
-        self, fit_mode: Literal["fit_preprocessors", "fit_with_cache"], module: torch.nn.Module
+        self, fit_mode: Literal["fit_preprocessors", "fit_with_cache"], module: Architecture
     ) -> Any:
         """Return tabpfn's own estimator around `module`, settings as they are served."""
         import tabpfn

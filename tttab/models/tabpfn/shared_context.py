@@ -13,11 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
+
+if TYPE_CHECKING:
+    from tabpfn.architectures.kv_cache import KVCacheEntry
+    from tabpfn.architectures.tabpfn_v2 import Attention, TabPFNBlock, TabPFNV2, TabPFNV2Cache
+
+M = TypeVar("M", bound=torch.nn.Module)
 
 ARCHITECTURE = "tabpfn_v2"
 """The only architecture whose queries read nothing else of the context."""
@@ -26,16 +32,18 @@ ARCHITECTURE = "tabpfn_v2"
 class SharedContext:
     """The context's keys and values under the weights as they are now."""
 
-    def __init__(self, module: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, options: Any) -> None:
+    def __init__(
+        self, module: TabPFNV2, x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]
+    ) -> None:
         """Run the context: x (rows, members, features), y (rows, members); `options` for the module."""
         from tabpfn.architectures.kv_cache import KVCacheEntry
 
         self._module, self._options = module, options
         face = own_layers(module)
         taken = _targets_of(face)
-        _, cache = face(x, y, return_kv_cache=True, **options)
-        entries = [cache.kv[number] for number in range(len(module.blocks))]
-        self._outer = [tensor for entry in entries for tensor in (entry.key, entry.value)] + taken[-1:]
+        cache: TabPFNV2Cache = face(x, y, return_kv_cache=True, **options)[1]
+        entries = [cast("KVCacheEntry", cache.kv[number]) for number in range(len(module.blocks))]
+        self._outer = [tensor for entry in entries for tensor in _held(entry)] + taken[-1:]
         # A tensor without a graph stays a constant: rules that move late layers pay for no more.
         self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in self._outer]
         *heads, unknown = self._leaves
@@ -55,10 +63,11 @@ class SharedContext:
         reached = [(o, leaf.grad) for o, leaf in zip(self._outer, self._leaves, strict=True)]
         reached = [(outer, grad) for outer, grad in reached if grad is not None]
         if reached:
-            torch.autograd.backward(*map(list, zip(*reached, strict=True)))
+            outer, gradients = zip(*reached, strict=True)
+            torch.autograd.backward(list(outer), list(gradients))
 
 
-def own_layers(module: torch.nn.Module) -> torch.nn.Module:
+def own_layers(module: TabPFNV2) -> TabPFNV2:
     """Return a second face of the module that runs the layers of this file, on the very same weights.
 
     The module itself stays as it is: other threads may run or copy it meanwhile.
@@ -68,17 +77,17 @@ def own_layers(module: torch.nn.Module) -> torch.nn.Module:
     return face
 
 
-def run_own_layers(module: torch.nn.Module) -> None:
+def run_own_layers(module: TabPFNV2) -> None:
     """Let a module that is the caller's alone run the layers of this file from now on."""
-    blocks = list(module.blocks)
+    blocks = list(cast("Iterable[TabPFNBlock]", module.blocks))
     faces = [face_of(block) for block in blocks]
     for face, block in zip(faces, blocks, strict=True):
         # A partial, unlike a closure, is copied and pickled together with its block.
-        face.forward = partial(_layer, block, block is blocks[-1])
+        face.forward = cast("Callable[..., Any]", partial(_layer, block, block is blocks[-1]))
     module.blocks = torch.nn.ModuleList(faces)
 
 
-def face_of(module: torch.nn.Module) -> torch.nn.Module:
+def face_of(module: M) -> M:
     """Return another object with the module's weights and parts: what is set on it shows nowhere else."""
     face = object.__new__(type(module))
     face.__dict__.update(module.__dict__)
@@ -87,7 +96,13 @@ def face_of(module: torch.nn.Module) -> torch.nn.Module:
     return face
 
 
-def _targets_of(face: torch.nn.Module) -> list[torch.Tensor]:
+def _held(entry: KVCacheEntry) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the keys and the values of an entry that has both."""
+    assert entry.key is not None and entry.value is not None
+    return entry.key, entry.value
+
+
+def _targets_of(face: TabPFNV2) -> list[torch.Tensor]:
     """Take the target embedder's outputs with their graph; the last is the unknown target's.
 
     The embedder runs over the context's targets, then over one unknown target.
@@ -99,9 +114,9 @@ def _targets_of(face: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def _layer(
-    block: torch.nn.Module, last: bool, cells: Any, _: int, __: Any, *, cached_kv: Any = None,
-    return_kv: bool = False,
-) -> tuple[torch.Tensor, Any]:  # fmt: skip
+    block: TabPFNBlock, last: bool, cells: torch.Tensor | list[torch.Tensor], _: int, __: int | None, *,
+    cached_kv: KVCacheEntry | None = None, return_kv: bool = False,
+) -> tuple[torch.Tensor, KVCacheEntry | None]:  # fmt: skip
     """Run a v2 block, with the shapes and the cache entry of tabpfn's own."""
     from tabpfn.architectures.kv_cache import KVCacheEntry
 
@@ -121,7 +136,7 @@ def _layer(
         # All heads read one head's keys and values: as more queries of it, they share them uncopied.
         query = _product(read, down.q_projection).unflatten(-1, (-1, down.head_dim))
         query = _by_column(query).flatten(1, 2)[:, :, None]
-        key, value = (part.to(query.dtype) for part in (cached_kv.key, cached_kv.value))
+        key, value = (part.to(query.dtype) for part in _held(cached_kv))
         if last:  # tabpfn's own cache has every column, ours the target's alone
             key, value = (part.unflatten(0, (len(read), -1))[:, -1] for part in (key, value))
     mixed = _attend(query, key, value).reshape(len(query), read.shape[1], -1)
@@ -132,7 +147,7 @@ def _layer(
     return block.layernorm_mlp(read + mixed), entry
 
 
-def _heads(attention: torch.nn.Module, read: torch.Tensor, cells: torch.Tensor) -> Iterator[torch.Tensor]:
+def _heads(attention: Attention, read: torch.Tensor, cells: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the queries of `read`, the keys and the values of `cells`: (…, columns, heads, width)."""
     query, key, value = attention.q_projection, attention.k_projection, attention.v_projection
     groups = [(cells, (query, key, value))] if read is cells else [(read, (query,)), (cells, (key, value))]
@@ -165,5 +180,5 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torc
         from tabpfn.architectures.shared.scaled_dot_product_attention import scaled_dot_product_attention
 
         return scaled_dot_product_attention(query, key, value)
-    parts = (part.transpose(1, 2) for part in (query, key, value))
-    return torch.nn.functional.scaled_dot_product_attention(*parts).transpose(1, 2)
+    query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+    return torch.nn.functional.scaled_dot_product_attention(query, key, value).transpose(1, 2)
