@@ -5,6 +5,7 @@ What does not belong here: what a column means (`data.columns`) and fitting (`es
 
 from __future__ import annotations
 
+from collections.abc import Container
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from tttab.core import Column
-from tttab.data.columns import LARGEST, convert, form_of
+from tttab.data.columns import LARGEST, convert, form_of, label_text
 from tttab.data.frames import as_series
 from tttab.errors import RequestError
 from tttab.text import decoded
@@ -71,3 +72,19 @@ def without_infinities(X: pd.DataFrame) -> pd.DataFrame:
         if (np.abs(numbers) > LARGEST).any():
             raise ValueError(f"Input X contains infinity in column {name!r}, or a value beyond {LARGEST:g}")
     return frame
+
+
+def target_name(y: Any, taken: Container[str]) -> str:
+    """Return what the target is called: its own name where it has one and no feature has it."""
+    name = str(getattr(y, "name", None) or "target")
+    while name in taken:
+        name += "_"
+    return name
+
+
+def class_names(classes: np.ndarray) -> tuple[str, ...]:
+    """Return a text for every label, each different."""
+    names = [label_text(label) for label in classes]
+    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
+        names = [f"{number}: {label}" for number, label in enumerate(classes)]
+    return tuple(names)
