@@ -123,7 +123,7 @@ def _label(model: str) -> str:
     from tttab.models import resolve
     from tttab.system.files import sha256_of
 
-    path, _ = resolve(model, "classification")
+    path = resolve(model, "classification").path
     return f"{path.name} {sha256_of(path)[:12]}"
 
 
@@ -229,7 +229,7 @@ class OnOneSplit(Opened):
         from tttab.metrics import classification_metrics
         from tttab.models.catalog import resolve
 
-        path, _ = resolve(self.study.model, "classification")
+        path = resolve(self.study.model, "classification").path
         settings = {"model_path": path, "ignore_pretraining_limits": True}
         model = FinetunedTabPFNClassifier(
             device=str(self.session.device), random_state=self.split.seed, time_limit=FINETUNE_SECONDS,

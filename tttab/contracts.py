@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import KnownModel, ModelInfo, Task
+from tttab.core import Access, KnownModel, ModelInfo, Task
 from tttab.errors import ModelError, RuleError
 
 if TYPE_CHECKING:
@@ -290,11 +290,28 @@ class ModelFamily(Protocol):
         """Return where official files are looked for."""
         ...
 
-    def fetch(self, model: KnownModel, path: Path) -> None:
-        """Download an official file to `path`, whatever of it is there.
+    def fetch(self, model: KnownModel, folder: Path, seconds: float | None = None) -> Path:
+        """Download an official file into an empty folder and return its place.
+
+        Args:
+            model: the file.
+            folder: what is there may be thrown away.
+            seconds: the most it may take from each server; None: as long as bytes keep coming.
 
         Raises:
             ModelError: it could not be downloaded.
+        """
+        ...
+
+    def access(self, model: KnownModel) -> Access:
+        """Return whether an official file may be downloaded: asks a server where a licence is needed."""
+        ...
+
+    def login(self, model: KnownModel) -> None:
+        """Go through the family's own way to accept a licence.
+
+        Raises:
+            ModelError: it was not accepted, or there is none to accept.
         """
         ...
 

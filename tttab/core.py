@@ -89,6 +89,10 @@ class ModelInfo:
     task: Task
     parameters: int = 0
     notes: tuple[str, ...] = ()
+    chosen: str = ""
+    """Where `auto` chose: what it took, and why not what comes before; empty where a model was named."""
+    license: str = ""
+    """The terms of the weights, in words; empty where they are not known."""
 
 
 SYNTHETIC = "trained on synthetic tables only"
@@ -108,6 +112,24 @@ class Release:
     gated: bool
     """The licence must be accepted with an account before a file is downloaded."""
 
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence forbids production use."""
+        return "non-commercial" in self.license
+
+
+@dataclass(frozen=True)
+class Access:
+    """Whether an official file may be downloaded from here."""
+
+    state: Literal["open", "accepted", "no token", "refused", "not accepted", "unknown"]
+    """`open`: no licence is asked for; `accepted`: it was; `refused`: the token was; `unknown`: no server
+    answers."""
+    reason: str = ""
+    """What stands in the way, in words."""
+    advice: str = ""
+    """What to type next; empty where nothing stands in the way."""
+
 
 @dataclass(frozen=True)
 class KnownModel:
@@ -119,17 +141,19 @@ class KnownModel:
     provenance: str
     """What the weights have seen."""
     bundled: bool = False
-    family: Release | None = None
+    release: Release | None = None
     """Version and licence of an official file; None for one that ships with tttab."""
     megabytes: float | None = None
     """Size as its model page states it; None where none was found."""
     repository: str = ""
     """The hub's repository that an official file comes from; empty for one that ships with tttab."""
+    by_default: bool = False
+    """`auto` takes it where it is on disk; it downloads the first of a task."""
 
     @property
     def license(self) -> str:
         """The licence in words."""
-        return self.family.license if self.family else "MIT"
+        return self.release.license if self.release else "MIT"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 
 from tttab.contracts import Execution, Group, Limits, RowScores
-from tttab.core import KnownModel, ModelInfo, Task
+from tttab.core import Access, KnownModel, ModelInfo, Task
 from tttab.errors import ModelError
 from tttab.metrics import classification_metrics
 from tttab.seeding import stream_seed
@@ -213,9 +213,17 @@ class ToyFamily:
         """Return the working directory: there are no official files."""
         return Path()
 
-    def fetch(self, model: KnownModel, path: Path) -> None:
+    def fetch(self, model: KnownModel, folder: Path, seconds: float | None = None) -> Path:
         """Raise ModelError: there are no official files."""
         raise ModelError(f"{model.name} cannot be fetched", "--model auto")
+
+    def access(self, model: KnownModel) -> Access:
+        """Return that no licence is asked for."""
+        return Access("open")
+
+    def login(self, model: KnownModel) -> None:
+        """Raise ModelError: there is no licence to accept."""
+        raise ModelError(f"{model.name} has no licence to accept", "--model auto")
 
     def recognises(self, checkpoint: Mapping[str, Any]) -> bool:
         """Tell whether a header says that it is a toy's."""

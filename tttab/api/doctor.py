@@ -10,12 +10,14 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from tttab.core import KnownModel
 from tttab.system.files import sha256_of
 
 State = Literal["ok", "note", "bad"]
@@ -83,29 +85,37 @@ def _torch() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from tttab.models.catalog import KNOWN, local_path
 
-    official = [model for model in KNOWN if not model.bundled and model.name.startswith("tabpfn-v2")]
     for model in (m for m in KNOWN if m.bundled):
-        place = local_path(model)
+        subject, place = f"{model.name} ({model.task})", local_path(model)
         if place.is_file():
-            yield Finding(f"{model.name} ({model.task})", "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")
+            yield Finding(subject, "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")
         else:
-            yield Finding(
-                f"{model.name} ({model.task})",
-                "bad",
-                "missing from the package",
-                "pip install --force-reinstall tttab",
-            )
-    present = [model for model in official if local_path(model).is_file()]
-    for model in present:
-        place = local_path(model)
-        yield Finding(f"{model.name} ({model.task})", "ok", f"{place}, sha256 {sha256_of(place)[:12]}…")
-    if not present:
-        yield Finding(
-            "TabPFN v2 weights",
-            "note",
-            f"none in {local_path(official[0]).parent}",
-            "tttab models get tabpfn-v2",
-        )
+            advice = "pip install --force-reinstall tttab"
+            yield Finding(subject, "bad", "missing from the package", advice)
+    versions: dict[str, list[KnownModel]] = {}
+    for model in KNOWN:
+        if model.release is not None:
+            versions.setdefault(model.release.version, []).append(model)
+    with ThreadPoolExecutor() as pool:  # each may wait for a licence server
+        yield from pool.map(_version, versions.values())
+
+
+def _version(models: Sequence[KnownModel]) -> Finding:
+    """Say of one version which files are here, and whether others may be downloaded."""
+    from tttab.models.catalog import family_of, local_path
+
+    first = models[0]
+    assert first.release is not None
+    family = family_of(first)
+    here = [model for model in models if local_path(model).is_file()]
+    access = family.access(first)
+    found = [f"{len(here)} of {len(models)} files in {family.folder()}", first.release.license]
+    if access.state == "accepted":
+        found.append("accepted")
+    found += [access.reason] if access.reason else []
+    advice = access.advice if access.reason else f"tttab models get {first.name}"
+    subject = f"{first.name.partition('-')[0]} {first.release.version}"
+    return Finding(subject, "ok" if here else "note", "; ".join(found), "" if here else advice)
 
 
 def _folders() -> Iterator[Finding]:

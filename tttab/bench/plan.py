@@ -175,5 +175,5 @@ def _model_of(request: BenchRequest, table: Table) -> tuple[str, str]:
 def _digest(model: str, task: Task) -> tuple[str, str]:
     from tttab.models import resolve
 
-    path, _ = resolve(model, task)
+    path = resolve(model, task).path
     return sha256_of(path), path.name

@@ -44,6 +44,8 @@ def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = Tru
     info = trial.model.info
     where = f"sha256 {info.sha256[:12]}…) on {trial.model.device}"
     output.note(f"model: {info.file} ({info.provenance}; {where}", quiet=quiet)
+    if info.chosen:
+        output.note(f"auto took {info.chosen}", quiet=quiet)
     return trial
 
 

@@ -58,7 +58,9 @@ TopClasses = Annotated[
     int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
 ]
 TopFeatures = Annotated[int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse to shrink k.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse to shrink k, or another model where a download fails.")
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 

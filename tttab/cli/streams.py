@@ -46,7 +46,7 @@ class _OneLine(logging.Formatter):
     """Log lines as one line that drives no terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return shown(super().format(record))
+        return shown(record.getMessage())  # without the traceback that a library may have logged with it
 
 
 def clean_libraries() -> None:

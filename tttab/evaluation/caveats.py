@@ -34,6 +34,8 @@ def caveats(trial: Trial) -> list[str]:
             f"{info.file} was further trained on real tables, perhaps on {table.name} itself: "
             "use --model tabpfn-v2 for a fair figure"
         )
+    if "non-commercial" in info.license:
+        found.append(f"the licence of {info.name} forbids production use: {info.license}")
     return found
 
 

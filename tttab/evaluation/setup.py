@@ -58,7 +58,7 @@ class TrialRequest:
     top_classes: int | None = None
     top_features: int | None = None
     strict: bool = False
-    """Refuse to shrink k."""
+    """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
     @property
     def schedule(self) -> Schedule:
@@ -128,7 +128,7 @@ def open_trial(request: TrialRequest, table: Table, split: Split) -> Trial:
     from tttab.models import open_model
 
     start = time.perf_counter()
-    session = open_model(request.model, table.task, device=request.device)
+    session = open_model(request.model, table.task, device=request.device, strict=request.strict)
     opened = time.perf_counter() - start
     session.check_fits(len(table.classes), table.x.shape[1])
     budget = parse_bytes(request.max_memory)

@@ -6,6 +6,7 @@ line to `families.FAMILIES`. Nothing here imports torch or a family's library be
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 from tttab.contracts import Session
@@ -25,6 +26,7 @@ def open_model(
     device: str = "auto",
     seed: int = 0,
     expected_sha256: str | None = None,
+    strict: bool = False,
 ) -> Session:
     """Open a model by name, `auto` or path.
 
@@ -34,6 +36,8 @@ def open_model(
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         seed: of the model's own preprocessing; tabpfn's order of features and classes per ensemble member.
         expected_sha256: refuse a file whose bytes have another hash, in hex.
+        strict: where `auto` cannot download TabPFN v2, raise instead of opening the model that ships with
+            tttab. Without it a UserWarning tells of a download that failed.
 
     The file is read once: what `info.sha256` names is what runs.
 
@@ -44,7 +48,9 @@ def open_model(
     """
     from tttab.models.checkpoint import read_checkpoint
 
-    path, known = resolve(spec, task)
+    path, known, why, failed = resolve(spec, task, strict=strict)
+    if failed:
+        warnings.warn(f"the model is {why}", stacklevel=2)
     where = pick_device(device)
     checkpoint = read_checkpoint(path, expected_sha256)
     notes = check_adapted_on(checkpoint, path.name, where)
@@ -55,6 +61,8 @@ def open_model(
         provenance=known.provenance if known else UNKNOWN,
         task=task,
         notes=notes,
+        chosen=why,
+        license=known.license if known else str(checkpoint.get("license", "")),
     )
     # Of a file that no family recognises the first one says what is wrong with it.
     family = next((one for one in FAMILIES if one.recognises(checkpoint)), FAMILIES[0])

@@ -10,23 +10,40 @@ import contextlib
 import json
 import os
 import tempfile
+import time
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tttab.contracts import ModelFamily
 from tttab.core import KnownModel, Task
 from tttab.errors import ModelError
 from tttab.models.families import FAMILIES
-from tttab.models.hub import address, stated_sha256
-from tttab.system.files import cache_folder, flush_to_disk, sha256_of, switch, write_text_atomically
-from tttab.system.network import obstacle
+from tttab.models.hub import offline, stated_sha256
+from tttab.system.files import cache_folder, flush_to_disk, sha256_of, write_text_atomically
+from tttab.text import shown
 
-__all__ = ["KNOWN", "UNKNOWN", "KnownModel", "download", "local_path", "names", "resolve", "verify"]
+__all__ = [
+    "KNOWN",
+    "UNKNOWN",
+    "Found",
+    "KnownModel",
+    "download",
+    "family_of",
+    "local_path",
+    "names",
+    "resolve",
+    "verify",
+]
 
 UNKNOWN = "a file of yours: what it was trained on is not known"
 STATED = "stated by the hub"
 """Under this name the hub's hash of a file is kept; a hash that was only seen here stands alone."""
+AUTO_SECONDS = 60.0
+"""The most that a download nobody asked for by name may take from each server."""
+FAILURE_SECONDS = 3600.0
+"""How long a failed download is not tried again by `auto`."""
 WEIGHTS = Path(__file__).parent / "weights"
 
 
@@ -38,25 +55,45 @@ def names(task: Task | None = None) -> list[str]:
     return ["auto", *dict.fromkeys(model.name for model in KNOWN if task in (None, model.task))]
 
 
-def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
+class Found(NamedTuple):
+    """A model file, and how it was chosen."""
+
+    path: Path
+    known: KnownModel | None
+    why: str = ""
+    """Where `auto` chose: what it took, and why not what comes before."""
+    failed: str = ""
+    """Why a download failed, where that is why the model is another; the same command may give other
+    numbers elsewhere."""
+
+
+def resolve(spec: str, task: Task, *, strict: bool = False) -> Found:
     """Return the file that `spec` (a name, `auto` or a path) means, and what is known of it.
 
-    `auto` is the first official file, TabPFN v2's, if it is on disk or can be downloaded, else the one that
-    ships with tttab. A name never falls back to another model.
+    `auto` is the first of: what TTTAB_MODEL names; an official TabPFN v2 file on disk; its download; the
+    model that ships with tttab. A name never falls back to another model.
+
+    Args:
+        spec: a name of `names()`, or a path.
+        task: what the model is for.
+        strict: where the download fails, raise instead of taking the model that ships with tttab.
 
     Raises:
         ModelError: no such name, or the file is not there; the hint says where to put it.
     """
+    named = os.environ.get("TTTAB_MODEL", "")
+    if spec == "auto" and named not in ("", "auto"):
+        return resolve(named, task)._replace(why=f"{shown(named)} is what TTTAB_MODEL names")
     if spec == "auto":
-        return _resolve_auto(task)
+        return _resolve_auto(task, strict)
     for model in KNOWN:
         if model.name == spec and model.task == task:
-            return _require(model), model
+            return Found(_require(model), model)
     if Path(spec).suffix in (".ckpt", ".safetensors") or os.sep in spec or os.path.exists(spec):
         path = Path(os.path.expanduser(spec))
         if not os.path.isfile(path):  # unlike Path's, it takes a name that is too long for a missing file
             raise ModelError(f"no model file at {path}", "--model auto, or a name of: tttab models list")
-        return path, next((model for model in KNOWN if model.file == path.name), None)
+        return Found(path, next((model for model in KNOWN if model.file == path.name), None))
     close = get_close_matches(spec, names(task), n=1)
     raise ModelError(
         f"no model is called {spec!r} for {task}", f"--model {close[0] if close else 'auto'}, or a path"
@@ -65,31 +102,35 @@ def resolve(spec: str, task: Task) -> tuple[Path, KnownModel | None]:
 
 def local_path(model: KnownModel) -> Path:
     """Return where the file of a known model is looked for."""
-    return (WEIGHTS if model.bundled else _family_of(model).folder()) / model.file
+    return (WEIGHTS if model.bundled else family_of(model).folder()) / model.file
 
 
-def download(model: KnownModel) -> Path:
-    """Fetch an official file through its family's own downloader and return its place.
+def download(model: KnownModel, *, seconds: float | None = None) -> Path:
+    """Fetch an official file through its family and return its place.
 
     The file appears whole and readable, or not at all; where the hub states a SHA-256, with that one, which
     is remembered.
+
+    Args:
+        model: the file.
+        seconds: the most it may take from each server; None: as long as bytes keep coming.
 
     Raises:
         ModelError: it could not be downloaded, or what came is no checkpoint or not what the hub states.
     """
     if model.bundled:
         raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
-    if switch("TTTAB_OFFLINE"):
-        raise ModelError(
-            f"TTTAB_OFFLINE forbids fetching {model.file}", f"put the file at {local_path(model)}"
-        )
+    place = local_path(model)
+    if forbids := offline():
+        raise ModelError(f"{forbids} forbids fetching {model.file}", f"put the file at {place}")
     from tttab.models.checkpoint import read_checkpoint
 
-    place = local_path(model)
     place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=place.parent, prefix=".getting-") as folder:
-        part = Path(folder) / model.file
-        _family_of(model).fetch(model, part)
+    # A download that was given up may still be writing: what it leaves goes with the next one.
+    with tempfile.TemporaryDirectory(
+        dir=place.parent, prefix=".getting-", ignore_cleanup_errors=True
+    ) as folder:
+        part = family_of(model).fetch(model, Path(folder), seconds)
         digest, stated = read_checkpoint(part)["sha256"], stated_sha256(model.repository, model.file)
         if stated not in (None, digest):
             raise ModelError(
@@ -104,7 +145,8 @@ def download(model: KnownModel) -> Path:
     return place
 
 
-def _family_of(model: KnownModel) -> ModelFamily:
+def family_of(model: KnownModel) -> ModelFamily:
+    """Return the family that a known model belongs to."""
     return next(family for family in FAMILIES if model in family.known())
 
 
@@ -140,33 +182,72 @@ def _recorded(model: KnownModel) -> tuple[str | None, bool]:
 
 
 def _remembered() -> dict[str, Any]:
+    return _json_object(_memory())
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """Return what a file of the cache holds; nothing where it is missing or damaged."""
     try:
-        known = json.loads(_memory().read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 
 
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # a memory that cannot be kept is none
+        write_text_atomically(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
 def _remember(model: KnownModel, digest: str, stated: bool = False) -> None:
     entry = {model.file: {STATED: digest} if stated else digest}
-    text = json.dumps(_remembered() | entry, indent=2, sort_keys=True)
-    write_text_atomically(_memory(), text + "\n")
+    _write_json(_memory(), _remembered() | entry)
 
 
 def _memory() -> Path:
     return cache_folder() / "model-hashes.json"
 
 
-def _resolve_auto(task: Task) -> tuple[Path, KnownModel]:
+def _resolve_auto(task: Task, strict: bool) -> Found:
     candidates = [model for model in KNOWN if model.task == task]
-    official = next(model for model in candidates if not model.bundled)
-    if local_path(official).is_file():
-        return local_path(official), official
-    if _hub_answers():
-        with contextlib.suppress(ModelError, OSError):  # OSError: the folder for models cannot be written
-            return download(official), official
+    officials = [model for model in candidates if model.by_default]
+    for official in officials:
+        if (place := local_path(official)).is_file():
+            return Found(place, official, f"{official.name}, found at {shown(place)}: {official.provenance}")
+    first, folder = officials[0], shown(local_path(officials[0]).parent)
+    failed, why = "", f"no official TabPFN v2 file in {folder}"
+    if forbids := offline():
+        why += f", and {forbids} forbids a download"
+    else:
+        try:
+            return Found(_download_once(first), first, f"{first.name}, downloaded: {why}")
+        except ModelError as error:
+            failed = error.message
+            why += f", and its download failed: {failed}"
+    if strict:
+        raise ModelError(why, f"--model tttab-tiny, or: tttab models get {first.name}")
     bundled = next(model for model in candidates if model.bundled)
-    return _require(bundled), bundled
+    why = f"{bundled.name}, which ships with tttab: {why}; --model {bundled.name} makes the choice explicit"
+    return Found(_require(bundled), bundled, why, failed)
+
+
+def _download_once(model: KnownModel) -> Path:
+    """Download within `AUTO_SECONDS`; what failed within the hour is not tried again by every command.
+
+    Raises:
+        ModelError: it failed, now or then.
+    """
+    failures = cache_folder() / "failed-downloads.json"
+    before = _json_object(failures).get(model.file)
+    if isinstance(before, dict) and 0 <= time.time() - before.get("time", 0) < FAILURE_SECONDS:
+        again = f"tttab models get {model.name} tries again"
+        raise ModelError(f"{before.get('why')}; that was within the last hour, {again}", again)
+    try:
+        return download(model, seconds=AUTO_SECONDS)
+    except (ModelError, OSError) as error:  # OSError: the folder for models cannot be written
+        why = error.message if isinstance(error, ModelError) else str(error)
+        _write_json(failures, _json_object(failures) | {model.file: {"time": time.time(), "why": why}})
+        raise ModelError(why, f"tttab models get {model.name}") from error
 
 
 def _require(model: KnownModel) -> Path:
@@ -175,13 +256,3 @@ def _require(model: KnownModel) -> Path:
         hint = f"put {model.file} at {place}, or: tttab models get {model.name}"
         raise ModelError(f"the file of {model.name} is not on this machine", hint)
     return place
-
-
-def _hub_answers() -> bool:
-    """Tell within two seconds whether the model hub can be reached (never where a switch forbids it)."""
-    if any(map(switch, ("HF_HUB_OFFLINE", "TTTAB_OFFLINE"))):
-        return False
-    try:
-        return not obstacle(*address(), 2.0)
-    except ValueError:  # HF_ENDPOINT is no address
-        return False

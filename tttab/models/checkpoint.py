@@ -78,6 +78,11 @@ def _read_bytes(path: Path) -> bytes:
                 f"it has {size / 1e9:.1f} GB, no checkpoint has more than {LARGEST_FILE / 1e9:.1f}"
             )
         start = stream.peek(9)[:9]
+        if start.lstrip().lower().startswith((b"<!doctyp", b"<html")):
+            raise ModelError(
+                f"{path.name} is a web page, not a checkpoint: perhaps a log-in page came in its place",
+                "download it again: tttab models list names the ways; or --model auto",
+            )
         if not _is_archive(start):
             header = int.from_bytes(start[:8], "little")
             if len(start) < 9 or start[8:] != b"{" or header > size - 8:

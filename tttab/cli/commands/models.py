@@ -66,7 +66,7 @@ def list_models(
 
 @models.command("get")
 def get_model(name: Name, as_json: AsJson = False) -> None:
-    """Download an official file through tabpfn's own downloader; a gated one shows its licence first.
+    """Download an official file from the model hub; a gated one after its licence was accepted.
 
     Example: [bold]tttab models get tabpfn-v2[/]
     """
@@ -74,14 +74,10 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 
     rows = []
     for model in _named(name):
-        family = model.family
-        if family is not None:
-            output.note(f"{model.file}: {family.license} ({family.license_url})", quiet=as_json)
-        if family is not None and family.gated:
-            output.warn(
-                "research and evaluation only, no production use; tabpfn downloads it after the licence was "
-                "accepted at https://ux.priorlabs.ai"
-            )
+        if model.release is not None:
+            output.note(f"{model.file}: {model.release.license} ({model.release.license_url})", quiet=as_json)
+            if model.release.non_commercial:
+                output.warn("the licence allows research and evaluation only, no production use")
         there = local_path(model).is_file()
         if not there:
             with output.waiting(f"downloading {model.file}", quiet=as_json):
@@ -94,6 +90,26 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
             )
         rows.append({**_facts(model), "sha256": digest, "verdict": verdict, "downloaded": not there})
     _print(rows, as_json)
+
+
+@models.command("login")
+def log_in(name: Name = "tabpfn-v3.5", as_json: AsJson = False) -> None:
+    """Accept the licence of a gated version, through tabpfn's own log-in; tabpfn keeps the token.
+
+    Example: [bold]tttab models login tabpfn-v2.5[/]
+    """
+    from tttab.models.catalog import family_of
+
+    model = _named(name)[0]
+    if model.release is None or not model.release.gated:
+        output.print_summary(f"{model.name} needs no log-in: tttab models get {model.name}")
+        return
+    output.note(f"{model.name}: {model.release.license} ({model.release.license_url})", quiet=as_json)
+    family_of(model).login(model)
+    if as_json:
+        output.print_json({"name": model.name, "state": "accepted"})
+        return
+    output.print_summary(f"The licence of {model.name} is accepted: tttab models get {model.name}")
 
 
 @models.command("verify")
@@ -171,9 +187,9 @@ def _facts(model: KnownModel) -> dict[str, Any]:
         "name": model.name,
         "task": model.task,
         "file": model.file,
-        "version": model.family.version if model.family else None,
+        "version": model.release.version if model.release else None,
         "license": model.license,
-        "license_url": model.family.license_url if model.family else None,
+        "license_url": model.release.license_url if model.release else None,
         "provenance": model.provenance,
         "here": here,
         "megabytes": round(path.stat().st_size / 1e6, 1) if here else model.megabytes,

@@ -1,4 +1,4 @@
-"""TabPFN as a `ModelFamily`: its official files, tabpfn's own downloader, and opening a checkpoint.
+"""TabPFN as a `ModelFamily`: its official files, downloads and licences, and opening a checkpoint.
 
 Importing this imports neither torch nor tabpfn. What does not belong here: building the network (`building`).
 """
@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.contracts import Session
-from tttab.core import SYNTHETIC, KnownModel, ModelInfo
+from tttab.core import SYNTHETIC, Access, KnownModel, ModelInfo
 from tttab.errors import ModelError
+from tttab.models import hub
 from tttab.models.tabpfn import environment
 from tttab.models.tabpfn.known_files import official_models
-from tttab.text import keep_secret, shown
+from tttab.text import keep_secret
 
 if TYPE_CHECKING:
     import torch
@@ -44,26 +45,46 @@ class TabPFN:
 
         return Path(get_cache_dir())
 
-    def fetch(self, model: KnownModel, path: Path) -> None:
-        """Download an official file with tabpfn's own downloader.
-
-        For a gated version tabpfn asks for its licence to be accepted, with the token in TABPFN_TOKEN.
+    def fetch(self, model: KnownModel, folder: Path, seconds: float | None = None) -> Path:
+        """Download an official file from the hub; one of TabPFN v2, which is free, also from tabpfn's mirror.
 
         Raises:
             ModelError: it could not be downloaded; the hint says how to get the file.
         """
-        assert model.family is not None, "files that ship with tttab are not fetched"
+        access = self.access(model)
+        if access.state not in ("open", "accepted"):
+            raise ModelError(f"{model.file} needs a licence: {access.reason}", access.advice)
         environment.prepare()
-        from tabpfn.constants import ModelVersion
-        from tabpfn.model_loading import download_model
-
         _keep_tokens()
-        which = "classifier" if model.task == "classification" else "regressor"
-        version = ModelVersion(model.family.version)
-        answer = download_model(path, version=version, which=which, model_name=model.file)
-        if answer != "ok" or not path.is_file():
-            reason, place = _reason(answer), self.folder() / model.file
-            raise ModelError(f"{model.file} could not be downloaded{reason}", _way_on(model, place))
+        from tabpfn.model_loading import FALLBACK_S3_BASE_URL
+
+        mirror = FALLBACK_S3_BASE_URL if access.state == "open" else ""
+        try:
+            return hub.fetch(model.repository, model.file, folder, mirror=mirror, seconds=seconds)
+        except ModelError as error:
+            place = self.folder() / model.file
+            hint = error.hint or f"put the file at {place}, or --model tttab-tiny"
+            raise ModelError(error.message, hint) from error
+
+    def access(self, model: KnownModel) -> Access:
+        """Ask Prior Labs whether a version's licence was accepted, with the token that tabpfn keeps."""
+        if model.release is None or not model.release.gated:
+            return Access("open")
+        environment.prepare()
+        from tttab.models.tabpfn import licence
+
+        return licence.access(model)
+
+    def login(self, model: KnownModel) -> None:
+        """Go through tabpfn's own log-in and licence, in a browser or here; tabpfn keeps the token.
+
+        Raises:
+            ModelError: the licence was not accepted, or there is no terminal to ask on.
+        """
+        environment.prepare()
+        from tttab.models.tabpfn import licence
+
+        licence.login(model)
 
     def recognises(self, checkpoint: Mapping[str, Any]) -> bool:
         """Tell whether a header names an architecture as tabpfn does, or has the width that v2's has."""
@@ -89,11 +110,6 @@ class TabPFN:
         return TabPFNSession(info, weights, device, seed)
 
 
-def _reason(answer: object) -> str:
-    first = str(answer[-1]).strip().splitlines()[:1] if isinstance(answer, list) and answer else []
-    return f": {shown(first[0], 160)}" if first else ""
-
-
 def _keep_tokens() -> None:
     """Have the tokens that a download may send cut from whatever is shown."""
     from huggingface_hub import get_token
@@ -101,13 +117,3 @@ def _keep_tokens() -> None:
 
     keep_secret(get_token())
     keep_secret(get_cached_token())
-
-
-def _way_on(model: KnownModel, place: Path) -> str:
-    copy = f"put the file at {place}"
-    if model.family is None or not model.family.gated:
-        return copy
-    return (
-        "accept the licence at https://ux.priorlabs.ai, then: "
-        f"TABPFN_TOKEN=… tttab models get {model.name}; or {copy}"
-    )

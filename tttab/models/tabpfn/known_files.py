@@ -110,16 +110,26 @@ VERSIONS = (
 )  # fmt: skip
 
 
+BY_DEFAULT = (
+    "tabpfn-v2-classifier.ckpt",
+    "tabpfn-v2-classifier-finetuned-zk73skhh.ckpt",
+    "tabpfn-v2-regressor.ckpt",
+)
+"""What `auto` takes: TabPFN v2, and the variant that tabpfn itself uses by default."""
+
+
 def official_models() -> Iterator[KnownModel]:
-    """Yield the files of every version; the first of a task is the one that `auto` looks for."""
+    """Yield the files of every version; of a task's files `BY_DEFAULT` the first is the one to download."""
     for version in VERSIONS:
-        classifiers, regressors = version.repositories
-        for file, provenance, size in version.classifiers:
-            name = short_name(file, version.version)
-            yield KnownModel(name, "classification", file, provenance, False, version, size, classifiers)
-        for file, provenance, size in version.regressors:
-            name = short_name(file, version.version)
-            yield KnownModel(name, "regression", file, provenance, False, version, size, regressors)
+        for task, repository, files in (
+            ("classification", version.repositories[0], version.classifiers),
+            ("regression", version.repositories[1], version.regressors),
+        ):
+            for file, provenance, size in files:
+                name = short_name(file, version.version)
+                yield KnownModel(
+                    name, task, file, provenance, False, version, size, repository, file in BY_DEFAULT
+                )
 
 
 def short_name(file: str, version: str) -> str:

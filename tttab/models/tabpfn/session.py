@@ -202,7 +202,8 @@ class OpenedModel(Passes):
         if self._weights.criterion is not None:
             state |= {f"criterion.{name}": t for name, t in self._weights.criterion.state_dict().items()}
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
-        write_checkpoint(path, state, config, inference, belongs | dict(metadata or {}))
+        terms = {"license": self.info.license} if self.info.license else {}
+        write_checkpoint(path, state, config, inference, belongs | terms | dict(metadata or {}))
 
     def _fitted(self, module: Architecture, x: pd.DataFrame, y: np.ndarray) -> Any:
         try:
