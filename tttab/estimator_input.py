@@ -5,6 +5,7 @@ What does not belong here: what a column means (`data.columns`) and fitting (`es
 
 from __future__ import annotations
 
+from collections.abc import Container
 from numbers import Integral, Real
 from typing import Any
 
@@ -47,6 +48,14 @@ def days_for_dates(y: Any) -> Any:
     if form not in ("date", "duration"):
         return y
     return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
+
+
+def target_name(y: Any, taken: Container[str]) -> str:
+    """Return what a target is called, `target` where it has no name; no name of `taken`."""
+    name = str(getattr(y, "name", None) or "target")
+    while name in taken:
+        name += "_"
+    return name
 
 
 def numbered(X: np.ndarray) -> pd.DataFrame:
