@@ -24,7 +24,6 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
-from tttab.data.columns import label_text
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.frames import as_frame
@@ -34,6 +33,7 @@ from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.estimator_input import (
+    class_names,
     days_for_dates,
     numbered,
     target_name,
@@ -340,7 +340,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
             raise DataError(
                 "y has 1 class; a classifier needs at least 2 classes", "add rows of another class"
             )
-        return codes.astype(np.int64), _class_names(distinct), distinct
+        return codes.astype(np.int64), class_names(distinct), distinct
 
     def _label_record(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
@@ -393,10 +393,3 @@ def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Sp
         return Split(everything, everything[:0], everything[:0], seed)
     request = SplitRequest(n, len(y) if k is None else k)
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
-
-
-def _class_names(classes: np.ndarray) -> tuple[str, ...]:
-    names = [label_text(label) for label in classes]
-    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
-        names = [f"{number}: {label}" for number, label in enumerate(classes)]
-    return tuple(names)

@@ -1,4 +1,4 @@
-"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets.
+"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets, labels.
 
 What does not belong here: what a column means (`data.columns`) and fitting (`estimator`).
 """
@@ -14,7 +14,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from tttab.core import Column
-from tttab.data.columns import LARGEST, convert, form_of
+from tttab.data.columns import LARGEST, convert, form_of, label_text
 from tttab.data.frames import as_series
 from tttab.errors import RequestError
 from tttab.text import decoded
@@ -56,6 +56,14 @@ def target_name(y: Any, taken: Container[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def class_names(classes: np.ndarray) -> tuple[str, ...]:
+    """Return the texts of distinct labels, no two of them equal."""
+    names = [label_text(label) for label in classes]
+    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
+        names = [f"{number}: {label}" for number, label in enumerate(classes)]
+    return tuple(names)
 
 
 def numbered(X: np.ndarray) -> pd.DataFrame:
