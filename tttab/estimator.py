@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -24,6 +24,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
+from tttab.data.columns import label_text
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.frames import as_frame
@@ -32,15 +33,7 @@ from tttab.data.schema import Schema
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
-from tttab.estimator_input import (
-    class_names,
-    days_for_dates,
-    numbered,
-    target_name,
-    whole_number,
-    whole_seed,
-    without_infinities,
-)
+from tttab.estimator_input import days_for_dates, numbered, whole_number, whole_seed, without_infinities
 from tttab.hints import in_python_words
 from tttab.models import open_model
 from tttab.resources import parse_bytes
@@ -123,7 +116,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         for doubt in found.doubts:
             warnings.warn(doubt, UserWarning, stacklevel=3)
         x, (codes, classes, labels) = found.x, self._encode(labels)
-        schema = Schema(found.columns, target_name(y, x.columns), self._task, classes)
+        schema = Schema(found.columns, _target_name(y, x.columns), self._task, classes)
         split = _divide(codes, n, k, len(classes), seed)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
@@ -208,7 +201,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
             validate_data(self, frame, y, skip_check_array=True)
             _, y = check_X_y(np.zeros((len(frame), frame.shape[1])), y, **checks)
         if numeric:
-            check_targets(np.asarray(y, dtype=np.float64), target_name(y, ()), np.arange(len(y)))
+            check_targets(np.asarray(y, dtype=np.float64), _target_name(y, ()), np.arange(len(y)))
         return without_infinities(frame), y
 
     def _check_rows(self, X: Any) -> tuple[Bundle, pd.DataFrame]:
@@ -340,7 +333,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
             raise DataError(
                 "y has 1 class; a classifier needs at least 2 classes", "add rows of another class"
             )
-        return codes.astype(np.int64), class_names(distinct), distinct
+        return codes.astype(np.int64), _class_names(distinct), distinct
 
     def _label_record(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
@@ -393,3 +386,17 @@ def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Sp
         return Split(everything, everything[:0], everything[:0], seed)
     request = SplitRequest(n, len(y) if k is None else k)
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
+
+
+def _target_name(y: Any, taken: Container[str]) -> str:
+    name = str(getattr(y, "name", None) or "target")
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _class_names(classes: np.ndarray) -> tuple[str, ...]:
+    names = [label_text(label) for label in classes]
+    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
+        names = [f"{number}: {label}" for number, label in enumerate(classes)]
+    return tuple(names)

@@ -1,11 +1,10 @@
-"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets, labels.
+"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets.
 
 What does not belong here: what a column means (`data.columns`) and fitting (`estimator`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,7 +13,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from tttab.core import Column
-from tttab.data.columns import LARGEST, convert, form_of, label_text
+from tttab.data.columns import LARGEST, convert, form_of
 from tttab.data.frames import as_series
 from tttab.errors import RequestError
 from tttab.text import decoded
@@ -48,22 +47,6 @@ def days_for_dates(y: Any) -> Any:
     if form not in ("date", "duration"):
         return y
     return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
-
-
-def target_name(y: Any, taken: Container[str]) -> str:
-    """Return what a target is called, `target` where it has no name; no name of `taken`."""
-    name = str(getattr(y, "name", None) or "target")
-    while name in taken:
-        name += "_"
-    return name
-
-
-def class_names(classes: np.ndarray) -> tuple[str, ...]:
-    """Return the texts of distinct labels, no two of them equal."""
-    names = [label_text(label) for label in classes]
-    if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
-        names = [f"{number}: {label}" for number, label in enumerate(classes)]
-    return tuple(names)
 
 
 def numbered(X: np.ndarray) -> pd.DataFrame:
