@@ -29,6 +29,10 @@ def test_style_is_clean():
     check(sys.executable, "-m", "ruff", "format", "--check", ".")
 
 
+def test_types_agree():
+    check(sys.executable, "-m", "ty", "check", "tttab", "--python", sys.executable)
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_modules_and_functions_stay_readable(path):
     text = path.read_text(encoding="utf-8")

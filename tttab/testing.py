@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tttab.contracts import Execution, Group, Limits, RowScores
+from tttab.contracts import Execution, Group, Limits, RowScores, Session
 from tttab.core import Access, KnownModel, ModelInfo, Task
 from tttab.errors import ModelError
 from tttab.metrics import classification_metrics
@@ -231,8 +231,8 @@ class ToyFamily:
 
     def open(
         self, checkpoint: Mapping[str, Any], info: ModelInfo, device: torch.device, seed: int
-    ) -> ToySession:
-        """Return a session with the weights of the file."""
+    ) -> Session:
+        """Return a `ToySession` with the weights of the file."""
         session = ToySession(info, seed)
         session.load_trainable(checkpoint["state_dict"])
         return session

@@ -143,11 +143,11 @@ def write_state(target: Path, state: dict[str, Any]) -> None:
         torch.save(state, part)
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """Read a run's state without unpickling anything but tensors and plain data.
+def read_state(path: Path) -> object:
+    """Read a run's state, or whatever the file holds, unpickling nothing but tensors and plain data.
 
     Raises:
-        ModelError: the file is damaged or not a run's state.
+        ModelError: the file is damaged, or holds something else than that.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)

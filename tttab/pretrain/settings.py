@@ -186,4 +186,4 @@ def recipe(preset: str, task: str) -> Recipe:
         raise RequestError(f"no preset {preset!r}; there are {', '.join(PRESETS)}", "--preset nano")
     if task not in ("classification", "regression"):
         raise RequestError(f"no task {task!r}", "--task classification or --task regression")
-    return replace(PRESETS[preset], task=task)  # type: ignore[arg-type]
+    return replace(PRESETS[preset], task=task)

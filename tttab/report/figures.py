@@ -13,7 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from tttab.system.files import cache_folder
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.typing import RcKeyType
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
@@ -71,7 +70,8 @@ def look(**more: str | float | bool) -> Generator[None]:
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # else a folder in the home
     import matplotlib
 
-    with matplotlib.rc_context(cast("dict[RcKeyType, Any]", _LOOK | more)):
+    settings: dict[Any, Any] = {**_LOOK, **more}
+    with matplotlib.rc_context(settings):
         yield
 
 
