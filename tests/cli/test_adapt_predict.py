@@ -365,3 +365,19 @@ def test_a_disk_without_room_is_told_before_the_training(table, tmp_path, monkey
     assert run(["adapt", str(table), "--target", "label", "--out", str(tmp_path / "b"), *SMALL]) == 2
     assert "MB are needed" in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bundles_card_says_base_licence_and_figures_and_names_no_folder(bundle, capfd):
+    assert run(["inspect", str(bundle), "--card"]) == 0
+    card = capfd.readouterr().out
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert card.startswith(
+        "---\nlicense: mit\ntags: [tabular-classification, test-time-training, tttab]\n---\n"
+    )
+    assert f"- Licence of the base: {manifest['base']['license']}" in card
+    assert manifest["base"]["sha256"] in card
+    for metric, before in manifest["record"]["metrics"]["held_out"]["before"].items():
+        after = manifest["record"]["metrics"]["held_out"]["after"][metric]
+        name = metric.replace("_", r"\_") if f"| {metric} |" not in card else metric
+        assert f"| {name} | {before:.4f} | {after:.4f} |" in card
+    assert str(bundle.parent) not in card + json.dumps(manifest)

@@ -23,7 +23,6 @@ from tttab import cli
 from tttab.cli import invocation, live_table, output, run, streams
 from tttab.cli.commands import predict
 from tttab.errors import RequestError
-from tttab.models import catalog
 from tttab.system import network
 from tttab.system.files import switch
 
@@ -79,22 +78,6 @@ def test_another_word_ends_every_command_in_one_line(monkeypatch, capsys, name):
     assert err.splitlines() == [
         f"error: the environment variable {name} is 'maybe', neither on nor off", f"hint: export {name}=1"
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["TTTAB_OFFLINE", "HF_HUB_OFFLINE"])
-@pytest.mark.parametrize(("word", "asked"), [("true", 0), ("yes", 0), ("no", 1), ("off", 1)])
-def test_the_hub_is_asked_where_no_switch_forbids_it(monkeypatch, name, word, asked):
-    def refuse(address, timeout):
-        asked_for.append(address)
-        raise OSError("no route")
-
-    asked_for = []
-    monkeypatch.setattr("socket.create_connection", refuse)
-    for other in ("TTTAB_OFFLINE", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(other, raising=False)
-    monkeypatch.setenv(name, word)
-    assert not catalog._hub_answers()
-    assert len(asked_for) == asked
 
 
 @pytest.mark.parametrize(
@@ -338,8 +321,3 @@ def test_a_silent_name_look_up_is_given_up_in_time(monkeypatch):
     assert network.obstacle("hub.example", 443, 0.2) == "no answer in 0.2 s"
     assert time.monotonic() - start < 5
     over.set()
-    asked = []
-    monkeypatch.setattr(catalog, "obstacle", lambda *what: asked.append(what) or "no answer")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    assert not catalog._hub_answers()
-    assert asked == [("huggingface.co", 443, 2.0)]

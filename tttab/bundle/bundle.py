@@ -220,7 +220,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "tttab": tttab.__version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "task": bundle.schema.task,
-        "base": asdict(bundle.session.info),
+        "base": _base_record(bundle.session.info),
         "model": _model_record(bundle.session),
         "rows": len(bundle.y),
         "schema": bundle.schema.to_dict(),
@@ -228,6 +228,11 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "versions": versions(),
     }
     return plain(description)
+
+
+def _base_record(info: ModelInfo) -> dict[str, Any]:
+    """Return the base model without how it was found, which names folders of this machine."""
+    return {name: value for name, value in asdict(info).items() if name != "chosen"}
 
 
 def _model_record(session: Session) -> dict[str, Any]:
@@ -321,7 +326,10 @@ def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
     base = manifest["base"]
-    return ModelInfo(base["name"], base["file"], base["sha256"], base["provenance"], manifest["task"])
+    names = ("name", "file", "sha256", "provenance")
+    return ModelInfo(
+        **{name: base[name] for name in names}, task=manifest["task"], license=base.get("license", "")
+    )
 
 
 def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:

@@ -150,6 +150,7 @@ _FIELDS: dict[str, Check] = {
     "base.file": _TEXT,
     "base.sha256": _TEXT,
     "base.provenance": _TEXT,
+    "base.license?": _TEXT,
     "model": _OBJECT,
     "model.seed": _SEED,
     "model.device": _WORD,

@@ -22,11 +22,13 @@ def register(app: typer.Typer) -> None:
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
     as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
+    card: Annotated[bool, typer.Option("--card", help="A model card in Markdown on stdout.")] = False,
 ) -> None:
     """Show a bundle's manifest and check the hash of each of its files; exit code 1 if one differs.
 
-    Example: [bold]tttab inspect churn[/]
+    Example: [bold]tttab inspect churn[/], or [bold]tttab inspect churn --card > README.md[/]
     """
+    from tttab.bundle.card import model_card
     from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
     from tttab.errors import BadAnswer, BundleError
 
@@ -37,6 +39,8 @@ def inspect(
         if not (bundle / MANIFEST).exists():
             raise
         raise BadAnswer(error.message, error.hint) from error
+    if card:
+        return output.print_lines(model_card(manifest).rstrip("\n"))
     if as_json:
         verdicts = [{"role": role, "file": file, "verdict": verdict} for role, file, verdict in files]
         output.print_json({"manifest": manifest, "check": verdicts})
@@ -66,6 +70,7 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("context rows", f"{manifest['rows']:,}"),
         ("base model", f"{base['name']}, {base['file']} ({base['provenance']})"),
         ("base sha256", base["sha256"]),
+        ("base licence", base.get("license") or "not known"),
         ("adapted on", f"{model['device']}, {model['dtype']}, model seed {model['seed']}"),
     ]
     lines += [
