@@ -367,17 +367,16 @@ def test_a_disk_without_room_is_told_before_the_training(table, tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bundles_card_says_base_licence_and_figures_and_names_no_folder(bundle, capfd):
-    assert run(["inspect", str(bundle), "--card"]) == 0
+def test_a_bundles_card_says_base_licence_and_figures_and_names_no_folder(adapted, capfd):
+    assert run(["inspect", str(adapted), "--card"]) == 0
     card = capfd.readouterr().out
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    assert card.startswith(
-        "---\nlicense: mit\ntags: [tabular-classification, test-time-training, tttab]\n---\n"
-    )
+    manifest = json.loads((adapted / "manifest.json").read_text())
+    tags = "[tabular-classification, test-time-training, tttab]"
+    assert card.startswith(f"---\nlicense: mit\ntags: {tags}\n---\n")
     assert f"- Licence of the base: {manifest['base']['license']}" in card
     assert manifest["base"]["sha256"] in card
     for metric, before in manifest["record"]["metrics"]["held_out"]["before"].items():
         after = manifest["record"]["metrics"]["held_out"]["after"][metric]
         name = metric.replace("_", r"\_") if f"| {metric} |" not in card else metric
         assert f"| {name} | {before:.4f} | {after:.4f} |" in card
-    assert str(bundle.parent) not in card + json.dumps(manifest)
+    assert str(adapted.parent) not in card + json.dumps(manifest)

@@ -327,9 +327,8 @@ def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
     base = manifest["base"]
     names = ("name", "file", "sha256", "provenance")
-    return ModelInfo(
-        **{name: base[name] for name in names}, task=manifest["task"], license=base.get("license", "")
-    )
+    given = {name: base[name] for name in names} | {"license": base.get("license", "")}
+    return ModelInfo(**given, task=manifest["task"])
 
 
 def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:

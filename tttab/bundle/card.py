@@ -46,7 +46,8 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
         f"{manifest['rows']:,} context rows, which lie in the bundle in clear."
     )
     yield ""
-    yield f"- Base: {markdown_text(base['file'])}, {markdown_text(base['provenance'])}, SHA-256 {base['sha256']}"
+    provenance = markdown_text(base["provenance"])
+    yield f"- Base: {markdown_text(base['file'])}, {provenance}, SHA-256 {markdown_text(base['sha256'])}"
     yield f"- Licence of the base: {markdown_text(base.get('license') or 'not known')}"
     words = [f"{name.replace('_', ' ')} {shown(how[name], 60)}" for name in _ADAPTED if name in how]
     if words:
