@@ -203,6 +203,19 @@ class Session(Protocol[C, Q]):
         ...
 
     @property
+    def members(self) -> int:
+        """The ensemble members that serve; 1 for a model without an ensemble."""
+        ...
+
+    def with_members(self, members: int) -> Self:
+        """Return the same model, its weights shared, with another number of ensemble members.
+
+        Raises:
+            ModelError: it cannot have so many.
+        """
+        ...
+
+    @property
     def layers(self) -> torch.nn.ModuleList:
         """The network's layers, first to last; empty where it has none that can be told apart.
 

@@ -76,6 +76,21 @@ class ToySession:
         self.reinitialise(seed)
 
     @property
+    def members(self) -> int:
+        """One: there is no ensemble."""
+        return 1
+
+    def with_members(self, members: int) -> ToySession:
+        """Return the model itself.
+
+        Raises:
+            ModelError: more than one member is asked for.
+        """
+        if members != 1:
+            raise ModelError(f"{self.info.name} has one member, not {members}", "--members 1")
+        return self
+
+    @property
     def layers(self) -> torch.nn.ModuleList:
         """The two layers before the head."""
         layers = self.module["layers"]

@@ -22,14 +22,15 @@ from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
-from tttab.evaluation.arms import Outcome, Progress, Trial
+from tttab.evaluation.arms import Event, Outcome, Trial
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
 from tttab.evaluation.result import ICL, ICL_ALL, TTT, ArmResult, RunResult
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
 from tttab.rules import get_rule
 from tttab.system.files import home_path, plain
 from tttab.system.resources import peak_resident_bytes
-from tttab.training.loop import Adaptation, Adapted
+from tttab.training.loop import Adaptation
+from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,7 +101,7 @@ def adapt(
     return result
 
 
-def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Progress | Outcome]:
+def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Event | Outcome]:
     """Yield the progress and the outcome of each arm, one after the other."""
     for arm in arms:
         yield from trial.run(arm)
@@ -207,6 +208,7 @@ def adaptation_of(trial: Trial) -> Adaptation:
         trial.schedule,
         trial.seed,
         trial.budget,
+        stop=trial.stop,
     )
 
 

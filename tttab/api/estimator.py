@@ -25,6 +25,7 @@ from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
 from tttab.api.estimator_input import (
     class_names,
     days_for_dates,
+    divide,
     numbered,
     target_name,
     whole_number,
@@ -39,20 +40,19 @@ from tttab.data.features import convert_features
 from tttab.data.frames import as_frame
 from tttab.data.reading import check_names
 from tttab.data.schema import Schema
-from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.data.splits import Split
 from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.models import open_model
 from tttab.rules import get_rule
-from tttab.system.resources import parse_bytes
+from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
-from tttab.training.loop import Adaptation, Adapted, check_schedule
+from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
-FEWEST_QUERIES = 20
-"""With fewer rows left than this, all rows become context and nothing is trained."""
 _DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 
 
@@ -84,6 +84,8 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
+        n_members: int | None = None,
+        max_seconds: float | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_context = n_context
@@ -99,6 +101,8 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         self.model = model
         self.device = device
         self.max_memory = max_memory
+        self.n_members = n_members
+        self.max_seconds = max_seconds
         self.random_state = random_state
 
     @in_python_words()
@@ -124,7 +128,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
             warnings.warn(doubt, UserWarning, stacklevel=3)
         x, (codes, classes, labels) = found.x, self._encode(labels)
         schema = Schema(found.columns, target_name(y, x.columns), self._task, classes)
-        split = _divide(codes, n, k, len(classes), seed)
+        split = divide(codes, n, k, len(classes), seed)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
@@ -235,14 +239,15 @@ class _TestTimeEstimator(BaseEstimator, ABC):
 
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard")
-        return Schedule(**{name: getattr(self, name) for name in names})
+        limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
+        return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
         check_schedule(schedule)
         budget = parse_bytes(self.max_memory)
-        session = open_model(self.model, self._task, device=self.device, seed=seed)
+        session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
         adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget)
@@ -298,6 +303,8 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         model: `auto`, a name of `tttab models list`, or the path of a tabpfn checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
+        n_members: ensemble members that serve; None: as many as the model's file says.
+        max_seconds: the most that training may take; None: all steps.
         random_state: names the split and the training streams.
 
     Attributes:
@@ -383,13 +390,3 @@ class TTTRegressor(RegressorMixin, _TestTimeEstimator):
 
     def _restore_labels(self, own: Mapping[str, Any]) -> None:
         return
-
-
-def _divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Split:
-    """Divide all rows into context and queries; all become context where too few would be queries."""
-    SplitRequest(n, 1 if k is None else k).check()
-    everything = np.arange(len(y))
-    if len(y) - n < FEWEST_QUERIES:
-        return Split(everything, everything[:0], everything[:0], seed)
-    request = SplitRequest(n, len(y) if k is None else k)
-    return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))

@@ -16,8 +16,12 @@ from sklearn.utils import check_random_state
 from tttab.core import Column
 from tttab.data.columns import LARGEST, convert, form_of, label_text
 from tttab.data.frames import as_series
+from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.text import decoded
+
+FEWEST_QUERIES = 20
+"""With fewer rows left than this, all rows become context and nothing is trained."""
 
 
 def whole_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -88,3 +92,13 @@ def class_names(classes: np.ndarray) -> tuple[str, ...]:
     if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
         names = [f"{number}: {label}" for number, label in enumerate(classes)]
     return tuple(names)
+
+
+def divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Split:
+    """Divide all rows into context and queries; all become context where too few would be queries."""
+    SplitRequest(n, 1 if k is None else k).check()
+    everything = np.arange(len(y))
+    if len(y) - n < FEWEST_QUERIES:
+        return Split(everything, everything[:0], everything[:0], seed)
+    request = SplitRequest(n, len(y) if k is None else k)
+    return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))

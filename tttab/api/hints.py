@@ -13,7 +13,8 @@ from tttab.errors import TttabError
 
 PARAMETERS = {
     "n": "n_context", "k": "n_queries", "seed": "random_state", "max-memory": "max_memory",
-    "top-classes": "", "top-features": "", "test-size": "", "strict": "",
+    "members": "n_members", "time": "max_seconds",
+    "train-members": "", "top-classes": "", "top-features": "", "test-size": "", "strict": "",
 }  # fmt: skip
 """The estimators' parameter for an option where the names differ; empty where there is none."""
 _OPTION = re.compile(r"--([a-z][a-z-]*)(?:[ =]([^\s,]+))?")

@@ -6,14 +6,13 @@ What does not belong here: files and the manifest around it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tttab.core import Table
     from tttab.data.splits import Split
     from tttab.training.config import Schedule
-    from tttab.training.loop import Adapted
+    from tttab.training.result import Adapted
 
 
 def bundle_record(
@@ -64,7 +63,7 @@ def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int
     """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`."""
     return {
         "rule": rule,
-        "schedule": asdict(schedule),
+        "schedule": (adapted.schedule or schedule).to_dict(),
         "seed": seed,
         "steps": len(adapted.history),
         "chosen_step": adapted.step,

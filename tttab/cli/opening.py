@@ -6,7 +6,9 @@ What does not belong here: options, adaptation and results.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tttab.cli import output
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from tttab.core import Table
     from tttab.evaluation.arms import Trial
     from tttab.evaluation.setup import TrialRequest
-    from tttab.training.loop import Step
+    from tttab.training.result import Estimate, Step
+
+LONG_SECONDS = 120.0
 
 
 def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = True) -> Trial:
@@ -60,6 +64,52 @@ def _request(options: Mapping[str, Any]) -> TrialRequest:
 def step_info(step: Step) -> str:
     """Say where training stands, for a progress bar."""
     return f"loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"
+
+
+def expected(estimate: Estimate) -> str:
+    """Say what training will cost, from one measured step."""
+    from tttab.system.resources import format_bytes, format_seconds
+
+    memory = f", {format_bytes(estimate.memory)} planned" if estimate.memory else ""
+    return (
+        f"about {format_seconds(estimate.seconds)} for {estimate.steps} steps of "
+        f"{format_seconds(estimate.step_seconds)} each; {estimate.members} of {estimate.served} ensemble "
+        f"members train{memory}"
+    )
+
+
+def warn_of_length(step: Step, quiet: bool) -> None:
+    """After the second step say what is to come, where somebody waits for more than two minutes."""
+    from tttab.system.resources import format_seconds
+
+    whole = step.seconds / step.number * step.total
+    if step.number == 2 and whole > LONG_SECONDS and output.stderr().is_terminal:
+        ways = "--time 2m, --train-members 2, --members 4, --steps 20 or --rule head"
+        output.note(f"training will take about {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
+
+
+@contextmanager
+def ended_by_ctrl_c(trial: Trial, keep: bool) -> Generator[None]:
+    """Let a first Ctrl-C end the training and keep what it has, where the user asked for that.
+
+    A second one interrupts the command as ever.
+    """
+    pressed: list[int] = []
+    if not keep:
+        yield
+        return
+
+    def note(number: int, _: object) -> None:
+        pressed.append(number)
+        output.note("training ends after this step; Ctrl-C again interrupts the command")
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
+    trial.stop = lambda: "it was interrupted" if pressed else ""
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _describe(table: Table) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -65,6 +65,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
 PANEL = "How to adapt"
+BUDGET = "What it may cost"
 Optimizer = Annotated[
     str,
     typer.Option(help="adamw, or sgd-1: one step, its size by line search.", rich_help_panel=PANEL),
@@ -83,6 +84,26 @@ Guard = Annotated[
     str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
 ]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
+
+
+Members = Annotated[
+    int | None,
+    typer.Option(help="Ensemble members that serve (default: the model's own).", rich_help_panel=BUDGET),
+]
+TrainMembers = Annotated[
+    int | None, typer.Option(help="Ensemble members that train (default: all).", rich_help_panel=BUDGET)
+]
+Time = Annotated[
+    str | None,
+    typer.Option(help="The most that training may take, such as 120s or 10m.", rich_help_panel=BUDGET),
+]
+KeepOnInterrupt = Annotated[
+    bool,
+    typer.Option(
+        "--keep-on-interrupt", help="Ctrl-C ends training and keeps the best weights so far.",
+        rich_help_panel=BUDGET,
+    ),
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,11 +125,19 @@ class AdaptOptions:
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"
+    members: Members = None
+    train_members: TrainMembers = None
+    time: Time = None
+    keep_on_interrupt: KeepOnInterrupt = False
     column: Columns = None
     regression: Regression = None
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     strict: Strict = False
+
+    def request(self) -> dict[str, Any]:
+        """Return what a trial is asked for, by name: everything but what is the terminal's."""
+        return {name: value for name, value in asdict(self).items() if name != "keep_on_interrupt"}
 
 
 def task_of(regression: bool | None) -> Task | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +23,9 @@ from tttab.evaluation.baselines import baseline
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
-from tttab.training.loop import Adaptation, Adapted, Step
+from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import DEFAULT_BUDGET
+from tttab.training.result import Adapted, Estimate, Step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +40,17 @@ class Progress:
 
     arm: str
     step: Step
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An arm is about to train, within a time."""
+
+    arm: str
+    estimate: Estimate
+
+
+Event = Planned | Progress
 
 
 @dataclass
@@ -69,10 +81,14 @@ class Trial:
     """What arms have trained, so that two arms with the same training share it."""
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
+    members: int | None = None
+    """Ensemble members that serve, where another number than the model's own was asked for."""
+    stop: Callable[[], str] = str
+    """Asked after every training step; a reason ends training, and the best weights so far are kept."""
     planned_model: str = ""
     """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
 
-    def run(self, arm: str) -> Iterator[Progress | Outcome]:
+    def run(self, arm: str) -> Iterator[Event | Outcome]:
         """Yield the arm's progress and, last, its outcome.
 
         Raises:
@@ -82,11 +98,17 @@ class Trial:
             raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
         yield from ARMS[arm].run(self, arm)
 
-    def identity(self, arm: str) -> dict[str, Any]:
-        """Return exactly what changes the arm's numbers."""
+    def identity(self, arm: str, schedule: Schedule | None = None) -> dict[str, Any]:
+        """Return exactly what changes the arm's numbers.
+
+        Args:
+            arm: one of `ARMS`.
+            schedule: what was trained with where it is not what was asked for: fewer steps, for want of time.
+        """
         about = ARMS[arm]
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
+        ensemble = {} if self.members is None or not about.model else {"members": self.members}
         return {
             "table": self.table.fingerprint,
             "split": {
@@ -98,8 +120,9 @@ class Trial:
             "model": self.model_sha256 if about.model else None,
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
-            "schedule": asdict(self.schedule) if trained else None,
+            "schedule": (schedule or self.schedule).to_dict() if trained else None,
             "seed": self.seed if trained or not about.model else None,
+            **ensemble,
         }
 
     @property
@@ -141,7 +164,7 @@ class Trial:
 class Arm:
     """How an arm runs and what sets it apart."""
 
-    run: Callable[[Trial, str], Iterator[Progress | Outcome]]
+    run: Callable[[Trial, str], Iterator[Event | Outcome]]
     about: str
     model: bool = True
     """Whether it reads the foundation model."""
@@ -174,7 +197,7 @@ def run_icl_all(trial: Trial, arm: str) -> Iterator[Outcome]:
     yield _serve(trial, arm, trial.model, trial.whole_context, k=0)
 
 
-def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
+def run_ttt(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
     """Train on the k rows as the arm says; predict from the n context rows, or from all n + k."""
     about = ARMS[arm]
     key = (about.rule, about.split)
@@ -182,7 +205,11 @@ def run_ttt(trial: Trial, arm: str) -> Iterator[Progress | Outcome]:
         schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
         rule = get_rule(about.rule or trial.rule)
         queries = trial.rows("queries")
-        run = Adaptation(trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget)
+        run = Adaptation(
+            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget, stop=trial.stop
+        )
+        if run.prepare() and run.result.estimate is not None:
+            yield Planned(arm, run.result.estimate)
         for step in run:
             yield Progress(arm, step)
         trial.trained[key] = run.result
@@ -248,7 +275,7 @@ def _serve(
         "predict": ready - start + asked,
     }
     row = Row(
-        identity=trial.identity(arm),
+        identity=trial.identity(arm, adapted.schedule if adapted else None),
         arm=arm,
         n_context=context.n,
         k=k,

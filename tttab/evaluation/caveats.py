@@ -14,7 +14,7 @@ from tttab.text import shown
 
 if TYPE_CHECKING:
     from tttab.evaluation.arms import Trial
-    from tttab.training.loop import Adapted
+    from tttab.training.result import Adapted
 
 
 def caveats(trial: Trial) -> list[str]:

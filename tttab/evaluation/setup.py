@@ -17,7 +17,7 @@ from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.evaluation.arms import Trial
 from tttab.rules import get_rule
-from tttab.system.resources import parse_bytes
+from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import check_schedule
 
@@ -57,14 +57,21 @@ class TrialRequest:
     max_memory: str = "4G"
     top_classes: int | None = None
     top_features: int | None = None
+    members: int | None = None
+    """Ensemble members that serve; None: as many as the model's file says."""
+    train_members: int | None = None
+    """Ensemble members that train; None: all that serve."""
+    time: str | float | None = None
+    """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
     strict: bool = False
     """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
     @property
     def schedule(self) -> Schedule:
         """How far the weights may move."""
-        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
-        return Schedule(**{name: getattr(self, name) for name in names})
+        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision", "train_members")
+        limit = None if self.time is None else parse_seconds(self.time)
+        return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
     @property
     def sizes(self) -> SplitRequest:
@@ -128,11 +135,16 @@ def open_trial(request: TrialRequest, table: Table, split: Split) -> Trial:
     from tttab.models import open_model
 
     start = time.perf_counter()
-    session = open_model(request.model, table.task, device=request.device, strict=request.strict)
+    session = open_model(
+        request.model, table.task, device=request.device, strict=request.strict, members=request.members
+    )
     opened = time.perf_counter() - start
     session.check_fits(len(table.classes), table.x.shape[1])
     budget = parse_bytes(request.max_memory)
-    return Trial(table, split, session, request.rule, request.schedule, request.seed, budget, opened)
+    return Trial(
+        table, split, session, request.rule, request.schedule, request.seed, budget, opened,
+        members=request.members,
+    )  # fmt: skip
 
 
 def _load(request: TrialRequest) -> Table:

@@ -27,6 +27,7 @@ def open_model(
     seed: int = 0,
     expected_sha256: str | None = None,
     strict: bool = False,
+    members: int | None = None,
 ) -> Session:
     """Open a model by name, `auto` or path.
 
@@ -38,6 +39,7 @@ def open_model(
         expected_sha256: refuse a file whose bytes have another hash, in hex.
         strict: where `auto` cannot download TabPFN v2, raise instead of opening the model that ships with
             tttab. Without it a UserWarning tells of a download that failed.
+        members: ensemble members that serve; None: as many as the file says.
 
     The file is read once: what `info.sha256` names is what runs.
 
@@ -68,4 +70,4 @@ def open_model(
     family = next((one for one in FAMILIES if one.recognises(checkpoint)), FAMILIES[0])
     session = family.open(checkpoint, info, where, seed)
     session.info = replace(info, parameters=sum(p.numel() for p in session.parameters("all")))
-    return session
+    return session if members is None else session.with_members(members)

@@ -5,6 +5,7 @@ What does not belong here: planning a training step (`training.memory_plan`).
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from pathlib import Path
@@ -27,6 +28,26 @@ def parse_bytes(text: str) -> int:
     if size < 1:
         raise RequestError(f"{text!r} is not a memory size", "--max-memory 4G")
     return int(size)
+
+
+def parse_seconds(text: str | float) -> float:
+    """Return the seconds of a duration such as `90`, `120s`, `10m` or `1.5h`.
+
+    Raises:
+        RequestError: not a positive duration.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", str(text).lower())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds < math.inf:
+        raise RequestError(f"{str(text)!r} is no time", "--time 120s, --time 10m")
+    return seconds
+
+
+def format_seconds(seconds: float) -> str:
+    """Return a duration in words a person reads: `4.2 s`, `7 min`, `1.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def format_bytes(count: float) -> str:

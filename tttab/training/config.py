@@ -5,7 +5,8 @@ What does not belong here: what the settings mean (`optimizers`, `context_policy
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 STARTS = ("pretrained", "random")
 LARGEST_RATE = 1e3
@@ -40,3 +41,15 @@ class Schedule:
     """`pretrained` (warm start) or `random` (cold start)."""
     precision: str = "auto"
     """`auto`, `fp32` or `bf16`: the arithmetic of the training steps."""
+    max_seconds: float | None = None
+    """The most that preparing and training may take; as many steps are taken as fit, at most `steps`."""
+    train_members: int | None = None
+    """Ensemble members that train; None: all that serve."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings by name; those that ask for nothing special are left out.
+
+        What a row's identity holds: a setting that came later must not give an earlier row another key.
+        """
+        later = ("max_seconds", "train_members")
+        return {name: value for name, value in asdict(self).items() if name not in later or value is not None}

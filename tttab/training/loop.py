@@ -11,18 +11,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.contracts import Context, CostModel, Execution, Precision, Queries, Rule, Session
+from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
-from tttab.system.resources import format_bytes, is_out_of_memory
+from tttab.system.resources import format_seconds, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, STARTS, Schedule
 from tttab.training.context_policy import Labelled, get_context_policy
 from tttab.training.memory_plan import (
@@ -35,81 +35,12 @@ from tttab.training.memory_plan import (
 )
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
 from tttab.training.precision import check_precision, choose_precision
+from tttab.training.result import Adapted, Estimate, Step
 from tttab.training.selection import Score, Selector, check_guard
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did; for `sgd-1` one trial size of its line search."""
-
-    number: int
-    total: int
-    loss: float
-    """Mean loss of the step's queries before the step, nats."""
-    held_out: float
-    """Loss of the held-out rows at the last evaluation, nats."""
-    best: float
-    """Held-out loss of the weights that would be kept now, nats."""
-    seconds: float
-    """Since the start."""
-    size: float = math.nan
-    """Learning rate, or step size."""
-    ece: float = math.nan
-    """Expected calibration error of the held-out rows at the last evaluation."""
-
-
-@dataclass
-class Adapted:
-    """The result of test-time training."""
-
-    session: Session
-    """A session with the chosen weights; the given one where nothing was trained."""
-    context: Context
-    step: int
-    """The step that was chosen; 0 is the untouched weights."""
-    accepted: bool | None
-    """False where the untouched weights won; None where the rule trains nothing."""
-    before: float = math.nan
-    """Held-out loss of the untouched weights, nats."""
-    after: float = math.nan
-    """Held-out loss of the chosen weights, nats."""
-    history: list[Step] = field(default_factory=list)
-    seconds: float = 0.0
-    plan: MemoryPlan | None = None
-    """How steps were made to fit; None where nothing was trained or the model has no cost model."""
-    execution: Execution | None = None
-    """How steps were run; None where nothing was trained."""
-    stopped: str = ""
-    """Why training ended early; empty where it did not."""
-    ece_before: float = math.nan
-    ece_after: float = math.nan
-    size: float = 0.0
-    """Learning rate or step size of the chosen step."""
-    vetoed: tuple[int, ...] = ()
-    """Steps that were refused for their calibration."""
-    others: dict[str, Session] = field(default_factory=dict)
-    """Sessions with the weights that other guards would have kept, by guard."""
-
-    @property
-    def precision(self) -> Precision:
-        """The arithmetic of the training steps."""
-        return "fp32" if self.execution is None else self.execution.precision
-
-    @property
-    def plan_summary(self) -> str:
-        """In words: the arithmetic of the training steps, and the chunks they were cut into."""
-        how = self.execution
-        if how is None:
-            return "nothing was trained"
-        chunks = f"{how.chunk:,} queries at a time" if how.chunk else "all queries at once"
-        chunks += ", member by member" if how.by_member else ""
-        chunks += ", activations recomputed" if how.recompute_activations else ""
-        planned = f", about {format_bytes(self.plan.needed)} planned" if self.plan else ""
-        return f"trained in {how.precision}, {chunks}{planned}"
 
 
 def check_schedule(schedule: Schedule) -> None:
@@ -122,6 +53,10 @@ def check_schedule(schedule: Schedule) -> None:
         )
     if schedule.init not in STARTS:
         raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    if schedule.train_members is not None and schedule.train_members < 1:
+        raise RequestError(
+            f"at least one member must train, got {schedule.train_members}", "--train-members 1"
+        )
     get_optimizer(schedule.optimizer)
     get_context_policy(schedule.split)
     check_guard(schedule.guard)
@@ -140,6 +75,7 @@ class Adaptation:
         seed: names the streams that divide and order the queries.
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
         others: guards beside the schedule's whose choice is kept in `result.others`.
+        stop: asked after every step; a reason ends training, and the best weights so far are kept.
     """
 
     def __init__(
@@ -153,22 +89,41 @@ class Adaptation:
         budget: int = DEFAULT_BUDGET,
         *,
         others: tuple[str, ...] = (),
+        stop: Callable[[], str] = str,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
-        self._seed, self._budget, self._others = seed, budget, others
+        self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
+        self._ready: bool | None = None
+
+    def prepare(self) -> bool:
+        """Do what comes before the first step, once; return whether there is anything to train.
+
+        Where the schedule has a time, `result.estimate` stands from then on.
+
+        Raises:
+            RequestError: the time is shorter than a step.
+            MemoryPlanError: no plan keeps the budget.
+        """
+        if self._ready is None:
+            if self._context.constant is not None:
+                self.result.stopped = "all targets of the context are equal"
+            self._ready = self._rule.name != "none" and not self.result.stopped
+            if self._ready:
+                check_schedule(self.schedule)
+                self._start = time.perf_counter()
+                with self._memory_errors():
+                    self._open()
+                    if self.schedule.max_seconds is not None:
+                        self._fit_into(self.schedule.max_seconds)
+                self.result.schedule = self.schedule
+        return self._ready
 
     def __iter__(self) -> Iterator[Step]:
         """Train; yield after each step."""
-        if self._context.constant is not None:
-            self.result.stopped = "all targets of the context are equal"
-        if self._rule.name == "none" or self.result.stopped:
+        if not self.prepare():
             return
-        check_schedule(self.schedule)
-        self._start = time.perf_counter()
-        with self._memory_errors():
-            self._open()
         updates = get_optimizer(self.schedule.optimizer).updates(self, self._score)
         answer = None
         while True:
@@ -183,7 +138,40 @@ class Adaptation:
                 break
             self.result.history.append(self._report(update))
             yield self.result.history[-1]
+            if reason := self._reason_to_stop(update):
+                self.result.stopped = reason
+                break
         self._choose()
+
+    def _reason_to_stop(self, update: Update) -> str:
+        limit = self.schedule.max_seconds
+        if update.done == update.total:
+            return ""
+        if limit is not None and time.perf_counter() - self._start > limit:
+            return f"the time, {format_seconds(limit)}, was up"
+        return self._stop()
+
+    def _fit_into(self, seconds: float) -> None:
+        """Measure one step and take as many as fit; the batch is drawn apart, so training sees its own."""
+        start = time.perf_counter()
+        batch = get_context_policy(self.schedule.split)(self._labelled).batch(self.schedule.batch)
+        trains = self._labelled.session
+        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how)
+        now = time.perf_counter()
+        step = now - start + self._score_seconds / self.schedule.evaluate_every
+        steps = min(self.schedule.steps, int((seconds - (now - self._start)) / step))
+        if steps < 1:
+            needed = now - self._start + step
+            raise RequestError(
+                f"{format_seconds(seconds)} is too short: a step takes about {format_seconds(step)} here, "
+                f"with what comes before it {format_seconds(needed)}",
+                f"--time {math.ceil(10 * needed)}s, or a smaller --members, --train-members or --n",
+            )
+        self.schedule = replace(self.schedule, steps=steps)
+        memory = self.result.plan.needed if self.result.plan else None
+        expected = now - self._start + steps * step
+        members = trains.members, self._session.members
+        self.result.estimate = Estimate(step, steps, expected, memory, *members)
 
     def gradient(self, *, whole: bool) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
@@ -200,7 +188,9 @@ class Adaptation:
         count = sum(len(batch.rows) for batch in batches)
         self._steps += 1
         loss = sum(
-            self._session.accumulate_gradients(batch.context, batch.queries, batch.rows, 1 / count, self._how)
+            self._labelled.session.accumulate_gradients(
+                batch.context, batch.queries, batch.rows, 1 / count, self._how
+            )
             for batch in batches
         )
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
@@ -229,10 +219,25 @@ class Adaptation:
             if self._queries is not raw:  # what is left of a step runs in float32
                 self._how = replace(self._how, precision="fp32")
         self.result.execution = self._how
-        labelled = Labelled(self._session, self._context, self._queries, x, y, train, self._seed)
-        self._source = get_context_policy(self.schedule.split)(labelled)
+        self._labelled = self._for_training(train, costs)
+        self._source = get_context_policy(self.schedule.split)(self._labelled)
         self._steps = 0
+        start = time.perf_counter()
         self._evaluate_untouched(raw)
+        self._score_seconds = time.perf_counter() - start
+
+    def _for_training(self, train: np.ndarray, costs: CostModel | None) -> Labelled:
+        """Return what training reads: the whole ensemble, or as many members as train."""
+        x, y = self._raw
+        session, context, queries = self._session, self._context, self._queries
+        members = self.schedule.train_members
+        if members is not None and members < session.members:
+            session = session.with_members(members)
+            context = session.context(context.x, context.y, context.classes)
+            queries = session.queries(context, x, y)
+            if costs is not None:
+                queries = costs.frozen_features(context, queries, self._how)
+        return Labelled(session, context, queries, x, y, train, self._seed)
 
     def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
         """Return how steps run: within the budget, where the model's costs are known."""

@@ -5,21 +5,20 @@ What does not belong here: the comparison with rivals (`run_command`) and predic
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import open_trial, step_info
+from tttab.cli.opening import ended_by_ctrl_c, expected, open_trial, step_info, warn_of_length
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.api.calls import AdaptResult
     from tttab.evaluation.arms import Trial
-    from tttab.training.loop import Adapted
+    from tttab.training.result import Adapted
 
 
 def register(app: typer.Typer) -> None:
@@ -51,7 +50,7 @@ def adapt(
     Example: [bold]tttab adapt customers.csv --target churned --out churn[/]
     """
     own = {"dataset": table, "task": None, "fold": 0, "target": target, "test_size": test_size or None}
-    request = own | asdict(adapting)
+    request = own | adapting.request()
     from tttab.api import calls
     from tttab.bundle import bundle_folder, room_for, save_bundle
     from tttab.system.files import home_path
@@ -62,7 +61,8 @@ def adapt(
             trial = open_trial(request, quiet, keep_test=test_size > 0)
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
-            adapted = _adapt(trial, quiet)
+            with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
+                adapted = _adapt(trial, quiet)
             output.note(adapted.plan_summary, quiet=quiet)
             result = calls.adapt_result(trial, adapted, caught)
         save_bundle(claim, result.bundle)
@@ -84,9 +84,13 @@ def _adapt(trial: Trial, quiet: bool) -> Adapted:
 
     with output.waiting("preparing the context", quiet=quiet):
         adaptation = adaptation_of(trial)
+        adaptation.prepare()
+    if adaptation.result.estimate is not None:
+        output.note(expected(adaptation.result.estimate), quiet=quiet)
     with output.progress(quiet=quiet) as bar:
         task = bar.add_task("adapting", total=trial.schedule.steps, info="")
         for step in adaptation:
+            warn_of_length(step, quiet)
             bar.update(task, completed=step.number, total=step.total, info=step_info(step))
     return adaptation.result
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import open_trial, step_info
+from tttab.cli.opening import ended_by_ctrl_c, expected, open_trial, step_info, warn_of_length
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
@@ -57,7 +56,7 @@ def run(
     Example: [bold]tttab run --dataset 31 --n 200 --k 1000[/]
     """
     own = {"dataset": dataset, "task": task, "fold": fold, "target": target, "test_size": test_size}
-    request = own | asdict(adapting)
+    request = own | adapting.request()
     from tttab.bundle import bundle_folder
     from tttab.system.files import home_path
     from tttab.system.resources import keep_freed_memory
@@ -66,20 +65,21 @@ def run(
     keep_freed_memory()
     held = bundle_folder(out, waiting=output.warn) if out else nullcontext()
     with ended_cleanly(), held as claim:
-        result = _measure(request, claim, quiet)
+        result = _measure(request, claim, quiet, adapting.keep_on_interrupt)
     _print(result, as_json)
     if out is not None and not as_json:
         output.note(f"kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
 
 
-def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunResult:
+def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool, keep: bool) -> RunResult:
     """Run every arm and keep what is to be kept in the claimed folder."""
     from tttab.api import calls
 
     with calls.collected() as caught:
         trial = open_trial(request, quiet)
         calls.check_run(trial, claim)
-        outcomes = _run_arms(trial, quiet)
+        with ended_by_ctrl_c(trial, keep):
+            outcomes = _run_arms(trial, quiet)
     for outcome in outcomes:
         if outcome.adapted is not None:
             output.note(f"{outcome.row.arm}: {outcome.adapted.plan_summary}", quiet=quiet)
@@ -91,16 +91,20 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool) -> RunRe
 
 def _run_arms(trial: Trial, quiet: bool) -> list[Outcome]:
     from tttab.api.calls import RUN_ARMS
-    from tttab.evaluation.arms import Progress
+    from tttab.evaluation.arms import Outcome, Planned, Progress
 
     outcomes = []
     with output.progress(quiet=quiet) as bar:
         for arm in RUN_ARMS:
             task = bar.add_task(f"{arm:8}", total=trial.schedule.steps if arm == "ttt@n+k" else 1, info="")
             for event in trial.run(arm):
-                if isinstance(event, Progress):
+                if isinstance(event, Planned):
+                    output.note(f"{arm}: {expected(event.estimate)}", quiet=quiet)
+                    bar.update(task, total=event.estimate.steps)
+                elif isinstance(event, Progress):
+                    warn_of_length(event.step, quiet)
                     bar.update(task, completed=event.step.number, info=step_info(event.step))
-                else:
+                elif isinstance(event, Outcome):
                     outcomes.append(event)
             bar.update(task, visible=False)
     return outcomes

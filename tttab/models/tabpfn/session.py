@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from tabpfn.inference_config import InferenceConfig
 
 
+MOST_MEMBERS = 64
 MOST_CLASSES = 256
 """The recorder tells the network's outputs apart by a byte."""
 
@@ -98,6 +99,25 @@ class OpenedModel(Passes):
     def layers(self) -> torch.nn.ModuleList:
         """The transformer's layers, first to last; empty where no known name is found."""
         return layers_of(self.module)
+
+    @property
+    def members(self) -> int:
+        """The ensemble members that serve."""
+        return int(self._weights.inference_config.N_ESTIMATORS)
+
+    def with_members(self, members: int) -> Self:
+        """Return the same model, its weights shared, with another number of ensemble members.
+
+        Raises:
+            ModelError: fewer than one or more than `MOST_MEMBERS`.
+        """
+        if not 1 <= members <= MOST_MEMBERS:
+            raise ModelError(f"an ensemble has 1 to {MOST_MEMBERS} members, not {members}", "--members 4")
+        twin = copy.copy(self)
+        twin._shared = {}
+        config = replace(self._weights.inference_config, N_ESTIMATORS=members)
+        twin._weights = replace(self._weights, inference_config=config)
+        return twin
 
     @property
     def cost_model(self) -> Costs:
