@@ -13,7 +13,8 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from tttab.core import Column
-from tttab.data.columns import LARGEST, convert, form_of
+from tttab.data.cells import cells_of
+from tttab.data.columns import LARGEST, convert
 from tttab.data.frames import as_series
 from tttab.errors import RequestError
 from tttab.text import decoded
@@ -41,10 +42,10 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 def days_for_dates(y: Any) -> Any:
     """Return dates and durations in days, as the command line has them; all other targets as they are."""
     values = as_series(y)
-    form, cells = ("", None) if values is None else form_of(values)
-    if form not in ("date", "duration"):
+    cells = None if values is None else cells_of(values)
+    if cells is None or cells.form not in ("date", "duration"):
         return y
-    return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
+    return pd.Series(convert(cells, Column("y", cells.form)), index=values.index, name=values.name)
 
 
 def numbered(X: np.ndarray) -> pd.DataFrame:

@@ -98,14 +98,14 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
     for text in (target, str(len(classes)), *classes):
         _add(digest, text.encode())
     _add(digest, _bytes(y))
-    for name in x.columns:
-        _add(digest, name.encode())
-        if not isinstance(x[name].dtype, pd.CategoricalDtype):
-            _add(digest, _bytes(x[name].to_numpy()))
+    for name, values in x.items():
+        _add(digest, str(name).encode())
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            _add(digest, _bytes(values.to_numpy()))
             continue
-        for level in x[name].cat.categories:
+        for level in values.array.categories:
             _add(digest, level.encode())
-        _add(digest, _bytes(x[name].cat.codes.to_numpy().astype(np.int64)))
+        _add(digest, _bytes(values.array.codes.astype(np.int64)))
     return digest.hexdigest()
 
 

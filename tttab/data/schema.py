@@ -15,7 +15,8 @@ import pandas as pd
 
 from tttab.core import Column, Table, Task
 from tttab.data import spelling
-from tttab.data.columns import brief, convert
+from tttab.data.cells import brief
+from tttab.data.columns import convert
 from tttab.data.features import finite
 from tttab.data.guess import KINDS
 from tttab.data.target import check_targets

@@ -127,14 +127,21 @@ def number_formats(decimal: str, *, percent: bool) -> list[str]:
     return [str(form) or ("1234.5" if decimal == "," else "") for form in forms]
 
 
-def is_percent(text: str) -> bool:
+def has_percent(texts: Iterable[str]) -> bool:
     """Tell whether a text ends as a percentage does."""
-    return text.rstrip().endswith("%")
+    return any("%" in text and text.rstrip().endswith("%") for text in texts)
 
 
 def is_missing(text: str) -> bool:
     """Tell whether `text` stands for a missing value."""
     return len(text) < 20 and text.strip().casefold() in MISSING
+
+
+def missing_among(texts: Collection[str]) -> set[str]:
+    """Return the texts that stand for a missing value."""
+    if MISSING.isdisjoint(map(str.casefold, map(str.strip, texts))):
+        return set()
+    return {text for text in texts if is_missing(text)}
 
 
 def has_codes(texts: Iterable[str]) -> bool:
@@ -183,6 +190,8 @@ def read(kind: str, texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _numbers(texts: Sequence[str], form: str) -> np.ndarray:
+    if not form and all(map(PLAIN_NUMBER.fullmatch, texts)):
+        return np.array(list(map(float, texts)), dtype=np.float64) + 0.0
     parse = number_format(form).parse
     found = (float(text) if text.strip().casefold() in INFINITE else parse(text) for text in texts)
     return np.array([np.nan if number is None else number + 0.0 for number in found], dtype=np.float64)
@@ -224,6 +233,20 @@ def _read_some(
     return found
 
 
+_NUMBER_SIGNS = re.compile(r"[\s0-9eE+\-\u2212.,'\u2019$€£¥%]++")
+_DIGIT = re.compile(r"\d")
+
+
+def _may_be_number(text: str) -> bool:
+    return _NUMBER_SIGNS.fullmatch(text) is not None or text.strip().casefold() in INFINITE
+
+
+def _has_digit(text: str) -> bool:
+    return _DIGIT.search(text) is not None
+
+
+MAY_BE = {"number": _may_be_number, "date": _has_digit, "duration": _has_digit}
+"""Tests that every text passes which `read` can read in some format, and most words do not."""
 _READERS = {"number": _numbers, "date": _days, "duration": _durations}
 
 
