@@ -146,7 +146,7 @@ def _plain(values: pd.Series) -> pd.Series:
 
 def _are_strings(values: pd.Series) -> bool:
     """Tell whether all cells are texts, but for missing ones."""
-    """Return `Cells._distinct` of objects: 1 and True are equal and have two texts."""
+    return (
         isinstance(values.dtype, pd.StringDtype) or pd.api.types.infer_dtype(values, skipna=True) == "string"
     )
 
