@@ -115,7 +115,15 @@ def brief(value: Any) -> str:
 
 
 def _as_text(cell: Any) -> str:
-    return repr(float(cell)) if isinstance(cell, float | np.floating) else decoded(cell)
+    """Return a cell's text; a number beside texts is written without a point, which could mark thousands."""
+    if isinstance(cell, float | np.floating | decimal.Decimal):
+        text = str(cell) if isinstance(cell, decimal.Decimal) else repr(float(cell))
+        number, _, exponent = text.lower().partition("e")
+        whole, _, fraction = number.removesuffix(".0").partition(".")
+        if fraction:
+            return f"{whole}{fraction}e{int(exponent or 0) - len(fraction)}"
+        return text.removesuffix(".0")
+    return decoded(cell)
 
 
 def _date_text(day: Any) -> str:
@@ -193,7 +201,7 @@ def _cells_of_objects(values: pd.Series) -> Cells:
     if all(issubclass(kind, _DATES) for kind in types):
         return Cells("date", _as_times(values))
     if all(issubclass(kind, _DURATIONS) for kind in types):
-        return Cells("duration", pd.to_timedelta(values))
+        return Cells("duration", pd.to_timedelta(values.where(values.notna(), None)))
     plain = (*_TRUTHS, *_NUMBERS, *_DATES, datetime.time, str, bytes)
     odd = [kind for kind in types if not issubclass(kind, plain)]
     if odd and issubclass(odd[0], complex | np.complexfloating):

@@ -89,7 +89,7 @@ def _to_numbers(cells: Cells, column: Column, mark: str) -> np.ndarray:
     if form == column.kind == "date":
         return spelling.days_of(plain)
     if form == column.kind == "duration":
-        return (plain / pd.Timedelta(days=1)).to_numpy(dtype=np.float64)
+        return spelling.days_in(plain)
     if form == "truth" and column.kind == "number":
         return plain.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
     if form == column.kind == "number":

@@ -34,8 +34,6 @@ TRUTH = {word: truth for pair in _PAIRS for truth, word in enumerate(pair)} | {"
 
 PLAIN_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?", re.ASCII)
 _CODE = re.compile(r"0\d++", re.ASCII)
-_DAY = pd.Timedelta(days=1)
-_EPOCH = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds would end in the year 2262
 _BLANKS = " \u00a0\u202f\u2009"
 _GROUPS = {"": "", ",": ",", ".": r"\.", " ": f"[{_BLANKS}]", "'": r"['\u2019]"}
 _MINUS = ("-", "\N{MINUS SIGN}")
@@ -219,7 +217,7 @@ def _durations(texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _spans(cells: pd.Series) -> np.ndarray:
-    return (pd.to_timedelta(cells, errors="coerce") / _DAY).to_numpy(dtype=np.float64)
+    return days_in(pd.to_timedelta(cells, errors="coerce"))
 
 
 def _read_some(
@@ -252,8 +250,19 @@ _READERS = {"number": _numbers, "date": _days, "duration": _durations}
 
 def days_of(times: pd.Series) -> np.ndarray:
     """Return times as float64 days since 1970-01-01 UTC, shape (rows,); missing ones are NaN."""
-    utc = times.dt.tz_localize("UTC") if times.dt.tz is None else times.dt.tz_convert("UTC")
-    return ((utc.dt.as_unit("us") - _EPOCH) / _DAY).to_numpy(dtype=np.float64)
+    utc = times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
+    return days_in(pd.Series(utc.dt.as_unit("us") if utc.dt.unit == "ns" else utc).to_numpy())
+
+
+def days_in(spans: pd.Series | np.ndarray) -> np.ndarray:
+    """Return times since 1970-01-01 or durations as float64 days, shape (rows,); missing ones are NaN.
+
+    Whole numbers are divided exactly, so a value is the same in every unit, however long it is.
+    """
+    values = np.asarray(spans)
+    a_day = int(np.timedelta64(1, "D") / np.timedelta64(1, np.datetime_data(values.dtype)[0]))
+    days = np.array([count / a_day for count in values.astype(np.int64).tolist()], dtype=np.float64)
+    return np.where(np.isnat(values), np.nan, days)
 
 
 def truth_of(text: str) -> int | None:
