@@ -37,15 +37,13 @@ _HINTS = {
 }
 
 
-def convert(
-    values: pd.Series | Cells, column: Column, decimal_mark: str = "."
-) -> np.ndarray | pd.Categorical:
+def convert(values: pd.Series | Cells, column: Column, decimal_mark: str = "") -> np.ndarray | pd.Categorical:
     """Return a column's cells as values.
 
     Args:
         values: the cells, of any dtype.
         column: what the column is.
-        decimal_mark: the decimal mark of the file that the cells come from, for those that are text.
+        decimal_mark: the one that the file of the cells told, for those that are text; empty: none.
 
     Returns:
         float64 of shape (rows,), NaN where missing; or a categorical whose levels begin with
@@ -135,12 +133,12 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
 def _read(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
     """Read texts as the column's format says, unless they are numbers of another one.
 
-    A column of plain numbers goes by the decimal mark of the new rows' own file: 1.234 may be 1,234 there.
+    A column of plain numbers goes by the mark of the new rows' own file: 1.234 may be 1,234 there.
     """
     forms = [column.format]
     if column.kind == "number":
         others = spelling.number_formats(mark, percent=spelling.number_format(column.format).percent)
-        forms = [*others, ""] if mark == "," and not column.format else [column.format, *others]
+        forms = [*others, ""] if mark and not column.format else [column.format, *others]
     readings = (spelling.read(column.kind, texts, form) for form in forms)
     whole = next((found for found in readings if not np.isnan(found).any()), None)
     return spelling.read(column.kind, texts, column.format) if whole is None else whole

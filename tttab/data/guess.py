@@ -45,12 +45,12 @@ class Guess:
     """Another format of dates that fits as well."""
 
 
-def guess_column(values: pd.Series | Cells, decimal_mark: str = ".") -> Guess:
+def guess_column(values: pd.Series | Cells, decimal_mark: str = "") -> Guess:
     """Return what a column is, by its type and texts.
 
     Args:
         values: the cells, of any dtype.
-        decimal_mark: the decimal mark of the file they come from.
+        decimal_mark: the one that the file they come from told; empty: none.
 
     Raises:
         DataError: the column holds lists, mappings, complex numbers or other nested things.
@@ -89,7 +89,7 @@ def declared_column(name: str, text: str) -> Column:
     return Column(name, kind, format=form)  # type: ignore[arg-type]
 
 
-def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str = ".") -> Guess:
+def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str = "") -> Guess:
     """Return a declared column with what its cells add: the form of its texts where none was declared.
 
     Raises:

@@ -115,14 +115,15 @@ def number_format(text: str) -> NumberFormat:
     return NumberFormat(found[2], found[1], bool(found[3]))
 
 
-def number_formats(decimal: str, *, percent: bool) -> list[str]:
-    """Return all formats, those with the decimal mark `decimal` first, plain ones before grouped ones.
+def number_formats(mark: str, *, percent: bool) -> list[str]:
+    """Return all formats, those with the decimal mark `mark` first, plain ones before grouped ones.
 
-    Where the mark is a comma, plain numbers are an exception that must be told: they are `1234.5`.
+    Nothing as a mark: a point, and nobody told. Where a mark was told, plain numbers are `1234.5`, so that
+    they stay what they are beside columns with commas.
     """
-    marks = (decimal, "," if decimal == "." else ".")
-    forms = [NumberFormat(mark, group, percent) for mark in marks for group in _GROUPS if group != mark]
-    return [str(form) or ("1234.5" if decimal == "," else "") for form in forms]
+    marks = (mark or ".", "." if mark == "," else ",")
+    forms = [NumberFormat(one, group, percent) for one in marks for group in _GROUPS if group != one]
+    return [str(form) or ("1234.5" if mark else "") for form in forms]
 
 
 def has_percent(texts: Iterable[str]) -> bool:

@@ -12,12 +12,11 @@ import pandas as pd
 
 from tttab.core import Column, Task
 from tttab.data import spelling
-from tttab.data.cells import Cells, opened
+from tttab.data.cells import Cells, brief, opened
 from tttab.data.columns import IN_WORDS, LARGEST, convert
 from tttab.data.features import fit_column
 from tttab.data.guess import MANY_VALUES, declared_column, guess_column
 from tttab.errors import DataError
-from tttab.text import shown
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def read_target(
     table: str,
     task: Task | None = None,
     declared: str | None = None,
-    decimal_mark: str = ".",
+    decimal_mark: str = "",
 ) -> Target:
     """Return a table's target.
 
@@ -47,7 +46,7 @@ def read_target(
         table: the table's name, for messages.
         task: what is asked for; None: guessed.
         declared: what the column is declared to be; None: guessed.
-        decimal_mark: the decimal mark of the file that the cells come from.
+        decimal_mark: the one that the file of the cells told; empty: none.
 
     Raises:
         DataError: fewer than 2 rows have a target, all are of one class, or a value is none or too large.
@@ -100,7 +99,7 @@ def _task_note(cells: pd.Series, column: Column, task: Task) -> str:
 
 def _one_class(name: str, label: str, rows: int, all_rows: int) -> DataError:
     without = f"; {all_rows - rows:,} rows without a target (an empty cell, NA, None, …) are left out"
-    told = f"the target {name!r} has one class only, {shown(label, 60)!r}"
+    told = f"the target {name!r} has one class only, {brief(label)}"
     hint = "--regression" if spelling.PLAIN_NUMBER.fullmatch(label) else "--target NAME, another column"
     return DataError(told + (without if rows < all_rows else ""), hint)
 
