@@ -52,9 +52,9 @@ def read_large(path):
     rows = sum(len(piece.frame) for piece in read_pieces(path, PIECE))
     if rows != len(raw.frame):
         raise AssertionError(f"{rows} rows in pieces, {len(raw.frame)} at once")
-    table = table_from_frame(raw.frame, Origin("t", "file", decimal_mark=raw.decimal))
+    table = table_from_frame(raw.frame, Origin("t", "file", decimals=raw.decimals))
     if len(table) == rows:
-        new = schema_of(table).read(raw.frame[:PIECE], raw.decimal)
+        new = schema_of(table).read(raw.frame[:PIECE], raw.decimals)
         if new.unseen or not new.x.equals(table.x[:PIECE]):
             raise AssertionError("the schema gives other features than the loader")
 

@@ -30,7 +30,7 @@ def read_table(path):
     table = load_table(str(path))
     schema = schema_of(table)
     raw = read_frame(path, text_columns=schema.text_columns)
-    again = schema.apply(raw.frame, raw.decimal)
+    again = schema.apply(raw.frame, raw.decimals)
     if len(again) == len(table) and not again.equals(table.x):
         raise AssertionError("the schema gives other features than the loader")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from pandas._libs.parsers import STR_NA_VALUES
 from pyarrow import parquet
 
-from tttab.data import load_table, read_frame
+from tttab.data import load_table, read_frame, schema_from_dict, schema_of
 from tttab.data.chunks import read_pieces
 from tttab.data.csv_format import MISSING_WORDS, exact_floats
 from tttab.data.registry import TABLES
@@ -50,13 +52,13 @@ def test_every_separator_is_read_as_pandas_reads_it(write, separator, quoting, e
     expected = pd.read_csv(path, sep=separator, low_memory=False, **exact_floats())
     raw = read_frame(path)
     pd.testing.assert_frame_equal(raw.frame, expected, check_exact=True)
-    assert raw.decimal == "."
+    assert not raw.decimals
     assert raw.notes == (() if separator == "," else (f"columns are separated by {separator!r}",))
     pieces = list(read_pieces(path, 37))
     with pd.read_csv(path, sep=separator, low_memory=False, chunksize=37, **exact_floats()) as parts:
         for piece, part in zip(pieces, parts, strict=True):
             pd.testing.assert_frame_equal(piece.frame, part, check_exact=True)
-    assert [piece.decimal for piece in pieces] == ["."] * 3
+    assert [piece.decimals for piece in pieces] == [{}] * 3
 
 
 def test_the_tables_of_the_package_come_as_pandas_reads_them(tmp_path):
@@ -67,7 +69,7 @@ def test_the_tables_of_the_package_come_as_pandas_reads_them(tmp_path):
         from_csv = pd.read_csv(tmp_path / "t.csv", low_memory=False, **exact_floats())
         raw = read_frame(tmp_path / "t.csv")
         pd.testing.assert_frame_equal(raw.frame, from_csv, check_exact=True)
-        assert raw.decimal == "." and raw.notes == ()
+        assert not raw.decimals and raw.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_a_long_first_line_is_read_to_its_end(write):
 )
 def test_decimal_marks(write, columns, decimal):
     raw = read_frame(write("a;y\n" + "".join(f'"{cell}";u\n' for cell in columns)))
-    assert raw.decimal == decimal
+    assert raw.decimals.get("a", ".") == decimal
     assert ("numbers are written with a decimal comma" in raw.notes) == (decimal == ",")
 
 
@@ -139,7 +141,7 @@ def test_a_decimal_comma_leaves_every_cell_as_it_stands(write):
     text = "price;count;when;flag;gone\n0,5;1.234;2024-01-31;True;\nNA;5;;False;\n-1,25;007;x;True;\n"
     path = write(text)
     raw = read_frame(path)
-    assert raw.decimal == ","
+    assert set(raw.decimals.values()) == {","}
     cells = {name: values.astype(object).where(values.notna(), None).tolist() for name, values in
              raw.frame.items()}  # fmt: skip
     assert cells == {
@@ -151,21 +153,53 @@ def test_a_decimal_comma_leaves_every_cell_as_it_stands(write):
     }
     assert {str(dtype) for dtype in raw.frame.dtypes} <= {"str", "object"}
     pieces = list(read_pieces(path, 1))
-    assert [piece.decimal for piece in pieces] == [","] * 3
+    assert [set(piece.decimals.values()) for piece in pieces] == [{","}] * 3
     assert [piece.frame["count"].tolist() for piece in pieces] == [["1.234"], ["5"], ["007"]]
 
 
 def test_points_elsewhere_decide_where_commas_might_be_thousands(write):
     raw = read_frame(write('a;b\n1,234;"x"\n5,678;"y"\n'))
-    assert raw.decimal == ","
+    assert set(raw.decimals.values()) == {","}
     raw = read_frame(write("a;b\n1,234;0.5\n5,678;1.25\n"))
-    assert raw.decimal == "." and raw.frame["b"].tolist() == [0.5, 1.25]
+    assert not raw.decimals and raw.frame["b"].tolist() == [0.5, 1.25]
     assert raw.frame["a"].tolist() == ["1,234", "5,678"]
+
+
+MIXED = """price;rate;count;weight;size;share;name;y
+0,5;0.25;1.234;1.250;1,250;1.5 %;a;u
+1.234,5;10.5;2;7.125;2,500;20 %;b;v
+-2;1.125;3;4.000;3,125;0.25 %;c;u
+7,25;3;4;1.001;9,875;7 %;d;v
+"""
+
+
+def test_columns_of_one_file_may_have_different_decimal_marks(write, tmp_path):
+    path = write(MIXED)
+    table = load_table(str(path))
+    said = "numbers are written with a decimal comma, with a decimal point in: rate, weight, share"
+    assert said in table.notes
+    found = {name: table.x[name].tolist() for name in table.x if name != "name"}
+    assert found == {
+        "price": [0.5, 1234.5, -2.0, 7.25],
+        "rate": [0.25, 10.5, 1.125, 3.0],
+        "count": [1234.0, 2.0, 3.0, 4.0],
+        "weight": [1.25, 7.125, 4.0, 1.001],
+        "size": [1.25, 2.5, 3.125, 9.875],
+        "share": [0.015, 0.2, 0.0025, 0.07],
+    }
+    schema = schema_from_dict(json.loads(json.dumps(schema_of(table).to_dict())))
+    forms = {column.name: column.format for column in schema.columns if column.kind == "number"}
+    assert forms == {"price": "1.234,5", "rate": "1234.5", "count": "1.234,5", "weight": "1234.5",
+                     "size": "1234,5", "share": "1234.5%"}  # fmt: skip
+    header, *rows = MIXED.splitlines()
+    for number, row in enumerate(rows):  # each row alone, which may hold no sure mark
+        (piece,) = read_pieces(write(f"{header}\n{row}\n", "new.csv"), 9, text_columns=schema.text_columns)
+        assert schema.apply(piece.frame, piece.decimals).iloc[0].equals(table.x.iloc[number])
 
 
 def test_cells_with_commas_in_a_comma_separated_file_stay_text(write):
     raw = read_frame(write('a,y\n"0,5",u\n"1,25",v\n'))
-    assert raw.decimal == "." and raw.frame["a"].tolist() == ["0,5", "1,25"]
+    assert not raw.decimals and raw.frame["a"].tolist() == ["0,5", "1,25"]
 
 
 def test_empty_cells_beside_whole_numbers_of_twenty_digits_are_missing(write):

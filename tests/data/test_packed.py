@@ -79,4 +79,4 @@ def test_the_separator_and_the_decimal_mark_are_found_inside(tmp_path):
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"a|y\n1,5|u\n2,25|v\n"))
     raw = read_frame(path)
-    assert raw.decimal == "," and raw.frame["a"].tolist() == ["1,5", "2,25"]
+    assert set(raw.decimals.values()) == {","} and raw.frame["a"].tolist() == ["1,5", "2,25"]

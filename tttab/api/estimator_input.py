@@ -14,7 +14,8 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from tttab.core import Column
-from tttab.data.columns import LARGEST, convert, form_of, label_text
+from tttab.data.cells import cells_of, label_text
+from tttab.data.columns import LARGEST, convert
 from tttab.data.frames import as_series
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import RequestError
@@ -46,12 +47,10 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 def days_for_dates(y: Any) -> Any:
     """Return dates and durations in days, as the command line has them; all other targets as they are."""
     values = as_series(y)
-    if values is None:
+    cells = None if values is None else cells_of(values)
+    if cells is None or cells.form not in ("date", "duration"):
         return y
-    form, cells = form_of(values)
-    if form not in ("date", "duration"):
-        return y
-    return pd.Series(convert(cells, Column("y", form)), index=values.index, name=values.name)
+    return pd.Series(convert(cells, Column("y", cells.form)), index=values.index, name=values.name)
 
 
 def numbered(X: np.ndarray) -> pd.DataFrame:

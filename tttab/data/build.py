@@ -41,8 +41,8 @@ class Origin:
     """Columns that are no features: row ids and ignored attributes."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """What the user declares single columns to be, as `guess.declared_column` reads it."""
-    decimal_mark: str = "."
-    """The decimal mark of the file."""
+    decimals: Mapping[str, str] = field(default_factory=dict)
+    """As `reading.RawFrame.decimals`."""
     notes: tuple[str, ...] = ()
     official_split: tuple[np.ndarray, np.ndarray] | None = None
     """(train, test) row numbers in the file, where an OpenML task prescribes them."""
@@ -62,7 +62,9 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
     ignored = set(origin.ignored) - {name}
     features = [other for other in frame.columns if other != name and other not in ignored]
     check_declared(origin.columns, [name, *features])
-    target = read_target(frame[name], origin.name, origin.task, origin.columns.get(name), origin.decimal_mark)
+    target = read_target(
+        frame[name], origin.name, origin.task, origin.columns.get(name), origin.decimals.get(name, "")
+    )
     notes += target.notes
     if len(target.rows) < len(frame):
         notes.append(f"{len(frame) - len(target.rows):,} rows without a target are left out")
@@ -70,7 +72,7 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
     if not features:
         raise DataError(f"{origin.name} has no column besides the target {name!r}", _LIST)
     declared = {column: text for column, text in origin.columns.items() if column != name}
-    found = convert_features(frame, features, decimal_mark=origin.decimal_mark, declared=declared)
+    found = convert_features(frame, features, decimals=origin.decimals, declared=declared)
     return Table(
         name=origin.name,
         task=target.task,
@@ -98,14 +100,14 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
     for text in (target, str(len(classes)), *classes):
         _add(digest, text.encode())
     _add(digest, _bytes(y))
-    for name in x.columns:
-        _add(digest, name.encode())
-        if not isinstance(x[name].dtype, pd.CategoricalDtype):
-            _add(digest, _bytes(x[name].to_numpy()))
+    for name, values in x.items():
+        _add(digest, str(name).encode())
+        if not isinstance(values.dtype, pd.CategoricalDtype):
+            _add(digest, _bytes(values.to_numpy()))
             continue
-        for level in x[name].cat.categories:
+        for level in values.array.categories:
             _add(digest, level.encode())
-        _add(digest, _bytes(x[name].cat.codes.to_numpy().astype(np.int64)))
+        _add(digest, _bytes(values.array.codes.astype(np.int64)))
     return digest.hexdigest()
 
 

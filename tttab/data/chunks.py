@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tttab.data.bounds import PARSED, ROOM
@@ -28,7 +28,7 @@ class Piece:
     frame: pd.DataFrame
     done: float
     """Share of the file read so far, between 0 and 1."""
-    decimal: str = "."
+    decimals: Mapping[str, str] = field(default_factory=dict)
     """As in `RawFrame`, seen from the first piece."""
 
 
@@ -55,11 +55,11 @@ def read_pieces(
 
 def _whole(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
     raw = read_frame(source.path, text_columns=text_columns)
-    yield Piece(raw.frame, 1.0, raw.decimal)
+    yield Piece(raw.frame, 1.0, raw.decimals)
 
 
 def _csv_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Iterator[Piece]:
-    from tttab.data.csv_format import decimal_of, layout_of, may_have_commas
+    from tttab.data.csv_format import decimals_of, layout_of, may_have_commas
 
     layout = layout_of(source)
     rows = max(1, min(rows, ROOM // (PARSED * len(layout.names))))
@@ -67,9 +67,9 @@ def _csv_pieces(source: Source, rows: int, text_columns: Collection[str]) -> Ite
         first = next(_parsed(source, layout, rows, text_columns), None)
         if first is not None and may_have_commas(first.frame):
             texts = next(_parsed(source, layout, rows, layout.names)).frame
-            if decimal_of(texts) == ",":
+            if decimals := decimals_of(texts):
                 for piece in _parsed(source, layout, rows, layout.names):
-                    yield Piece(piece.frame, piece.done, ",")
+                    yield Piece(piece.frame, piece.done, decimals)
                 return
     yield from _parsed(source, layout, rows, text_columns)
 

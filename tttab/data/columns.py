@@ -8,22 +8,21 @@ kind a column has (`guess`), whole tables, and files.
 
 from __future__ import annotations
 
-import datetime
 import decimal
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from itertools import compress
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
+from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.cells import label_text as label_text
 from tttab.errors import DataError
-from tttab.text import decoded
 
-Form = Literal["number", "truth", "date", "duration", "text", "nothing"]
-"""What cells are by their type alone, before anything is known of the column."""
 IN_WORDS = {
     "number": "numbers", "truth": "truth values", "boolean": "truth values", "date": "dates",
     "duration": "durations", "text": "texts", "level": "texts",
@@ -38,13 +37,13 @@ _HINTS = {
 }
 
 
-def convert(values: pd.Series, column: Column, decimal_mark: str = ".") -> np.ndarray | pd.Categorical:
+def convert(values: pd.Series | Cells, column: Column, decimal_mark: str = "") -> np.ndarray | pd.Categorical:
     """Return a column's cells as values.
 
     Args:
         values: the cells, of any dtype.
         column: what the column is.
-        decimal_mark: the decimal mark of the file that the cells come from, for those that are text.
+        decimal_mark: the one that the file of the cells told, for those that are text; empty: none.
 
     Returns:
         float64 of shape (rows,), NaN where missing; or a categorical whose levels begin with
@@ -54,15 +53,15 @@ def convert(values: pd.Series, column: Column, decimal_mark: str = ".") -> np.nd
         DataError: the cells are of another kind than the column; the message names it.
     """
     if column.kind == "empty":
-        return np.full(len(values), np.nan)
-    if isinstance(values.dtype, pd.CategoricalDtype):
+        return np.full(len(values.plain if isinstance(values, Cells) else values), np.nan)
+    if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
         return _convert_categories(values.cat.remove_unused_categories(), column, decimal_mark)
-    form, cells = form_of(values)
-    if form == "nothing":
-        form, cells = "text", pd.Series(None, index=cells.index, dtype=object)
+    cells = values if isinstance(values, Cells) else cells_of(values)
+    if cells.form == "nothing":
+        cells = Cells("text", pd.Series(None, index=cells.plain.index, dtype=object))
     if column.kind in ("level", "boolean"):
         return _to_categories(cells, column)
-    return _to_numbers(cells, form, column, decimal_mark)
+    return _to_numbers(cells, column, decimal_mark)
 
 
 def _convert_categories(values: pd.Series, column: Column, decimal_mark: str) -> np.ndarray | pd.Categorical:
@@ -75,52 +74,6 @@ def _convert_categories(values: pd.Series, column: Column, decimal_mark: str) ->
     return np.append(converted, np.nan)[codes]
 
 
-def form_of(values: pd.Series) -> tuple[Form, pd.Series]:
-    """Return what the cells are by type, and the same cells in the plainest dtype for it.
-
-    Raises:
-        DataError: the column holds lists, mappings, complex numbers or other things that are no cell.
-    """
-    values = _plain(values)
-    dtype = values.dtype
-    if pd.api.types.is_bool_dtype(dtype):
-        return "truth", values
-    if pd.api.types.is_complex_dtype(dtype):
-        raise _complex(values.name)
-    if pd.api.types.is_numeric_dtype(dtype):
-        return ("number" if values.notna().any() else "nothing"), values
-    if pd.api.types.is_datetime64_any_dtype(dtype):
-        return "date", values
-    if pd.api.types.is_timedelta64_dtype(dtype):
-        return "duration", values
-    return _form_of_objects(values)
-
-
-def label_text(value: Any) -> str:
-    """Return the text of one label: whole floats lose `.0`, truth values read `True` and `False`.
-
-    Dates have one text whatever holds them: in UTC, without the time where it is midnight.
-    """
-    if isinstance(value, bool | np.bool_):
-        return str(bool(value))
-    if isinstance(value, _DATES):
-        return _date_text(value)
-    if isinstance(value, float | np.floating) and float(value).is_integer():
-        return str(int(value))
-    text = decoded(value)
-    return text.capitalize() if text.casefold() in ("true", "false") else text
-
-
-def _date_text(day: Any) -> str:
-    try:
-        moment = pd.Timestamp(day.start_time if isinstance(day, pd.Period) else day)
-    except (ValueError, OverflowError):  # beyond the years that pandas knows
-        return decoded(day)
-    if moment.tz is not None:
-        moment = moment.tz_convert("UTC").tz_localize(None)
-    return str(moment).removesuffix(" 00:00:00")
-
-
 def sort_labels(labels: Iterable[str]) -> list[str]:
     """Return labels in order: by value where every one is a number, else by their characters."""
     labels = list(labels)
@@ -129,94 +82,19 @@ def sort_labels(labels: Iterable[str]) -> list[str]:
     return sorted(labels)
 
 
-def levels_of(values: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """Return (number of its level per cell, -1 where missing; the distinct label texts in order met)."""
-    if values.dtype == object:
-        values = values.map(label_text, na_action="ignore")
-    codes, found = pd.factorize(values)
-    texts = [label_text(level) for level in found]
-    merged = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-    places = np.array([merged[text] for text in texts] + [-1], dtype=np.int64)
-    return places[codes], list(merged)
-
-
-def brief(value: Any) -> str:
-    """Return a cell as an error message shows it."""
-    text = repr(value if not hasattr(value, "item") else value.item())
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _plain(values: pd.Series) -> pd.Series:
-    """Return the cells without the dtypes that only wrap others: Arrow, categories, periods, sparse."""
-    dtype = values.dtype
-    if isinstance(dtype, pd.ArrowDtype):
-        plain = values.array.__arrow_array__().to_pandas(integer_object_nulls=True)
-        return pd.Series(plain.to_numpy(dtype=object) if plain.dtype == object else plain.array,
-                         index=values.index, name=values.name)  # fmt: skip
-    if isinstance(dtype, pd.CategoricalDtype):
-        return values.astype(object)
-    if isinstance(dtype, pd.PeriodDtype):
-        return values.dt.to_timestamp()
-    if isinstance(dtype, pd.SparseDtype):
-        return values.sparse.to_dense()
-    return values.astype(object) if isinstance(dtype, pd.StringDtype) else values
-
-
-_NUMBERS = (int, float, np.integer, np.floating, decimal.Decimal)
-_DATES = (datetime.date, np.datetime64, pd.Period)
-_DURATIONS = (datetime.timedelta, np.timedelta64)
-_TRUTHS = (bool, np.bool_)
-
-
-def _form_of_objects(values: pd.Series) -> tuple[Form, pd.Series]:
-    values = values.astype(object)
-    present = values.dropna()
-    types = {type(value) for value in present}
-    if not types:
-        return "nothing", values
-    if all(issubclass(kind, _TRUTHS) for kind in types):
-        return "truth", values
-    if all(issubclass(kind, _NUMBERS) and not issubclass(kind, _TRUTHS) for kind in types):
-        return "number", values
-    if all(issubclass(kind, _DATES) for kind in types):
-        return "date", _as_times(values)
-    if all(issubclass(kind, _DURATIONS) for kind in types):
-        return "duration", pd.to_timedelta(values)
-    plain = (*_TRUTHS, *_NUMBERS, *_DATES, datetime.time, str, bytes)
-    odd = [kind for kind in types if not issubclass(kind, plain)]
-    if odd and issubclass(odd[0], complex | np.complexfloating):
-        raise _complex(values.name)
-    if odd:
-        raise DataError(
-            f"column {values.name!r} holds {odd[0].__name__} values; a cell must be a number, a date or text",
-            "flatten or drop that column first",
-        )
-    return "text", values
-
-
-def _complex(name: Any) -> DataError:
-    return DataError(
-        f"Complex data not supported: column {name!r} holds complex numbers", "split them into two columns"
-    )
-
-
-def _as_times(values: pd.Series) -> pd.Series:
-    starts = values.map(lambda day: day.start_time if isinstance(day, pd.Period) else day, na_action="ignore")
-    return pd.to_datetime(starts, utc=True, errors="coerce", format="ISO8601")
-
-
-def _to_numbers(cells: pd.Series, form: Form, column: Column, mark: str) -> np.ndarray:
+def _to_numbers(cells: Cells, column: Column, mark: str) -> np.ndarray:
+    form, plain = cells.form, cells.plain
     if form == column.kind == "date":
-        return spelling.days_of(cells)
+        return spelling.days_of(plain)
     if form == column.kind == "duration":
-        return (cells / pd.Timedelta(days=1)).to_numpy(dtype=np.float64)
+        return spelling.days_in(plain)
     if form == "truth" and column.kind == "number":
-        return cells.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
+        return plain.astype("boolean").to_numpy(dtype=np.float64, na_value=np.nan)
     if form == column.kind == "number":
-        return _floats(cells) + 0.0  # -0.0 becomes 0.0
+        return _floats(plain) + 0.0  # -0.0 becomes 0.0
     if form != "text":
         raise _other_kind(form, column)
-    codes, texts = texts_of(cells)
+    codes, texts = cells.texts
     return np.append(_values_of(texts, column, mark), np.nan)[codes]
 
 
@@ -236,8 +114,9 @@ def _float(number: Any) -> float:
 
 def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
     """Return the number that each text writes; NaN where it stands for nothing."""
-    told = [not spelling.is_missing(text) and text not in column.missing for text in texts]
-    present = [text for text, is_told in zip(texts, told, strict=True) if is_told]
+    untold = spelling.missing_among(texts).union(column.missing)
+    told = [text not in untold for text in texts]
+    present = list(compress(texts, told))
     found = _read(present, column, mark)
     if np.isnan(found).any():
         bad = present[int(np.isnan(found).argmax())]
@@ -254,12 +133,12 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
 def _read(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
     """Read texts as the column's format says, unless they are numbers of another one.
 
-    A column of plain numbers goes by the decimal mark of the new rows' own file: 1.234 may be 1,234 there.
+    A column of plain numbers goes by the mark of the new rows' own file: 1.234 may be 1,234 there.
     """
     forms = [column.format]
     if column.kind == "number":
         others = spelling.number_formats(mark, percent=spelling.number_format(column.format).percent)
-        forms = [*others, ""] if mark == "," and not column.format else [column.format, *others]
+        forms = [*others, ""] if mark and not column.format else [column.format, *others]
     readings = (spelling.read(column.kind, texts, form) for form in forms)
     whole = next((found for found in readings if not np.isnan(found).any()), None)
     return spelling.read(column.kind, texts, column.format) if whole is None else whole
@@ -272,18 +151,8 @@ def _other_kind(form: Form, column: Column) -> DataError:
     )
 
 
-def texts_of(cells: pd.Series) -> tuple[np.ndarray, list[str]]:
-    """Return (number of its text per cell, -1 where missing; the distinct texts as they are written)."""
-    codes, found = pd.factorize(cells.map(_as_text, na_action="ignore"))
-    return codes, list(found)
-
-
-def _as_text(cell: Any) -> str:
-    return repr(float(cell)) if isinstance(cell, float | np.floating) else decoded(cell)
-
-
-def _to_categories(cells: pd.Series, column: Column) -> pd.Categorical:
-    codes, texts = levels_of(cells)
+def _to_categories(cells: Cells, column: Column) -> pd.Categorical:
+    codes, texts = cells.labels
     if not column.levels:
         return _categorical(codes, _one_spelling_each(texts, column.kind), ())
     find = _truth_finder(column.levels) if column.kind == "boolean" else _level_finder(column.levels)
@@ -335,7 +204,8 @@ def _categorical(codes: np.ndarray, texts: Sequence[str], known: Sequence[str]) 
     order = [*known, *sort_labels(set(texts) - set(known))]
     place = {level: code for code, level in enumerate(order)}
     lookup = np.array([place[text] for text in texts] + [-1], dtype=np.int64)
-    return pd.Categorical.from_codes(lookup[codes], categories=pd.Index(order, dtype="str"))
+    levels = pd.CategoricalDtype(pd.Index(order, dtype="str"))
+    return pd.Categorical.from_codes(lookup[codes], dtype=levels)
 
 
 def _value_of(text: str) -> decimal.Decimal | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,15 +95,27 @@ def layout_of(source: Source) -> Layout:
     return Layout(separator, skip, tuple(names), tuple(notes))
 
 
-def decimal_of(texts: pd.DataFrame) -> str:
-    """Return the decimal mark of a file whose cells are not separated by commas: a comma or a point.
+def decimals_of(texts: pd.DataFrame) -> dict[str, str]:
+    """Return the decimal mark of each column of a file whose cells are not separated by commas.
 
-    Columns of numbers decide: one with `0,5` or `1.234.567`, and without `0.5`, has commas. Where a comma
-    might as well mark thousands throughout (`1,234`), it is the decimal mark unless another column has
-    points.
+    A column of numbers with `0,5` or `1.234.567`, and without `0.5`, has commas; one with `0.5` has points.
+    The others go by the sure ones: without a comma among these nothing is told (an empty mapping), without
+    a point all have commas. Where columns differ, `1,234` and `1.234` are decimals. Where no column is sure,
+    a comma is one.
     """
-    kinds = {_mark_of(values) for _, values in texts.items()}
-    return "," if "comma" in kinds or ("either" in kinds and "point" not in kinds) else "."
+    kinds = {str(name): _mark_of(values) for name, values in texts.items()}
+    found = set(kinds.values())
+    if "comma" not in found and ("point" in found or "comma?" not in found):
+        return {}
+    points = {"point", "point?"} if "point" in found else set()
+    return {name: "." if kind in points else "," for name, kind in kinds.items()}
+
+
+def decimals_note(decimals: Mapping[str, str]) -> str:
+    """Say which mark the columns of `decimals_of` have; it is no empty mapping."""
+    points = [name for name, mark in decimals.items() if mark == "."]
+    some = ", ".join(points[:5]) + (f" and {len(points) - 5} more" if len(points) > 5 else "")
+    return "numbers are written with a decimal comma" + (f", with a decimal point in: {some}" if some else "")
 
 
 def may_have_commas(frame: pd.DataFrame) -> bool:
@@ -186,19 +198,25 @@ def _is_text(values: pd.Series) -> bool:
 
 
 def _mark_of(values: pd.Series) -> str:
-    """Return `comma`, `point` or `either`; nothing where a column has both, neither, or few numbers."""
+    """Return `comma` or `point`; nothing where a column has both, neither, or few numbers.
+
+    A question mark behind it: the mark might as well mark thousands in every cell (but `1.234` beside `7`
+    does mark thousands).
+    """
     texts = [text.strip(_AROUND) for text in values.dropna().unique()]
     marked = {text for text in texts if "," in text or "." in text}
     groups = {text for text in marked if _GROUPED.fullmatch(text)}
     commas = {text for text in marked if _COMMA.fullmatch(text) or _POINTS_GROUP.fullmatch(text)}
     points = {text for text in marked if _POINT.fullmatch(text) or _COMMAS_GROUP.fullmatch(text)}
-    numbers = len(commas | points) + sum(_WHOLE.fullmatch(text) is not None for text in texts)
+    whole = sum(_WHOLE.fullmatch(text) is not None for text in texts)
     sure_points = points - groups
-    if 2 * numbers < len(texts) or (sure_points and commas - groups):
+    if 2 * (len(commas | points) + whole) < len(texts) or (sure_points and commas - groups):
         return ""
     if sure_points:
         return "point"
-    return "comma" if commas - groups else "either" if commas else ""
+    if commas:
+        return "comma" if commas - groups else "comma?"
+    return "point?" if points and not whole else ""
 
 
 def exact_floats() -> dict[str, str]:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from tttab.core import Column
-from tttab.data.columns import IN_WORDS, LARGEST, brief, convert
+from tttab.data.cells import Cells, brief, opened
+from tttab.data.columns import IN_WORDS, LARGEST, convert
 from tttab.data.guess import MANY_VALUES, Guess, declared_column, fit_declared, guess_column
 from tttab.errors import RequestError
 from tttab.text import shell_word
@@ -36,7 +37,7 @@ def convert_features(
     frame: pd.DataFrame,
     names: Sequence[str],
     *,
-    decimal_mark: str = ".",
+    decimals: Mapping[str, str] | None = None,
     declared: Mapping[str, str] | None = None,
 ) -> Features:
     """Return the features of a frame.
@@ -44,7 +45,7 @@ def convert_features(
     Args:
         frame: the raw table.
         names: the feature columns.
-        decimal_mark: the decimal mark of the file that it comes from.
+        decimals: the decimal mark of each column where the file that it comes from told one.
         declared: what single columns are, as `declared_column` reads it; the others are guessed.
 
     Raises:
@@ -52,10 +53,12 @@ def convert_features(
         RequestError: a declaration names no column or no kind.
     """
     declarations = check_declared(declared, names)
-    guesses = [fit_column(frame[name], declarations.get(name), decimal_mark) for name in names]
-    converted = {
-        guess.column.name: convert(frame[guess.column.name], guess.column, decimal_mark) for guess in guesses
-    }
+    guesses: list[Guess] = []
+    converted: dict[str, np.ndarray | pd.Categorical] = {}
+    for name, values in frame[list(names)].items():
+        cells, mark = opened(values), (decimals or {}).get(name, "")
+        guesses.append(fit_column(cells, declarations.get(name), mark))
+        converted[name] = convert(cells, guesses[-1].column, mark)
     columns = tuple(_with_levels(guess.column, converted[guess.column.name]) for guess in guesses)
     doubts = _doubts(guesses)
     notes = [*_notes(columns, converted), *doubts]
@@ -86,7 +89,7 @@ def finite(values: np.ndarray | pd.Categorical) -> np.ndarray | pd.Categorical:
     return np.where(np.abs(values) <= LARGEST, values, np.nan)
 
 
-def fit_column(values: pd.Series, declared: Column | None, decimal_mark: str = ".") -> Guess:
+def fit_column(values: pd.Series | Cells, declared: Column | None, decimal_mark: str = "") -> Guess:
     """Return what a column is: as declared, else guessed.
 
     Raises:

@@ -6,15 +6,17 @@ What was guessed is kept in the column's schema, and said. What does not belong 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 
 import numpy as np
 import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
-from tttab.data.columns import IN_WORDS, brief, form_of, levels_of, texts_of
+from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.columns import IN_WORDS
 from tttab.errors import DataError, RequestError
 
 MANY_VALUES = 20
@@ -43,24 +45,25 @@ class Guess:
     """Another format of dates that fits as well."""
 
 
-def guess_column(values: pd.Series, decimal_mark: str = ".") -> Guess:
+def guess_column(values: pd.Series | Cells, decimal_mark: str = "") -> Guess:
     """Return what a column is, by its type and texts.
 
     Args:
         values: the cells, of any dtype.
-        decimal_mark: the decimal mark of the file they come from.
+        decimal_mark: the one that the file they come from told; empty: none.
 
     Raises:
         DataError: the column holds lists, mappings, complex numbers or other nested things.
     """
-    name = str(values.name)
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return Guess(Column(name, _kind_of_category(values)))
-    form, cells = form_of(values)
-    if form == "text":
+    if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
+        return Guess(Column(str(values.name), _kind_of_category(values)))
+    cells = cells_of(values) if isinstance(values, pd.Series) else values
+    name = str(cells.plain.name)
+    if cells.form == "text":
         return _guess_texts(cells, name, decimal_mark)
-    kinds: dict[str, Kind] = {"truth": "boolean", "nothing": "empty"}
-    return Guess(Column(name, kinds.get(form, form)))  # type: ignore[arg-type]
+    kinds: dict[Form, Kind] = {"truth": "boolean", "nothing": "empty", "number": "number", "date": "date",
+                               "duration": "duration"}  # fmt: skip
+    return Guess(Column(name, kinds[cells.form]))
 
 
 def declared_column(name: str, text: str) -> Column:
@@ -86,32 +89,34 @@ def declared_column(name: str, text: str) -> Column:
     return Column(name, kind, format=form)  # type: ignore[arg-type]
 
 
-def fit_declared(values: pd.Series, declared: Column, decimal_mark: str = ".") -> Guess:
+def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str = "") -> Guess:
     """Return a declared column with what its cells add: the form of its texts where none was declared.
 
     Raises:
         DataError: fewer than half of the cells are of the declared kind.
     """
-    form, cells = form_of(values)
-    if form != "text" or declared.kind not in READ_FROM_TEXT:
+    cells = cells_of(values) if isinstance(values, pd.Series) else values
+    if cells.form != "text" or declared.kind not in READ_FROM_TEXT:
         return Guess(declared)
-    counts = _counts(cells)
-    present = _present(counts)
-    found = _best(present, counts, declared.kind, decimal_mark, declared.format)
-    if found is None or 2 * sum(counts[text] for text in found.odd) > sum(counts[text] for text in present):
-        odd = found.odd[0] if found else present[0]
+    texts = _Texts(cells)
+    if not texts.present:
+        return Guess(declared)
+    found = _best(texts, declared.kind, decimal_mark, declared.format)
+    if found is None or 2 * texts.cells(found.odd) > texts.cells(texts.present):
+        odd = found.odd[0] if found else texts.present[0]
         raise DataError(
             f"column {declared.name!r} is declared to hold {IN_WORDS[declared.kind]}, but most of its cells "
             f"are none, {brief(odd)} for example", f"--column {declared.name}=level",
         )  # fmt: skip
-    return _guess(declared.name, declared.kind, found, counts)
+    return _guess(declared.name, declared.kind, found, texts)
 
 
 def _kind_of_category(values: pd.Series) -> Kind:
     values = values.cat.remove_unused_categories()
     if not len(values.cat.categories):
         return "empty"
-    return "boolean" if spelling.is_truth_pair(levels_of(pd.Series(values.cat.categories))[1]) else "level"
+    labels = cells_of(pd.Series(values.cat.categories, name=values.name)).labels[1]
+    return "boolean" if spelling.is_truth_pair(labels) else "level"
 
 
 @dataclass(frozen=True)
@@ -122,72 +127,84 @@ class _Reading:
     odd: Sequence[str]
 
 
-def _guess_texts(cells: pd.Series, name: str, mark: str) -> Guess:
-    counts = _counts(cells)
-    present = _present(counts)
-    if spelling.is_truth_pair(levels_of(pd.Series(list(counts), dtype=object))[1]):
+def _guess_texts(cells: Cells, name: str, mark: str) -> Guess:
+    texts = _Texts(cells)
+    first = next(iter(texts.counts))
+    if spelling.truth_of(first) is not None and spelling.is_truth_pair(cells.labels[1]):
         return Guess(Column(name, "boolean"))
     for kind in READ_FROM_TEXT:
-        found = _best(present, counts, kind, mark)
-        if found is not None and _few(found.odd, present, counts):
-            return _guess(name, kind, found, counts)
+        found = _best(texts, kind, mark)
+        if found is not None and texts.are_few(found.odd):
+            return _guess(name, kind, found, texts)
     return Guess(Column(name, "level"))
 
 
-def _guess(name: str, kind: Kind, found: _Reading, counts: Mapping[str, int]) -> Guess:
-    dropped = {text: n for text, n in counts.items() if spelling.is_missing(text) or text in found.odd}
+def _guess(name: str, kind: Kind, found: _Reading, texts: _Texts) -> Guess:
+    left = texts.marks.union(found.odd)
+    dropped = {text: n for text, n in texts.counts.items() if text in left}
     other = _SWAPPED.get(found.format[:8], "") + found.format[8:] if kind == "date" else ""
-    read = [text for text in counts if text not in dropped]
-    fits = other in spelling.DATE_FORMATS and not np.isnan(spelling.read("date", read, other)).any()
+    fits = False
+    if other in spelling.DATE_FORMATS:
+        read = [text for text in texts.counts if text not in dropped]
+        fits = not np.isnan(spelling.read("date", read, other)).any()
     column = Column(name, kind, format=found.format, missing=tuple(found.odd))
     return Guess(column, dropped, as_text=True, other=other if fits else "")
 
 
-def _counts(cells: pd.Series) -> dict[str, int]:
-    codes, texts = texts_of(cells)
-    return dict(zip(texts, np.bincount(codes[codes >= 0], minlength=len(texts)).tolist(), strict=True))
+class _Texts:
+    """The distinct texts of a column."""
+
+    def __init__(self, cells: Cells) -> None:
+        codes, texts = cells.texts
+        cells_of_each = np.bincount(codes[codes >= 0], minlength=len(texts)).tolist()
+        self.counts: Mapping[str, int] = dict(zip(texts, cells_of_each, strict=True))
+        """Cells per text."""
+        self.marks = spelling.missing_among(self.counts)
+        """Those that stand for nothing."""
+        self.present = [text for text in texts if text not in self.marks]
+        self.glance = self.present[:GLANCE]
+        """A column of a million names is not parsed fifteen times."""
+
+    def cells(self, texts: Iterable[str]) -> int:
+        """Return how many cells hold one of these texts."""
+        return sum(self.counts[text] for text in texts)
+
+    def are_few(self, odd: Sequence[str]) -> bool:
+        """Tell whether these texts are so few that the others say what the column is."""
+        if not odd:
+            return True
+        allowed = max(1, int(ODD_SHARE * self.cells(self.present)))
+        known = len(self.present) - len(odd)
+        return len(odd) <= ODD_TEXTS and self.cells(odd) <= allowed and known > MANY_VALUES
 
 
-def _present(counts: Mapping[str, int]) -> list[str]:
-    return [text for text in counts if not spelling.is_missing(text)]
-
-
-def _best(
-    present: Sequence[str], counts: Mapping[str, int], kind: Kind, mark: str, declared: str | None = None
-) -> _Reading | None:
+def _best(texts: _Texts, kind: Kind, mark: str, declared: str | None = None) -> _Reading | None:
     """Return the way of reading that leaves the fewest cells unread; None where most stay unread.
 
     Of equals it is the first. A format that was declared is the only one that is tried.
     """
-    glance = present[:GLANCE]  # a column of a million names is not parsed fifteen times
+    if 2 * sum(map(spelling.MAY_BE[kind], texts.glance)) <= len(texts.glance):
+        return None
     readings: list[_Reading] = []
-    for form in [declared] if declared else _formats(present, kind, mark, declared is not None):
-        unread = np.isnan(spelling.read(kind, glance, form))
-        if 2 * unread.sum() < len(glance):
-            if len(present) > len(glance):
-                unread = np.isnan(spelling.read(kind, present, form))
-            readings.append(_Reading(form, [text for text, odd in zip(present, unread, strict=True) if odd]))
+    for form in [declared] if declared else _formats(texts, kind, mark, declared is not None):
+        unread = np.isnan(spelling.read(kind, texts.glance, form))
+        if 2 * unread.sum() < len(texts.glance):
+            if len(texts.present) > len(texts.glance):
+                unread = np.isnan(spelling.read(kind, texts.present, form))
+            readings.append(_Reading(form, list(compress(texts.present, unread))))
             if not readings[-1].odd:
                 break
-    return min(readings, key=lambda one: sum(counts[text] for text in one.odd), default=None)
+    return min(readings, key=lambda one: texts.cells(one.odd), default=None)
 
 
-def _formats(present: Sequence[str], kind: Kind, mark: str, is_declared: bool) -> Sequence[str]:
+def _formats(texts: _Texts, kind: Kind, mark: str, is_declared: bool) -> Sequence[str]:
     if kind == "date":
-        return spelling.likely_date_formats(present[:GLANCE])
+        return spelling.likely_date_formats(texts.glance)
     if kind == "duration":
         return [""]
-    if spelling.has_codes(present) and not is_declared:
+    if spelling.has_codes(texts.present) and not is_declared:
         return []
-    return spelling.number_formats(mark, percent=any(map(spelling.is_percent, present)))
-
-
-def _few(odd: Sequence[str], present: Sequence[str], counts: Mapping[str, int]) -> bool:
-    if not odd:
-        return True
-    allowed = max(1, int(ODD_SHARE * sum(counts[text] for text in present)))
-    known = len(present) - len(odd)
-    return len(odd) <= ODD_TEXTS and sum(counts[text] for text in odd) <= allowed and known > MANY_VALUES
+    return spelling.number_formats(mark, percent=spelling.has_percent(texts.present))
 
 
 _SWAPPED = {"%m/%d/%Y": "%d/%m/%Y", "%d/%m/%Y": "%m/%d/%Y", "%d-%m-%Y": "%m-%d-%Y", "%m-%d-%Y": "%d-%m-%Y"}

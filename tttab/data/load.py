@@ -135,7 +135,7 @@ def bundled_table(entry: Entry, source: str = "bundled", wishes: Wishes | None =
 
 def _table_of(raw: RawFrame, origin: Origin, wishes: Wishes) -> Table:
     asked = replace(
-        origin, target=wishes.target, task=wishes.task, columns=wishes.columns, decimal_mark=raw.decimal
+        origin, target=wishes.target, task=wishes.task, columns=wishes.columns, decimals=raw.decimals
     )
     return table_from_frame(raw.frame, asked)
 

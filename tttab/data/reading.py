@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +36,9 @@ class RawFrame:
     frame: pd.DataFrame
     notes: tuple[str, ...] = ()
     """What was guessed while reading, a sentence each."""
-    decimal: str = "."
-    """The decimal mark: where it is a comma, every column comes as text (`1.234` may be a thousand)."""
+    decimals: Mapping[str, str] = field(default_factory=dict)
+    """The decimal mark of each column; empty where no column has a comma. Where one has, every column comes
+    as text (`1.234` may be a thousand)."""
 
 
 def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = ()) -> RawFrame:
@@ -101,14 +102,14 @@ def first_line(error: Exception) -> str:
 
 
 def _read_csv(source: Source, text_columns: Collection[str]) -> RawFrame:
-    from tttab.data.csv_format import decimal_of, layout_of, may_have_commas
+    from tttab.data.csv_format import decimals_note, decimals_of, layout_of, may_have_commas
 
     layout = layout_of(source)
     frame = _parsed(source, layout, text_columns)
     if layout.separator != "," and may_have_commas(frame):
         texts = _parsed(source, layout, layout.names)
-        if decimal_of(texts) == ",":
-            return RawFrame(texts, (*layout.notes, "numbers are written with a decimal comma"), ",")
+        if decimals := decimals_of(texts):
+            return RawFrame(texts, (*layout.notes, decimals_note(decimals)), decimals)
     return RawFrame(frame, layout.notes)
 
 

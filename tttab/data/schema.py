@@ -15,7 +15,8 @@ import pandas as pd
 
 from tttab.core import Column, Table, Task
 from tttab.data import spelling
-from tttab.data.columns import brief, convert
+from tttab.data.cells import brief
+from tttab.data.columns import convert
 from tttab.data.features import finite
 from tttab.data.guess import KINDS
 from tttab.data.target import check_targets
@@ -58,16 +59,16 @@ class Schema:
     label: Column | None = None
     """What the target column was; None: classes are told by their texts, values are numbers."""
 
-    def apply(self, frame: pd.DataFrame, decimal_mark: str = ".") -> pd.DataFrame:
+    def apply(self, frame: pd.DataFrame, decimals: Mapping[str, str] | None = None) -> pd.DataFrame:
         """Return the features of `frame` as `read` does, without its remarks."""
-        return self.read(frame, decimal_mark).x
+        return self.read(frame, decimals).x
 
-    def read(self, frame: pd.DataFrame, decimal_mark: str = ".") -> NewRows:
+    def read(self, frame: pd.DataFrame, decimals: Mapping[str, str] | None = None) -> NewRows:
         """Return the features of `frame` as the table had them, in the table's order.
 
         Args:
             frame: new rows; columns that the table did not have are left out.
-            decimal_mark: the decimal mark of the file that they come from.
+            decimals: the decimal mark of each column where the file that they come from told one.
 
         Raises:
             DataError: a column is missing or there twice, or its cells are of another kind than the table's.
@@ -80,9 +81,10 @@ class Schema:
                 f"the new rows lack {len(missing)} of {len(names)} columns: {', '.join(missing[:5])}",
                 f"their header must hold: {', '.join(names[:8])}" + (", …" if len(names) > 8 else ""),
             )
+        marks = decimals or {}
         x = pd.DataFrame(
             {
-                column.name: finite(convert(_only(frame, column.name), column, decimal_mark))
+                column.name: finite(convert(_only(frame, column.name), column, marks.get(column.name, "")))
                 for column in self.columns
             },
             index=frame.index,
@@ -100,7 +102,7 @@ class Schema:
         }
         return {name: count for name, count in counts.items() if count}
 
-    def labels(self, target: pd.Series, decimal_mark: str = ".") -> np.ndarray:
+    def labels(self, target: pd.Series, decimal_mark: str = "") -> np.ndarray:
         """Return the codes (int64) or values (float64) of a target column, shape (rows,).
 
         Raises:

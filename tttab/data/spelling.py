@@ -34,8 +34,6 @@ TRUTH = {word: truth for pair in _PAIRS for truth, word in enumerate(pair)} | {"
 
 PLAIN_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?", re.ASCII)
 _CODE = re.compile(r"0\d++", re.ASCII)
-_DAY = pd.Timedelta(days=1)
-_EPOCH = pd.Timestamp(0, tz="UTC").as_unit("us")  # nanoseconds would end in the year 2262
 _BLANKS = " \u00a0\u202f\u2009"
 _GROUPS = {"": "", ",": ",", ".": r"\.", " ": f"[{_BLANKS}]", "'": r"['\u2019]"}
 _MINUS = ("-", "\N{MINUS SIGN}")
@@ -117,24 +115,32 @@ def number_format(text: str) -> NumberFormat:
     return NumberFormat(found[2], found[1], bool(found[3]))
 
 
-def number_formats(decimal: str, *, percent: bool) -> list[str]:
-    """Return all formats, those with the decimal mark `decimal` first, plain ones before grouped ones.
+def number_formats(mark: str, *, percent: bool) -> list[str]:
+    """Return all formats, those with the decimal mark `mark` first, plain ones before grouped ones.
 
-    Where the mark is a comma, plain numbers are an exception that must be told: they are `1234.5`.
+    Nothing as a mark: a point, and nobody told. Where a mark was told, plain numbers are `1234.5`, so that
+    they stay what they are beside columns with commas.
     """
-    marks = (decimal, "," if decimal == "." else ".")
-    forms = [NumberFormat(mark, group, percent) for mark in marks for group in _GROUPS if group != mark]
-    return [str(form) or ("1234.5" if decimal == "," else "") for form in forms]
+    marks = (mark or ".", "." if mark == "," else ",")
+    forms = [NumberFormat(one, group, percent) for one in marks for group in _GROUPS if group != one]
+    return [str(form) or ("1234.5" if mark else "") for form in forms]
 
 
-def is_percent(text: str) -> bool:
+def has_percent(texts: Iterable[str]) -> bool:
     """Tell whether a text ends as a percentage does."""
-    return text.rstrip().endswith("%")
+    return any("%" in text and text.rstrip().endswith("%") for text in texts)
 
 
 def is_missing(text: str) -> bool:
     """Tell whether `text` stands for a missing value."""
     return len(text) < 20 and text.strip().casefold() in MISSING
+
+
+def missing_among(texts: Collection[str]) -> set[str]:
+    """Return the texts that stand for a missing value."""
+    if MISSING.isdisjoint(map(str.casefold, map(str.strip, texts))):
+        return set()
+    return {text for text in texts if is_missing(text)}
 
 
 def has_codes(texts: Iterable[str]) -> bool:
@@ -183,6 +189,8 @@ def read(kind: str, texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _numbers(texts: Sequence[str], form: str) -> np.ndarray:
+    if not form and all(map(PLAIN_NUMBER.fullmatch, texts)):
+        return np.array(list(map(float, texts)), dtype=np.float64) + 0.0
     parse = number_format(form).parse
     found = (float(text) if text.strip().casefold() in INFINITE else parse(text) for text in texts)
     return np.array([np.nan if number is None else number + 0.0 for number in found], dtype=np.float64)
@@ -210,7 +218,7 @@ def _durations(texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _spans(cells: pd.Series) -> np.ndarray:
-    return (pd.to_timedelta(cells, errors="coerce") / _DAY).to_numpy(dtype=np.float64)
+    return days_in(pd.to_timedelta(cells, errors="coerce"))
 
 
 def _read_some(
@@ -224,13 +232,38 @@ def _read_some(
     return found
 
 
+_NUMBER_SIGNS = re.compile(r"[\s0-9eE+\-\u2212.,'\u2019$€£¥%]++")
+_DIGIT = re.compile(r"\d")
+
+
+def _may_be_number(text: str) -> bool:
+    return _NUMBER_SIGNS.fullmatch(text) is not None or text.strip().casefold() in INFINITE
+
+
+def _has_digit(text: str) -> bool:
+    return _DIGIT.search(text) is not None
+
+
+MAY_BE = {"number": _may_be_number, "date": _has_digit, "duration": _has_digit}
+"""Tests that every text passes which `read` can read in some format, and most words do not."""
 _READERS = {"number": _numbers, "date": _days, "duration": _durations}
 
 
 def days_of(times: pd.Series) -> np.ndarray:
     """Return times as float64 days since 1970-01-01 UTC, shape (rows,); missing ones are NaN."""
-    utc = times.dt.tz_localize("UTC") if times.dt.tz is None else times.dt.tz_convert("UTC")
-    return ((utc.dt.as_unit("us") - _EPOCH) / _DAY).to_numpy(dtype=np.float64)
+    utc = times if times.dt.tz is None else times.dt.tz_convert("UTC").dt.tz_localize(None)
+    return days_in(pd.Series(utc.dt.as_unit("us") if utc.dt.unit == "ns" else utc).to_numpy())
+
+
+def days_in(spans: pd.Series | np.ndarray) -> np.ndarray:
+    """Return times since 1970-01-01 or durations as float64 days, shape (rows,); missing ones are NaN.
+
+    Whole numbers are divided exactly, so a value is the same in every unit, however long it is.
+    """
+    values = np.asarray(spans)
+    a_day = int(np.timedelta64(1, "D") / np.timedelta64(1, np.datetime_data(values.dtype)[0]))
+    days = np.array([count / a_day for count in values.astype(np.int64).tolist()], dtype=np.float64)
+    return np.where(np.isnat(values), np.nan, days)
 
 
 def truth_of(text: str) -> int | None:

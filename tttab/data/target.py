@@ -12,7 +12,8 @@ import pandas as pd
 
 from tttab.core import Column, Task
 from tttab.data import spelling
-from tttab.data.columns import IN_WORDS, LARGEST, brief, convert
+from tttab.data.cells import Cells, brief, opened
+from tttab.data.columns import IN_WORDS, LARGEST, convert
 from tttab.data.features import fit_column
 from tttab.data.guess import MANY_VALUES, declared_column, guess_column
 from tttab.errors import DataError
@@ -36,7 +37,7 @@ def read_target(
     table: str,
     task: Task | None = None,
     declared: str | None = None,
-    decimal_mark: str = ".",
+    decimal_mark: str = "",
 ) -> Target:
     """Return a table's target.
 
@@ -45,20 +46,21 @@ def read_target(
         table: the table's name, for messages.
         task: what is asked for; None: guessed.
         declared: what the column is declared to be; None: guessed.
-        decimal_mark: the decimal mark of the file that the cells come from.
+        decimal_mark: the one that the file of the cells told; empty: none.
 
     Raises:
         DataError: fewer than 2 rows have a target, all are of one class, or a value is none or too large.
     """
-    name = str(cells.name)
-    column = fit_column(cells, declared_column(name, declared) if declared else None, decimal_mark).column
-    notes = () if task else (_task_note(cells, column, guess_task(cells, column)),)
-    task = task or guess_task(cells, column)
+    name, found = str(cells.name), opened(cells)
+    column = fit_column(found, declared_column(name, declared) if declared else None, decimal_mark).column
+    guessed = task or guess_task(found, column)
+    notes = () if task else (_task_note(cells, column, guessed),)
+    task = guessed
     if task == "classification":  # classes are told apart by their texts, whatever else these can be read as
         column = Column(name, "boolean" if column.kind == "boolean" else "level")
     elif column.kind in ("level", "boolean"):
         column = Column(name, "number")
-    values = convert(cells, column, decimal_mark)
+    values = convert(found, column, decimal_mark)
     rows = np.flatnonzero(~pd.isna(values) if task == "classification" else np.isfinite(values))
     if len(rows) < 2:
         raise DataError(f"{table} has {len(rows)} rows with a target; at least 2 are needed", _LIST)
@@ -97,13 +99,12 @@ def _task_note(cells: pd.Series, column: Column, task: Task) -> str:
 
 def _one_class(name: str, label: str, rows: int, all_rows: int) -> DataError:
     without = f"; {all_rows - rows:,} rows without a target (an empty cell, NA, None, …) are left out"
+    told = f"the target {name!r} has one class only, {brief(label)}"
     hint = "--regression" if spelling.PLAIN_NUMBER.fullmatch(label) else "--target NAME, another column"
-    return DataError(
-        f"the target {name!r} has one class only, {brief(label)}" + (without if rows < all_rows else ""), hint
-    )
+    return DataError(told + (without if rows < all_rows else ""), hint)
 
 
-def guess_task(target: pd.Series, column: Column | None = None) -> Task:
+def guess_task(target: pd.Series | Cells, column: Column | None = None) -> Task:
     """Guess the task from the target's values.
 
     Texts and truth values are classes, dates and durations are values. Numbers are classes unless more than

@@ -123,7 +123,7 @@ class Served:
 
         schema = self.schema
         for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
-            read = schema.read(piece.frame, piece.decimal)
+            read = schema.read(piece.frame, piece.decimals)
             self.extra = read.extra
             self.unseen.update(read.unseen)
             if len(read.x):
