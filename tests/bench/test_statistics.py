@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tttab.bench import statistics as stats
-from tttab.metrics import break_even
 from tttab.seeding import numpy_stream
 
 NS = [50, 100, 200, 400, 800]
@@ -128,11 +127,6 @@ def test_bootstrap_of_one_data_set_claims_no_interval():
 
 def test_geometric_mean_weighs_up_and_down_alike():
     assert stats.geometric_mean(np.array([0.25, 4.0])) == pytest.approx(1.0)
-
-
-def test_break_even():
-    assert break_even(10.0, short_ms=20.0, long_ms=120.0) == pytest.approx(100_000)
-    assert math.isinf(break_even(10.0, short_ms=50.0, long_ms=50.0))
 
 
 def test_ranks_share_ties_and_put_failures_last():
