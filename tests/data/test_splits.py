@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of
+from tttab.data.splits import Split, SplitRequest, hold_out, split_rows, strata_of, stratified_order
 from tttab.errors import RequestError, SplitError
+from tttab.seeding import numpy_stream
 
 
 @st.composite
@@ -50,6 +53,102 @@ def test_hold_out_divides_all_rows(table, seed):
     assert set(y[held]) == set(range(classes))
 
 
+def test_hold_out_keeps_one_row_on_each_side_however_small_the_share():
+    for rows, share, held in [(2, 0.2, 1), (3, 0.01, 1), (3, 0.9, 2), (5, 1.0, 4), (10, 0.26, 3)]:
+        parts = hold_out(np.zeros(rows), share, 0)
+        assert [len(part) for part in parts] == [rows - held, held]
+    with pytest.raises(SplitError, match="one query row cannot be divided") as caught:
+        hold_out(np.zeros(1), 0.2, 0)
+    assert caught.value.hint == "--k 10"
+
+
+def test_equal_budget_spends_one_thousand_labels_and_the_paper_s_takes_k_as_given():
+    assert (SplitRequest().labels, SplitRequest(k=7).labels) == (1000, 7)
+    assert SplitRequest(n=300, k=7, budget="equal").labels == 700
+
+
+def prefix_by_hand(y, rows):
+    """Order shuffled rows so that each class is spread evenly, its first row before all others."""
+
+    def place(i):
+        members = [j for j in range(len(rows)) if y[rows[j]] == y[rows[i]]]
+        turn = members.index(i)
+        return (turn + 0.5) / len(members) - (2 if turn == 0 else 0)
+
+    return rows[sorted(range(len(rows)), key=place)]
+
+
+def test_a_stratified_order_spreads_each_class_evenly_and_starts_with_one_row_of_each():
+    y = np.repeat([0, 1, 2], [12, 5, 1])
+    for seed in range(5):
+        shuffled = np.random.default_rng(seed).permutation(18)
+        order = stratified_order(y, np.arange(18), 3, np.random.default_rng(seed))
+        assert order.tolist() == prefix_by_hand(y, shuffled).tolist()
+        assert sorted(y[order[:3]]) == [0, 1, 2]
+
+
+def test_every_part_of_a_split_comes_from_the_stream_of_its_name():
+    """Stored results name rows by seed: another stream, or one shared by two parts, would compare apples."""
+    y = np.random.default_rng(0).integers(0, 3, 90)
+    split = split_rows(y, SplitRequest(n=12, k=20, test_size=30), 5, classes=3)
+    everyone = np.arange(90)
+    test = stratified_order(y, everyone, 3, numpy_stream(5, "test"))[:30]
+    assert split.test.tolist() == sorted(test)
+    pool = np.setdiff1d(everyone, test)
+    order = stratified_order(y, pool, 3, numpy_stream(5, "context"))
+    assert split.context.tolist() == order[:12].tolist()
+    rest = np.setdiff1d(pool, split.context)
+    assert split.queries.tolist() == numpy_stream(5, "queries").permutation(rest)[:20].tolist()
+    train, held = hold_out(y, 0.2, 5, classes=3)
+    assert held.tolist() == sorted(stratified_order(y, everyone, 3, numpy_stream(5, "hold-out"))[:18])
+    assert train.tolist() == sorted(set(range(90)) - set(held.tolist()))
+    drawn = hold_out(y, 0.2, 5)[1]
+    assert drawn.tolist() == sorted(numpy_stream(5, "hold-out").permutation(everyone)[:18]), (
+        "no classes: at random"
+    )
+
+
+def test_test_rows_depend_on_neither_n_nor_k_nor_budget():
+    y = np.arange(2000) % 4
+    requests = [SplitRequest(n=50), SplitRequest(n=300, k=40), SplitRequest(n=100, budget="equal")]
+    assert len({split_rows(y, request, 3, classes=4).digest_of("test") for request in requests}) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "asked", "size"),
+    [
+        (400, 2, None, 100),
+        (40, 2, None, 10),
+        (30, 9, None, 9),
+        (9000, 2, None, 2000),
+        (400, 2, 7, 7),
+        (8, 0, None, 2),
+    ],
+)
+def test_a_quarter_of_the_rows_is_tested_at_most_two_thousand_and_at_least_one_per_class(
+    rows, classes, asked, size
+):
+    y = np.arange(rows) % max(classes, 1)
+    split = split_rows(y, SplitRequest(n=max(classes, 2), k=1, test_size=asked), 0, classes=classes)
+    assert len(split.test) == size
+    if classes:
+        assert np.ptp(np.bincount(y[split.test], minlength=classes)) <= 1
+
+
+def test_rows_of_an_official_split_are_taken_as_they_are():
+    y = np.arange(40) % 2
+    train, test = np.arange(10, 40), np.arange(10)
+    split = split_rows(y, SplitRequest(n=6, k=24), 0, classes=2, prescribed=(train, test))
+    assert split.test is test
+    assert sorted([*split.context, *split.queries]) == train.tolist()
+
+
+def test_a_digest_is_the_hash_of_the_row_numbers_part_by_part():
+    split = Split(np.array([3, 1]), np.array([2]), np.array([10, 11]), 0)
+    assert split.digest == hashlib.sha256(b"3,1|2|10,11").hexdigest()
+    assert split.digest_of("test", "context") == hashlib.sha256(b"10,11|3,1").hexdigest()
+
+
 def test_contexts_keep_the_class_shares():
     y = np.repeat([0, 1, 2], [800, 150, 50])
     for n in (20, 100, 400):
@@ -70,6 +169,7 @@ def test_equal_budget_uses_the_same_thousand_labels_at_every_n():
     pools = [set(s.context.tolist()) | set(s.queries.tolist()) for s in splits]
     assert [s.n + s.k for s in splits] == [1000] * 3
     assert pools[0] == pools[1] == pools[2]
+    assert all(np.array_equal(s.context, splits[2].context[: s.n]) for s in splits)
 
 
 def test_k_shrinks_and_says_so_unless_strict():
