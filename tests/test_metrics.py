@@ -47,8 +47,8 @@ def test_many_classes_average_one_against_rest():
 
 def test_a_class_of_one_row_has_a_curve_and_a_class_without_rows_has_none():
     y = np.array([0, 0, 0, 1])
-    p = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.7, 0.1], [0.4, 0.5, 0.1]])
-    assert roc_auc(y, p) == pytest.approx(2 / 3), "of three pairs, two in order for each of classes 0 and 1"
+    p = np.array([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.2, 0.4, 0.4], [0.4, 0.5, 0.1]])
+    assert roc_auc(y, p) == pytest.approx((2 / 3 + 1) / 2), "pairs in order: two of three, three of three"
     assert np.isnan(roc_auc(np.zeros(4, int), p)), "class 0 holds all rows, the others none"
     assert np.isnan(roc_auc(np.zeros(4, int), p[:, :2]))
 
@@ -95,6 +95,7 @@ def test_regression_figures_by_hand():
     y, mean = np.array([1.0, 2.0, 4.0]), np.array([2.0, 2.0, 1.0])
     figures = {"rmse": math.sqrt(10 / 3), "mae": 4 / 3, "r2": 1 - 10 / (14 / 3)}
     assert regression_metrics(y, mean) == pytest.approx(figures)
+    assert regression_metrics(y / 100, mean / 100)["r2"] == pytest.approx(figures["r2"]), "whatever the unit"
     scores = np.array([1.0, 3.0, 5.0])
     assert regression_metrics(y, mean, nll=scores) == pytest.approx(figures | {"nll": 3.0})
     assert regression_metrics(y, mean, crps=scores) == pytest.approx(figures | {"crps": 3.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,9 @@ def test_hold_out_keeps_one_row_on_each_side_however_small_the_share():
 def test_equal_budget_spends_one_thousand_labels_and_the_paper_s_takes_k_as_given():
     assert (SplitRequest().labels, SplitRequest(k=7).labels) == (1000, 7)
     assert SplitRequest(n=300, k=7, budget="equal").labels == 700
+    SplitRequest(n=999, budget="equal").check()
+    with pytest.raises(RequestError, match="k must be at least 1, got 0"):
+        SplitRequest(n=1000, budget="equal").check()
 
 
 def prefix_by_hand(y, rows):
@@ -183,27 +187,53 @@ def test_k_shrinks_and_says_so_unless_strict():
 
 
 @pytest.mark.parametrize(
-    ("request_", "error"),
+    ("request_", "error", "about", "hint"),
     [
-        (SplitRequest(n=0), RequestError),
-        (SplitRequest(k=0), RequestError),
-        (SplitRequest(test_size=0), RequestError),
-        (SplitRequest(n=1000, budget="equal"), RequestError),
-        (SplitRequest(n=80), SplitError),
-        (SplitRequest(n=1), SplitError),
-        (SplitRequest(n=10, test_size=100), SplitError),
+        (SplitRequest(n=0), RequestError, "n must be", "--n 200"),
+        (SplitRequest(k=0), RequestError, "k must be", "--k 1000"),
+        (SplitRequest(test_size=0), RequestError, "the test size must be", "--test-size 250"),
+        (SplitRequest(n=75), SplitError, "100 rows cannot give n = 75", "--n 37 --test-size 25"),
+        (SplitRequest(n=80), SplitError, "100 rows cannot give n = 80", "--n 37 --test-size 25"),
+        (SplitRequest(n=1), SplitError, "cannot hold all 2 classes", "--n 2"),
+        (SplitRequest(n=10, test_size=100), SplitError, "leave nothing of", "--test-size 25"),
     ],
 )
-def test_impossible_requests_are_refused_with_a_way_on(request_, error):
-    with pytest.raises(error) as caught:
-        split_rows(np.arange(100) % 2, request_, 0, classes=2)
-    assert caught.value.hint.startswith("--")
+def test_impossible_requests_are_refused_with_sizes_that_are_possible(request_, error, about, hint):
+    y = np.arange(100) % 2
+    with pytest.raises(error, match=about) as caught:
+        split_rows(y, request_, 0, classes=2)
+    assert caught.value.hint == hint
+    words = hint.replace("--", "").replace("test-size", "test_size").split()
+    named = {name: int(size) for name, size in zip(words[::2], words[1::2], strict=True)}
+    rows = y if error is SplitError else np.arange(2000) % 2
+    split_rows(rows, replace(request_, **named), 0, classes=2)
 
 
-def test_a_class_with_one_row_is_refused():
+def test_the_smallest_sizes_that_are_possible_are_given():
+    y = np.arange(6) % 2
+    split = split_rows(y, SplitRequest(n=3, k=1, test_size=2), 0, classes=2)
+    assert (split.n, split.k, len(split.test)) == (3, 1, 2)
+    split = split_rows(y * 0.5, SplitRequest(n=1, k=1, test_size=1), 0)
+    assert (split.n, split.k, len(split.test)) == (1, 1, 1)
+
+
+def test_a_class_needs_a_row_for_the_context_after_the_test_rows():
     y = np.array([0] * 50 + [1] * 50 + [2])
-    with pytest.raises(SplitError, match="no row left"):
+    with pytest.raises(SplitError, match="class number 2 has no row left") as caught:
         split_rows(y, SplitRequest(n=20, k=10), 0, classes=3)
+    assert caught.value.hint.startswith("--test-size 1, or leave out classes")
+    split = split_rows(np.append(y, 2), SplitRequest(n=3, k=10), 0, classes=3)
+    assert 2 in np.append(y, 2)[split.context] and 2 in np.append(y, 2)[split.test]
+
+
+@pytest.mark.parametrize(
+    "y", [np.arange(15.0), np.repeat([0.0, 1.0, 2.5, 9.0], [40, 3, 30, 27]), np.arange(97) ** 2.0]
+)
+def test_strata_end_at_the_smallest_values_that_each_tenth_of_the_rows_does_not_exceed(y):
+    edges = sorted({min(v for v in y if 10 * np.sum(y <= v) >= tenth * len(y)) for tenth in range(1, 10)})
+    expected = [sum(edge < value for edge in edges) for value in y]
+    codes, count = strata_of(y, 0)
+    assert codes.tolist() == expected and count == len(set(expected))
 
 
 @pytest.mark.parametrize("seed", range(5))
