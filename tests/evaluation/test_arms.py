@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.support.toys import WatchedSession
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
 from tttab.data.context_selection import choose_context
@@ -18,35 +19,13 @@ from tttab.errors import RequestError
 from tttab.evaluation import arms
 from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
 from tttab.metrics import classification_metrics, regression_metrics
-from tttab.testing import INFO, ToySession
+from tttab.testing import INFO
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
 N, K, TEST = 30, 40, 40
 WHOLE = {"icl@n+k", "redraw@n+k"}
 RIVALS = {"gbt", "logistic"}
-
-
-class WatchedSession(ToySession):
-    """A toy that notes the rows it is shown, across its forks."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __deepcopy__(self, memo):
-        fork = ToySession(self.info, self.seed)
-        fork.__class__, fork.seen = WatchedSession, self.seen
-        fork.load_trainable(dict(self._named()))
-        return fork
-
-    def context(self, x, y, classes=0):
-        self.seen.append(("context", list(x["size"]), list(y)))
-        return super().context(x, y, classes)
-
-    def queries(self, context, x, y):
-        self.seen.append(("queries", list(x["size"]), list(y)))
-        return super().queries(context, x, y)
 
 
 @pytest.fixture(scope="module")
