@@ -83,12 +83,12 @@ def prefix_by_hand(y, rows):
 
 
 def test_a_stratified_order_spreads_each_class_evenly_and_starts_with_one_row_of_each():
-    y = np.repeat([0, 1, 2], [12, 5, 1])
+    y = np.repeat([0, 1, 2, 3, 4], [30, 30, 5, 2, 1])
     for seed in range(5):
-        shuffled = np.random.default_rng(seed).permutation(18)
-        order = stratified_order(y, np.arange(18), 3, np.random.default_rng(seed))
+        shuffled = np.random.default_rng(seed).permutation(len(y))
+        order = stratified_order(y, np.arange(len(y)), 5, np.random.default_rng(seed))
         assert order.tolist() == prefix_by_hand(y, shuffled).tolist()
-        assert sorted(y[order[:3]]) == [0, 1, 2]
+        assert sorted(y[order[:5]]) == [0, 1, 2, 3, 4]
 
 
 def test_every_part_of_a_split_comes_from_the_stream_of_its_name():
@@ -96,6 +96,7 @@ def test_every_part_of_a_split_comes_from_the_stream_of_its_name():
     y = np.random.default_rng(0).integers(0, 3, 90)
     split = split_rows(y, SplitRequest(n=12, k=20, test_size=30), 5, classes=3)
     everyone = np.arange(90)
+    assert split.seed == 5
     test = stratified_order(y, everyone, 3, numpy_stream(5, "test"))[:30]
     assert split.test.tolist() == sorted(test)
     pool = np.setdiff1d(everyone, test)
@@ -127,13 +128,14 @@ def test_test_rows_depend_on_neither_n_nor_k_nor_budget():
         (9000, 2, None, 2000),
         (400, 2, 7, 7),
         (8, 0, None, 2),
+        (3, 0, None, 1),
     ],
 )
 def test_a_quarter_of_the_rows_is_tested_at_most_two_thousand_and_at_least_one_per_class(
     rows, classes, asked, size
 ):
     y = np.arange(rows) % max(classes, 1)
-    split = split_rows(y, SplitRequest(n=max(classes, 2), k=1, test_size=asked), 0, classes=classes)
+    split = split_rows(y, SplitRequest(n=max(classes, 1), k=1, test_size=asked), 0, classes=classes)
     assert len(split.test) == size
     if classes:
         assert np.ptp(np.bincount(y[split.test], minlength=classes)) <= 1
@@ -207,6 +209,14 @@ def test_impossible_requests_are_refused_with_sizes_that_are_possible(request_, 
     named = {name: int(size) for name, size in zip(words[::2], words[1::2], strict=True)}
     rows = y if error is SplitError else np.arange(2000) % 2
     split_rows(rows, replace(request_, **named), 0, classes=2)
+
+
+def test_a_context_that_is_possible_holds_every_class():
+    y = np.arange(24) % 10
+    with pytest.raises(SplitError) as caught:
+        split_rows(y, SplitRequest(n=14), 0, classes=10)
+    assert caught.value.hint == "--n 10 --test-size 10", "and not half of the 14 rows that are left"
+    assert split_rows(y, SplitRequest(n=10, test_size=10), 0, classes=10).k == 4
 
 
 def test_the_smallest_sizes_that_are_possible_are_given():
