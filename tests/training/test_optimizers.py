@@ -118,7 +118,7 @@ def test_adamw_is_torchs_adamw_under_the_same_rates():
 
 
 def line_search(losses, start=(3.0, 4.0), before=2.0):
-    """Return the updates of a line search whose trials score as `losses` say, and the weights it ends with."""
+    """Return the updates of a line search whose trials score as `losses` say, and its last weights."""
     w = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
     frozen = torch.nn.Parameter(torch.tensor([7.0]))
     w.grad = torch.tensor([0.6, 0.8], dtype=torch.float64)
@@ -185,11 +185,8 @@ def test_adamw_clips_the_joint_norm_decays_and_leaves_alone_what_has_no_gradient
 
     training = SimpleNamespace(parameters=[*ours, unused[0]], gradient=gradient, schedule=schedule, rate=0.2)
     reference = torch.optim.AdamW(theirs, lr=1.0, weight_decay=0.3)
-    shares = [
-        0.5 * 1.0,
-        (1 + math.cos(math.pi / 5)) / 2,
-        *((1 + math.cos(math.pi * t / 5)) / 2 for t in (2, 3, 4)),
-    ]
+    rises = [0.5, 1.0, 1.0, 1.0, 1.0]
+    shares = [rise * (1 + math.cos(math.pi * done / 5)) / 2 for done, rise in enumerate(rises)]
     for turn, update in enumerate(AdamW().updates(training, Score(1.0, 0.1, 10))):
         for parameter, value in zip(theirs, gradients[turn], strict=True):
             parameter.grad = value.clone()
