@@ -39,34 +39,28 @@ def split(table):
     return split_rows(table.y, SplitRequest(n=N, k=K, test_size=TEST), 0, classes=3)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def unit(table, split):
     schedule = Schedule(steps=12, lr=1e-2, precision="fp32")
     return Trial(table, split, WatchedSession(), schedule=schedule, latency_calls=1, open_seconds=7.0)
 
 
-@pytest.fixture(scope="module")
-def outcomes(unit):
-    return {arm: list(unit.run(arm)) for arm in ARMS}
+def outcome(trial, arm):
+    return list(trial.run(arm))[-1]
 
 
-def test_every_arm_ends_with_one_outcome_measured_on_the_test_rows(unit, outcomes):
-    for arm, events in outcomes.items():
-        assert [type(event) for event in events[:-1]] == [Progress] * (len(events) - 1)
-        assert all(event.arm == arm for event in events[:-1])
-        last = events[-1]
-        assert isinstance(last, Outcome)
-        assert last.row.arm == arm and last.row.identity == unit.identity(arm)
-        assert last.probabilities.shape == (TEST, 3)
-        assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
-
-
-def test_arms_read_as_many_rows_as_they_say(outcomes):
-    rows = {arm: events[-1].row for arm, events in outcomes.items()}
-    for arm, row in rows.items():
-        assert row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N), arm
-        trains = ARMS[arm].rule is not None
-        assert row.k == (N + K if arm in RIVALS else K if trains else 0), arm
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
+    *progress, last = unit.run(arm)
+    trains = ARMS[arm].rule is not None
+    assert [event.step.number for event in progress] == list(range(1, 13)) * trains
+    assert all(isinstance(event, Progress) and event.arm == arm for event in progress)
+    assert isinstance(last, Outcome)
+    assert last.row.arm == arm and last.row.identity == unit.identity(arm)
+    assert last.probabilities.shape == (TEST, 3)
+    assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
+    assert last.row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N)
+    assert last.row.k == (N + K if arm in RIVALS else K if trains else 0)
 
 
 def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split):
@@ -110,7 +104,7 @@ def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split
     asked = []
     monkeypatch.setattr(arms, "baseline", lambda *a: asked.append(a) or Rival())
     trial = Trial(replace(table, y=y, task=task), split, None, seed=5)
-    (outcome,) = trial.run(arm)
+    (last,) = trial.run(arm)
     labelled = [*split.context, *split.queries]
     assert fitted == [(labelled, list(y[labelled]))]
     ((name, x, asked_task, seed),) = asked
@@ -118,8 +112,8 @@ def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split
     expected = classification_metrics(y[split.test], p) if task == "classification" else {
         **regression_metrics(y[split.test], y[split.test] + 1.0)
     }  # fmt: skip
-    assert outcome.row.metrics == expected
-    assert outcome.row.seconds["open"] == 0.0
+    assert last.row.metrics == expected
+    assert last.row.seconds["open"] == 0.0
 
 
 def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed_and_budget(
@@ -146,29 +140,28 @@ def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed
     ]
 
 
-def test_redrawn_training_is_done_once_for_both_arms(outcomes):
-    assert len(outcomes["redraw@n"]) == 12 + 1
-    assert len(outcomes["redraw@n+k"]) == 1
-    assert outcomes["redraw@n"][-1].adapted is outcomes["redraw@n+k"][-1].adapted
-    assert not np.array_equal(
-        outcomes["redraw@n"][-1].probabilities, outcomes["redraw@n+k"][-1].probabilities
-    )
+def test_redrawn_training_is_done_once_for_both_arms(unit):
+    *steps, short = unit.run("redraw@n")
+    (whole,) = unit.run("redraw@n+k")
+    assert len(steps) == 12 and short.adapted is whole.adapted
+    assert not np.array_equal(short.probabilities, whole.probabilities)
+    server = whole.adapted.session.serve(unit.whole_context)
+    assert np.array_equal(whole.probabilities, server.predict(unit.rows("test")[0]))
 
 
-def test_trained_arms_predict_with_the_chosen_weights_and_say_which_step(unit, outcomes):
-    for arm in ("ttt@n+k", "head@n"):
-        last = outcomes[arm][-1]
-        served = last.adapted.session.serve(last.adapted.context)
-        x, _ = unit.rows("test")
-        assert np.array_equal(last.probabilities, served.predict(x))
-        assert last.row.accepted is True and last.row.steps == last.adapted.step > 0
-        assert last.row.metrics["log_loss"] < outcomes["icl@n"][-1].row.metrics["log_loss"]
-    plain = outcomes["icl@n"][-1]
+@pytest.mark.parametrize("arm", ["ttt@n+k", "head@n"])
+def test_trained_arms_predict_with_the_chosen_weights_and_say_which_step(unit, arm):
+    last, plain = outcome(unit, arm), outcome(unit, "icl@n")
+    server = last.adapted.session.serve(unit.context)
+    assert np.array_equal(last.probabilities, server.predict(unit.rows("test")[0]))
+    assert last.row.accepted is True and last.row.steps == last.adapted.step > 0
+    assert last.row.seconds["adapt"] == last.adapted.seconds > 0
+    assert last.row.metrics["log_loss"] < plain.row.metrics["log_loss"]
     assert (plain.row.steps, plain.row.accepted, plain.adapted) == (0, None, None)
 
 
-def test_temperature_moves_probabilities_and_no_weights(unit, outcomes):
-    adapted = outcomes["temperature@n"][-1].adapted
+def test_temperature_moves_probabilities_and_no_weights(unit):
+    adapted = outcome(unit, "temperature@n").adapted
     for name, parameter in unit.session.module.named_parameters():
         assert torch.equal(parameter, adapted.session.module.get_parameter(name))
     assert adapted.session.log_temperature != 0
@@ -210,15 +203,19 @@ def test_latency_without_calls_follows_from_the_prediction_of_the_test_rows(cloc
 
 
 def test_seconds_are_opening_training_and_serving_with_its_cache(unit, clock, monkeypatch):
-    p = np.full((TEST, 3), 1 / 3)
+    p, measured = np.full((TEST, 3), 1 / 3), []
     server = SimpleNamespace(
-        predict=lambda x: clock.spend(4.0, p), metrics=lambda x, y, p: {"accuracy": 1.0}, cache_bytes=77
+        predict=lambda x: clock.spend(4.0, p),
+        metrics=lambda *asked: measured.append(asked) or {"accuracy": 1.0},
+        cache_bytes=77,
     )
     session = SimpleNamespace(serve=lambda context: clock.spend(2.0, server), info=INFO)
     row = arms._serve(replace(unit, latency_calls=0), "icl@n", session, unit.context, k=0).row
     assert row.seconds == {"open": 7.0, "adapt": 0.0, "predict": 6.0}
     assert row.ms_per_1000_rows == pytest.approx(4.0 * 1000 / TEST * 1000)
     assert (row.cache_bytes, row.metrics) == (77, {"accuracy": 1.0})
+    x, y = unit.rows("test")
+    assert measured[0][0].equals(x) and np.array_equal(measured[0][1], y) and measured[0][2] is p
     adapted = SimpleNamespace(seconds=11.0, step=3, accepted=True)
     row = arms._serve(unit, "ttt@n+k", session, unit.context, k=K, adapted=adapted).row
     assert row.seconds["adapt"] == 11.0 and row.ms_per_1000_rows == 4000.0
@@ -230,9 +227,9 @@ def test_the_seconds_of_a_rival_are_those_of_its_fit_and_of_its_prediction(unit,
         fit=lambda x, y: clock.spend(5.0, None), predict_proba=lambda x: clock.spend(2.0, p)
     )
     monkeypatch.setattr(arms, "baseline", lambda *a: rival)
-    (outcome,) = replace(unit, latency_calls=0).run("gbt")
-    assert outcome.row.seconds == {"open": 0.0, "adapt": 5.0, "predict": 2.0}
-    assert outcome.row.ms_per_1000_rows == pytest.approx(2.0 * 1000 / TEST * 1000)
+    row = outcome(replace(unit, latency_calls=0), "gbt").row
+    assert row.seconds == {"open": 0.0, "adapt": 5.0, "predict": 2.0}
+    assert row.ms_per_1000_rows == pytest.approx(2.0 * 1000 / TEST * 1000)
 
 
 def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
