@@ -192,7 +192,7 @@ def test_latency_is_that_of_the_fastest_call_on_a_thousand_rows_repeated_as_need
     spent = iter([3.0, 0.5, 2.0])
     x = pd.DataFrame({"a": np.arange(300.0)}, index=np.arange(300)[::-1])
     seen = []
-    took = arms._latency(lambda rows: clock.spend(next(spent), seen.append(rows)), x, 3, 9.0)
+    took = arms._latency(lambda rows: clock.spend(next(spent), seen.append(rows)), x, 3, 0.001)
     assert took == 500.0
     assert all(rows.index.equals(pd.RangeIndex(1000)) for rows in seen)
     assert all(list(rows["a"]) == [*range(300)] * 3 + [*range(100)] for rows in seen)

@@ -80,3 +80,5 @@ def test_missing_cells_columns_without_a_value_and_unseen_or_many_levels_are_no_
     asked = x.iloc[[1, 2, 598]].assign(many=pd.Categorical(["unseen", None, "v9"], x["many"].cat.categories))
     found = model.predict_proba(asked)[:, 1] if task == "classification" else model.predict(asked)
     assert found[0] < 0.5 < found[2], "rows 1 and 598 are told apart by their number"
+    if name == "logistic":
+        assert model[:-1].transform(x).shape[1] == MOST_LEVELS + 1, "rare levels are one, and a number"
