@@ -150,18 +150,25 @@ def test_a_plan_is_the_fastest_of_all_ways_that_fit():
 
 
 def test_the_smallest_budget_and_the_largest_context_that_would_fit_are_named_to_the_row():
-    feet = {mode: Footprint(2e6, 3e6, 1e6, 1e3) for mode in EXECUTION_MODES}
+    feet = {mode: Footprint(2e6, 3e6, 4e6, 1e3) for mode in EXECUTION_MODES}
     asked = StepRequirements(GIB, held=GIB // 4, weights=10**6, context_rows=300, batch=64)
-    with pytest.raises(MemoryPlanError, match="cannot hold a training step with 300 context rows") as caught:
-        plan_step(asked, feet.get)
-    assert str(caught.value).startswith("1.0 GiB of memory")
-    slack, taken = EXECUTION_MODES[0].slack, GIB // 4 + 5 * 10**6 + RESERVE + HINT_SLACK
-    enough = math.ceil((taken + slack * (2e6 + 3e6 * 300 + 1e6 + 1e3 * 300 * 301)) / 2**20)
-    rows = max(n for n in range(300) if slack * (2e6 + 3e6 * n + 1e6 + 1e3 * n * (n + 1)) <= GIB - taken)
-    assert caught.value.hint == f"--max-memory {enough}M, or --n {rows}"
+    slack, left = EXECUTION_MODES[0].slack, GIB - 5 * 10**6 - RESERVE - HINT_SLACK
+    needed = [slack * (2e6 + 3e6 * n + 4e6 + 1e3 * n * (n + 1)) for n in range(301)]
+    enough = math.ceil((GIB - left + GIB // 4 + needed[300]) / 2**20)
+    rows = max(n for n in range(300) if needed[n] <= left - GIB // 4)
+    for context_rows in (300, 299):
+        with pytest.raises(
+            MemoryPlanError, match=f"a training step with {context_rows} context rows"
+        ) as caught:
+            plan_step(replace(asked, context_rows=context_rows), feet.get)
+        assert str(caught.value).startswith("1.0 GiB of memory cannot hold")
+        assert caught.value.hint.endswith(f"M, or --n {rows}")
+        if context_rows == 300:
+            assert caught.value.hint.startswith(f"--max-memory {enough}M")
     with pytest.raises(MemoryPlanError) as caught:
         plan_step(replace(asked, held=2 * GIB), feet.get)
-    assert "--n" not in caught.value.hint, "no context is small enough"
+    more = enough + (2 * GIB - GIB // 4) // 2**20
+    assert caught.value.hint == f"--max-memory {more}M", "no context is small enough"
 
 
 class Costs:

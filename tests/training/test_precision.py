@@ -57,8 +57,20 @@ def test_auto_takes_bfloat16_where_a_step_is_a_fifth_faster_and_no_less(machine,
     assert choose(session) == chosen, "the fastest of three steps each counts"
     ways = [how for *_, how in session.steps]
     assert ways == [Execution(None, True, False, name) for name in ("fp32", "bf16") for _ in range(3)]
-    assert all(step[1:4] == ("queries", ROWS, 1.0) for step in session.steps)
+    assert all((step[0].n, *step[1:4]) == (7, "queries", ROWS, 1.0) for step in session.steps)
     assert session.weight.grad is None
+
+
+def test_on_a_gpu_a_step_is_over_when_the_gpu_is_done(machine, monkeypatch):
+    waits = iter([3.0, 3.0, 3.0, 1.0, 1.0, 1.0])
+
+    def synchronize():
+        machine.now += next(waits)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    session = Timed(machine, fp32=[0.0] * 3, bf16=[0.1] * 3)
+    session.device = torch.device("cuda")
+    assert choose(session) == "bf16" and next(waits, None) is None
 
 
 def test_a_step_is_timed_once_per_size_of_model_and_context(machine):
