@@ -149,6 +149,17 @@ def test_a_plan_is_the_fastest_of_all_ways_that_fit():
     assert planned > 100 and modes == set(EXECUTION_MODES), "the cases reach every way and refusal"
 
 
+def test_of_two_equally_fast_ways_the_first_is_taken():
+    """Member by member and recomputed cost the same; here they also need the same memory."""
+    by_member, recomputed = EXECUTION_MODES[1:3]
+    feet = {mode: Footprint(1e12, 0, 0) for mode in EXECUTION_MODES}
+    feet[by_member], feet[recomputed] = Footprint(0, 5e6, 5e6), Footprint(0, 3e6, 3e6)
+    asked = demand(4 * GIB)
+    plan = plan_step(asked, feet.get)
+    room = asked.budget - asked.held - 5 * asked.weights - RESERVE
+    assert (plan.mode, plan.chunk) == (by_member, int((room / 1.5 - 200 * 5e6) // 5e6)) and plan.chunk < 256
+
+
 def test_the_smallest_budget_and_the_largest_context_that_would_fit_are_named_to_the_row():
     feet = {mode: Footprint(2e6, 3e6, 4e6, 1e3) for mode in EXECUTION_MODES}
     asked = StepRequirements(GIB, held=GIB // 4, weights=10**6, context_rows=300, batch=64)
@@ -184,6 +195,7 @@ class Costs:
         return "shape"
 
     def sample(self, context, rows):
+        assert context.n >= rows
         return SimpleNamespace(n=rows)
 
 
@@ -193,8 +205,8 @@ class Costs:
         (100, 100, 1, LARGEST_SAMPLE),
         (100, 100, SAMPLE_BYTES, SMALLEST_SAMPLE),
         (100, 100, SAMPLE_BYTES // 20, 10),
-        (16, 100, 1, 8),
-        (100, 14, 1, 7),
+        (17, 100, 1, 8),
+        (100, 15, 1, 7),
         (1, 1, 1, 1),
     ],
 )
@@ -218,15 +230,16 @@ def session():
 def test_a_step_is_measured_on_four_samples_and_extended_to_any_number_of_rows(session, monkeypatch):
     asked = []
 
-    def peak(session, context, queries, rows, how):
-        asked.append((context.n, rows))
+    def peak(*called):
+        measured, context, some, rows, how = called
+        asked.append((measured is session, some is queries, how))
         return 100 + 3 * context.n + 5 * rows + 2 * context.n * (context.n + rows)
 
     monkeypatch.setattr(footprint, "_peak", peak)
     context, queries, costs = SimpleNamespace(n=60), range(80), Costs(1)
     found = measure_step(session, costs, context, queries, Execution())
     assert found.bytes(1000, 300) == pytest.approx(100 + 3000 + 1500 + 2 * 1000 * 1300)
-    assert len(asked) == 4
+    assert asked == [(True, True, Execution())] * 4
     assert measure_step(session, costs, context, queries, Execution()) is found and len(asked) == 4
     session.module["layers"][0].bias.requires_grad_(True)
     for how in (Execution(), Execution(by_member=True)):
@@ -260,8 +273,8 @@ def test_a_peak_leaves_gradients_out_and_leaves_none_behind(session, monkeypatch
 
 def test_what_is_held_is_the_process_s_or_the_gpu_s(monkeypatch):
     monkeypatch.setattr(footprint, "resident_bytes", lambda: 11)
-    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 22)
-    assert [footprint.held_bytes(torch.device(kind)) for kind in ("cpu", "cuda")] == [11, 22]
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 22 if device.index == 3 else 0)
+    assert [footprint.held_bytes(torch.device(kind)) for kind in ("cpu", "cuda:3")] == [11, 22]
 
 
 def test_the_counter_counts_what_lives_at_once():
@@ -270,9 +283,12 @@ def test_the_counter_counts_what_lives_at_once():
         b = a + 1
         view = b[:10]
         del a, b
-        c = torch.zeros(250)
+        c = torch.zeros(125, dtype=torch.float64)
     assert counter.peak == 8000
     assert counter.now == view.untyped_storage().nbytes() + c.untyped_storage().nbytes() == 5000
+    with PeakCounter() as idle:
+        pass
+    assert (idle.now, idle.peak) == (0, 0)
 
 
 @pytest.mark.parametrize("budget", [DEFAULT_BUDGET, 1024**3])
