@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tttab.bench import statistics as stats
-from tttab.metrics import break_even
 from tttab.seeding import numpy_stream
 
 NS = [50, 100, 200, 400, 800]
@@ -27,7 +26,13 @@ def test_effective_context_at_a_measured_point_and_between_two():
 def test_effective_context_of_the_curve_itself_is_n():
     errors = [0.5, 0.4, 0.3, 0.2, 0.1]
     for n, error in zip(NS, errors, strict=True):
-        assert stats.effective_context(NS, errors, error).rows == pytest.approx(n)
+        assert stats.effective_context(NS, errors, error) == stats.EffectiveContext(n, "")
+
+
+def test_effective_context_between_the_two_smallest_sizes():
+    """A quarter of the way from 0.4 to 0.3, in log n: 100 = 25 * 4, so a quarter is 25 * sqrt(2)."""
+    found = stats.effective_context([25, 100], [0.4, 0.3], 0.375)
+    assert (found.rows, found.censored) == (pytest.approx(25 * math.sqrt(2)), "")
 
 
 def test_effective_context_beyond_the_end_and_never_reached():
@@ -82,6 +87,13 @@ def test_seed_interval_is_students():
     found = stats.seed_interval([1.0, 2.0, 3.0])
     assert found.estimate == 2.0
     assert found.high - found.estimate == pytest.approx(4.302653 / math.sqrt(3), rel=1e-5)
+    assert found.low == pytest.approx(2 * found.estimate - found.high)
+    one, two = stats.seed_interval([0.5]), stats.seed_interval([1.0, 3.0])
+    assert one.estimate == 0.5 and math.isnan(one.low) and math.isnan(one.high)
+    assert two.high - two.estimate == pytest.approx(12.706205), (
+        "one degree of freedom: 12.7 sqrt(2) / sqrt(2)"
+    )
+    assert math.isnan(stats.seed_interval([]).estimate)
 
 
 def test_verdicts_need_more_than_noise_and_more_than_one_seed():
@@ -99,13 +111,20 @@ def test_saturation_rule():
     assert not stats.saturated([0.30], [0.20])
 
 
+def test_a_gain_within_noise_or_of_nothing_is_saturated():
+    """Gains 0, 0 and 0.3: mean 0.1, but the t interval reaches far below zero."""
+    assert stats.saturated([0.3, 0.3, 0.5], [0.3, 0.3, 0.2])
+    assert stats.saturated([0.3, 0.4], [0.3, 0.4]), "an interval from 0 to 0 reaches zero"
+    assert stats.saturated([0.30], [0.30]) and stats.saturated([0.20], [0.30])
+
+
 def test_bootstrap_is_reproducible_and_covers_the_mean():
-    values = [1.0, 2.0, 3.0, 4.0]
+    values = np.random.default_rng(3).lognormal(size=9)
     found = stats.bootstrap(values, stats.mean)
-    assert found == stats.bootstrap(values, stats.mean)
-    assert found.estimate == 2.5
-    assert 1.0 <= found.low < 2.5 < found.high <= 4.0
-    exact = math.sqrt(1.25 / 4)
+    assert found == stats.bootstrap(values, stats.mean, seed=0) != stats.bootstrap(values, stats.mean, seed=1)
+    assert found.estimate == pytest.approx(values.mean())
+    assert values.min() <= found.low < found.estimate < found.high <= values.max()
+    exact = np.std(values) / math.sqrt(9)
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(exact, rel=0.15)
 
 
@@ -119,20 +138,22 @@ def test_bootstrap_draws_from_the_named_stream(statistic):
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-15)
 
 
-def test_bootstrap_of_one_data_set_claims_no_interval():
+def test_bootstrap_of_one_data_set_claims_no_interval_and_of_two_spans_both():
     found = stats.bootstrap([3.0], stats.geometric_mean)
     assert found.estimate == pytest.approx(3.0)
-    assert math.isnan(found.low)
-    assert math.isnan(stats.bootstrap([], stats.mean).estimate)
+    assert math.isnan(found.low) and math.isnan(found.high)
+    nothing = stats.bootstrap([], stats.mean)
+    assert all(map(math.isnan, (nothing.estimate, nothing.low, nothing.high)))
+    # A quarter of the draws is twice the one, a quarter twice the other: both lie inside 95 %.
+    assert stats.bootstrap([1.0, 3.0], stats.mean) == stats.Interval(2.0, 1.0, 3.0)
 
 
-def test_geometric_mean_weighs_up_and_down_alike():
-    assert stats.geometric_mean(np.array([0.25, 4.0])) == pytest.approx(1.0)
-
-
-def test_break_even():
-    assert break_even(10.0, short_ms=20.0, long_ms=120.0) == pytest.approx(100_000)
-    assert math.isinf(break_even(10.0, short_ms=50.0, long_ms=50.0))
+def test_statistics_over_data_sets_by_hand_one_draw_or_many():
+    values = np.array([0.25, 1.0, 32.0])
+    by_hand = {stats.mean: 33.25 / 3, stats.median: 1.0, stats.geometric_mean: 2.0}
+    for statistic, expected in by_hand.items():
+        assert statistic(values) == pytest.approx(expected)
+        assert statistic(np.stack([values, 4 * values])) == pytest.approx([expected, 4 * expected])
 
 
 def test_ranks_share_ties_and_put_failures_last():

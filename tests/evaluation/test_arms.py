@@ -1,76 +1,272 @@
-"""Arms: every one runs, trains only what it says, shares what it can, and has an identity of its own."""
+"""Arms: which rows each reads, what it trains, what it is measured by, and an identity of its own."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tests.support.toys import WatchedSession
 from tttab.core import identity_hash
 from tttab.data import Origin, table_from_frame
+from tttab.data.context_selection import choose_context
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
+from tttab.evaluation import arms
 from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
+from tttab.metrics import classification_metrics, regression_metrics
+from tttab.testing import INFO
 from tttab.training.config import Schedule
+from tttab.training.loop import Adaptation
+
+N, K, TEST = 30, 40, 40
+WHOLE = {"icl@n+k", "redraw@n+k"}
+RIVALS = {"gbt", "logistic"}
 
 
 @pytest.fixture(scope="module")
-def unit(tiny_model, mixed_frame):
+def table(mixed_frame):
     x, y = mixed_frame
-    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
-    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
-    return Trial(table, split, tiny_model, schedule=Schedule(steps=2, lr=1e-3))
+    return table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
 
 
 @pytest.fixture(scope="module")
-def outcomes(unit):
-    return {arm: list(unit.run(arm)) for arm in ARMS}
+def split(table):
+    return split_rows(table.y, SplitRequest(n=N, k=K, test_size=TEST), 0, classes=3)
 
 
-def test_every_arm_ends_with_one_outcome_on_the_test_rows(unit, outcomes):
-    for arm, events in outcomes.items():
-        assert [type(event) for event in events[:-1]] == [Progress] * (len(events) - 1)
-        last = events[-1]
-        assert isinstance(last, Outcome)
-        assert last.row.arm == arm
-        assert last.probabilities.shape == (40, 3)
-        assert np.allclose(last.probabilities.sum(axis=1), 1, atol=1e-5)
+@pytest.fixture
+def unit(table, split):
+    schedule = Schedule(steps=12, lr=1e-2, precision="fp32")
+    return Trial(table, split, WatchedSession(), schedule=schedule, latency_calls=1, open_seconds=7.0)
 
 
-def test_arms_read_as_many_rows_as_they_say(outcomes):
-    read = {arm: events[-1].row.n_context for arm, events in outcomes.items()}
-    assert {arm for arm, rows in read.items() if rows == 70} == {"icl@n+k", "redraw@n+k"}
-    assert {arm for arm, rows in read.items() if rows == 0} == {"gbt", "logistic"}
-    assert all(
-        rows == 30 for arm, rows in read.items() if arm not in ("icl@n+k", "redraw@n+k", "gbt", "logistic")
+def outcome(trial, arm):
+    return list(trial.run(arm))[-1]
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
+    *progress, last = unit.run(arm)
+    trains = ARMS[arm].rule is not None
+    assert [event.step.number for event in progress] == list(range(1, 13)) * trains
+    assert all(isinstance(event, Progress) and event.arm == arm for event in progress)
+    assert isinstance(last, Outcome)
+    assert last.row.arm == arm and last.row.identity == unit.identity(arm)
+    assert last.probabilities.shape == (TEST, 3)
+    assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
+    assert last.row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N)
+    assert last.row.k == (N + K if arm in RIVALS else K if trains else 0)
+
+
+def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split):
+    number = {size: row for row, size in enumerate(table.x["size"])}
+    labelled = [*split.context, *split.queries]
+    for arm, about in ARMS.items():
+        session = WatchedSession()
+        list(Trial(table, split, session, schedule=Schedule(steps=1), latency_calls=0).run(arm))
+        seen = [(part, [number[size] for size in sizes], labels) for part, sizes, labels in session.seen]
+        assert not {row for _, rows, _ in seen for row in rows} & set(split.test)
+        assert all(list(table.y[rows]) == labels for _, rows, labels in seen)
+        contexts = [rows for part, rows, _ in seen if part == "context"]
+        if arm == "icl@n+k":
+            assert contexts == [labelled]
+        elif about.choice:
+            chosen = choose_context(split, about.choice, table.x, table.y, classes=3)
+            assert contexts == [list(chosen.context)]
+        elif about.model:
+            assert contexts[0] == list(split.context)
+        if about.rule is not None:
+            assert next(rows for part, rows, _ in seen if part == "queries") == list(split.queries)
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("arm", sorted(RIVALS))
+def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split, monkeypatch, arm, task):
+    y = table.y if task == "classification" else table.y * 1.5
+    p = np.eye(3)[table.y[split.test]] * 0.4 + 0.2
+    fitted = []
+
+    class Rival:
+        def fit(self, x, y):
+            fitted.append((list(x.index), list(y)))
+
+        def predict_proba(self, x):
+            return p if len(x) == TEST else None
+
+        def predict(self, x):
+            return y[split.test] + 1.0 if len(x) == TEST else None
+
+    asked = []
+    monkeypatch.setattr(arms, "baseline", lambda *a: asked.append(a) or Rival())
+    trial = Trial(replace(table, y=y, task=task), split, None, seed=5)
+    (last,) = trial.run(arm)
+    labelled = [*split.context, *split.queries]
+    assert fitted == [(labelled, list(y[labelled]))]
+    ((name, x, asked_task, seed),) = asked
+    assert (name, list(x.index), asked_task, seed) == (arm, labelled, task, 5)
+    expected = classification_metrics(y[split.test], p) if task == "classification" else {
+        **regression_metrics(y[split.test], y[split.test] + 1.0)
+    }  # fmt: skip
+    assert last.row.metrics == expected
+    assert last.row.seconds["open"] == 0.0
+
+
+def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed_and_budget(
+    unit, monkeypatch
+):
+    asked = []
+
+    class Watched(Adaptation):
+        def __init__(self, session, rule, context, queries, schedule, seed, budget):
+            asked.append((rule.name, schedule, seed, budget, list(queries[0].index)))
+            super().__init__(session, rule, context, queries, schedule, seed, budget)
+
+    monkeypatch.setattr(arms, "Adaptation", Watched)
+    schedule = Schedule(steps=1, split="kfold")
+    trial = replace(unit, rule="last-layers:1", schedule=schedule, seed=9, budget=2**31, trained={})
+    for arm in ("ttt@n+k", "redraw@n", "temperature@n", "head@n"):
+        list(trial.run(arm))
+    redrawn, rows = replace(schedule, split="redraw"), list(unit.split.queries)
+    assert asked == [
+        ("last-layers:1", schedule, 9, 2**31, rows),
+        ("last-layers:1", redrawn, 9, 2**31, rows),
+        ("temperature", schedule, 9, 2**31, rows),
+        ("head", schedule, 9, 2**31, rows),
+    ]
+
+
+def test_redrawn_training_is_done_once_for_both_arms(unit):
+    *steps, short = unit.run("redraw@n")
+    (whole,) = unit.run("redraw@n+k")
+    assert len(steps) == 12 and short.adapted is whole.adapted
+    assert not np.array_equal(short.probabilities, whole.probabilities)
+    server = whole.adapted.session.serve(unit.whole_context)
+    assert np.array_equal(whole.probabilities, server.predict(unit.rows("test")[0]))
+
+
+@pytest.mark.parametrize("arm", ["ttt@n+k", "head@n"])
+def test_trained_arms_predict_with_the_chosen_weights_and_say_which_step(unit, arm):
+    last, plain = outcome(unit, arm), outcome(unit, "icl@n")
+    server = last.adapted.session.serve(unit.context)
+    assert np.array_equal(last.probabilities, server.predict(unit.rows("test")[0]))
+    assert last.row.accepted is True and last.row.steps == last.adapted.step > 0
+    assert last.row.seconds["adapt"] == last.adapted.seconds > 0
+    assert last.row.metrics["log_loss"] < plain.row.metrics["log_loss"]
+    assert (plain.row.steps, plain.row.accepted, plain.adapted) == (0, None, None)
+
+
+def test_temperature_moves_probabilities_and_no_weights(unit):
+    adapted = outcome(unit, "temperature@n").adapted
+    for name, parameter in unit.session.module.named_parameters():
+        assert torch.equal(parameter, adapted.session.module.get_parameter(name))
+    assert adapted.session.log_temperature != 0
+
+
+class Clock:
+    """Time that only what is measured moves on."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def perf_counter(self):
+        return self.now
+
+    def spend(self, seconds, answer):
+        self.now += seconds
+        return answer
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(arms, "time", clock)
+    return clock
+
+
+def test_latency_is_that_of_the_fastest_call_on_a_thousand_rows_repeated_as_needed(clock):
+    spent = iter([3.0, 0.5, 2.0])
+    x = pd.DataFrame({"a": np.arange(300.0)}, index=np.arange(300)[::-1])
+    seen = []
+    took = arms._latency(lambda rows: clock.spend(next(spent), seen.append(rows)), x, 3, 0.001)
+    assert took == 500.0
+    assert all(rows.index.equals(pd.RangeIndex(1000)) for rows in seen)
+    assert all(list(rows["a"]) == [*range(300)] * 3 + [*range(100)] for rows in seen)
+
+
+def test_latency_without_calls_follows_from_the_prediction_of_the_test_rows(clock):
+    assert arms._latency(None, pd.DataFrame({"a": np.arange(40.0)}), 0, 0.2) == pytest.approx(5000.0)
+
+
+def test_seconds_are_opening_training_and_serving_with_its_cache(unit, clock, monkeypatch):
+    p, measured = np.full((TEST, 3), 1 / 3), []
+    server = SimpleNamespace(
+        predict=lambda x: clock.spend(4.0, p),
+        metrics=lambda *asked: measured.append(asked) or {"accuracy": 1.0},
+        cache_bytes=77,
     )
+    session = SimpleNamespace(serve=lambda context: clock.spend(2.0, server), info=INFO)
+    row = arms._serve(replace(unit, latency_calls=0), "icl@n", session, unit.context, k=0).row
+    assert row.seconds == {"open": 7.0, "adapt": 0.0, "predict": 6.0}
+    assert row.ms_per_1000_rows == pytest.approx(4.0 * 1000 / TEST * 1000)
+    assert (row.cache_bytes, row.metrics) == (77, {"accuracy": 1.0})
+    x, y = unit.rows("test")
+    assert measured[0][0].equals(x) and np.array_equal(measured[0][1], y) and measured[0][2] is p
+    adapted = SimpleNamespace(seconds=11.0, step=3, accepted=True)
+    row = arms._serve(unit, "ttt@n+k", session, unit.context, k=K, adapted=adapted).row
+    assert row.seconds["adapt"] == 11.0 and row.ms_per_1000_rows == 4000.0
 
 
-def test_redrawn_training_is_done_once_for_both_arms(outcomes):
-    assert len(outcomes["redraw@n"]) == 3
-    assert len(outcomes["redraw@n+k"]) == 1
-    assert outcomes["redraw@n"][-1].adapted is outcomes["redraw@n+k"][-1].adapted
-
-
-def test_temperature_moves_probabilities_and_no_weights(outcomes, tiny_model):
-    adapted = outcomes["temperature@n"][-1].adapted
-    for name, parameter in tiny_model.module.named_parameters():
-        assert np.array_equal(
-            parameter.detach(), dict(adapted.session.module.named_parameters())[name].detach()
-        )
-    assert outcomes["temperature@n"][-1].probabilities.argmax(1).tolist() == (
-        outcomes["icl@n"][-1].probabilities.argmax(1).tolist()
+def test_the_seconds_of_a_rival_are_those_of_its_fit_and_of_its_prediction(unit, clock, monkeypatch):
+    p = np.full((TEST, 3), 1 / 3)
+    rival = SimpleNamespace(
+        fit=lambda x, y: clock.spend(5.0, None), predict_proba=lambda x: clock.spend(2.0, p)
     )
+    monkeypatch.setattr(arms, "baseline", lambda *a: rival)
+    row = outcome(replace(unit, latency_calls=0), "gbt").row
+    assert row.seconds == {"open": 0.0, "adapt": 5.0, "predict": 2.0}
+    assert row.ms_per_1000_rows == pytest.approx(2.0 * 1000 / TEST * 1000)
 
 
 def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     keys = {identity_hash(unit.identity(arm)) for arm in ARMS}
     assert len(keys) == len(ARMS)
-    other = Trial(unit.table, unit.split, unit.session, schedule=Schedule(steps=3, lr=1e-3))
+    other = replace(unit, schedule=replace(unit.schedule, steps=3))
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
     assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
-    assert unit.identity("gbt")["model"] is None
+    seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
+    assert seeded == changed | RIVALS
 
 
-def test_an_unknown_arm_is_refused(unit):
-    with pytest.raises(RequestError, match="no arm"):
+def test_an_identity_names_exactly_what_changes_the_number(unit, split):
+    """Stored results are found by these words: another word would measure everything anew."""
+    trained = {
+        "table": unit.table.fingerprint,
+        "split": {"seed": 0, "n": N, "k": K, "rows": split.digest},
+        "model": INFO.sha256,
+        "arm": "ttt@n+k",
+        "rule": "full",
+        "schedule": asdict(unit.schedule),
+        "seed": 0,
+    }
+    assert unit.identity("ttt@n+k") == trained
+    assert unit.identity("head@n") == trained | {"arm": "head@n", "rule": "head"}
+    untrained = trained | {"rule": None, "schedule": None}
+    assert unit.identity("gbt") == untrained | {"arm": "gbt", "model": None}
+    assert unit.identity("icl@n+k") == untrained | {"arm": "icl@n+k", "seed": None}
+    short = {"seed": 0, "n": N, "k": None, "rows": split.digest_of("context", "test")}
+    assert unit.identity("icl@n") == untrained | {"arm": "icl@n", "seed": None, "split": short}
+    planned = replace(unit, session=None, planned_model=INFO.sha256)
+    assert all(planned.identity(arm) == unit.identity(arm) for arm in ARMS)
+
+
+def test_an_unknown_arm_and_an_arm_without_its_model_are_refused(unit):
+    with pytest.raises(RequestError, match="no arm is called 'ttt'") as caught:
         list(unit.run("ttt"))
+    assert caught.value.hint == f"--arms {','.join(ARMS)}"
+    with pytest.raises(RequestError, match="this trial has no model"):
+        list(replace(unit, session=None, trained={}).run("icl@n"))

@@ -15,7 +15,6 @@ from tttab.core import Table
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
 from tttab.evaluation.arms import Trial
-from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
 from tttab.training.config import Schedule
@@ -189,20 +188,3 @@ def test_equal_targets_are_what_is_predicted(given, parts):
     assert (figures["rmse"], figures["mae"], figures["crps"]) == (0.0, 0.0, 0.0)
     with pytest.raises(SplitError, match="one row"):
         given.context(x[:1], np.array([3.5]))
-
-
-def test_crps_of_bars_is_the_integral_it_stands_for():
-    borders = np.array([-1.0, 0.0, 2.0, 3.0])
-    mass = np.array([[0.2, 0.5, 0.3]] * 4)
-    y = np.array([-2.0, 0.5, 2.9, 4.0])
-    grid = np.linspace(-3, 5, 800001)
-    cdf = np.interp(grid, borders, [0.0, 0.2, 0.7, 1.0])
-    expected = [np.trapezoid((cdf - (grid >= value)) ** 2, grid) for value in y]
-    assert np.allclose(crps_of_bars(y, mass, borders), expected, atol=1e-4)
-
-
-def test_regression_metrics_by_hand():
-    metrics = regression_metrics(
-        np.array([0.0, 2.0]), np.array([1.0, 2.0]), np.array([1.0, 3.0]), np.array([0.5, 0])
-    )
-    assert metrics == {"rmse": pytest.approx(math.sqrt(0.5)), "mae": 0.5, "r2": 0.5, "nll": 2.0, "crps": 0.25}

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from tests.support.small_models import small_model
+from tttab.data.splits import hold_out
 from tttab.errors import RequestError
 from tttab.rules import get_rule
+from tttab.testing import ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
-from tttab.training.optimizers import OPTIMIZERS, PATIENCE, REFINEMENTS, AdamW, SingleStep
+from tttab.training.optimizers import (
+    COARSE,
+    OPTIMIZERS,
+    PATIENCE,
+    REFINEMENTS,
+    AdamW,
+    NotFinite,
+    SingleStep,
+    get_optimizer,
+)
 from tttab.training.selection import Score
 
-
-@pytest.fixture(scope="module")
-def given():
-    return small_model()
+TOY = ToySession()
 
 
 @pytest.fixture
-def start(given, mixed_frame):
+def start(mixed_frame):
     x, y = mixed_frame
-    context = given.context(x[:30], y[:30], 3)
+    context = TOY.context(x[:30], y[:30], 3)
 
-    def begin(rule="full", session=given, **schedule):
+    def begin(**schedule):
         settings = {"optimizer": "sgd-1", "precision": "fp32"} | schedule
-        return Adaptation(session, get_rule(rule), context, (x[30:], y[30:]), Schedule(**settings))
+        return Adaptation(TOY, get_rule("full"), context, (x[30:], y[30:]), Schedule(**settings))
 
     return begin
 
@@ -54,38 +61,20 @@ def quadratic(curvature, at, optimiser, sign=1.0):
         score = Score(float(curvature * w.detach() ** 2 / 2), 0.1, 10)
 
 
-def test_the_single_step_is_the_gradient_of_the_mean_loss_of_all_training_queries(start, given, mixed_frame):
+def test_the_single_step_is_the_gradient_of_the_mean_loss_of_all_training_queries(start, mixed_frame):
     x, y = mixed_frame
     run = start(guard="off")
     list(run)
-    fork = given.fork()
+    fork = TOY.fork()
     fork.module.requires_grad_(True)
+    train = hold_out(y[30:], 0.2, 0, classes=3)[0]
     queries = fork.queries(run.result.context, x[30:], y[30:])
-    held = set(run._held.tolist())
-    train = np.array([row for row in range(90) if row not in held])
-    log_p = fork.log_probabilities(run.result.context, queries, train)
+    log_p = fork.log_probabilities(run.result.context, queries.inputs[train])
     (-log_p[torch.arange(len(train)), queries.y[train]].mean()).backward()
     for name, parameter in fork.module.named_parameters():
         moved = run.result.session.module.get_parameter(name)
-        if parameter.grad is None:
-            assert torch.equal(moved, parameter)
-        else:
-            expected = parameter.detach() - run.result.size * parameter.grad
-            assert (moved - expected).abs().max() < 1e-5
+        assert (moved - (parameter - run.result.size * parameter.grad)).abs().max() < 1e-5
     assert run.result.step == 1 and run.result.size > 0
-
-
-def test_micro_batches_of_the_single_step_add_up_exactly(start, monkeypatch):
-    whole = start(guard="off")
-    list(whole)
-    monkeypatch.setattr("tttab.models.tabpfn.forward.chunks_of", lambda rows, chunk: np.array_split(rows, 9))
-    cut = start(guard="off")
-    list(cut)
-    assert cut.result.size == pytest.approx(whole.result.size, rel=1e-4)
-    for a, b in zip(
-        whole.result.session.module.parameters(), cut.result.session.module.parameters(), strict=True
-    ):
-        assert (a - b).abs().max() < 1e-5
 
 
 def test_the_gradient_is_computed_once_and_every_size_is_judged(start, monkeypatch):
@@ -128,29 +117,113 @@ def test_adamw_is_torchs_adamw_under_the_same_rates():
     assert tried[0][0] < tried[2][0] > tried[-1][0] > 0
 
 
-def test_every_optimiser_repeats_exactly(start):
-    for name in OPTIMIZERS:
-        runs = [start(optimizer=name, steps=2, batch=16) for _ in range(2)]
-        losses = [[step.held_out for step in run] for run in runs]
-        assert losses[0] == losses[1]
+def line_search(losses, start=(3.0, 4.0), before=2.0):
+    """Return the updates of a line search whose trials score as `losses` say, and its last weights."""
+    w = torch.nn.Parameter(torch.tensor(start, dtype=torch.float64))
+    frozen = torch.nn.Parameter(torch.tensor([7.0]))
+    w.grad = torch.tensor([0.6, 0.8], dtype=torch.float64)
+    training = SimpleNamespace(parameters=[w, frozen], gradient=lambda *, whole: 1.25 if whole else math.nan)
+    updates, seen, losses = SingleStep().updates(training, Score(before, 0.1, 10)), [], iter(losses)
+    score = None
+    while True:
+        try:
+            seen.append(updates.send(score))
+        except StopIteration:
+            assert frozen.item() == 7.0
+            return seen, w.detach()
+        score = Score(next(losses, 9.0), 0.1, 10)
 
 
-def test_a_cold_start_forgets_the_given_weights_and_repeats(start, given):
-    runs = [start(optimizer="adamw", steps=1, init="random", guard="off") for _ in range(2)]
-    warm = start(optimizer="adamw", steps=1, guard="off")
-    for run in (*runs, warm):
-        list(run)
-    cold, again, usual = (run.result.session.module.feature_group_embedder.weight for run in (*runs, warm))
-    own = given.module.feature_group_embedder.weight
-    assert torch.equal(cold, again)
-    assert (usual - own).abs().max() < 1e-2 < (cold - own).abs().max()
+def test_the_line_search_tries_fourfold_sizes_until_two_are_worse_and_then_halves_the_gap_twice():
+    """The gradient's norm is 1 and the loss 2, so that a size of 2 promises all of it."""
+    tried, end = line_search([1.9, 1.8, 1.9, 1.7, 1.8, 1.9, 1.6, 1.8, 1.7, 1.5])
+    factors = [4.0**power for power in (-5, -4, -3, -2, -1, 0)]
+    best = 4.0**-2
+    factors += [best / 2, best * 2]  # the half is better
+    best /= 2
+    factors += [best / math.sqrt(2), best * math.sqrt(2)]
+    best *= math.sqrt(2)
+    assert [update.size for update in tried] == pytest.approx([2 * factor for factor in (*factors, best)])
+    assert end.tolist() == pytest.approx([3.0 - 2 * best * 0.6, 4.0 - 2 * best * 0.8])
+    total = len(COARSE) + 2 * len(REFINEMENTS) + 1
+    assert [update.done for update in tried] == [*range(10), total]
+    for update in tried:
+        assert (update.number, update.total, update.loss, update.evaluate) == (1, total, 1.25, True)
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [{"optimizer": "adam"}, {"init": "warm"}, {"split": "k-fold"}, {"guard": "ece"}, {"precision": "fp16"}],
-)
-def test_unknown_names_are_refused_with_the_option_to_type(start, bad):
-    with pytest.raises(RequestError) as caught:
-        list(start(**bad))
-    assert caught.value.hint.startswith(f"--{next(iter(bad))} ")
+def test_the_line_search_goes_to_the_largest_size_while_it_pays_and_a_score_that_is_no_number_is_worst():
+    tried, _ = line_search([2.0 - 0.1 * trial for trial in range(8)])
+    assert tried[7].size == 2 * COARSE[-1] and len(tried) == 13
+    tried, _ = line_search([math.nan, -math.inf, 9.0])
+    assert [update.size for update in tried[:2]] == [2 * COARSE[0], 2 * COARSE[1]]
+    assert tried[-1].size == 2 * COARSE[2], "9 is the smallest of the numbers"
+
+
+def test_a_negative_loss_searches_down_the_gradient_and_no_gradient_not_at_all():
+    tried, _ = line_search([1.0], before=-2.0)
+    assert tried[0].size == 2 * COARSE[0]
+    w = torch.nn.Parameter(torch.tensor([1.0]))
+    w.grad = torch.zeros(1)
+    training = SimpleNamespace(parameters=[w], gradient=lambda *, whole: 0.5)
+    assert list(SingleStep().updates(training, Score(2.0, 0.1, 10))) == []
+
+
+def test_adamw_clips_the_joint_norm_decays_and_leaves_alone_what_has_no_gradient():
+    schedule = Schedule(steps=5, lr=0.1, warmup=2, weight_decay=0.3, clip=1.0, evaluate_every=2)
+    rng = torch.Generator().manual_seed(0)
+    gradients = [
+        [torch.randn(3, generator=rng) * scale, torch.randn(2, generator=rng)] for scale in (9, 0.1, 1, 4, 0)
+    ]
+    ours, theirs, unused = ([torch.nn.Parameter(torch.ones(size)) for size in (3, 2)] for _ in range(3))
+    turns = iter(gradients)
+
+    def gradient(*, whole):
+        assert not whole
+        for parameter, value in zip(ours, next(turns), strict=True):
+            parameter.grad = value.clone()
+        return 0.5
+
+    training = SimpleNamespace(parameters=[*ours, unused[0]], gradient=gradient, schedule=schedule, rate=0.2)
+    reference = torch.optim.AdamW(theirs, lr=1.0, weight_decay=0.3)
+    rises = [0.5, 1.0, 1.0, 1.0, 1.0]
+    shares = [rise * (1 + math.cos(math.pi * done / 5)) / 2 for done, rise in enumerate(rises)]
+    for turn, update in enumerate(AdamW().updates(training, Score(1.0, 0.1, 10))):
+        for parameter, value in zip(theirs, gradients[turn], strict=True):
+            parameter.grad = value.clone()
+        torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+        reference.param_groups[0]["lr"] = update.size
+        reference.step()
+        assert update.size == pytest.approx(0.2 * shares[turn])
+        assert (update.number, update.done, update.total, update.loss) == (turn + 1, turn + 1, 5, 0.5)
+        assert update.evaluate is (turn + 1 in (2, 4, 5))
+        for one, other in zip(ours, theirs, strict=True):
+            assert torch.allclose(one, other, atol=1e-6)
+    assert turn == 4 and torch.equal(unused[0], torch.ones(3))
+
+
+def test_without_a_warm_up_the_first_step_has_the_whole_rate():
+    for warmup in (0, 1):
+        w = torch.nn.Parameter(torch.ones(1))
+        w.grad = torch.ones(1)
+        schedule = Schedule(steps=2, warmup=warmup)
+        training = SimpleNamespace(
+            parameters=[w], gradient=lambda *, whole: 0.5, schedule=schedule, rate=0.25
+        )
+        sizes = [update.size for update in AdamW().updates(training, Score(1.0, 0.1, 10))]
+        assert sizes == pytest.approx([0.25, 0.125])
+
+
+def test_optimisers_are_found_by_name_and_a_near_miss_is_told():
+    assert {name: get_optimizer(name) for name in OPTIMIZERS} == {"sgd-1": SingleStep(), "adamw": AdamW()}
+    for name, close in [("adam", "adamw"), ("sgd", "sgd-1"), ("zzz", "adamw")]:
+        with pytest.raises(RequestError, match=f"no optimiser is called '{name}'") as caught:
+            get_optimizer(name)
+        assert caught.value.hint == f"--optimizer {close}"
+
+
+def test_a_gradient_that_is_no_number_ends_a_line_search_before_the_first_trial():
+    def gradient(*, whole):
+        raise NotFinite("at step 1")
+
+    with pytest.raises(NotFinite):
+        next(SingleStep().updates(SimpleNamespace(gradient=gradient), Score(1.0, 0.1, 10)))

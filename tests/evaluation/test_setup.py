@@ -1,0 +1,154 @@
+"""What a request comes to: sizes, a schedule, a table, its split, a model; bad ones are refused first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tttab.data
+import tttab.models
+from tttab.data import Origin, table_from_frame
+from tttab.data.context_selection import choose_context
+from tttab.data.narrow import keep_classes, keep_features
+from tttab.data.splits import SplitRequest, split_rows
+from tttab.errors import ModelError, RequestError, TttabError
+from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
+from tttab.testing import ToySession
+from tttab.training.config import Schedule
+
+RNG = np.random.default_rng(1)
+Y = RNG.integers(0, 3, 120)
+FRAME = pd.DataFrame(
+    {name: RNG.normal(size=120) + Y * shift for name, shift in zip("abcd", (0, 2, 0, 1), strict=True)}
+)
+TABLE = table_from_frame(FRAME.assign(y=np.array(["p", "q", "r"])[Y]), Origin("made", "file"))
+REQUEST = TrialRequest(TABLE, n=12, k=40, test_size=20, seed=4)
+
+
+def same(one, other):
+    return all(
+        np.array_equal(getattr(one, part), getattr(other, part)) for part in ("context", "queries", "test")
+    )
+
+
+def test_a_schedule_holds_every_choice_of_the_request():
+    chosen = {"steps": 7, "lr": 0.1, "optimizer": "sgd-1", "init": "random", "split": "kfold", "guard": "off"}
+    assert TrialRequest(**chosen, precision="fp32").schedule == Schedule(**chosen, precision="fp32")
+    assert TrialRequest().schedule == Schedule()
+
+
+def test_sizes_hold_every_choice_of_the_request():
+    assert TrialRequest(n=3, k=5, test_size=7, strict=True).sizes == SplitRequest(3, 5, 7, strict=True)
+    assert TrialRequest().sizes == SplitRequest()
+
+
+def test_the_task_is_what_is_asked_for_or_guessed():
+    kinds = [TrialRequest(regression=asked).kind for asked in (None, True, False)]
+    assert kinds == [None, "regression", "classification"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "about"),
+    [
+        ({"max_memory": "4 elephants"}, "not a memory size"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"rule": "no-such"}, "no rule is called"),
+        ({"context": "no-such"}, "no choice of context"),
+        ({"n": 0}, "n must be at least 1"),
+        ({"seed": -1}, "the seed must be at least 0, got -1"),
+        ({"task": 7, "regression": True}, "an OpenML task says itself what it is"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused_before_the_table_is_read(monkeypatch, bad, about):
+    monkeypatch.setattr(tttab.data, "load_table", lambda *a, **k: pytest.fail("was read"))
+    monkeypatch.setattr(tttab.data, "load_task", lambda *a, **k: pytest.fail("was read"))
+    with pytest.raises(TttabError, match=about) as caught:
+        draw_rows(replace(REQUEST, dataset="31", **bad))
+    assert caught.value.hint.startswith(("--", "leave out --regression"))
+
+
+def test_rows_are_those_of_the_seed_and_sizes_and_the_table_is_the_one_in_memory():
+    table, split = draw_rows(REQUEST)
+    assert table is TABLE
+    assert same(split, split_rows(TABLE.y, SplitRequest(12, 40, 20), 4, classes=3))
+
+
+def test_without_a_test_every_row_is_context_or_query():
+    _, split = draw_rows(replace(REQUEST, k=108), keep_test=False)
+    assert len(split.test) == 0 and sorted([*split.context, *split.queries]) == list(range(120))
+
+
+def test_an_official_split_is_kept_unless_no_test_is_wanted():
+    table = replace(TABLE, official_split=(np.arange(90), np.arange(90, 120)))
+    _, split = draw_rows(replace(REQUEST, dataset=table))
+    assert split.test.tolist() == list(range(90, 120)) and split.context.max() < 90
+    _, split = draw_rows(replace(REQUEST, dataset=table, k=108), keep_test=False)
+    assert split.n + split.k == 120
+
+
+@pytest.mark.parametrize("how", ["random", "kcenter"])
+def test_the_context_is_chosen_as_asked_for(how):
+    _, split = draw_rows(replace(REQUEST, context=how))
+    plain = split_rows(TABLE.y, SplitRequest(12, 40, 20), 4, classes=3)
+    assert same(split, choose_context(plain, how, TABLE.x, TABLE.y, classes=3)) and not same(split, plain)
+
+
+def test_classes_are_kept_before_the_split_and_features_by_its_labelled_rows_alone():
+    table, split = draw_rows(replace(REQUEST, top_classes=2, top_features=2))
+    two = keep_classes(TABLE, 2)
+    assert same(split, split_rows(two.y, SplitRequest(12, 40, 20), 4, classes=2))
+    expected = keep_features(two, 2, np.concatenate([split.context, split.queries]))
+    assert list(table.x.columns) == list(expected.x.columns) and table.classes == two.classes
+    loud = two.x.copy()
+    loud.loc[split.test, "a"] = two.y[split.test] * 1e6
+    with_loud_test, _ = draw_rows(replace(REQUEST, dataset=replace(two, x=loud), top_features=2))
+    assert list(with_loud_test.x.columns) == list(table.x.columns)
+
+
+def test_tables_and_tasks_are_loaded_as_asked_for(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tttab.data, "load_table", lambda *a, **k: asked.append((a, k)) or TABLE)
+    monkeypatch.setattr(tttab.data, "load_task", lambda *a, **k: asked.append((a, k)) or TABLE)
+    wanted = replace(REQUEST, dataset="x.csv", target="y", regression=False, columns={"a": "level"})
+    assert draw_rows(wanted)[0] is TABLE
+    assert draw_rows(replace(REQUEST, task=59, fold=3, columns={"a": "level"}))[0] is TABLE
+    assert asked == [
+        (("x.csv",), {"target": "y", "task": "classification", "columns": {"a": "level"}}),
+        ((59, 3), {"columns": {"a": "level"}}),
+    ]
+
+
+def test_a_trial_holds_the_model_the_table_s_task_opens_and_everything_the_request_says(monkeypatch):
+    asked = []
+    monkeypatch.setattr(tttab.models, "open_model", lambda *a, **k: asked.append((a, k)) or ToySession())
+    request = replace(REQUEST, model="toy", device="cpu", rule="head", steps=3, seed=9, max_memory="2G")
+    table, split = draw_rows(request)
+    trial = open_trial(request, table, split)
+    assert asked == [(("toy", "classification"), {"device": "cpu"})]
+    assert trial.table is table and trial.split is split and isinstance(trial.session, ToySession)
+    assert (trial.rule, trial.schedule, trial.seed, trial.budget) == (
+        "head",
+        Schedule(steps=3),
+        9,
+        2 * 1024**3,
+    )
+    assert 0 < trial.open_seconds < 60
+
+
+@pytest.mark.parametrize(("classes", "features"), [(11, 4), (3, 9)])
+def test_a_table_beyond_the_model_s_limits_is_refused(monkeypatch, classes, features):
+    monkeypatch.setattr(tttab.models, "open_model", lambda *a, **k: ToySession())
+    x = pd.DataFrame({f"x{number}": FRAME["a"] for number in range(features)})
+    table = replace(TABLE, x=x, classes=tuple(map(str, range(classes))))
+    with pytest.raises(ModelError):
+        open_trial(REQUEST, table, draw_rows(REQUEST)[1])
+
+
+def test_a_seed_of_zero_is_a_seed():
+    TrialRequest(seed=0).check()
+    with pytest.raises(RequestError) as caught:
+        TrialRequest(seed=-1).check()
+    assert caught.value.hint == "--seed 0"
