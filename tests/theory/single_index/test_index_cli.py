@@ -21,7 +21,7 @@ def test_exponents_prints_rows_alone_as_json_and_a_sentence_otherwise(capsys):
         (3, 1, 3, 1),
     ]
     assert run(["theory", "exponents", "--link", "He4"]) == 0
-    assert "ie = 4, ge = 2 (even" in capsys.readouterr().out
+    assert "ie = 4, ge = 2 (even" in capsys.readouterr().err
 
 
 SMALL = {
@@ -47,6 +47,15 @@ def test_a_table_in_a_pipe_is_tab_separated(capsys):
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split("\t")[:6] == ["link", "ie", "ge", "r", "n1", "method"]
     assert len(lines) == 8
+
+
+def test_the_limit_needs_no_rows_at_all_and_says_what_is_kept(capsys):
+    assert run(["theory", "single-index", "--n", "inf"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == ["-\t-\ticl-limit\t0.3737\t0.2804\t0.01"]
+    assert printed.err == "noise 0.01; in context without end 0.374, 0.0921 of it from |z| < 2.5\n"
+    assert run(["theory", "single-index", "--n", "inf", "--link-fixed"]) == 0
+    assert capsys.readouterr().err == "noise 0.01; in context without end down to the noise\n"
 
 
 def test_ablations_change_the_first_stage_and_the_link(capsys):
@@ -94,6 +103,9 @@ def test_ablations_change_the_first_stage_and_the_link(capsys):
         ["single-index", "--n", "x"],
         ["single-index", "--n", "128,10"],
         ["single-index", "--n", "1e12"],
+        ["single-index", "--n", "128.5,inf"],
+        ["single-index", "--n", "nan"],
+        ["single-index", "--n", "-inf"],
         ["single-index", "--d", "32,8"],
         ["single-index", "--noise", "nan"],
         ["single-index", "--noise", "-1"],
@@ -116,6 +128,7 @@ def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
         (["weak", "--d", "-1"], "--d 32"),
         (["weak", "--links", "foo"], "--links 'He3 + 0.5*He4'"),
         (["single-index", "--n", "10"], "--n 64"),
+        (["single-index", "--n", "128.5,inf"], "--n 129"),
         (["single-index", "--d", "32,8"], "--r 8"),
     ],
 )
