@@ -19,6 +19,8 @@ MODULES = (
     "linear_attention.steps",
     "linear_attention.noise",
     "linear_attention.kfold",
+    "linear_attention.semi",
+    "linear_attention.softmax",
     "linear_attention.step_size",
     "single_index.exponents",
     "single_index.weak",

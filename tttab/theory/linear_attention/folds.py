@@ -2,7 +2,8 @@
 
 Sx = I, |b| = 1, W = w I. In the usual scheme (`leave`) a fold's rows are the queries and all others the
 context; in that of `tttab run --split kfold` (`inverse`) a fold is the context and all others are queries.
-The folds' gradients depend on one another through shared rows. What does not belong here: random draws, tables.
+The folds' gradients depend on one another through shared rows. What does not belong here: random draws,
+tables.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What does not belong here: how an alignment comes about (`weak`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,17 +43,32 @@ def growth(cells: Cells, target: float, stream: np.random.Generator) -> dict[str
 
 
 def _points(cells: Cells, target: float) -> dict[int, float]:
-    """Return the N1 of the target by r, between two of the grid's by a straight line in log N1."""
+    """Return the N1 of the target by r, between two of the grid's by a straight line in log N1.
+
+    The means are first made to rise with N1 (isotonic regression): one lucky point is no crossing.
+    """
     found = {}
     for r, by_rows in cells.items():
         sizes = sorted(by_rows)
-        means = [float(by_rows[n].mean()) for n in sizes]
+        means = _rising([float(by_rows[n].mean()) for n in sizes])
         for i in range(1, len(sizes)):
             if means[i - 1] < target <= means[i]:
                 share = (target - means[i - 1]) / (means[i] - means[i - 1])
                 found[r] = sizes[i - 1] * (sizes[i] / sizes[i - 1]) ** share
                 break
     return found
+
+
+def _rising(values: Sequence[float]) -> list[float]:
+    """Return the closest values that never fall: neighbours in the wrong order are pooled to their mean."""
+    pools: list[tuple[float, int]] = []
+    for value in values:
+        mean, count = value, 1
+        while pools and pools[-1][0] > mean:
+            before, size = pools.pop()
+            mean, count = (mean * count + before * size) / (count + size), count + size
+        pools.append((mean, count))
+    return [mean for mean, count in pools for _ in range(count)]
 
 
 def _slope(points: Mapping[int, float]) -> float:

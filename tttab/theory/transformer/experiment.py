@@ -195,7 +195,8 @@ def title(rows: Sequence[Row]) -> str:
     first = rows[0]
     loss = "loss / E|b|^2 after training on k rows" if first["paper"] == "A" else "loss / label power"
     size = f", n = {first['n']}" if first["paper"] == "A" else ""
-    return f"Paper {first['paper']}, {first['model']} model, d = {first['d']}{size}: {loss}"
+    dims = ", ".join(str(d) for (d,) in distinct(rows, "d"))
+    return f"Paper {first['paper']}, {first['model']} model, d = {dims}{size}: {loss}"
 
 
 def warm_cold_answer(rows: Sequence[Row]) -> str:
