@@ -66,6 +66,10 @@ class Panel:
     markers: Sequence[Marker] = field(default=())
     log_x: bool = False
     log_y: bool = False
+    x_names: Sequence[str] = ()
+    """Names for the places 0, 1, … of the x axis."""
+    falling: bool = False
+    """Whether x falls to the right."""
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -149,6 +153,11 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_yscale("log" if panel.log_y else "linear")
     if panel.log_x:
         _tick_at_data(axes, panel)
+    if panel.x_names:
+        axes.set_xticks(range(len(panel.x_names)), panel.x_names)
+        axes.margins(x=0.1)
+    if panel.falling:
+        axes.invert_xaxis()
     settle(axes)
     if axes.get_legend_handles_labels()[1]:  # below the axes: inside it would cover a curve somewhere
         below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import FamilyName, Precondition, Sized, more_trials
-from tttab.theory.linear_attention.views import BARS, Kind, figure_title, tables_by_kind
+from tttab.theory.linear_attention.views import BARS, Kind, figure_title, tables_by_kind, verdict
 from tttab.theory.plots import Panel, Series, column, distinct
 
 if TYPE_CHECKING:
@@ -159,7 +159,8 @@ EXPERIMENT = Experiment(
                 (
                     *("precondition", "family", "alignment"),
                     *("gain_papers", "gain_limit", "gain_exact", "gain_measured", "gain_stderr"),
-                )
+                ),
+                answer=lambda rows: f"measured gains {verdict(rows)}",
             ),
             "fit": Kind(
                 ("precondition", "predictor", "rank", "slope", "off"), "Predicted against measured", answer

@@ -35,14 +35,12 @@ class SoftmaxSettings(Settings):
         ("head", "pair", "layers"), "One head, two opposite heads, two layers of one head; with commas."
     )
     alpha: tuple[float, ...] = option((0.5,), "Context rows n/d, with commas.", low=0, strict=True)
-    gamma: tuple[float, ...] = option(
-        (0.5, 1.0, 2.0, 4.0), "Training rows k/d, with commas.", low=0, strict=True
-    )
+    gamma: tuple[float, ...] = option((0.5, 1.0, 2.0), "Training rows k/d, with commas.", low=0, strict=True)
     d: tuple[int, ...] = option(
-        (40, 80, 160), "Features, with commas; a line in 1/d goes on to infinity.", low=8
+        (80, 160, 320), "Features, with commas; from the two largest a line in 1/d goes to infinity.", low=8
     )
     tau: float = option(1.0, "Temperature: W = tau / sqrt(d) I at the start.", low=0, high=3, strict=True)
-    trials: int = option(100, "Simulated trials per point.", low=20)
+    trials: int = option(150, "Simulated trials per point.", low=20)
     seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
 
     def check(self) -> None:

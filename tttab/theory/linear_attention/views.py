@@ -77,3 +77,12 @@ def law_curves(rows: Sequence[Row], x: str, value: str, label: str, colour: int)
         Series(f"{label} measured".strip(), places, measured, "points", colour, bars),
     ]
     return [series for series in curves if any(y is not None for y in series.y)]
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Return how many of the rows that have an exact law agree with it."""
+    judged = [row for row in rows if row["agrees"] is not None]
+    if not judged:
+        return "have no exact law"
+    held = sum(row["agrees"] for row in judged)
+    return f"{held} of {len(judged)} within 4 standard errors of the exact law"
