@@ -25,6 +25,7 @@ MODULES = (
     "single_index.exponents",
     "single_index.weak",
     "single_index.strong",
+    "single_index.link_stage",
     "single_index.pipeline",
     "transformer.experiment",
 )
