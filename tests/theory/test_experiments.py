@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 from dataclasses import MISSING, dataclass
@@ -9,8 +10,11 @@ from dataclasses import MISSING, dataclass
 import pytest
 import typer
 import typer.main
+from rich.console import Console
 
+from tttab.cli import output
 from tttab.cli.commands.theory import register
+from tttab.cli.experiment_output import show
 from tttab.cli.invocation import words
 from tttab.cli.setting_options import parsed
 from tttab.errors import BadAnswer
@@ -73,6 +77,24 @@ def test_tables_show_fields_that_are_there(experiment, runs):
             assert table.title and table.rows
             assert len(set(table.columns)) == len(table.columns)
             assert set(table.columns) <= {name for row in table.rows for name in row}
+
+
+@EVERY
+def test_every_table_ends_in_a_sentence_and_fits_100_columns(experiment, runs, monkeypatch):
+    for rows in runs(experiment):
+        for table in experiment.tables_of(rows):
+            stream = io.StringIO()
+            terminal = Console(file=stream, width=100, force_terminal=True, color_system=None)
+            monkeypatch.setattr(output, "stdout", lambda terminal=terminal: terminal)
+            monkeypatch.setitem(show.__globals__, "stdout", lambda terminal=terminal: terminal)
+            show(table)
+            lines = stream.getvalue().splitlines()
+            assert "\N{HORIZONTAL ELLIPSIS}" not in stream.getvalue()
+            assert max(map(len, lines[:-1])) <= 100
+            words = set(stream.getvalue().split())
+            assert {part for name in table.columns for part in name.replace(" ", "_").split("_")} <= words
+            assert lines[-1] == table.remark
+            assert any(letter.isdigit() for letter in table.remark)
 
 
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS.values() if e.panels], ids=lambda e: e.name)

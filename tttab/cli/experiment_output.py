@@ -14,7 +14,7 @@ from typing import Any
 from rich.progress import Progress as Bar
 
 from tttab.cli.invocation import rerun_command
-from tttab.cli.output import note, print_json_line, print_line, print_table, progress
+from tttab.cli.output import note, print_json_line, print_summary, print_table, progress, stdout
 from tttab.errors import BadAnswer, Interrupted
 from tttab.theory.experiment import Experiment, Progress, Row, S, Table
 
@@ -61,9 +61,17 @@ def show(table: Table) -> None:
         columns.append("check")
         lines = [[*line, check] for line, check in zip(lines, checks, strict=True)]
     if lines:
-        print_table(columns, lines, title=table.title, left=text)
+        stacked = stdout().is_terminal  # a heading of two words takes two lines, so that none is cut
+        heading = {name: name.replace("_", "\n") if stacked else name for name in columns}
+        print_table(
+            [*heading.values()],
+            lines,
+            title=table.title,
+            left=[heading[name] for name in text],
+            stacked=stacked,
+        )
     if table.remark:
-        print_line(table.remark)
+        print_summary(table.remark)
 
 
 def finish(rows: Sequence[Row], hint: str) -> None:

@@ -64,7 +64,7 @@ def _numbers(item: Option, parts: list[str]) -> tuple[float, ...]:
     except ValueError:
         text = ",".join(parts)
         raise RequestError(f"{item.flag} takes numbers with commas, not {text}", item.example) from None
-    if not values or not all(isfinite(value) for value in values):
+    if not values or not all(isfinite(value) or item.about.infinite for value in values):
         raise RequestError(f"{item.flag} takes at least one finite number", item.example)
     return values
 

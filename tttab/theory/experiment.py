@@ -34,6 +34,8 @@ class About:
     high: float = math.inf
     strict: bool = False
     """Whether the bounds themselves are excluded."""
+    infinite: bool = False
+    """Whether inf is a value."""
     switch: bool = False
     """A flag without its opposite: `--full`, but no `--no-full`."""
 
@@ -99,7 +101,7 @@ class Option:
     def _holds(self, value: float) -> bool:
         low, high = self.about.low, self.about.high
         inside = low < value < high if self.about.strict else low <= value <= high
-        return inside and math.isfinite(value)
+        return inside and (math.isfinite(value) or self.about.infinite)
 
     def _bounds(self) -> str:
         about = self.about

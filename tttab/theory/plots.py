@@ -24,6 +24,8 @@ Style = Literal["line", "dashed", "dashdot", "dotted", "points", "crosses"]
 SUFFIXES = (".svg", ".png")
 _FORMAT = {"line": "-", "dashed": "--", "dashdot": "-.", "dotted": ":", "points": "o", "crosses": "x"}
 _COLUMNS = 2
+_SIDE_BY_SIDE, _LEGEND = 2, 0.16
+"""Entries of a legend in a line, and the inches of a line."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Panel:
     markers: Sequence[Marker] = field(default=())
     log_x: bool = False
     log_y: bool = False
+    x_names: Sequence[str] = ()
+    """Names for the places 0, 1, … of the x axis."""
+    falling: bool = False
+    """Whether x falls to the right."""
 
 
 def column(rows: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
@@ -121,7 +127,9 @@ def _figure(panels: Sequence[Panel], title: str) -> Figure:
 
     columns = min(_COLUMNS, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(5.2 * columns, 3.7 * lines + 0.3), layout="constrained")
+    entries = max(len(panel.series) + len(panel.markers) for panel in panels)
+    height = 3.5 + _LEGEND * -(-entries // _SIDE_BY_SIDE)
+    figure = Figure(figsize=(5.2 * columns, height * lines + 0.3), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for place, panel in zip(axes, panels, strict=False):
         _fill(place, panel)
@@ -145,9 +153,15 @@ def _fill(axes: Axes, panel: Panel) -> None:
     axes.set_yscale("log" if panel.log_y else "linear")
     if panel.log_x:
         _tick_at_data(axes, panel)
+    if panel.x_names:
+        axes.set_xticks(range(len(panel.x_names)), panel.x_names)
+        axes.margins(x=0.1)
+    if panel.falling:
+        axes.invert_xaxis()
     settle(axes)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7, frameon=False)
+    if axes.get_legend_handles_labels()[1]:  # below the axes: inside it would cover a curve somewhere
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+        axes.legend(fontsize=7, frameon=False, ncols=_SIDE_BY_SIDE, **below)
 
 
 def _tick_at_data(axes: Axes, panel: Panel) -> None:

@@ -21,7 +21,7 @@ def test_exponents_prints_rows_alone_as_json_and_a_sentence_otherwise(capsys):
         (3, 1, 3, 1),
     ]
     assert run(["theory", "exponents", "--link", "He4"]) == 0
-    assert "ie = 4, ge = 2 (even" in capsys.readouterr().out
+    assert "ie = 4, ge = 2 (even" in capsys.readouterr().err
 
 
 SMALL = {
@@ -38,7 +38,9 @@ def test_each_command_prints_json_lines_and_draws(name, capsys, tmp_path):
     rows, _ = lines_of(capsys)
     assert len(rows) >= 3
     assert {row["experiment"] for row in rows} == {name}
-    assert all({"seed", "device", "tasks"} <= row.keys() for row in rows)
+    assert all(
+        {"seed", "device", "tasks"} <= row.keys() for row in rows if "kind" not in row or name != "weak"
+    )
     assert plot.read_text().lstrip().startswith("<?xml")
 
 
@@ -47,6 +49,15 @@ def test_a_table_in_a_pipe_is_tab_separated(capsys):
     header, *lines = capsys.readouterr().out.splitlines()
     assert header.split("\t")[:6] == ["link", "ie", "ge", "r", "n1", "method"]
     assert len(lines) == 8
+
+
+def test_the_limit_needs_no_rows_at_all_and_says_what_is_kept(capsys):
+    assert run(["theory", "single-index", "--n", "inf"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[1:] == ["-\t-\ticl-limit\t0.3737\t0.2804\t0.01"]
+    assert printed.err == "noise 0.01; in context without end 0.374, 0.0921 of it from |z| < 2.5\n"
+    assert run(["theory", "single-index", "--n", "inf", "--link-fixed"]) == 0
+    assert capsys.readouterr().err == "noise 0.01; in context without end down to the noise\n"
 
 
 def test_ablations_change_the_first_stage_and_the_link(capsys):
@@ -85,6 +96,11 @@ def test_ablations_change_the_first_stage_and_the_link(capsys):
         ["weak", "--device", "meta"],
         ["weak", "--device", "abacus"],
         ["weak", "--plot", "figure.txt"],
+        ["link-stage", "--n4", "8"],
+        ["link-stage", "--rho", "1.5"],
+        ["link-stage", "--link", "foo"],
+        ["link-stage", "--ridge", "0"],
+        ["link-stage", "--n4", "1000000000"],
         ["strong", "--loss", "hinge"],
         ["strong", "--eps", "0.9"],
         ["strong", "--r", "1"],
@@ -94,6 +110,9 @@ def test_ablations_change_the_first_stage_and_the_link(capsys):
         ["single-index", "--n", "x"],
         ["single-index", "--n", "128,10"],
         ["single-index", "--n", "1e12"],
+        ["single-index", "--n", "128.5,inf"],
+        ["single-index", "--n", "nan"],
+        ["single-index", "--n", "-inf"],
         ["single-index", "--d", "32,8"],
         ["single-index", "--noise", "nan"],
         ["single-index", "--noise", "-1"],
@@ -116,6 +135,7 @@ def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
         (["weak", "--d", "-1"], "--d 32"),
         (["weak", "--links", "foo"], "--links 'He3 + 0.5*He4'"),
         (["single-index", "--n", "10"], "--n 64"),
+        (["single-index", "--n", "128.5,inf"], "--n 129"),
         (["single-index", "--d", "32,8"], "--r 8"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from tttab.cli import run
 from tttab.theory.plots import draw
 from tttab.theory.transformer import store as transformer_store
-from tttab.theory.transformer.experiment import context_panels, warm_cold_panels
+from tttab.theory.transformer.experiment import answer, context_panels, warm_cold_answer, warm_cold_panels
 from tttab.theory.transformer.model import ModelSettings
 from tttab.theory.transformer.pretrain import Pretraining, PretrainStep
 from tttab.theory.transformer.store import shipped_path
@@ -77,12 +77,12 @@ def test_transformer_pretrains_into_the_cache_and_uses_it_again(paper, capsys, t
     assert lines_of(capsys)[0] == rows
     assert checkpoint.stat().st_mtime_ns == written
     assert {row["paper"] for row in rows} == {paper}
-    assert rows[0].keys() >= {"checkpoint_key", "stderr", "stuck", "lr", "steps", "seed", "device"}
+    assert rows[0].keys() >= {"checkpoint_key", "stuck", "lr", "steps", "seed", "device"}
     assert (tmp_path / "figure.png").stat().st_size > 5000
 
 
 def test_panels_hold_every_method(tmp_path):
-    row = {"model": "pair", "d": 4, "n": 16, "loss": 0.5, "stderr": None, "noise": 0.01, "shift": "none"}
+    row = {"model": "pair", "d": 4, "n": 16, "median": 0.5, "noise": 0.01, "shift": "none"}
     rows = [row | {"method": name} for name in ("icl", "ttt-full", "ttt-lora")]
     (panel,) = context_panels(rows)
     assert [series.label for series in panel.series if series.label] == [
@@ -91,9 +91,51 @@ def test_panels_hold_every_method(tmp_path):
         "ttt-lora, d = 4",
         "noise",
     ]
-    start = {"model": "pair", "d": 60, "n": 40, "loss": 0.3, "stderr": 0.1, "best_linear": 1 / 3}
-    draw(warm_cold_panels([start | {"k": k, "start": "warm"} for k in (0, 64, 128)]), tmp_path / "a.png")
+    start = {
+        "loss_same": 0.3,
+        "stderr_same": 0.1,
+        "loss_fresh": 0.4,
+        "stderr_fresh": 0.1,
+        "best_linear": 1 / 3,
+    }
+    panels = warm_cold_panels([start | {"k": k, "start": "warm"} for k in (0, 64, 128)])
+    assert [panel.series[0].y for panel in panels] == [[0.4, 0.4], [0.3, 0.3]]
+    draw(panels, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
+
+
+def cold(k, lead, same):
+    return {"start": "cold", "k": k, "lead": lead, "loss_same": same}
+
+
+@pytest.mark.parametrize(
+    ("leads", "wanted"),
+    [
+        ((-0.1, 0.2), "overtakes the warm start between k = 64 and 128"),
+        ((0.1, 0.2), "the cold start is better from the least k, 64, on"),
+        ((-0.1, -0.2), "the warm start is better up to k = 128"),
+    ],
+)
+def test_the_answer_of_paper_a_is_what_the_rows_say(leads, wanted):
+    warm = [{"start": "warm", "k": k, "loss_same": 0.1} for k in (0, 64, 128)]
+    rows = [*warm, cold(64, leads[0], 0.4), cold(128, leads[1], 0.2)]
+    assert wanted in warm_cold_answer(rows)
+    assert warm_cold_answer(rows).endswith("it stays behind up to k = 128")
+    ahead = [*warm, cold(64, leads[0], 0.4), cold(128, leads[1], 0.05)]
+    assert warm_cold_answer(ahead).endswith("it is ahead from k = 128 on")
+
+
+def test_the_answer_of_paper_b_names_the_best_method_at_the_longest_context():
+    row = {"shift": "none", "d": 4, "noise": 0.01}
+    rows = [
+        row | {"n": n, "method": method, "median": median}
+        for n, method, median in ((16, "icl", 0.2), (64, "icl", 0.02), (64, "ttt-lora", 0.015))
+    ]
+    assert answer(rows) == (
+        "in distribution, d = 4, N = 64: median in context 0.02 (2 times the noise, 10 times less than at"
+        " N = 16); ttt-lora reaches 0.015"
+    )
+    assert answer(rows[:2]).endswith("no training is better")
 
 
 def test_ctrl_c_while_pretraining_says_how_to_go_on(capsys, tmp_path, monkeypatch):

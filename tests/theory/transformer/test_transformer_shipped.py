@@ -21,7 +21,18 @@ def test_a_small_checkpoint_ships_for_each_paper(paper, d):
 def test_the_linear_checkpoint_reads_its_context():
     settings = WarmColdSettings(k=(), tasks=32)
     (row,) = warm_cold_rows(open_file(shipped_path("A", 60)), settings)
-    assert row["best_linear"] < row["loss"] < 0.8
+    assert row["best_linear"] < row["loss_same"] < 0.8
+    assert row["loss_fresh"] == pytest.approx(row["loss_same"], abs=0.1)
+
+
+def test_on_fresh_contexts_the_cold_start_overtakes_and_on_the_trained_one_it_does_not():
+    settings = WarmColdSettings(k=(96, 256), tasks=6)
+    rows = {
+        (row["start"], row["k"]): row for row in warm_cold_rows(open_file(shipped_path("A", 60)), settings)
+    }
+    short, long = rows["cold", 96], rows["cold", 256]
+    assert short["lead"] < 0 < long["lead"]
+    assert long["loss_same"] > rows["warm", 256]["loss_same"]
 
 
 def test_the_single_index_checkpoint_reads_its_context_in_distribution_only():

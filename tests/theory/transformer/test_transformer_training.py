@@ -1,3 +1,4 @@
+import math
 import signal
 import threading
 from dataclasses import replace
@@ -17,7 +18,7 @@ from tttab.theory.transformer.adapt import (
 )
 from tttab.theory.transformer.model import ModelSettings, build_model
 from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
-from tttab.theory.transformer.paper_b import ContextSettings, context_rows, shifted
+from tttab.theory.transformer.paper_b import ContextSettings, _draw, context_rows, readable, shifted
 from tttab.theory.transformer.pretrain import (
     Pretraining,
     checkpoint_path,
@@ -26,8 +27,9 @@ from tttab.theory.transformer.pretrain import (
     save_checkpoint,
     within_minutes,
 )
+from tttab.theory.transformer.rates import best_rate
 from tttab.theory.transformer.store import Pretrained, pretrain_into_cache, recipe
-from tttab.theory.transformer.tasks import Law, sample_prompts
+from tttab.theory.transformer.tasks import Law, link, more_rows, sample_prompts
 
 KINDS = ["pair", "gpt2"]
 
@@ -250,9 +252,22 @@ def test_warm_and_cold_rows_fall_with_k_and_say_what_they_are():
         ("cold", 20),
         ("cold", 200),
     ]
-    assert rows[2]["loss"] < 0.5 * rows[0]["loss"]
-    assert rows[4]["loss"] < rows[3]["loss"]
-    needed = {"seed", "device", "stderr", "stuck", "lr", "steps", "pretraining", "checkpoint_key", "tasks"}
+    for loss in ("loss_same", "loss_fresh"):
+        assert rows[2][loss] < 0.5 * rows[0][loss]
+        assert rows[4][loss] < rows[3][loss]
+    assert rows[3]["lead"] == pytest.approx(rows[1]["loss_fresh"] - rows[3]["loss_fresh"], abs=1e-6)
+    assert rows[0]["ols_all"] == pytest.approx(rows[0]["best_linear"]) and rows[2]["ols_all"] == 0
+    needed = {
+        "seed",
+        "device",
+        "stderr_fresh",
+        "stuck",
+        "lr",
+        "steps",
+        "pretraining",
+        "checkpoint_key",
+        "tasks",
+    }
     assert needed <= rows[1].keys()
 
 
@@ -263,7 +278,58 @@ def test_stuck_counts_tasks_of_either_start():
     before, _, cold = warm_cold_rows(pretrained, grid)
     # Without a step the cold start is an untrained model of another seed, here a worse one.
     assert before["stuck"] == 0 and cold["start"] == "cold"
-    assert cold["loss"] > before["loss"] and cold["stuck"] > 0
+    assert cold["loss_same"] > before["loss_same"] and cold["stuck"] > 0
+
+
+def test_more_rows_are_of_the_same_tasks_and_leave_the_first_as_they_were():
+    law = Law("index", 5, 3, noise=0.1)
+    one, other = (sample_prompts(law, 4, 6, torch.Generator().manual_seed(2)) for _ in range(2))
+    more = more_rows(law, one, 7, torch.Generator().manual_seed(3))
+    assert torch.equal(one.x, other.x) and torch.equal(one.y, other.y)
+    assert torch.equal(more.c, one.c) and torch.equal(more.direction, one.direction)
+    z = (more.x * one.direction[:, None]).sum(dim=2)
+    torch.testing.assert_close(more.clean, link(z, one.c[:, None]))
+    assert (more.y - more.clean).abs().unique().numel() >= 1 and not torch.equal(more.x[:, :6], one.x)
+
+
+def test_a_fresh_context_is_another_one_and_the_same_one_is_what_was_trained_on():
+    settings = tiny()
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    grid = WarmColdSettings((40,), n=3, tasks=8, how=TaskTraining(steps=80, lr=1e-2))
+    _, warm, _ = warm_cold_rows(pretrained, grid)
+    assert warm["loss_same"] != warm["loss_fresh"]
+
+
+@pytest.mark.parametrize(("best", "wanted"), [(1e-3, 1e-3), (9e-3, 9e-3), (1e-4, 1e-4), (1.0, 0.243)])
+def test_the_grid_of_step_sizes_grows_where_its_best_is_at_an_end(best, wanted):
+    assert best_rate(lambda rate: abs(math.log(rate / best))) == pytest.approx(wanted)
+    assert best_rate(lambda rate: float("nan") if rate > 2e-3 else -rate) == pytest.approx(1e-3)
+
+
+def test_lengths_that_gpt2_cannot_read_are_left_out():
+    settings = tiny("gpt2", law=Law("index", 3, 3))
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    assert readable(pretrained, (4, 10, 11, 1024)) == [4, 10]
+    assert readable(pretrained, (16, 64)) == [10]
+    pair = Pretrained(build_model(tiny().model, 0), tiny(), "untrained")
+    assert readable(pair, (16, 1024)) == [16, 1024]
+
+
+def test_tasks_are_the_same_at_every_length():
+    law, grid = Law("index", 4, 4), ContextSettings(tasks=3)
+    short, long = (_draw(law, grid, length, "test", 3) for length in (4, 9))
+    assert torch.equal(short.test.x, long.test.x) and torch.equal(short.test.direction, long.test.direction)
+    assert short.prompt.y.shape == (3, 4) and long.prompt.y.shape == (3, 9)
+
+
+def test_at_long_contexts_lora_alone_is_trained_unless_the_whole_is_asked_for():
+    settings = tiny(law=Law("index", 3, 3))
+    pretrained = Pretrained(build_model(settings.model, 0), settings, "untrained")
+    for whole, methods in ((False, ["icl", "ttt-lora"]), (True, ["icl", "ttt-full", "ttt-lora"])):
+        grid = ContextSettings((1024,), ("none",), tasks=1, long_steps=1, whole=whole)
+        rows = list(context_rows(pretrained, grid))
+        assert [row["method"] for row in rows] == methods
+        assert rows[1]["steps"] == 1
 
 
 def test_context_rows_cover_every_shift_and_method_and_equal_seeds_give_equal_rows():

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import GAINS, POINT, Kind, figure_title, law_curves, tables_by_kind
+from tttab.theory.linear_attention.views import (
+    GAINS,
+    POINT,
+    Kind,
+    figure_title,
+    law_curves,
+    tables_by_kind,
+    verdict,
+)
 from tttab.theory.plots import Marker, Panel
 
 LENGTHS = 13
@@ -69,6 +77,14 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     return [Panel(title, "context rows n", "improvement / |b|²", series, markers, log_x=True)]
 
 
+def peak_answer(rows: Sequence[Row]) -> str:
+    """Say where the improvement is largest."""
+    row = rows[0]
+    exact, rule = f"n = {row['n_exact']} (exact)", f"0.87 d^(2/3) = {row['n_rule']:.0f}"
+    where = f"{exact}; {rule}; largest measured at n = {row['n_measured']}"
+    return f"d = {row['d']}, k = {row['k']}: the improvement is largest at {where}"
+
+
 EXPERIMENT = Experiment(
     name="context",
     help="The improvement against n: it rises, peaks and falls.",
@@ -79,7 +95,10 @@ EXPERIMENT = Experiment(
     columns=(*POINT, "kind", "n_exact", "n_measured", "n_rule"),
     quick=(ContextSettings(d=8, trials=300, n=(2, 4, 8)),),
     tables=tables_by_kind(
-        {None: Kind(("n", "k", "eta", *GAINS)), "peak": Kind(("k", "n_exact", "n_measured", "n_rule"))}
+        {
+            None: Kind(("n", "k", "eta", *GAINS), answer=lambda rows: f"measured points {verdict(rows)}"),
+            "peak": Kind(("k", "n_exact", "n_measured", "n_rule"), answer=peak_answer),
+        }
     ),
     panels=panels,
     title=figure_title,

@@ -81,10 +81,11 @@ def covariance_family(name: str, d: int, seed: int) -> Family:
 def pair_rows(settings: Simulation, family: str, share: float, warm: LinearProblem) -> list[Row]:
     """Return the rows of the pre-trained start and of zero, losses over b'Sx b.
 
-    `gain_limit` is the leading order for this k, `a2_over_ab` the papers' A^2/(A+B) for k >> d; both are
-    None with noise and under S, which has another limit. C, T and S have no closed form here, but for the
-    noiseless S with Sx = I; their `loss_exact` is None. `gamma_limit` and `gamma_exact` are the thresholds
-    of k/d beyond which zero wins under F.
+    `gain_limit` is the leading order for this k and any Sx, `gain_papers` the papers' k/(k+d) A^2/(A+B),
+    which needs Sx = I, `a2_over_ab` the same for k >> d; all are None with noise and under S, which has
+    another limit. C, T and S have no closed form here, but for the noiseless S with Sx = I; their
+    `loss_exact` is None. `gamma_limit` and `gamma_exact` are the thresholds of k/d beyond which zero wins
+    under F.
     """
     starts = {"pretrained": warm, "zero": warm.from_zero()}
     laws = [one_step(problem) for problem in starts.values()]
@@ -124,6 +125,7 @@ def pair_rows(settings: Simulation, family: str, share: float, warm: LinearProbl
                 "loss_measured": seen.mean,
                 "stderr": seen.stderr,
                 "a2_over_ab": terms.gain if has_limit else None,
+                "gain_papers": limit.papers_gain(problem) if has_limit else None,
                 "gain_limit": limit_gain if has_limit else None,
                 "gain_exact": None if loss is None else law.start - loss,
                 "gain_measured": seen.gain,

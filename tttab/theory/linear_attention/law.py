@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tttab.theory.linear_attention.problem import LinearProblem
+from tttab.theory.linear_attention.problem import LinearProblem, matrix_root
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,6 @@ def chi2_moment(n: float, power: int) -> float:
     for step in range(power):
         product *= n + 2 * step
     return product
-
-
-def matrix_root(covariance: Tensor) -> Tensor:
-    """Return the symmetric square root of a positive semi-definite matrix, shape (d, d)."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def from_zero_noiseless(d: int, n: float, k: float) -> float:

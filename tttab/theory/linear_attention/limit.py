@@ -46,6 +46,11 @@ def alignment_terms(problem: LinearProblem) -> Alignment:
     return Alignment(float(bias @ sx @ bias) / r2, float(variance))
 
 
+def papers_gain(problem: LinearProblem) -> float:
+    """Return k/(k+d) A^2/(A+B) over R2, the improvement of arXiv 2503.11842, which is right for Sx = I."""
+    return problem.k / (problem.k + problem.d) * alignment_terms(problem).gain
+
+
 def general_gain(problem: LinearProblem) -> float:
     """Return the leading order of the improvement over R2, for any W and Sx.
 

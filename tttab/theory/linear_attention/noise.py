@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import LOSSES, POINT, Kind, figure_title, law_curves, tables_by_kind
+from tttab.theory.linear_attention.views import (
+    LOSSES,
+    POINT,
+    Kind,
+    figure_title,
+    law_curves,
+    tables_by_kind,
+    verdict,
+)
 from tttab.theory.plots import Panel, Series, distinct
 
 
@@ -64,6 +72,18 @@ def _excess(row: Row) -> Row:
     return {name: value - level if name in losses else value for name, value in row.items()}
 
 
+def answer(rows: Sequence[Row]) -> str:
+    """Say by how much the pre-trained start leads without noise and with the most of it."""
+    said = []
+    for (where,) in distinct(rows, "where"):
+        here = {(row["noise"], row["init"]): row["loss_measured"] for row in rows if row["where"] == where}
+        levels = [level for level, init in here if init == "zero"]
+        ends = [here[level, "zero"] - here[level, "pretrained"] for level in (min(levels), max(levels))]
+        said.append(f"{where} {ends[0]:+.3f} to {ends[1]:+.3f}")
+    most = max(row["noise"] for row in rows)
+    return f"lead of the pre-trained start, noise 0 to {most:g}, in {'; '.join(said)}; {verdict(rows)}"
+
+
 EXPERIMENT = Experiment(
     name="noise",
     help="Label noise in context rows, in training rows, in both.",
@@ -73,7 +93,7 @@ EXPERIMENT = Experiment(
     rows=noise,
     columns=(*POINT, "where"),
     quick=(NoiseSettings(d=8, trials=300, levels=(0.0, 1.0)),),
-    tables=tables_by_kind({None: Kind(("where", "noise", "n", "k", "init", *LOSSES))}),
+    tables=tables_by_kind({None: Kind(("where", "noise", "n", "k", "init", *LOSSES), answer=answer)}),
     panels=panels,
     title=figure_title,
     total=lambda settings: 6 * len(settings.levels),

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import LOSSES, POINT, Kind, figure_title, law_curves, tables_by_kind
+from tttab.theory.linear_attention.views import (
+    LOSSES,
+    POINT,
+    Kind,
+    figure_title,
+    law_curves,
+    tables_by_kind,
+    verdict,
+)
 from tttab.theory.plots import Marker, Panel, Series, Style, distinct
 
 GAMMAS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0, 4.0)
@@ -57,14 +65,35 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 def _thresholds(rows: Sequence[Row]) -> list[Marker]:
     markers: list[Marker] = []
-    styles: dict[str, Style] = {"limit": "dashed", "exact": "line", "measured": "dotted"}
+    looks: dict[str, tuple[Style, int]] = {
+        "limit": ("dashed", 6),
+        "exact": ("line", 6),
+        "measured": ("dotted", 3),
+    }
     for row in rows:
-        for source, style in styles.items():
+        for source, (style, colour) in looks.items():
             x = row[f"gamma_{source}"]
             low, high = (row["interval"] if source == "measured" else None) or (None, None)
             if x is not None:
-                markers.append(Marker(f"threshold, {source}", x, style, 6, low, high))
+                markers.append(Marker(f"threshold, {source}", x, style, colour, low, high))
     return markers
+
+
+def points_answer(rows: Sequence[Row]) -> str:
+    """Say how far the limit is from the exact law."""
+    off = max(abs(row["loss_limit"] - row["loss_exact"]) for row in rows)
+    return f"d = {rows[0]['d']}: the limit is off by up to {off:.3f}; measured points {verdict(rows)}"
+
+
+def threshold_answer(rows: Sequence[Row]) -> str:
+    """Say from how many training rows on zero wins, by the exact law and in the limit."""
+    said = []
+    for row in rows:
+        d, exact, limit = row["d"], row["gamma_exact"], row["gamma_limit"]
+        words = "never" if exact is None else f"beyond k = {exact * d:.0f}"
+        told = "never" if limit is None else f"{limit * d:.0f}"
+        said.append(f"n = {row['n']} {words} (limit: {told})")
+    return f"zero initialisation wins at d = {rows[0]['d']}, {'; '.join(said)}"
 
 
 EXPERIMENT = Experiment(
@@ -78,10 +107,11 @@ EXPERIMENT = Experiment(
     quick=(PhaseSettings(d=8, trials=300, alpha=(0.5,), gamma=(0.5, 2.0)),),
     tables=tables_by_kind(
         {
-            None: Kind(("alpha", "gamma", "n", "k", "init", *LOSSES)),
+            None: Kind(("alpha", "gamma", "n", "k", "init", *LOSSES), answer=points_answer),
             "threshold": Kind(
                 ("alpha", "d", "gamma_limit", "gamma_exact", "gamma_measured", "interval"),
-                "Threshold gamma*: zero wins beyond it",
+                "Threshold gamma* = k/d: zero wins beyond it",
+                threshold_answer,
             ),
         }
     ),

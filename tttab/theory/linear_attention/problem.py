@@ -57,6 +57,23 @@ class LinearProblem:
         return replace(self, k=k)
 
 
+def whitened(problem: LinearProblem) -> LinearProblem:
+    """Return the problem whose plain step is the whitened step of `problem`: Sx = I, b~ = Sx^1/2 b.
+
+    Predictions and losses are the same: W~ = Sx^1/2 W Sx^1/2. Its step W~ + 2 eta g~ u~' is
+    W + 2 eta Sx^-1 g u' Sx^-1 in the features' own coordinates.
+    """
+    root = matrix_root(problem.covariance)
+    eye = torch.eye(problem.d, dtype=root.dtype)
+    return replace(problem, task=root @ problem.task, weights=root @ problem.weights @ root, covariance=eye)
+
+
+def matrix_root(covariance: Tensor) -> Tensor:
+    """Return the symmetric square root of a positive semi-definite matrix, shape (d, d)."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
+
+
 def check_sizes(d: int, n: int, k: int) -> None:
     """Raise RequestError unless every size is at least 1."""
     for name, value in (("d", d), ("n", n), ("k", k)):

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic
-from tttab.theory.linear_attention.law import context_moment, matrix_root, residual_moment
-from tttab.theory.linear_attention.problem import LinearProblem
+from tttab.theory.linear_attention.law import context_moment, residual_moment
+from tttab.theory.linear_attention.problem import LinearProblem, matrix_root
 from tttab.theory.linear_attention.settings import Convention
 
 

@@ -18,6 +18,7 @@ from tttab.theory.linear_attention.views import (
     figure_title,
     law_curves,
     tables_by_kind,
+    verdict,
 )
 from tttab.theory.plots import Panel, Series, column, distinct
 
@@ -77,6 +78,17 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     ]
 
 
+def answer(rows: Sequence[Row]) -> str:
+    """Say for each n what the most training rows are worth in context rows; measured points as they agree."""
+    said = []
+    for (n,) in distinct(rows, "n"):
+        last = [row for row in rows if row["n"] == n][-1]
+        equal = last["n_equivalent"]
+        rows_worth = "more than any context" if equal is None else f"a context of {equal:.0f}"
+        said.append(f"n = {n} with k = {last['k']} is worth {rows_worth}")
+    return f"{'; '.join(said)}; {verdict(rows)}"
+
+
 def _total(settings: SamplesSettings) -> int:
     contexts, trainings = settings.grid
     return len(contexts) * len(trainings)
@@ -91,7 +103,7 @@ EXPERIMENT = Experiment(
     rows=samples,
     columns=(*POINT, "n_equivalent"),
     quick=(SamplesSettings(d=8, trials=300, n=(4,), k=(4, 16)),),
-    tables=tables_by_kind({None: Kind(("n", "k", *LOSSES[1:], *GAINS[1:], "n_equivalent"))}),
+    tables=tables_by_kind({None: Kind(("n", "k", *LOSSES[1:], *GAINS[1:], "n_equivalent"), answer=answer)}),
     panels=panels,
     title=figure_title,
     total=_total,

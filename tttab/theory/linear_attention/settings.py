@@ -21,6 +21,8 @@ CONVENTIONS: dict[Convention, str] = {
     "S": "step optimal given the context; loss on the same context",
 }
 SamplerName = Literal["scalars", "vectors", "rows"]
+FamilyName = Literal["two-level", "power-law", "random"]
+Precondition = Literal["none", "sx"]
 Precision = Literal["float64", "float32"]
 MATRICES = 8
 """d x d matrices in float64 that a problem and its law hold at once."""
@@ -118,6 +120,24 @@ class MatrixSimulation(Simulation):
     trials: int = option(4_000, "Simulated trials per point.", low=100)
 
 
-def more_trials(settings: Simulation) -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True)
+class Sized(Settings):
+    """The options of experiments that are drawn in one way alone, in float64 on the CPU."""
+
+    d: int = option(60, "Features.", low=2)
+    trials: int = option(2_000, "Simulated trials per point.", low=100)
+    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How trials are drawn."""
+        return Sampling(self.trials, self.seed, sampler="vectors")
+
+    def sizes(self, n: int | None, k: int | None) -> tuple[int, int]:
+        """Return the context and the training rows; None: d/2 and 2d."""
+        return n or max(1, self.d // 2), k or 2 * self.d
+
+
+def more_trials(settings: Simulation | Sized) -> dict[str, object]:
     """Return the options under which a disagreement is looked at again."""
     return {"trials": 4 * settings.trials, "seed": settings.seed + 1}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import Simulation, more_trials
-from tttab.theory.linear_attention.views import SIZES, Kind, figure_title, law_curves, tables_by_kind
+from tttab.theory.linear_attention.views import SIZES, Kind, figure_title, law_curves, tables_by_kind, verdict
 from tttab.theory.plots import Panel, Series
 
 LOSS = ("eta", "loss_exact", "loss_measured", "stderr")
@@ -45,12 +45,25 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
         *law_curves(same, "multiple", "loss", "F's step, same context", 1),
     ]
     marks = [row for row in rows if row["kind"] == "choice"]
-    choices = [Series(row["rule"], [i], [row["lost_share"]], "points", i) for i, row in enumerate(marks)]
+    choices = [Series("", [i], [row["lost_share"]], "points", i) for i, row in enumerate(marks)]
     zero = Series("the best step", [0, len(marks) - 1], [0, 0], "dotted", 6)
+    rules = [row["rule"] for row in marks]
     return [
         Panel("The loss as a function of the step", "step / best step", "loss / |b|²", series),
-        Panel("What a rule for the step loses", "rule", "lost share of the improvement", [zero, *choices]),
+        Panel(
+            "What a rule for the step loses",
+            "rule that chooses the step",
+            "lost share of the improvement",
+            [zero, *choices],
+            x_names=rules,
+        ),
     ]
+
+
+def choice_answer(rows: Sequence[Row]) -> str:
+    """Say what each rule loses of the improvement."""
+    said = [f"{row['rule']} {row['lost_share']:+.1%}" for row in rows if row["lost_share"] is not None]
+    return f"lost share of the improvement: {'; '.join(said)}"
 
 
 EXPERIMENT = Experiment(
@@ -65,7 +78,12 @@ EXPERIMENT = Experiment(
         *("multiple", *LOSS, "agrees", "rule", *LOST),
     ),
     quick=(StepSizeSettings(d=8, trials=300, multiple=(0.0, 1.0)),),
-    tables=tables_by_kind({None: Kind(("multiple", *LOSS)), "choice": Kind(("rule", *LOSS, *LOST))}),
+    tables=tables_by_kind(
+        {
+            None: Kind(("multiple", *LOSS), answer=lambda rows: f"measured points {verdict(rows)}"),
+            "choice": Kind(("rule", *LOSS, *LOST), answer=choice_answer),
+        }
+    ),
     panels=panels,
     title=figure_title,
     total=lambda settings: 2 * len(settings.multiple) + 4,

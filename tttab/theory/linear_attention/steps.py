@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import MatrixSimulation, more_trials
-from tttab.theory.linear_attention.views import BARS, SIZES, Kind, figure_title, tables_by_kind
+from tttab.theory.linear_attention.views import BARS, SIZES, Kind, figure_title, tables_by_kind, verdict
 from tttab.theory.plots import Panel, Series, Style
 
 SCHEDULE = ("schedule", "decay", "steps", "tuned", "multiple")
@@ -71,6 +71,15 @@ def _points(rows: Sequence[Row], tuned: bool, start: float) -> list[Series]:
     ]
 
 
+def best_answer(rows: Sequence[Row]) -> str:
+    """Say how much of the best gain the single step keeps."""
+    row = rows[0]
+    if row["share_kept"] is None:
+        return "no schedule gains anything"
+    how = row["schedule"] if row["decay"] is None else f"{row['schedule']} {row['decay']:g}"
+    return f"the single step keeps {row['share_kept']:.0%} of the best gain found, that of {how}"
+
+
 EXPERIMENT = Experiment(
     name="steps",
     help="Several steps, constant and decaying, and gradient flow, against the single step.",
@@ -83,7 +92,12 @@ EXPERIMENT = Experiment(
         *("finite", "agrees", "kind", *BEST),
     ),
     quick=(StepsSettings(d=8, trials=300, count=3, decay=(0.4,)),),
-    tables=tables_by_kind({None: Kind((*SCHEDULE, *MEASURED)), "best": Kind(("schedule", "decay", *BEST))}),
+    tables=tables_by_kind(
+        {
+            None: Kind((*SCHEDULE, *MEASURED), answer=lambda rows: f"comparisons: {verdict(rows)}"),
+            "best": Kind(("schedule", "decay", *BEST), answer=best_answer),
+        }
+    ),
     panels=panels,
     title=figure_title,
     total=lambda settings: 2 * len(settings.decay) + 5,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tttab.theory.experiment import Row, Table
+from tttab.theory.linear_attention.settings import CONVENTIONS
 from tttab.theory.plots import Series, column
 
 LOSSES = ("eta", "loss_limit", "loss_exact", "loss_measured", "stderr")
@@ -28,6 +29,8 @@ class Kind:
     columns: tuple[str, ...]
     title: str = ""
     """Empty: the experiment, the kind, d and the convention."""
+    answer: Callable[[Sequence[Row]], str] | None = None
+    """From the rows of this kind to the sentence below them."""
 
 
 def tables_by_kind(kinds: Mapping[str | None, Kind]) -> Callable[[Sequence[Row]], list[Table]]:
@@ -41,8 +44,10 @@ def tables_by_kind(kinds: Mapping[str | None, Kind]) -> Callable[[Sequence[Row]]
         for name, part in parts.items():
             kind, first = kinds.get(name, kinds[None]), part[0]
             label = f"{first['experiment']}: {name}" if name else first["experiment"]
-            title = f"{label} · d = {first['d']}, convention {first.get('convention')}"
-            found.append(Table(kind.title or title, kind.columns, part))
+            title = f"{label} · d = {first['d']}, {convention_of(first)}"
+            found.append(
+                Table(kind.title or title, kind.columns, part, kind.answer(part) if kind.answer else "")
+            )
         return found
 
     return tables
@@ -52,7 +57,13 @@ def figure_title(rows: Sequence[Row]) -> str:
     """Return what holds for all panels: experiment, size, convention, noise."""
     row = rows[0]
     noise = f", noise {row['noise']:g}" if row.get("noise") and row["experiment"] != "noise" else ""
-    return f"tttab theory {row['experiment']}: d = {row['d']}, convention {row['convention']}{noise}"
+    return f"tttab theory {row['experiment']}: d = {row['d']}{noise}\n{convention_of(row)}"
+
+
+def convention_of(row: Row) -> str:
+    """Return the convention of a row in words."""
+    name = row["convention"]
+    return f"{name}: {CONVENTIONS[name]}"
 
 
 def law_curves(rows: Sequence[Row], x: str, value: str, label: str, colour: int) -> list[Series]:
@@ -66,3 +77,12 @@ def law_curves(rows: Sequence[Row], x: str, value: str, label: str, colour: int)
         Series(f"{label} measured".strip(), places, measured, "points", colour, bars),
     ]
     return [series for series in curves if any(y is not None for y in series.y)]
+
+
+def verdict(rows: Sequence[Row]) -> str:
+    """Return how many of the rows that have an exact law agree with it."""
+    judged = [row for row in rows if row["agrees"] is not None]
+    if not judged:
+        return "have no exact law"
+    held = sum(row["agrees"] for row in judged)
+    return f"{held} of {len(judged)} within 4 standard errors of the exact law"

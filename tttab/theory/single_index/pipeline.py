@@ -5,6 +5,7 @@ What does not belong here: the algorithm (`algorithm`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -34,7 +35,12 @@ PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 class PipelineSettings(Common, StageOne, Ablations):
     """The grid."""
 
-    n: tuple[int, ...] = option((), "Prompt lengths, with commas.", low=1)
+    n: tuple[float, ...] = option(
+        (),
+        "Prompt lengths, with commas; inf: what the in-context model keeps with rows without end.",
+        low=1,
+        infinite=True,
+    )
     d: tuple[int, ...] = option((32,), "Features, with commas: one curve each.", low=1)
     r: int = option(16, "Dimension of the subspace.")
     link: str = option("He3", LINK)
@@ -45,7 +51,13 @@ class PipelineSettings(Common, StageOne, Ablations):
     @property
     def prompts(self) -> tuple[int, ...]:
         """N, all four parts of the prompt together."""
-        return self.n or self.by_version((1024, 4096, 16384), PROMPTS)
+        finite = tuple(int(n) for n in self.n if n < math.inf)
+        return finite if self.n else self.by_version((1024, 4096, 16384), PROMPTS)
+
+    @property
+    def endless(self) -> bool:
+        """Whether the limit of the in-context model has a row."""
+        return self.in_context and (not self.n or math.inf in self.n)
 
     @property
     def count(self) -> int:
@@ -66,20 +78,23 @@ class PipelineSettings(Common, StageOne, Ablations):
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
-        from tttab.theory.single_index.algorithm import prompt_parts
+        from tttab.theory.single_index.algorithm import FEWEST_ROWS, prompt_parts
         from tttab.theory.single_index.checks import check_link, check_matrices, check_rows
 
         check_device(self.device)
         if self.skip_stage_1 and self.no_distill:
             raise RequestError("--skip-stage-1 and --no-distill exclude each other", "give one of them")
         check_link(self.link, "--link")
-        prompt_parts(min(self.prompts))
+        part = next((n for n in self.n if n < math.inf and n != int(n)), None)
+        if part is not None:
+            raise RequestError(f"--n takes whole numbers and inf, got {part:g}", f"--n {math.ceil(part)}")
+        prompt_parts(min(self.prompts, default=FEWEST_ROWS))
         least, most = min(self.d), max(self.d)
         if not 1 <= self.r <= least:
             raise RequestError(f"r = {self.r} must lie between 1 and d = {least}", f"--r {least}")
         check_matrices(most, self.device, "--d")
         at_once = min(32, self.count) if self.in_context else 1
-        check_rows(max(self.prompts) * most * at_once, self.device, "--n 1024,4096,16384")
+        check_rows(max(self.prompts, default=0) * most * at_once, self.device, "--n 1024,4096,16384")
         check_rows(self.queries * self.r, self.device, "--queries 2048")
 
 
@@ -88,7 +103,9 @@ def pipeline_rows(settings: PipelineSettings) -> Iterator[Row]:
 
     `error` is the expected squared error on a noisy label, so `noise_level` = tau^2 is its floor; a task is
     stuck where the error without noise exceeds half of the labels' power. Alignments |<b, u>| are medians
-    over tasks, as one that is stuck says nothing of the others; stage I's mean stands beside them.
+    over tasks, as one that is stuck says nothing of the others; stage I's mean stands beside them. The last
+    row, `icl-limit`, has no N and no d: the in-context model's error with rows without end (`plateau`),
+    `bulk` without the noise and from |z| < 2.5 alone.
     """
     from tttab.theory.single_index.tasks import draw_basis
 
@@ -100,6 +117,24 @@ def pipeline_rows(settings: PipelineSettings) -> Iterator[Row]:
         gamma = _gamma(settings, law, basis, generator)
         for rows in settings.prompts:
             yield from _rows_at(settings, (law, basis, gamma), rows)
+    if settings.endless:
+        yield _limit_row(settings)
+
+
+def _limit_row(settings: PipelineSettings) -> Row:
+    from tttab.theory.single_index.plateau import links, plateau
+
+    law = _law(settings, max(settings.d))
+    floor, noise = plateau(law, settings.temp), law.noise**2
+    power = float(links(law).square().sum(dim=1).mean())
+    return _head(settings, None, None, "icl-limit") | {
+        "error": floor.mean + noise,
+        "median": floor.median + noise,
+        "noise_level": noise,
+        "label_power": power,
+        "temp": settings.temp,
+        "bulk": floor.bulk,
+    }
 
 
 def _law(settings: PipelineSettings, d: int) -> IndexLaw:
@@ -184,14 +219,7 @@ def _row(settings: PipelineSettings, tasks: IndexTasks, rows: int, method: str, 
     law, count = tasks.law, len(errors)
     power = float(tasks.weights.square().sum(dim=1).mean())
     floor = law.noise**2
-    return {
-        "experiment": "single-index",
-        "link": settings.link,
-        "vary": settings.vary,
-        "d": law.d,
-        "r": law.r,
-        "n": rows,
-        "method": method,
+    return _head(settings, law.d, rows, method) | {
         "stage_1": settings.how.weak if method == "ttt" else "",
         "error": float(errors.mean()) + floor,
         "stderr": float(errors.std() / count**0.5) if count > 1 else None,
@@ -203,37 +231,75 @@ def _row(settings: PipelineSettings, tasks: IndexTasks, rows: int, method: str, 
         **settings.how.stage_one,
         "pipeline": asdict(settings.how),
         "pretraining_tasks": settings.pretraining_tasks,
+    }
+
+
+def _head(settings: PipelineSettings, d: int | None, rows: int | None, method: str) -> Row:
+    return {
+        "experiment": "single-index",
+        "link": settings.link,
+        "vary": settings.vary,
+        "d": d,
+        "r": settings.r,
+        "n": rows,
+        "method": method,
         "seed": settings.seed,
         "device": settings.device_type,
     }
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return one table of all rows."""
+    """Return one table of all rows, with the answer below it."""
     columns = (
         *("d", "n", "method", "error", "stderr", "median", "noise_level"),
         *("weak_alignment_mean", "weak_alignment_median", "strong_alignment_median", "stuck"),
     )
-    return [Table(title(rows), columns, rows)]
+    known = {name for row in rows for name in row}
+    return [Table(title(rows), [name for name in columns if name in known], rows, answer(rows))]
 
 
 def title(rows: Sequence[Row]) -> str:
     """Return the title of table and figure."""
-    return f"{rows[0]['link']}, r = {rows[0]['r']}: squared error on new rows"
+    link = "link varies" if rows[0]["vary"] else "link fixed"
+    return f"{rows[0]['link']}, {link}, r = {rows[0]['r']}: squared error on new rows"
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Say what each model reaches at the longest prompt, and what the in-context one keeps in the limit."""
+    noise, parts = rows[0]["noise_level"], []
+    longest = max((row["n"] for row in rows if row["n"]), default=None)
+    for method, name in (("ttt", "trained"), ("icl", "in context")):
+        here = [row for row in rows if row["method"] == method and row["n"] == longest]
+        parts += (
+            [f"{name} {here[0]['median']:.3g} (median at N = {longest}, d = {here[0]['d']})"] if here else []
+        )
+    last = rows[-1]
+    if last["method"] == "icl-limit":
+        plateau = last["error"] - noise
+        held = f"{last['error']:.3g}, {last['bulk'] + noise:.3g} of it from |z| < 2.5"
+        parts.append(f"in context without end {held if plateau > 1e-3 else 'down to the noise'}")
+    return f"noise {noise:.3g}; " + "; ".join(parts)
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return median and mean test error against N, by d and method, with the noise level."""
+    """Return median and mean test error against N, by d and method, with the noise level and the limit."""
     found = []
     for name, heading in (("median", "median over tasks"), ("error", "mean over tasks")):
         lines: list[Series] = []
-        for colour, (d, method) in enumerate(distinct(rows, "d", "method")):
-            here = [row for row in rows if (row["d"], row["method"]) == (d, method)]
+        finite = [row for row in rows if row["n"]]
+        for colour, (d, method) in enumerate(distinct(finite, "d", "method")):
+            here = [row for row in finite if (row["d"], row["method"]) == (d, method)]
             bars = column(here, "stderr") if name == "error" else ()
             lines += curve(f"{method}, d = {d}", column(here, "n"), column(here, name), bars, colour=colour)
-        one = [row for row in rows if row["method"] == "ttt" and row["d"] == rows[0]["d"]]
-        lines.append(Series("noise", column(one, "n"), column(one, "noise_level"), style="dotted", colour=6))
-        found.append(Panel(heading, "N", "squared error", lines, log_x=True, log_y=True))
+        ends = [
+            min((row["n"] for row in finite), default=64),
+            max((row["n"] for row in finite), default=65536),
+        ]
+        lines.append(Series("noise", ends, [rows[0]["noise_level"]] * 2, style="dotted", colour=6))
+        for row in rows:
+            if row["method"] == "icl-limit":
+                lines.append(Series("icl, N = infinity", ends, [row[name]] * 2, style="dashed", colour=6))
+        found.append(Panel(heading, "prompt rows N", "squared error", lines, log_x=True, log_y=True))
     return found
 
 
@@ -246,14 +312,14 @@ EXPERIMENT = Experiment(
     settings=PipelineSettings,
     rows=pipeline_rows,
     columns=(
-        *("experiment", "link", "vary", "d", "r", "n", "method", "stage_1", "error", "stderr", "median"),
-        *("noise_level", "label_power", "stuck", "tasks", "queries", "temp", "tilt", "precision"),
-        *("pipeline", "pretraining_tasks", "seed", "device"),
-        *("weak_alignment_mean", "weak_alignment_median", "strong_alignment_median"),
+        *("experiment", "link", "vary", "d", "r", "n", "method", "seed", "device", "stage_1", "error"),
+        *("stderr", "median", "noise_level", "label_power", "stuck", "tasks", "queries", "temp", "tilt"),
+        *("precision", "pipeline", "pretraining_tasks"),
+        *("weak_alignment_mean", "weak_alignment_median", "strong_alignment_median", "bulk"),
     ),
-    quick=(PipelineSettings(n=(128,), d=(4, 6), r=4, queries=64, tasks=3),),
+    quick=(PipelineSettings(n=(128, math.inf), d=(4, 6), r=4, queries=64, tasks=3),),
     tables=tables,
     panels=panels,
     title=title,
-    total=lambda settings: 2 * len(settings.prompts) * len(settings.d),
+    total=lambda settings: 2 * len(settings.prompts) * len(settings.d) + settings.endless,
 )

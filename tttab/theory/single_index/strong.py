@@ -246,14 +246,28 @@ def _spread(values: list[float]) -> float | None:
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return one table: an eighth of the trace, the targets, the law."""
+    """Return an eighth of the trace, and the targets with the answer below them."""
     trace = [row for row in rows if row["kind"] == "trace"]
-    shown = [*trace[:: max(1, len(trace) // 8)], *[row for row in rows if row["kind"] != "trace"]]
-    columns = (
-        *("kind", "steps", "error", "stderr", "median", "predicted", "floor", "eps", "eta", "reached"),
-        *(LOG_LAW, SQUARE_LAW, "spread_log_law", "spread_square_law", "stuck"),
+    sampled = [row for row in rows if row["kind"] == "samples"]
+    decay = ("steps", "error", "stderr", "median", "predicted", "floor", "stuck")
+    steps = ("eps", "eta", "steps", "error", "median", "reached", LOG_LAW, SQUARE_LAW, "stuck")
+    last = trace[-1]
+    ends = f"one step size: the error ends at {last['error']:.3g}, its law says {last['floor']:.3g}"
+    return [
+        Table(f"{title(rows)}: one step size", decay, trace[:: max(1, len(trace) // 8)], ends),
+        Table(f"{title(rows)}: steps to a target eps", steps, sampled, answer(rows)),
+    ]
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Say which of the two laws the steps to the targets follow."""
+    law = rows[-1]
+    if law["spread_log_law"] is None:
+        return f"{law['targets_reached']} targets reached: too few for a law"
+    return (
+        f"over {law['targets_reached']} targets {LOG_LAW} spreads by a factor of {law['spread_log_law']:.2f},"
+        f" {SQUARE_LAW} by {law['spread_square_law']:.2f}"
     )
-    return [Table(title(rows), columns, shown)]
 
 
 def title(rows: Sequence[Row]) -> str:
@@ -278,7 +292,9 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
             relative = [row[name] / sampled[0][name] for row in sampled]
             laws += curve(name, column(sampled, "eps"), relative, colour=colour)
         label = "relative to the largest eps"
-        found.append(Panel("flat: the law holds", "eps", label, laws, log_x=True, log_y=True))
+        found.append(
+            Panel("flat: the law holds", "target eps", label, laws, log_x=True, log_y=True, falling=True)
+        )
     return found
 
 

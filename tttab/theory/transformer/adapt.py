@@ -75,13 +75,11 @@ def adapt_fixed_context(
     return _adapt(model, batch, (context, held), how)
 
 
-def adapt_prompt(
-    model: nn.Module, prompt: LabelledRows, how: TaskTraining, longest: int = 10**6
-) -> TaskWeights:
+def adapt_prompt(model: nn.Module, prompt: LabelledRows, how: TaskTraining) -> TaskWeights:
     """Train on one prompt: each step splits its rows anew into context and queries, half and half.
 
     The last fifth of the prompt (at least one row) is held out and picks the step that is kept; no row
-    outside the prompt is read. `longest` bounds the context (GPT-2's positions).
+    outside the prompt is read.
     """
     rows = prompt.y.shape[1]
     held = max(1, rows // 5)
@@ -90,19 +88,16 @@ def adapt_prompt(
 
     def batch(step: int) -> tuple[LabelledRows, LabelledRows]:
         order = torch.randperm(kept, generator=torch_stream(how.seed, "split", step)).to(prompt.x.device)
-        n = min(max(1, kept // 2), longest)
+        n = max(1, kept // 2)
         shuffled = LabelledRows(train.x[:, order], train.y[:, order])
-        return shuffled.part(None, n), shuffled.part(n, n + max(1, kept // 2))
+        return shuffled.part(None, n), shuffled.part(n, 2 * n)
 
-    context = train.part(None, min(kept, longest))
-    return _adapt(model, batch, (context, prompt.part(kept, None)), how)
+    return _adapt(model, batch, (train, prompt.part(kept, None)), how)
 
 
-def adapt_looped(
-    model: nn.Module, prompt: LabelledRows, how: TaskTraining, longest: int = 10**6
-) -> TaskWeights:
+def adapt_looped(model: nn.Module, prompt: LabelledRows, how: TaskTraining) -> TaskWeights:
     """Return what `adapt_prompt` returns, task by task: the reference, and the slower way for many tasks."""
-    parts = [adapt_prompt(model, prompt.task(t), how, longest) for t in range(len(prompt.y))]
+    parts = [adapt_prompt(model, prompt.task(t), how) for t in range(len(prompt.y))]
     weights = {name: torch.cat([part.weights[name] for part in parts]) for name in parts[0].weights}
     return TaskWeights(weights, torch.cat([part.best_step for part in parts]), how.rule)
 

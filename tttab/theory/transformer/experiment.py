@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from tttab.theory.transformer.pretrain import Pretraining
     from tttab.theory.transformer.store import Pretrained
 
+LENGTHS = (16, 64, 256, 1024, 4096)
 STYLES: tuple[Style, ...] = ("line", "dashed", "dashdot")
 COLUMNS = {
-    "A": ("model", "d", "n", "k", "start", "loss", "stderr", "median", "best_linear", "stuck"),
-    "B": ("model", "d", "shift", "n", "context_read", "method", "loss", "stderr", "median", "noise", "stuck"),
+    "A": (
+        *("k", "start", "loss_fresh", "stderr_fresh", "lead", "lead_stderr", "better"),
+        *("loss_same", "stderr_same", "ols_all", "stuck", "lr", "best_step"),
+    ),
+    "B": ("d", "shift", "n", "method", "loss", "stderr", "median", "noise", "stuck", "lr", "best_step"),
 }
 
 
@@ -65,7 +69,7 @@ class TransformerSettings(Settings):
     @property
     def count(self) -> int:
         """The number of test tasks."""
-        return self.tasks or (64 if self.full else 8)
+        return self.tasks or (64 if self.full else 16 if self.paper == "A" else 8)
 
     def check(self) -> None:
         """Raise RequestError for choices that exclude each other or a device that is not there."""
@@ -151,7 +155,6 @@ def _paper_a(settings: TransformerSettings, pretrained: Pretrained) -> Iterator[
     from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 
     grid = WarmColdSettings(
-        k=(64, 96, 128, 192, 256, 384, 512) if settings.full else (64, 128, 256, 512),
         tasks=settings.count,
         how=TaskTraining(steps=settings.steps or (150 if settings.full else 60)),
         search=settings.full,
@@ -165,11 +168,14 @@ def _paper_b(settings: TransformerSettings, pretrained: Pretrained) -> Iterator[
     from tttab.theory.transformer.adapt import TaskTraining
     from tttab.theory.transformer.paper_b import ContextSettings, context_rows
 
+    steps = settings.steps or (100 if settings.full else 50)
     grid = ContextSettings(
-        lengths=(16, 32, 64, 128, 256, 512, 1024) if settings.full else (16, 64, 256),
+        lengths=LENGTHS if settings.full else LENGTHS[:-1],
         tasks=settings.count,
-        how=TaskTraining(steps=settings.steps or (100 if settings.full else 50)),
+        how=TaskTraining(steps=steps),
         search=settings.full,
+        long_steps=settings.steps or 2 * steps,
+        whole=settings.full,
         seed=settings.seed,
         device=settings.device,
     )
@@ -177,15 +183,59 @@ def _paper_b(settings: TransformerSettings, pretrained: Pretrained) -> Iterator[
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
-    """Return one table of all rows, by paper."""
-    return [Table(title(rows), COLUMNS[rows[0]["paper"]], rows)]
+    """Return one table of all rows with the answer below it, by paper."""
+    paper = rows[0]["paper"]
+    return [
+        Table(title(rows), COLUMNS[paper], rows, warm_cold_answer(rows) if paper == "A" else answer(rows))
+    ]
 
 
 def title(rows: Sequence[Row]) -> str:
     """Return the title of table and figure."""
-    paper = rows[0]["paper"]
-    loss = "loss / E|b|^2 after training on k rows" if paper == "A" else "loss / label power"
-    return f"Paper {paper}: {loss}"
+    first = rows[0]
+    loss = "loss / E|b|^2 after training on k rows" if first["paper"] == "A" else "loss / label power"
+    size = f", n = {first['n']}" if first["paper"] == "A" else ""
+    dims = ", ".join(str(d) for (d,) in distinct(rows, "d"))
+    return f"Paper {first['paper']}, {first['model']} model, d = {dims}{size}: {loss}"
+
+
+def warm_cold_answer(rows: Sequence[Row]) -> str:
+    """Say from which k on the cold start is better, under fresh contexts and under the same one."""
+    cold = [row for row in rows if row["start"] == "cold"]
+    if not cold:
+        return ""
+    same = [row["loss_same"] for row in rows if row["start"] == "warm" and row["k"]]
+    first, last = next((row for row in cold if row["lead"] > 0), None), cold[-1]["k"]
+    if first is None:
+        fresh = f"on fresh contexts the warm start is better up to k = {last}"
+    elif first is cold[0]:
+        fresh = f"on fresh contexts the cold start is better from the least k, {first['k']}, on"
+    else:
+        before = cold[cold.index(first) - 1]["k"]
+        fresh = (
+            f"on fresh contexts the cold start overtakes the warm start between k = {before} and {first['k']}"
+        )
+    wins = [row["k"] for row, warm in zip(cold, same, strict=True) if row["loss_same"] < warm]
+    trained = f"it is ahead from k = {wins[0]} on" if wins else f"it stays behind up to k = {last}"
+    return f"{fresh}; on the context that was trained on {trained}"
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Say, in distribution, where in-context learning ends and where test-time training does."""
+    here = [row for row in rows if row["shift"] == "none" and row["d"] == rows[0]["d"]]
+    plain = [row for row in here if row["method"] == "icl"]
+    last, noise = plain[-1], plain[-1]["noise"]
+    best = min((row for row in here if row["n"] == last["n"]), key=lambda row: row["median"])
+    fall = (
+        f", {plain[-2]['median'] / last['median']:.2g} times less than at N = {plain[-2]['n']}"
+        if plain[1:]
+        else ""
+    )
+    trained = "no training is better" if best is last else f"{best['method']} reaches {best['median']:.3g}"
+    return (
+        f"in distribution, d = {last['d']}, N = {last['n']}: median in context {last['median']:.3g}"
+        f" ({last['median'] / noise:.2g} times the noise{fall}); {trained}"
+    )
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
@@ -194,25 +244,26 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 
 def warm_cold_panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return the loss against k from the warm and the cold start, with in-context learning as a line."""
+    """Return the loss against k from both starts, under fresh contexts and under the one trained on."""
     trained = [row for row in rows if row["k"]]
-    lines: list[Series] = []
-    for colour, (start,) in enumerate(distinct(trained, "start")):
-        here = [row for row in trained if row["start"] == start]
-        x, y, bars = column(here, "k"), column(here, "loss"), column(here, "stderr")
-        lines += curve(f"{start} start", x, y, bars, colour=colour)
     plain = next((row for row in rows if not row["k"]), None)
-    if plain and trained:
-        span = [min(row["k"] for row in trained), max(row["k"] for row in trained)]
-        lines.append(Series("in context, n rows", span, [plain["loss"]] * 2, "dashed", 2))
-        lines.append(Series("best linear, n rows", span, [plain["best_linear"]] * 2, "dotted", 6))
-    first = rows[0]
-    heading = f"{first['model']}, d = {first['d']}, n = {first['n']}"
-    return [Panel(heading, "k", "loss / E|b|^2", lines, log_x=True, log_y=True)]
+    found = []
+    for place, heading in (("fresh", "Fresh contexts"), ("same", "The context that was trained on")):
+        lines: list[Series] = []
+        for colour, (start,) in enumerate(distinct(trained, "start")):
+            here = [row for row in trained if row["start"] == start]
+            x, y, bars = column(here, "k"), column(here, f"loss_{place}"), column(here, f"stderr_{place}")
+            lines += curve(f"{start} start", x, y, bars, colour=colour)
+        if plain and trained:
+            span = [min(row["k"] for row in trained), max(row["k"] for row in trained)]
+            lines.append(Series("in context, n rows", span, [plain[f"loss_{place}"]] * 2, "dashed", 2))
+            lines.append(Series("best linear, n rows", span, [plain["best_linear"]] * 2, "dotted", 6))
+        found.append(Panel(heading, "training rows k", "loss / E|b|²", lines, log_x=True, log_y=True))
+    return found
 
 
 def context_panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return one panel per link shift: the loss against context length, by d and method."""
+    """Return one panel per link shift: the median loss against context length, by d and method."""
     found = []
     for (shift,) in distinct(rows, "shift"):
         here = [row for row in rows if row["shift"] == shift]
@@ -221,12 +272,13 @@ def context_panels(rows: Sequence[Row]) -> list[Panel]:
         for d, method in distinct(here, "d", "method"):
             cell = [row for row in here if (row["d"], row["method"]) == (d, method)]
             colour, style = methods.index((method,)), STYLES[dims.index((d,)) % len(STYLES)]
-            x, y, bars = column(cell, "n"), column(cell, "loss"), column(cell, "stderr")
-            lines += curve(f"{method}, d = {d}", x, y, bars, colour=colour, style=style)
+            x, y = column(cell, "n"), column(cell, "median")
+            lines += curve(f"{method}, d = {d}", x, y, colour=colour, style=style)
         single = [row for row in here if row["method"] == "icl" and row["d"] == here[0]["d"]]
         lines.append(Series("noise", column(single, "n"), column(single, "noise"), style="dotted", colour=6))
         heading = "in distribution" if shift == "none" else f"link shift: {shift}"
-        found.append(Panel(heading, "context length", "loss / label power", lines, log_x=True, log_y=True))
+        axis = "median loss / label power"
+        found.append(Panel(heading, "context length N", axis, lines, log_x=True, log_y=True))
     return found
 
 
@@ -240,9 +292,10 @@ EXPERIMENT = Experiment(
     rows=transformer,
     columns=(
         *("experiment", "paper", "model", "width", "d", "n", "k", "gamma", "start"),
-        *("loss", "stderr", "median", "best_linear", "tasks", "stuck", "lr", "steps"),
-        *("checkpoint", "checkpoint_key", "pretraining", "seed", "device", "best_step"),
-        *("r", "shift", "context_read", "method", "noise", "rank"),
+        *("loss_same", "stderr_same", "loss_fresh", "stderr_fresh", "best_linear", "ols_all"),
+        *("tasks", "stuck", "lr", "steps", "checkpoint", "checkpoint_key", "pretraining", "seed", "device"),
+        *("best_step", "lead", "lead_stderr", "better"),
+        *("r", "shift", "method", "loss", "stderr", "median", "noise", "rank"),
     ),
     quick=(
         TransformerSettings(paper="A", tasks=1, steps=1),

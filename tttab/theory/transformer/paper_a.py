@@ -1,7 +1,8 @@
 """Paper A (2503.11842) on a trained transformer: linear tasks, warm against cold start over k.
 
-A context of n = 40 rows stays fixed, k further labelled rows are trained on, and the loss is measured
-on fresh rows of the same task. What does not belong here: pre-training, tables, plots.
+A context of n = 40 rows stays fixed, k further labelled rows are trained on, and the loss is measured on
+test rows of the same task: under fresh contexts, as the paper does (its convention F), and under the
+context that was trained on (S). What does not belong here: pre-training, tables, plots.
 """
 
 from __future__ import annotations
@@ -22,20 +23,22 @@ from tttab.theory.transformer.adapt import (
     predict,
 )
 from tttab.theory.transformer.model import build_model
+from tttab.theory.transformer.rates import best_rate
 from tttab.theory.transformer.store import Pretrained
-from tttab.theory.transformer.tasks import sample_prompts
+from tttab.theory.transformer.tasks import more_rows, sample_prompts
 
 TEST_ROWS = 256
-LR_GRID = (3e-4, 1e-3, 3e-3)
+FRESH_CONTEXTS = 8
+GRID = (64, 128, 160, 256, 512)
 
 
 @dataclass(frozen=True)
 class WarmColdSettings:
     """The grid of the experiment."""
 
-    k: tuple[int, ...] = (64, 128, 256, 512)
+    k: tuple[int, ...] = GRID
     n: int = 40
-    tasks: int = 8
+    tasks: int = 16
     how: TaskTraining = field(default_factory=lambda: TaskTraining(steps=60, lr=1e-3))
     search: bool = False
     """Choose the step size of each start, at the middle k, on 8 validation tasks of their own."""
@@ -43,88 +46,130 @@ class WarmColdSettings:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class _Tasks:
+    """The rows of some tasks."""
+
+    context: LabelledRows
+    labelled: LabelledRows
+    test: LabelledRows
+    """Labels without noise."""
+    fresh: list[LabelledRows]
+    """Other contexts of n rows."""
+
+
+@dataclass(frozen=True)
+class _Losses:
+    """Mean squared errors over the test rows, each of shape (tasks,)."""
+
+    same: Tensor
+    """Under the context that was trained on."""
+    fresh: Tensor
+    """The mean over fresh contexts."""
+
+    @property
+    def columns(self) -> Row:
+        return {
+            "loss_same": float(self.same.mean()),
+            "stderr_same": _stderr(self.same),
+            "loss_fresh": float(self.fresh.mean()),
+            "stderr_fresh": _stderr(self.fresh),
+        }
+
+
 def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterator[Row]:
     """Yield one row per (start, k); first k = 0, the loss of in-context learning with n rows.
 
-    Losses are mean squared errors on fresh rows divided by E|b|^2 = 1. From either start a task is `stuck`
-    where it ends no better than in context.
+    Losses are over E|b|^2 = 1. `lead` of a cold row is the warm start's loss minus its own on the same fresh
+    contexts, `better` the number of tasks on which it is positive. A task is `stuck` where it ends no
+    better than in context, on that same context.
     """
     warm = pretrained.model
     cold = build_model(pretrained.settings.model, settings.seed + 1).to(settings.device)
-    prompts = _draw(pretrained, settings, max(settings.k, default=0), "test", settings.tasks)
-    plain = _losses(warm, None, *prompts[::2])
-    yield _row(pretrained, settings, "warm", 0, plain, None, settings.how)
-    context, labelled, test = prompts
+    tasks = _draw(pretrained, settings, max(settings.k, default=0), "test", settings.tasks)
+    plain = _losses(warm, None, tasks)
+    yield _row(pretrained, settings, ("warm", 0), plain, plain, settings.how) | {"stuck": 0}
+    of_warm: dict[int, _Losses] = {}
     for start, model in (("warm", warm), ("cold", cold)):
         how = _searched(pretrained, model, settings) if settings.search else settings.how
         for k in settings.k:
-            adapted = _adapt(model, context, labelled, k, how)
-            losses = _losses(model, adapted, context, test)
-            yield _row(pretrained, settings, start, k, losses, plain, how) | {
-                "best_step": float(adapted.best_step.float().mean())
-            }
+            adapted = _adapt(model, tasks, k, how)
+            losses = _losses(model, adapted, tasks)
+            row = _row(pretrained, settings, (start, k), losses, plain, how)
+            row["best_step"] = float(adapted.best_step.float().mean())
+            yield row | (_lead(of_warm[k], losses) if start == "cold" else {})
+            of_warm.setdefault(k, losses)
 
 
-def _draw(
-    pretrained: Pretrained, settings: WarmColdSettings, k: int, stream: str, tasks: int
-) -> tuple[LabelledRows, LabelledRows, LabelledRows]:
-    """Return the context, k labelled rows and the test rows of fresh tasks."""
+def _lead(warm: _Losses, cold: _Losses) -> Row:
+    lead = warm.fresh - cold.fresh
+    return {"lead": float(lead.mean()), "lead_stderr": _stderr(lead), "better": int((lead > 0).sum())}
+
+
+def _draw(pretrained: Pretrained, settings: WarmColdSettings, k: int, stream: str, tasks: int) -> _Tasks:
+    """Return fresh tasks with k labelled rows."""
     generator = torch_stream(settings.seed, "paper-a", stream, device=settings.device)
-    drawn = sample_prompts(pretrained.settings.law, tasks, settings.n + k + TEST_ROWS, generator)
-    rows, n = LabelledRows(drawn.x, drawn.y), settings.n
-    return rows.part(None, n), rows.part(n, n + k), LabelledRows(drawn.x, drawn.clean).part(n + k, None)
+    law, n = pretrained.settings.law, settings.n
+    drawn = sample_prompts(law, tasks, n + k + TEST_ROWS, generator)
+    rows, test = LabelledRows(drawn.x, drawn.y), LabelledRows(drawn.x, drawn.clean).part(n + k, None)
+    others = torch_stream(settings.seed, "paper-a", stream, "fresh", device=settings.device)
+    more = more_rows(law, drawn, n * FRESH_CONTEXTS, others)
+    contexts = LabelledRows(more.x, more.y)
+    fresh = [contexts.part(n * i, n * (i + 1)) for i in range(FRESH_CONTEXTS)]
+    return _Tasks(rows.part(None, n), rows.part(n, n + k), test, fresh)
 
 
-def _adapt(
-    model: nn.Module, context: LabelledRows, labelled: LabelledRows, k: int, how: TaskTraining
-) -> TaskWeights:
+def _adapt(model: nn.Module, tasks: _Tasks, k: int, how: TaskTraining) -> TaskWeights:
     """Train on four fifths of the k rows; the last fifth picks the step."""
     cut = k - max(1, k // 5)
-    return adapt_fixed_context(model, context, labelled.part(None, cut), labelled.part(cut, k), how)
+    train, held = tasks.labelled.part(None, cut), tasks.labelled.part(cut, k)
+    return adapt_fixed_context(model, tasks.context, train, held, how)
 
 
-def _losses(
-    model: nn.Module, adapted: TaskWeights | None, context: LabelledRows, test: LabelledRows
-) -> Tensor:
-    return (predict(model, adapted, context, test.x) - test.y).square().mean(dim=1)
+def _losses(model: nn.Module, adapted: TaskWeights | None, tasks: _Tasks) -> _Losses:
+    def under(context: LabelledRows) -> Tensor:
+        return (predict(model, adapted, context, tasks.test.x) - tasks.test.y).square().mean(dim=1)
+
+    return _Losses(under(tasks.context), torch.stack([under(one) for one in tasks.fresh]).mean(dim=0))
 
 
 def _searched(pretrained: Pretrained, model: nn.Module, settings: WarmColdSettings) -> TaskTraining:
+    """Return the step size that is best under fresh contexts."""
     k = settings.k[len(settings.k) // 2]
-    context, labelled, test = _draw(pretrained, settings, k, "validation", 8)
-    tried = [replace(settings.how, lr=lr) for lr in LR_GRID]
-    losses = [
-        float(_losses(model, _adapt(model, context, labelled, k, how), context, test).mean()) for how in tried
-    ]
-    return tried[losses.index(min(losses))]
+    tasks = _draw(pretrained, settings, k, "validation", 8)
+
+    def loss(rate: float) -> float:
+        return float(
+            _losses(model, _adapt(model, tasks, k, replace(settings.how, lr=rate)), tasks).fresh.mean()
+        )
+
+    return replace(settings.how, lr=best_rate(loss))
 
 
 def _row(
     pretrained: Pretrained,
     settings: WarmColdSettings,
-    start: str,
-    k: int,
-    losses: Tensor,
-    plain: Tensor | None,
+    cell: tuple[str, int],
+    losses: _Losses,
+    plain: _Losses,
     how: TaskTraining,
 ) -> Row:
-    pretraining, tasks = pretrained.settings, len(losses)
+    pretraining, (start, k), n = pretrained.settings, cell, settings.n
     return {
         "experiment": "transformer",
         "paper": "A",
         "model": pretraining.model.kind,
         "width": pretraining.model.width,
         "d": pretraining.law.d,
-        "n": settings.n,
+        "n": n,
         "k": k,
         "gamma": k / pretraining.law.d,
         "start": start,
-        "loss": float(losses.mean()),
-        "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,
-        "median": float(losses.quantile(0.5)),
-        "best_linear": max(0.0, 1 - settings.n / pretraining.law.d),
-        "tasks": tasks,
-        "stuck": int((losses >= plain).sum()) if plain is not None else 0,
+        **losses.columns,
+        "best_linear": max(0.0, 1 - n / pretraining.law.d),
+        "ols_all": max(0.0, 1 - (n + k) / pretraining.law.d),
+        "tasks": len(losses.same),
+        "stuck": int((losses.same >= plain.same).sum()),
         "lr": how.lr,
         "steps": how.steps,
         "checkpoint": pretrained.source,
@@ -133,3 +178,7 @@ def _row(
         "seed": settings.seed,
         "device": str(torch.device(settings.device).type),
     }
+
+
+def _stderr(values: Tensor) -> float | None:
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None

@@ -6,7 +6,7 @@ the one-layer algorithm of the paper's theorems (`tttab.theory.single_index`), p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -23,11 +23,12 @@ from tttab.theory.transformer.adapt import (
     adapt_prompt,
     predict,
 )
+from tttab.theory.transformer.rates import best_rate
 from tttab.theory.transformer.store import Pretrained
-from tttab.theory.transformer.tasks import Law, Prompts, label_power, sample_prompts
+from tttab.theory.transformer.tasks import Law, Prompts, label_power, more_rows, sample_prompts
 
 TEST_ROWS = 256
-LR_GRID = (3e-4, 1e-3, 3e-3)
+LONG = 1024
 DEFAULT_LR: dict[Rule, float] = {"full": 1e-3, "lora": 3e-3}
 
 
@@ -35,7 +36,7 @@ DEFAULT_LR: dict[Rule, float] = {"full": 1e-3, "lora": 3e-3}
 class ContextSettings:
     """The grid of the experiment."""
 
-    lengths: tuple[int, ...] = (16, 64, 256)
+    lengths: tuple[int, ...] = (16, 64, 256, 1024)
     shifts: tuple[str, ...] = ("none", "c=1", "he2")
     rules: tuple[Rule, ...] = ("full", "lora")
     tasks: int = 8
@@ -43,6 +44,11 @@ class ContextSettings:
     """Steps, rank and seed; the step size comes from `DEFAULT_LR` or, with `search`, from validation tasks
     at the middle length."""
     search: bool = False
+    long_steps: int = 100
+    """Steps at `LONG` rows and more."""
+    whole: bool = False
+    """Train by every rule under every shift at `LONG` rows and more too, which takes minutes each; else there
+    LoRA alone is trained, in distribution."""
     seed: int = 0
     device: str = "cpu"
 
@@ -65,67 +71,74 @@ def context_rows(pretrained: Pretrained, settings: ContextSettings) -> Iterator[
     """Yield one row per (shift, context length, method: icl, ttt-full, ttt-lora).
 
     The loss is the expected squared error on a noisy label divided by E[clean label^2]; `noise` is the
-    same for the true function: the floor.
+    same for the true function: the floor. Tasks and test rows are the same at every length and for every
+    method. Lengths that the model cannot read (GPT-2's positions) are left out: beyond them its error in
+    context is flat by construction, which would look like a plateau.
     """
     hows = {rule: replace(settings.how, rule=rule, lr=DEFAULT_LR[rule]) for rule in settings.rules}
     if settings.search:
         hows = {rule: _searched(pretrained, settings, how) for rule, how in hows.items()}
     for shift in settings.shifts:
-        for length in settings.lengths:
+        for length in readable(pretrained, settings.lengths):
             yield from _rows_at(pretrained, settings, (shift, length), hows)
+
+
+def readable(pretrained: Pretrained, lengths: Sequence[int]) -> list[int]:
+    """Return the lengths that the model can read as context, or else the one that it can."""
+    most = pretrained.model.rows
+    return [n for n in lengths if most is None or n <= most] or [most or 1]
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """Prompts of some tasks and the rows to be predicted."""
+
+    law: Law
+    prompt: LabelledRows
+    test: Prompts
 
 
 def _rows_at(
     pretrained: Pretrained, settings: ContextSettings, cell: tuple[str, int], hows: dict[Rule, TaskTraining]
 ) -> Iterator[Row]:
     shift, length = cell
-    law = shifted(pretrained.settings.law, shift)
-    prompts = _draw(law, settings, length, "test", settings.tasks)
-    plain = _losses(pretrained, None, prompts, length, law)
+    tasks = _draw(shifted(pretrained.settings.law, shift), settings, length, "test", settings.tasks)
+    plain = _losses(pretrained, None, tasks)
     yield _row(pretrained, settings, (shift, length, "icl"), plain, plain, settings.how)
-    for rule, how in hows.items():
-        adapted = _adapt(pretrained, prompts, length, how)
-        losses = _losses(pretrained, adapted, prompts, length, law)
+    for rule, chosen in hows.items():
+        if length >= LONG and not settings.whole and (rule, shift) != ("lora", "none"):
+            continue
+        how = replace(chosen, steps=settings.long_steps) if length >= LONG else chosen
+        adapted = adapt_prompt(pretrained.model, tasks.prompt, how)
+        losses = _losses(pretrained, adapted, tasks)
         row = _row(pretrained, settings, (shift, length, f"ttt-{rule}"), losses, plain, how)
         yield row | {"best_step": float(adapted.best_step.float().mean())}
 
 
-def _draw(law: Law, settings: ContextSettings, length: int, stream: str, tasks: int) -> Prompts:
-    generator = torch_stream(settings.seed, "paper-b", stream, length, device=settings.device)
-    return sample_prompts(law, tasks, length + TEST_ROWS, generator)
+def _draw(law: Law, settings: ContextSettings, length: int, stream: str, tasks: int) -> _Tasks:
+    """Return the tasks of a stream, the same at every length, with `length` rows each."""
+    names, device = ("paper-b", stream), settings.device
+    test = sample_prompts(law, tasks, TEST_ROWS, torch_stream(settings.seed, *names, device=device))
+    rows = more_rows(law, test, length, torch_stream(settings.seed, *names, length, device=device))
+    return _Tasks(law, LabelledRows(rows.x, rows.y), test)
 
 
-def _readable(pretrained: Pretrained, length: int) -> int:
-    """Return how many rows the model can hold as context."""
-    limit = pretrained.model.rows
-    return length if limit is None else min(length, limit)
-
-
-def _adapt(pretrained: Pretrained, prompts: Prompts, length: int, how: TaskTraining) -> TaskWeights:
-    rows = LabelledRows(prompts.x, prompts.y).part(None, length)
-    return adapt_prompt(pretrained.model, rows, how, _readable(pretrained, length))
-
-
-def _losses(
-    pretrained: Pretrained, adapted: TaskWeights | None, prompts: Prompts, length: int, law: Law
-) -> Tensor:
-    context = LabelledRows(prompts.x, prompts.y).part(None, _readable(pretrained, length))
-    predicted = predict(pretrained.model, adapted, context, prompts.x[:, length:])
-    error = (predicted - prompts.clean[:, length:]).square().mean(dim=1)
-    return (error + law.noise**2) / label_power(law)
+def _losses(pretrained: Pretrained, adapted: TaskWeights | None, tasks: _Tasks) -> Tensor:
+    predicted = predict(pretrained.model, adapted, tasks.prompt, tasks.test.x)
+    error = (predicted - tasks.test.clean).square().mean(dim=1)
+    return (error + tasks.law.noise**2) / label_power(tasks.law)
 
 
 def _searched(pretrained: Pretrained, settings: ContextSettings, how: TaskTraining) -> TaskTraining:
     """Return the best step size on 8 validation tasks of the pre-training law (never the shifted one)."""
-    length = settings.lengths[len(settings.lengths) // 2]
-    law = pretrained.settings.law
-    prompts = _draw(law, settings, length, "validation", 8)
-    tried = [replace(how, lr=lr) for lr in LR_GRID]
-    losses = [
-        float(_losses(pretrained, _adapt(pretrained, prompts, length, one), prompts, length, law).mean())
-        for one in tried
-    ]
-    return tried[losses.index(min(losses))]
+    lengths = readable(pretrained, settings.lengths)
+    tasks = _draw(pretrained.settings.law, settings, lengths[len(lengths) // 2], "validation", 8)
+
+    def loss(rate: float) -> float:
+        adapted = adapt_prompt(pretrained.model, tasks.prompt, replace(how, lr=rate))
+        return float(_losses(pretrained, adapted, tasks).mean())
+
+    return replace(how, lr=best_rate(loss))
 
 
 def _row(
@@ -147,7 +160,6 @@ def _row(
         "r": pretraining.law.r,
         "shift": cell[0],
         "n": cell[1],
-        "context_read": _readable(pretrained, cell[1]),
         "method": cell[2],
         "loss": float(losses.mean()),
         "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,

@@ -42,6 +42,8 @@ class Prompts:
     """Labels without noise, shape (tasks, rows)."""
     c: Tensor
     """Coefficient of He4/sqrt(24), shape (tasks,); zeros for linear tasks."""
+    direction: Tensor
+    """b, shape (tasks, d)."""
 
 
 def link(z: Tensor, c: Tensor, he2: float = 0.0) -> Tensor:
@@ -56,16 +58,31 @@ def sample_prompts(law: Law, tasks: int, rows: int, generator: torch.Generator) 
     x = torch.randn(tasks, rows, law.d, **draw)
     direction = torch.zeros(tasks, law.d, device=generator.device)
     direction[:, : law.r] = torch.randn(tasks, law.r, **draw)
-    c = torch.zeros(tasks, device=generator.device)
     if law.family == "linear":
-        clean = torch.einsum("tnd,td->tn", x, direction / law.r**0.5)
-        noise = law.noise * torch.randn(tasks, rows, **draw)
+        c = torch.zeros(tasks, device=generator.device)
+        direction = direction / law.r**0.5
     else:
         c = law.c_low + (law.c_high - law.c_low) * torch.rand(tasks, **draw)
-        z = torch.einsum("tnd,td->tn", x, direction / direction.norm(dim=1, keepdim=True))
+        direction = direction / direction.norm(dim=1, keepdim=True)
+    return _labelled(law, x, direction, c, generator)
+
+
+def more_rows(law: Law, known: Prompts, rows: int, generator: torch.Generator) -> Prompts:
+    """Return `rows` further rows of each of the tasks of `known`."""
+    shape = (len(known.c), rows, law.d)
+    x = torch.randn(*shape, generator=generator, device=generator.device)
+    return _labelled(law, x, known.direction, known.c, generator)
+
+
+def _labelled(law: Law, x: Tensor, direction: Tensor, c: Tensor, generator: torch.Generator) -> Prompts:
+    draw: dict[str, Any] = {"generator": generator, "device": generator.device}
+    z, shape = torch.einsum("tnd,td->tn", x, direction), x.shape[:2]
+    if law.family == "linear":
+        clean, noise = z, torch.randn(*shape, **draw)
+    else:
         clean = link(z, c[:, None], law.he2)
-        noise = law.noise * (2.0 * torch.randint(0, 2, (tasks, rows), **draw) - 1.0)
-    return Prompts(x, clean + noise, clean, c)
+        noise = 2.0 * torch.randint(0, 2, shape, **draw) - 1.0
+    return Prompts(x, clean + law.noise * noise, clean, c, direction)
 
 
 def label_power(law: Law) -> float:
