@@ -122,9 +122,9 @@ def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed
     asked = []
 
     class Watched(Adaptation):
-        def __init__(self, session, rule, context, queries, schedule, seed, budget):
+        def __init__(self, session, rule, context, queries, schedule, seed, budget, **more):
             asked.append((rule.name, schedule, seed, budget, list(queries[0].index)))
-            super().__init__(session, rule, context, queries, schedule, seed, budget)
+            super().__init__(session, rule, context, queries, schedule, seed, budget, **more)
 
     monkeypatch.setattr(arms, "Adaptation", Watched)
     schedule = Schedule(steps=1, split="kfold")
@@ -216,7 +216,7 @@ def test_seconds_are_opening_training_and_serving_with_its_cache(unit, clock, mo
     assert (row.cache_bytes, row.metrics) == (77, {"accuracy": 1.0})
     x, y = unit.rows("test")
     assert measured[0][0].equals(x) and np.array_equal(measured[0][1], y) and measured[0][2] is p
-    adapted = SimpleNamespace(seconds=11.0, step=3, accepted=True)
+    adapted = SimpleNamespace(seconds=11.0, step=3, accepted=True, estimate=None)
     row = arms._serve(unit, "ttt@n+k", session, unit.context, k=K, adapted=adapted).row
     assert row.seconds["adapt"] == 11.0 and row.ms_per_1000_rows == 4000.0
 
@@ -250,7 +250,11 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
         "model": INFO.sha256,
         "arm": "ttt@n+k",
         "rule": "full",
-        "schedule": asdict(unit.schedule),
+        "schedule": {
+            name: value
+            for name, value in asdict(unit.schedule).items()
+            if name not in ("max_seconds", "train_members")
+        },
         "seed": 0,
     }
     assert unit.identity("ttt@n+k") == trained

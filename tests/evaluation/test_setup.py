@@ -124,10 +124,12 @@ def test_tables_and_tasks_are_loaded_as_asked_for(monkeypatch):
 def test_a_trial_holds_the_model_the_table_s_task_opens_and_everything_the_request_says(monkeypatch):
     asked = []
     monkeypatch.setattr(tttab.models, "open_model", lambda *a, **k: asked.append((a, k)) or ToySession())
-    request = replace(REQUEST, model="toy", device="cpu", rule="head", steps=3, seed=9, max_memory="2G")
+    asks = {"rule": "head", "steps": 3, "seed": 9, "max_memory": "2G", "strict": True, "members": 3}
+    request = replace(REQUEST, model="toy", device="cpu", **asks)
     table, split = draw_rows(request)
     trial = open_trial(request, table, split)
-    assert asked == [(("toy", "classification"), {"device": "cpu"})]
+    assert asked == [(("toy", "classification"), {"device": "cpu", "strict": True, "members": 3})]
+    assert trial.members == 3
     assert trial.table is table and trial.split is split and isinstance(trial.session, ToySession)
     assert (trial.rule, trial.schedule, trial.seed, trial.budget) == (
         "head",

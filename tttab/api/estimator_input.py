@@ -47,8 +47,7 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 def days_for_dates(y: Any) -> Any:
     """Return dates and durations in days, as the command line has them; all other targets as they are."""
     values = as_series(y)
-    cells = None if values is None else cells_of(values)
-    if cells is None or cells.form not in ("date", "duration"):
+    if values is None or (cells := cells_of(values)).form not in ("date", "duration"):
         return y
     return pd.Series(convert(cells, Column("y", cells.form)), index=values.index, name=values.name)
 

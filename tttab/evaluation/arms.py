@@ -98,16 +98,17 @@ class Trial:
             raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
         yield from ARMS[arm].run(self, arm)
 
-    def identity(self, arm: str, schedule: Schedule | None = None) -> dict[str, Any]:
+    def identity(self, arm: str, steps: int | None = None) -> dict[str, Any]:
         """Return exactly what changes the arm's numbers.
 
         Args:
             arm: one of `ARMS`.
-            schedule: what was trained with where it is not what was asked for: fewer steps, for want of time.
+            steps: as many as fitted into a time, where one was given.
         """
         about = ARMS[arm]
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
+        schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
         return {
             "table": self.table.fingerprint,
@@ -120,7 +121,7 @@ class Trial:
             "model": self.model_sha256 if about.model else None,
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
-            "schedule": (schedule or self.schedule).to_dict() if trained else None,
+            "schedule": schedule.to_dict() if trained else None,
             "seed": self.seed if trained or not about.model else None,
             **ensemble,
         }
@@ -275,7 +276,7 @@ def _serve(
         "predict": ready - start + asked,
     }
     row = Row(
-        identity=trial.identity(arm, adapted.schedule if adapted else None),
+        identity=trial.identity(arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
         n_context=context.n,
         k=k,
