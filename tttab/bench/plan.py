@@ -15,6 +15,7 @@ from statistics import median
 
 from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
+from tttab.bench.reference import coded, reference_split
 from tttab.bench.request import BenchRequest
 from tttab.bench.store import Place
 from tttab.core import Table, Task, identity_hash
@@ -63,7 +64,7 @@ def plan_tables(request: BenchRequest) -> Iterator[TablePlan]:
     request.check()
     for name in request.tables:
         try:
-            table = load(name)
+            table = table_of(request, name)
         except DataError as error:
             yield TablePlan(name, unavailable=error.message)
             continue
@@ -85,11 +86,27 @@ def split_of(request: BenchRequest, table: Table, n: int, seed: int) -> Split:
     Raises:
         SplitError: the table is too small.
     """
+    if request.protocol == "reference":
+        return reference_split(table.y, n, seed, len(table.classes))
     budget, k = request.budget, request.k
     if budget == "equal" and n >= LABELS_OF_EQUAL_BUDGET:
         budget, k = "paper", 1  # plain icl reads no query row, but a split has at least one
     asked = SplitRequest(n, k, request.test_size, budget)
     return split_rows(table.y, asked, seed, classes=len(table.classes))
+
+
+def table_of(request: BenchRequest, name: str) -> Table:
+    """Return a table as the request's protocol reads it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return _load_coded(name) if request.protocol == "reference" else load(name)
+
+
+@lru_cache(maxsize=2)
+def _load_coded(name: str) -> Table:
+    return coded(load(name))
 
 
 @lru_cache(maxsize=8)
@@ -139,7 +156,8 @@ def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:
             arms = request.arms_at(n)
             if any(arm != ICL for arm in arms):
                 notes += [f"{name}: {note}" for note in split.notes]
-            trial = Trial(table, split, None, request.rule, request.schedule, seed, planned_model=sha256)
+            asked = request.rule, request.schedule, seed
+            trial = Trial(table, split, None, *asked, members=request.members, planned_model=sha256)
             cells += [_cell(request, name, trial, arm, label) for arm in arms]
     return TablePlan(name, tuple(cells), tuple(dict.fromkeys(notes)))
 

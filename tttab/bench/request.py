@@ -6,6 +6,7 @@ What does not belong here: which cells follow from it (see `plan`).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.bench.records import LARGEST_WHOLE
@@ -45,6 +46,10 @@ class BenchRequest:
     device: str = "auto"
     memory: int = DEFAULT_BUDGET
     """The most bytes one process may hold."""
+    members: int | None = None
+    """Ensemble members that serve; None: as many as the model's file says."""
+    protocol: Literal["tttab", "reference"] = "tttab"
+    """`reference`: tables and splits as `reference.FIGURES` were measured on; plain icl@n alone."""
 
     def check(self) -> None:
         """Raise RequestError where a value makes no sense, before anything is loaded."""
@@ -67,6 +72,8 @@ class BenchRequest:
             raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
         if max(map(abs, self.seeds)) > LARGEST_WHOLE:
             raise RequestError("a seed must be below 2^53", "--seeds 5")
+        if self.protocol == "reference" and self.arms != (ICL,):
+            raise RequestError(f"the reference table has figures for {ICL} alone", f"--arms {ICL}")
         check_schedule(self.schedule)
         if self.schedule.precision == "auto":
             # Chosen by a stopwatch, so the same cell could give two numbers.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from tttab.bench.plan import load, split_of
+from tttab.bench.plan import split_of, table_of
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.core import Row, Task
@@ -61,25 +61,26 @@ def failed_record(cell: Cell, error: BaseException, wall_seconds: float = 0.0) -
 
 def _open_trial(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Trial, Machine]:
     first = cells[0]
-    table = load(first.table)
+    table = table_of(request, first.table)
     split = split_of(request, table, first.n, first.seed)
     session, seconds, device = None, 0.0, "cpu"
     if any(ARMS[cell.arm].model for cell in cells):
-        session, seconds = _open_model(request.model, table.task, request.device)
+        session, seconds = _open_model(request.model, table.task, request.device, request.members)
         session.check_fits(len(table.classes), table.x.shape[1])
         device = str(session.device)
-    trial = Trial(table, split, session, request.rule, request.schedule, first.seed, request.memory, seconds)
+    asked = request.rule, request.schedule, first.seed, request.memory
+    trial = Trial(table, split, session, *asked, seconds, members=request.members)
     trial.latency_calls = 0  # many seeds are averaged: extra calls would cost more than they tell
     return trial, this_machine(device)
 
 
 @lru_cache(maxsize=2)
-def _open_model(model: str, task: Task, device: str) -> tuple[Session, float]:
+def _open_model(model: str, task: Task, device: str, members: int | None) -> tuple[Session, float]:
     """Open a model once per process; return it with the seconds that took."""
     from tttab.models import open_model
 
     start = time.perf_counter()
-    return open_model(model, task, device=device), time.perf_counter() - start
+    return open_model(model, task, device=device, members=members), time.perf_counter() - start
 
 
 def _run_cell(trial: Trial, cell: Cell, machine: Machine) -> Record:

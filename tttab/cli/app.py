@@ -19,6 +19,7 @@ from tttab.cli.commands import (
     models,
     predict,
     pretrain,
+    report,
     run,
     theory,
 )
@@ -71,6 +72,7 @@ data.register(app)
 models.register(app)
 doctor.register(app)
 bench.register(app)
+report.register(app)
 theory.register(theory_group)
 app.add_typer(theory_group, rich_help_panel="Research")
 pretrain.register(app)

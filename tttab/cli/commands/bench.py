@@ -1,12 +1,10 @@
-"""`tttab bench` and `tttab report`: the context-reduction benchmark and what it says.
+"""`tttab bench`: the context-reduction benchmark.
 
 What does not belong here: planning, running, computing (`tttab.bench`); this file asks and prints.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import output
+from tttab.cli.commands.report import DEFAULT_OUT, print_report_table, stored, warn_of_damage
 from tttab.cli.invocation import rerun_command, typed
 from tttab.cli.lists import numbers, seeds, words
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.bench import BenchRequest, Contents, Engine, Plan
-    from tttab.report import ReportTable
 
-DEFAULT_OUT = Path("bench-results")
 SMOKE = {
     "n": "50,200,800",
     "ttt_at": "200",
@@ -32,13 +29,20 @@ SMOKE = {
     "steps": 10,
     "arms": "icl@n,ttt@n+k,icl@n+k,temperature@n,gbt,logistic",
 }
-"""What `--suite smoke` runs where nothing else is asked for."""
+REFERENCE = {
+    "n": "1000,2500,5000,10000",
+    "arms": "icl@n",
+    "seeds": "1-4",
+    "model": "tabpfn-v2-finetuned",
+    "members": 1,
+}
+PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "reference": REFERENCE}
+"""What a suite runs where nothing else is asked for."""
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
+    """Add the command to `app`."""
     app.command("bench", rich_help_panel="Research")(bench)
-    app.command("report", rich_help_panel="Research")(report)
 
 
 def bench(
@@ -64,6 +68,7 @@ def bench(
         int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
     model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
+    members: Annotated[int | None, typer.Option(help="Ensemble members (default: the model's own).")] = None,
     rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
     steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
@@ -71,6 +76,9 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     max_memory: Annotated[str, typer.Option(help="The most memory one process may hold.")] = "4G",
     out: Annotated[Path, typer.Option(help="The result store; the same folder goes on.")] = DEFAULT_OUT,
+    check: Annotated[
+        bool, typer.Option("--check", help="With --suite reference: exit 1 where a figure is not ours.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.")] = 1,
     threads: Annotated[int, typer.Option(help="Threads per process; they change the last digits.")] = 1,
@@ -106,39 +114,6 @@ def bench(
     return _run(ctx, request, plan, where)
 
 
-def report(
-    folder: Annotated[Path, typer.Argument(help="The store that `tttab bench --out` wrote.")] = DEFAULT_OUT,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown; `-` is stdout.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
-) -> None:
-    """Say what a benchmark found: effective context, harm, break-even, ranks, failures.
-
-    Example: [bold]tttab report results --html report.html[/]
-    """
-    from tttab.bench import html_report, markdown_report, write_output
-    from tttab.errors import RequestError
-
-    if html is not None and markdown is not None and os.path.realpath(html) == os.path.realpath(markdown):
-        raise RequestError(
-            f"--html and --markdown both name {html}", "--html report.html --markdown report.md"
-        )
-    contents = _contents(folder)
-    if html is not None:
-        write_output(html, html_report(contents))
-        output.note(f"written: {shown(html)}", quiet=quiet)
-    if markdown is not None and str(markdown) == "-":
-        output.print_lines(markdown_report(contents).rstrip())
-    elif markdown is not None:
-        write_output(markdown, markdown_report(contents))
-        output.note(f"written: {shown(markdown)}", quiet=quiet)
-    if as_json:
-        output.print_json(_document(contents))
-    elif html is None and markdown is None:
-        _print_report(contents, quiet=quiet)
-
-
 def _request(ctx: typer.Context) -> BenchRequest:
     """Return the request in the command's options; the suite `smoke` has small defaults of its own."""
     from tttab.bench import ALL_ARMS, BenchRequest
@@ -151,8 +126,13 @@ def _request(ctx: typer.Context) -> BenchRequest:
         raise RequestError(
             "--suite and --datasets exclude each other", f"--datasets {shell_word(given['datasets'])}"
         )
+    preset = PRESETS.get(given["suite"], {})
+    given |= {name: value for name, value in preset.items() if not typed(ctx, name)}
+    if given["check"] and given["suite"] != "reference":
+        raise RequestError(
+            "--check compares with a public table: it goes with one suite", "--suite reference --check"
+        )
     if given["suite"] == "smoke":
-        given |= {name: value for name, value in SMOKE.items() if not typed(ctx, name)}
         given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
     if given["budget"] not in ("paper", "equal"):
         raise RequestError(
@@ -173,6 +153,8 @@ def _request(ctx: typer.Context) -> BenchRequest:
         schedule=Schedule(steps=given["steps"], lr=given["lr"], precision=given["precision"]),
         device=given["device"],
         memory=parse_bytes(given["max_memory"]),
+        members=given["members"],
+        protocol="reference" if given["suite"] == "reference" else "tttab",
     )
 
 
@@ -212,7 +194,7 @@ def _print_plan(plan: Plan, out: Path, engine: Engine, *, as_json: bool) -> None
     from tttab.bench import estimate_seconds, read_store
 
     contents = read_store(out)
-    _warn_of_damage(contents)
+    warn_of_damage(contents)
     lines: list[tuple[Any, ...]] = []
     known = contents.known
     for table in plan.tables:
@@ -250,7 +232,7 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
 
     out, as_json, quiet = (ctx.params[name] for name in ("out", "as_json", "quiet"))
     before = read_store(out)
-    _warn_of_damage(before)
+    warn_of_damage(before)
     cells = plan.missing(before.done)
     planned = {cell.place for cell in plan.cells}
     earlier = [record for place, record in before.done.items() if place in planned]
@@ -273,43 +255,53 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     contents = read_store(out)
     if not as_json:
         for summary in filter(lambda found: found.pairs, summaries(contents)):
-            _print_table(overall_table(summary), quiet=quiet, over=summary.group.title)
+            print_report_table(overall_table(summary), quiet=quiet, over=summary.group.title)
         output.note(f"more: tttab report {shell_word(out)}", quiet=quiet)
+    if ctx.params["check"]:
+        _check(contents, plan, request, as_json=as_json)
     failed = sum(cell.place in contents.failed for cell in plan.cells)
     gone = sum(bool(table.unavailable) for table in plan.tables)
     if failed or gone:
         raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", rerun_command())
 
 
+def _check(contents: Contents, plan: Plan, request: BenchRequest, *, as_json: bool) -> None:
+    """Print our figures beside the public ones.
+
+    Raises:
+        BadAnswer: one is missing, or not within the tolerance.
+    """
+    from tttab.bench.reference import TOLERANCE, compare
+    from tttab.errors import BadAnswer
+
+    records = [contents.done[cell.place] for cell in plan.cells if cell.place in contents.done]
+    found = list(compare(records, request.tables, request.ns))
+    columns = ("table", "n", "published", "ours", "difference", "seeds", "verdict")
+    rows = [
+        (
+            line.table, line.n, line.published, line.ours,
+            None if line.ours is None else f"{line.ours - line.published:+.4f}",
+            line.seeds, "ok" if line.passes else "differs" if line.seeds else "missing",
+        )
+        for line in found
+    ]  # fmt: skip
+    if not as_json:
+        title = f"Macro ROC AUC in context against the public table, tolerance {TOLERANCE:g}"
+        output.print_table(columns, rows, left=("table", "verdict"), title=title)
+    bad = [f"{line.table} at n = {line.n:,}" for line in found if not line.passes]
+    if bad:
+        raise BadAnswer(f"{len(bad)} of {len(found)} figures are not ours: {', '.join(bad)}", rerun_command())
+    if not as_json:
+        output.print_summary(f"All {len(found)} figures are within {TOLERANCE:g}.")
+
+
 def _export(out: Path, target: Path, quiet: bool) -> None:
     from tttab.bench import export
 
-    path, remarks = export(_contents(out), target)
+    path, remarks = export(stored(out), target)
     for remark in remarks:
         output.warn(remark)
     output.note(f"written: {shown(path)}", quiet=quiet)
-
-
-def _contents(folder: Path) -> Contents:
-    """Return a store that holds something, with a warning on damaged lines."""
-    from tttab.bench import read_store
-    from tttab.errors import StoreError
-
-    contents = read_store(folder)
-    if not contents.records and not contents.unavailable:
-        _warn_of_damage(contents)
-        raise StoreError(
-            f"there are no results in {folder}", f"tttab bench --suite smoke --out {shell_word(folder)}"
-        )
-    _warn_of_damage(contents)
-    return contents
-
-
-def _warn_of_damage(contents: Contents) -> None:
-    from tttab.bench.tables import damaged_text
-
-    if contents.damaged:
-        output.warn(damaged_text(contents))
 
 
 def _check_writable(out: Path) -> None:
@@ -323,47 +315,6 @@ def _check_writable(out: Path) -> None:
         raise StoreError(
             f"cannot write to {out}: {error.strerror or error}", "--out ANOTHER-FOLDER"
         ) from error
-
-
-def _print_report(contents: Contents, *, quiet: bool) -> None:
-    for table, title in _all_tables(contents):
-        _print_table(table, quiet=quiet, over=title)
-
-
-def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
-    from tttab.bench import summaries
-    from tttab.bench.sections import report_tables, store_tables
-
-    for summary in summaries(contents):
-        for table in report_tables(summary):
-            yield table, summary.group.title
-    for table in store_tables(contents):
-        yield table, ""
-
-
-def _print_table(table: ReportTable, *, quiet: bool, over: str = "") -> None:
-    from tttab.report.tables import cell_text
-
-    if not table.rows and not table.notes:
-        return
-    output.print_line(f"# {table.title} ({over})" if over else f"# {table.title}")
-    if table.rows:
-        rows = [[cell_text(value) for value in row] for row in table.rows]
-        output.print_table(table.columns, rows, left=table.left)
-    for remark in table.notes:
-        output.note(remark, quiet=quiet)
-
-
-def _document(contents: Contents) -> list[dict[str, Any]]:
-    return [
-        {
-            "group": title,
-            "title": table.title,
-            "rows": [dict(zip(table.columns, row, strict=True)) for row in table.rows],
-            "notes": list(table.notes),
-        }
-        for table, title in _all_tables(contents)
-    ]
 
 
 def _duration(seconds: float) -> str:
