@@ -1,6 +1,8 @@
 """Figures of merit for predictions: pure functions of labels and predictions.
 
-What does not belong here: anything that predicts.
+scikit-learn's areas and losses; by hand is what it has not (calibration error, CRPS, break-even) or
+what would raise where a class is absent from the test rows. What does not belong here: anything that
+predicts.
 """
 
 from __future__ import annotations

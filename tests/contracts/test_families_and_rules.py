@@ -162,3 +162,26 @@ def test_a_file_that_no_family_knows_is_refused(tmp_path):
     ToySession().save(tmp_path / "toy.safetensors")
     with pytest.raises(ModelError):
         open_model(str(tmp_path / "toy.safetensors"), device="cpu")
+
+
+def test_a_new_arm_is_a_function_and_a_line(tmp_path, monkeypatch):
+    """The benchmark plans it, runs it, keeps it and reports it beside the others."""
+    from tttab.bench import BenchRequest, Engine, markdown_report, plan_tables, read_store, start
+    from tttab.evaluation import arms
+
+    def halved(trial, arm):
+        context = trial.model.context(*(part[: trial.split.n // 2] for part in trial.rows("context")), 3)
+        yield arms._serve(trial, arm, trial.model, context, k=0)
+
+    line = arms.Arm(halved, "in-context learning with half of the n rows", queries=False)
+    monkeypatch.setitem(arms.ARMS, "half@n", line)
+    request = BenchRequest(
+        ("contraceptive",), ns=(60,), k=40, seeds=(0, 1), test_size=50, model="tttab-tiny", device="cpu",
+        arms=("icl@n", "half@n"),
+    )  # fmt: skip
+    (plan,) = plan_tables(request)
+    records = list(start(plan.cells, request, tmp_path / "store", Engine("local", jobs=1)))
+    found = {record.cell.arm: record for record in records}
+    assert found["half@n"].row.n_context == 30
+    assert found["half@n"].row.key != found["icl@n"].row.key
+    assert "half@n" in markdown_report(read_store(tmp_path / "store"))
