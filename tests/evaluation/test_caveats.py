@@ -70,3 +70,14 @@ def test_warnings_about_code_underneath_are_kept_from_the_user():
     told = user_warnings(caught)
     assert [one[:12] for one in told] == ["a UserWarnin", "a RuntimeWar"]
     assert all(len(one) == 200 for one in told)
+
+
+@pytest.mark.parametrize(
+    ("terms", "count"), [("tabpfn-2.5-license-v1.0, non-commercial", 1), ("Apache 2.0", 0)]
+)
+def test_a_licence_that_forbids_production_use_is_said(terms, count):
+    unit = trial([*range(3, 13), *range(20, 30)], [30, 31])
+    unit.session.info = replace(unit.session.info, license=terms)
+    said = caveats(unit)
+    assert len(said) == count
+    assert all(terms in remark and "forbids production use" in remark for remark in said)
