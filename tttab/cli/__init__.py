@@ -18,7 +18,9 @@ SWITCHES = ("TTTAB_DEBUG", "TTTAB_OFFLINE")
 def main(argv: list[str] | None = None) -> None:
     """Run `tttab` with `argv` (default: the process's own arguments) and exit."""
     from tttab.cli import streams
+    from tttab.system.resources import yield_cores
 
+    yield_cores()
     streams.open_closed()
     streams.clean_libraries()
     sys.exit(run(sys.argv[1:] if argv is None else argv))

@@ -6,6 +6,7 @@ What does not belong here: planning a training step (`training.memory_plan`).
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def format_bytes(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def yield_cores() -> None:
+    """Have idle threads of OpenMP sleep soon instead of spinning; call it before torch is imported.
+
+    GNU's barriers spin for milliseconds, which costs a process its time slices where others want the cores
+    (`benchmarks/busy_machine.py` has figures). What the user has set stays.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def check_address_space() -> None:
