@@ -19,7 +19,7 @@ from tttab.cli import run
 from tttab.errors import ModelError
 from tttab.models import catalog, hub, open_model, resolve
 from tttab.models.catalog import KNOWN, download, local_path, verify
-from tttab.system.files import sha256_of
+from tttab.system.files import cache_folder, sha256_of
 
 ROOT = Path(__file__).parents[2]
 V2_SIZE = {"emsize": 192, "nlayers": 12, "nhead": 6}
@@ -127,7 +127,7 @@ def test_what_tttab_model_names_goes_before_everything_else(server, official, mo
     assert (found.path, found.why) == (file, f"{file} is what TTTAB_MODEL names")
     assert resolve("tttab-tiny", "classification").known.bundled, "what is named on the command line wins"
     monkeypatch.setenv("TTTAB_MODEL", str(file) + "x.ckpt")
-    with pytest.raises(ModelError, match="no model file at"):
+    with pytest.raises(ModelError, match=r"no model file at .* \(TTTAB_MODEL names it\)"):
         resolve("auto", "classification")
     assert server.asked == []
 
@@ -210,6 +210,14 @@ def test_a_failure_is_not_repeated_by_every_command_but_by_get(server, monkeypat
     assert resolve("auto", "classification").known.name == "tabpfn-v2"
     local_path(known("tabpfn-v2")).unlink()
     monkeypatch.setattr(catalog, "FAILURE_SECONDS", 0.0)
+    assert "downloaded" in resolve("auto", "classification").why
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"F": 1}', '{"F": {"time": "now"}}', '{"F": {}}'])
+def test_a_damaged_memory_of_failures_is_an_empty_one(server, text):
+    memory = cache_folder() / "failed-downloads.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(text.replace("F", "tabpfn-v2-classifier.ckpt"))
     assert "downloaded" in resolve("auto", "classification").why
 
 

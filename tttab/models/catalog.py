@@ -83,7 +83,10 @@ def resolve(spec: str, task: Task, *, strict: bool = False) -> Found:
     """
     named = os.environ.get("TTTAB_MODEL", "")
     if spec == "auto" and named not in ("", "auto"):
-        return resolve(named, task)._replace(why=f"{shown(named)} is what TTTAB_MODEL names")
+        try:
+            return resolve(named, task)._replace(why=f"{shown(named)} is what TTTAB_MODEL names")
+        except ModelError as error:
+            raise ModelError(f"{error.message} (TTTAB_MODEL names it)", error.hint) from error
     if spec == "auto":
         return _resolve_auto(task, strict)
     for model in KNOWN:
@@ -239,7 +242,8 @@ def _download_once(model: KnownModel) -> Path:
     """
     failures = cache_folder() / "failed-downloads.json"
     before = _json_object(failures).get(model.file)
-    if isinstance(before, dict) and 0 <= time.time() - before.get("time", 0) < FAILURE_SECONDS:
+    when = before.get("time") if isinstance(before, dict) else None
+    if isinstance(when, float) and 0 <= time.time() - when < FAILURE_SECONDS:
         again = f"tttab models get {model.name} tries again"
         raise ModelError(f"{before.get('why')}; that was within the last hour, {again}", again)
     try:
