@@ -241,8 +241,9 @@ def _download_once(model: KnownModel) -> Path:
         ModelError: it failed, now or then.
     """
     failures = cache_folder() / "failed-downloads.json"
-    before = _json_object(failures).get(model.file)
-    when = before.get("time") if isinstance(before, dict) else None
+    found = _json_object(failures).get(model.file)
+    before = found if isinstance(found, dict) else {}
+    when = before.get("time")
     if isinstance(when, float) and 0 <= time.time() - when < FAILURE_SECONDS:
         again = f"tttab models get {model.name} tries again"
         raise ModelError(f"{before.get('why')}; that was within the last hour, {again}", again)
