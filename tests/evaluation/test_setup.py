@@ -103,7 +103,9 @@ def test_classes_are_kept_before_the_split_and_features_by_its_labelled_rows_alo
     expected = keep_features(two, 2, np.concatenate([split.context, split.queries]))
     assert list(table.x.columns) == list(expected.x.columns) and table.classes == two.classes
     loud = two.x.copy()
-    loud.loc[split.test, "a"] = two.y[split.test] * 1e6
+    for name in "ac":  # they tell nothing on the labelled rows and all on the test rows
+        loud.loc[split.test, name] = two.y[split.test] * 1e6
+    loud.loc[split.test, ["b", "d"]] = 1e6 * (-1.0) ** np.arange(len(split.test))[:, None]
     with_loud_test, _ = draw_rows(replace(REQUEST, dataset=replace(two, x=loud), top_features=2))
     assert list(with_loud_test.x.columns) == list(table.x.columns)
 
