@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -105,15 +106,19 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
         if not isinstance(values.dtype, pd.CategoricalDtype):
             _add(digest, _bytes(values.to_numpy()))
             continue
-        for level in values.array.categories:
-            _add(digest, level.encode())
+        levels = iter(values.array.categories.tolist())
+        while some := b"".join(_framed(level.encode()) for level in islice(levels, 10_000)):
+            digest.update(some)
         _add(digest, _bytes(values.array.codes.astype(np.int64)))
     return digest.hexdigest()
 
 
 def _add(digest: hashlib._Hash, data: bytes) -> None:
-    digest.update(len(data).to_bytes(8, "little"))
-    digest.update(data)
+    digest.update(_framed(data))
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
 
 
 def _bytes(values: np.ndarray) -> bytes:

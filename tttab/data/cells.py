@@ -58,9 +58,9 @@ class Cells:
         """The number of its value per cell, -1 where missing; values, among them all that differ in text."""
         are_objects = self.plain.dtype == object or isinstance(self.plain.dtype, pd.StringDtype)
         if are_objects and (len(self.plain) < _FEW or not _are_strings(self.plain)):
-            return _distinct_objects(list(self.plain.array))
+            return _distinct_objects(self.plain.tolist())
         codes, values = pd.factorize(self.plain)
-        return codes, list(values)
+        return codes, values.tolist()
 
 
 def cells_of(values: pd.Series) -> Cells:

@@ -9,6 +9,7 @@ kind a column has (`guess`), whole tables, and files.
 from __future__ import annotations
 
 import decimal
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -30,6 +31,9 @@ IN_WORDS = {
 }  # fmt: skip
 LARGEST = 1e30
 """No measured number is larger; files mark missing cells with such values, and float32 ends at 3e38."""
+_NUMBER_OR_TRUTH = re.compile(
+    rf"\s*+(?:{spelling.PLAIN_NUMBER.pattern})\s*+|True|False".replace(r"\d", "[0-9]")
+)
 _HINTS = {
     "number": "write plain numbers, such as 1234.5",
     "date": "write dates as 2024-01-31 or 2024-01-31T12:00:00",
@@ -160,14 +164,16 @@ def _to_categories(cells: Cells, column: Column) -> pd.Categorical:
     return _categorical(codes, [text if text in known else find(text) for text in texts], column.levels)
 
 
-def _one_spelling_each(texts: Sequence[str], kind: Kind) -> list[str]:
+def _one_spelling_each(texts: Sequence[str], kind: Kind) -> Sequence[str]:
     """Return the texts, each value in its shortest spelling: `1` for `1.0` where both are, not for `01`."""
-    values = [_truth_or_number(text, kind) for text in texts]
     shortest: dict[decimal.Decimal | int, str] = {}
-    for value, text in zip(values, texts, strict=True):
+    values: dict[str, decimal.Decimal | int] = {}
+    for text in texts if kind == "boolean" else filter(_NUMBER_OR_TRUTH.fullmatch, texts):
+        value = _truth_or_number(text, kind)
         if value is not None:
+            values[text] = value
             shortest[value] = min(text, shortest.get(value, text), key=lambda one: (len(one), one))
-    return [text if value is None else shortest[value] for value, text in zip(values, texts, strict=True)]
+    return [shortest[values[text]] if text in values else text for text in texts] if values else texts
 
 
 def _truth_or_number(text: str, kind: Kind) -> decimal.Decimal | int | None:

@@ -36,6 +36,8 @@ _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}", re.ASCII)
 _POINTS_GROUP = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}+", re.ASCII)
 _COMMAS_GROUP = re.compile(r"[+-]?\d{1,3}(?:,\d{3}){2,}+", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d++", re.ASCII)
+_MAY_MARK = re.compile(r"[^a-zA-Z,.]*+[,.]\d")
+"""How a number begins, up to a comma or point in it."""
 _AROUND = " \t\u00a0\u202f%€$£¥"
 """What may stand around a number."""
 
@@ -124,8 +126,8 @@ def may_have_commas(frame: pd.DataFrame) -> bool:
         _COMMA.fullmatch(text.strip(_AROUND)) or _POINTS_GROUP.fullmatch(text.strip(_AROUND))
         for _, values in frame.items()
         if _is_text(values)
-        for text in values.tolist()
-        if isinstance(text, str) and ("," in text or "." in text)
+        for text in values.unique().tolist()
+        if isinstance(text, str) and _MAY_MARK.match(text)
     )
 
 

@@ -77,7 +77,7 @@ def check_declared(declared: Mapping[str, str] | None, names: Collection[str]) -
             near = get_close_matches(str(name), list(names), n=1)
             raise RequestError(
                 f"there is no column {name!r} to declare" + (f"; the nearest is {near[0]!r}" if near else ""),
-                f"--column {shell_word(near[0] if near else 'NAME')}={(declared or {})[name]}",
+                f"--column {shell_word(near[0] if near else 'NAME')}={shell_word((declared or {})[name])}",
             )
     return {name: declared_column(name, text) for name, text in (declared or {}).items()}
 
@@ -101,7 +101,7 @@ def fit_column(values: pd.Series | Cells, declared: Column | None, decimal_mark:
 
 
 def _with_levels(column: Column, values: np.ndarray | pd.Categorical) -> Column:
-    return replace(column, levels=tuple(values.categories)) if isinstance(values, pd.Categorical) else column
+    return replace(column, levels=tuple(values.categories.tolist())) if isinstance(values, pd.Categorical) else column
 
 
 def _notes(columns: Sequence[Column], converted: Mapping[str, np.ndarray | pd.Categorical]) -> list[str]:

@@ -189,11 +189,19 @@ def read(kind: str, texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _numbers(texts: Sequence[str], form: str) -> np.ndarray:
-    if not form and all(map(PLAIN_NUMBER.fullmatch, texts)):
-        return np.array(list(map(float, texts)), dtype=np.float64) + 0.0
-    parse = number_format(form).parse
-    found = (float(text) if text.strip().casefold() in INFINITE else parse(text) for text in texts)
-    return np.array([np.nan if number is None else number + 0.0 for number in found], dtype=np.float64)
+    way = number_format(form)
+    written = texts
+    if way.decimal == ",":
+        written = [text.replace(".", "'").replace(",", ".") for text in texts]
+    found = [
+        float(plain) if matched else way.parse(text)
+        for text, plain, matched in zip(texts, written, map(PLAIN_NUMBER.fullmatch, written), strict=True)
+    ]
+    odd = [place for place, number in enumerate(found) if number is None]
+    for place in odd:
+        is_infinite = texts[place].strip().casefold() in INFINITE
+        found[place] = float(texts[place]) if is_infinite else np.nan
+    return np.array(found, dtype=np.float64) + 0.0
 
 
 def _days(texts: Sequence[str], form: str) -> np.ndarray:
