@@ -20,9 +20,10 @@ import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
-from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.cells import Cells, Form, cells_of
 from tttab.data.cells import label_text as label_text
 from tttab.errors import DataError
+from tttab.text import brief
 
 IN_WORDS = {
     "number": "numbers", "truth": "truth values", "boolean": "truth values", "date": "dates",
@@ -126,7 +127,7 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
         bad = present[int(np.isnan(found).argmax())]
         written = f" written like {column.format}" if column.format else ""
         raise DataError(
-            f"column {column.name!r} holds {brief(bad)}, which is not a {column.kind}{written}",
+            f"column {brief(column.name)} holds {brief(bad)}, which is not a {column.kind}{written}",
             _HINTS[column.kind],
         )
     values = np.full(len(texts), np.nan)
@@ -150,7 +151,7 @@ def _read(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
 
 def _other_kind(form: Form, column: Column) -> DataError:
     return DataError(
-        f"column {column.name!r} holds {IN_WORDS[form]} where the table had {IN_WORDS[column.kind]}",
+        f"column {brief(column.name)} holds {IN_WORDS[form]} where the table had {IN_WORDS[column.kind]}",
         _HINTS[column.kind],
     )
 

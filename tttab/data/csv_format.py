@@ -15,6 +15,7 @@ from tttab.data.bounds import LONGEST_HEADER, check_columns, check_names
 from tttab.data.foreign import fewer_columns, look_at
 from tttab.data.sources import HEAD, Source
 from tttab.errors import DataError
+from tttab.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,8 +117,8 @@ def decimals_of(texts: pd.DataFrame) -> dict[str, str]:
 def decimals_note(decimals: Mapping[str, str]) -> str:
     """Say which mark the columns of `decimals_of` have; it is no empty mapping."""
     points = [name for name, mark in decimals.items() if mark == "."]
-    some = ", ".join(points[:5]) + (f" and {len(points) - 5} more" if len(points) > 5 else "")
-    return "numbers are written with a decimal comma" + (f", with a decimal point in: {some}" if some else "")
+    comma = "numbers are written with a decimal comma"
+    return f"{comma}, with a decimal point in: {listed(points)}" if points else comma
 
 
 def may_have_commas(frame: pd.DataFrame) -> bool:

@@ -15,10 +15,10 @@ import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
-from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.cells import Cells, Form, cells_of
 from tttab.data.columns import IN_WORDS
 from tttab.errors import DataError, RequestError
-from tttab.text import shell_word
+from tttab.text import brief, shell_word
 
 MANY_VALUES = 20
 """A numeric target with more distinct values than this is a regression target."""
@@ -80,7 +80,8 @@ def declared_column(name: str, text: str) -> Column:
     kind, _, form = str(text).partition(":")
     if kind not in DECLARABLE or (form and kind not in ("number", "date")):
         raise RequestError(
-            f"column {name!r} cannot be declared as {text!r}: the kinds are {', '.join(DECLARABLE)}",
+            f"column {brief(name)} cannot be declared as {brief(text)}: "
+            f"the kinds are {', '.join(DECLARABLE)}",
             f"--column {shell_word(name)}=number, or --column {shell_word(name)}=date:%d.%m.%Y",
         )
     if form and kind == "date":
@@ -106,8 +107,8 @@ def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str 
     if found is None or 2 * texts.cells(found.odd) > texts.cells(texts.present):
         odd = found.odd[0] if found else texts.present[0]
         raise DataError(
-            f"column {declared.name!r} is declared to hold {IN_WORDS[declared.kind]}, but most of its cells "
-            f"are none, {brief(odd)} for example", f"--column {shell_word(declared.name)}=level",
+            f"column {brief(declared.name)} is declared to hold {IN_WORDS[declared.kind]}, but most of its "
+            f"cells are none, {brief(odd)} for example", f"--column {shell_word(declared.name)}=level",
         )  # fmt: skip
     return _guess(declared.name, declared.kind, found, texts)
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tttab.errors import RequestError
+from tttab.text import brief
 
 MISSING = frozenset((
     "", "?", "-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", ".", "..", "\N{HORIZONTAL ELLIPSIS}", "*",
@@ -111,7 +112,7 @@ def number_format(text: str) -> NumberFormat:
     """
     found = _EXAMPLE.fullmatch(text or "1234.5")
     if found is None or found[1] == found[2]:
-        raise RequestError(f"{text!r} is no example of a number with its marks", "number:1.234,5")
+        raise RequestError(f"{brief(text)} is no example of a number with its marks", "number:1.234,5")
     return NumberFormat(found[2], found[1], bool(found[3]))
 
 
@@ -156,7 +157,7 @@ def check_date_format(form: str) -> None:
     except ValueError:
         read_back = None
     if read_back is None or read_back.date() != moment.date():
-        raise RequestError(f"{form!r} is no format of dates", "date:%d.%m.%Y")
+        raise RequestError(f"{brief(form)} is no format of dates", "date:%d.%m.%Y")
 
 
 def likely_date_formats(texts: Sequence[str]) -> list[str]:
