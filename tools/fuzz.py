@@ -41,8 +41,8 @@ SECONDS, SILENCE = 5.0, 60.0
 GROWTH = 10**9
 """Bytes that the worker may grow while it reads one input."""
 MEMORY = 6 * 2**30
-LONGEST = 10_000
-"""Characters of a message: it may hold a name, and not a whole cell."""
+LONGEST = 1_000
+"""Characters of a message: it may hold the beginnings of names and cells."""
 FORBIDDEN = (
     "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "socket.connect",
     "pickle.find_class", "ctypes.dlopen",
@@ -136,10 +136,10 @@ def _watch(event, args, folder, trespasses):
             trespasses.append(f"open for writing {args[0]}")
 
 
-def attack(name, inputs, seed, keep):
+def attack(name, inputs, seed, keep, seconds):
     """Run one target in workers that are replaced when they hang, die or grow: the parent's side."""
-    tally = Tally()
-    while (start := tally.counts.total()) < inputs:
+    tally, end = Tally(), time.monotonic() + seconds
+    while (start := tally.counts.total()) < inputs and time.monotonic() < end:
         with tempfile.TemporaryDirectory() as folder:
             for number, outcome, seconds, growth, detail in _listen(name, seed, start, inputs, folder):
                 tally.add(outcome, seconds, growth)
@@ -147,6 +147,8 @@ def attack(name, inputs, seed, keep):
                     _keep(name, seed, number, detail, keep)
                 if sys.stderr.isatty() and number % 50 == 0:
                     sys.stderr.write(f"\r{name}: {number:,} of {inputs:,} ")
+                if time.monotonic() > end:
+                    break
     return tally
 
 
@@ -222,6 +224,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", help=f"any of {', '.join(TARGETS)} [default: all]")
     parser.add_argument("--inputs", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="for each target, at the most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, default=Path("fuzz-findings"))
     parser.add_argument("--replay", nargs=2, metavar=("TARGET", "NUMBER"))
@@ -236,7 +239,7 @@ def main():
     findings = 0
     for name in options.targets or TARGETS:
         began = time.perf_counter()
-        tally = attack(name, options.inputs, options.seed, options.keep)
+        tally = attack(name, options.inputs, options.seed, options.keep, options.seconds)
         findings += tally.findings
         cells = [name, tally.counts.total(), *(tally.counts[outcome] for outcome in OUTCOMES)]
         cells += [f"{tally.slowest:.2f}", f"{tally.largest / 1e6:.0f}", f"{time.perf_counter() - began:.0f}"]

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -66,6 +67,19 @@ def shown(value: Any, most: int | None = None) -> str:
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
     text = visible(without_secrets(text))
     return text if most is None or len(text) <= most else text[: most - 1] + "…"
+
+
+def brief(value: Any) -> str:
+    """Return a name or a cell as a message quotes it, at most 60 characters."""
+    text = repr(value.item() if hasattr(value, "item") else value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return the first names, each cut to 60 characters, and how many more there are."""
+    rest = len(names) - most
+    some = ", ".join(shown(name, 60) for name in names[:most])
+    return f"{some} and {rest:,} more" if rest > 0 else some
 
 
 def json_text(text: str, *, ascii_only: bool = False) -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tttab.data import Origin, load_table, read_frame, schema_from_dict, schema_of, table_from_frame
-from tttab.errors import DataError
+from tttab.errors import DataError, TttabError
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,26 @@ def test_damaged_schemas_are_one_line(table, damage):
     damage(data)
     with pytest.raises(DataError, match="no schema of a table"):
         schema_from_dict(data)
+
+
+def test_long_names_are_cut_in_messages_and_whole_in_commands():
+    name = "a question " * 100
+    frame = pd.DataFrame({name: ["1", "x"], "other": [1, 2], "y": ["u", "v"]})
+    schema = schema_of(table_from_frame(frame, Origin("t", "file")))
+    raised = []
+    for fails in (
+        lambda: schema.read(frame[["other"]]),
+        lambda: schema.read(pd.DataFrame([[1, 2, 3]], columns=[name, name, "other"])),
+        lambda: table_from_frame(frame, Origin("t", "file", target=name[:-1])),
+        lambda: table_from_frame(frame[[name]], Origin("t", "file", target=name)),
+        lambda: table_from_frame(frame, Origin("t", "file", columns={name: "date"})),
+        lambda: table_from_frame(frame, Origin("t", "file", columns={name: "no such kind"})),
+        lambda: table_from_frame(frame, Origin("t", "file", columns={name[1:]: "level"})),
+        lambda: table_from_frame(frame.assign(**{name: [[1], [2]]}), Origin("t", "file")),
+    ):
+        with pytest.raises(TttabError) as caught:
+            fails()
+        assert len(caught.value.message) < 300, caught.value.message
+        raised.append(caught.value)
+    assert raised[0].message.startswith("the new rows lack 1 of 2 columns: a question a")
+    assert f"--column '{name}'=level" in raised[4].hint and f"--column '{name}'=number" in raised[5].hint

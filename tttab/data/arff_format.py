@@ -16,6 +16,7 @@ from tttab.data.arff_dates import DEFAULT, EPOCH, date_reader
 from tttab.data.bounds import PARSED, Room, check_columns
 from tttab.data.foreign import first_lines
 from tttab.errors import DataError
+from tttab.text import brief
 
 _TOKEN = re.compile(
     r"""\s*+(?:'((?:[^'\\]|\\.)*+)' | "((?:[^"\\]|\\.)*+)" | ([^,'"]*+))\s*+(,|$)""", re.VERBOSE | re.DOTALL
@@ -220,7 +221,7 @@ def _reader(attribute: Attribute) -> Reader:
 
     def number_of(value: str, line: int) -> float:
         if not _NUMBER.fullmatch(value.strip()):  # float() would take 1_000 and digits of other scripts
-            raise _fault(line, f"{value[:40]!r} is no number (attribute {name!r})")
+            raise _fault(line, f"{value[:40]!r} is no number (attribute {brief(name)})")
         return float(value)
 
     def level_of(value: str, line: int) -> str:
@@ -232,7 +233,7 @@ def _reader(attribute: Attribute) -> Reader:
         try:
             return read_date(value)
         except ValueError:
-            told = f"{value[:40]!r} is no date like {attribute.pattern[:40]} (attribute {name!r})"
+            told = f"{value[:40]!r} is no date like {attribute.pattern[:40]} (attribute {brief(name)})"
             raise _fault(line, told) from None
 
     return {"number": number_of, "nominal": level_of, "date": date_of}.get(kind, lambda value, _: value)

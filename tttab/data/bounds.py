@@ -14,7 +14,7 @@ from typing import Any
 
 from tttab.errors import DataError
 from tttab.system.resources import format_bytes
-from tttab.text import shown
+from tttab.text import brief, shown
 
 MOST_COLUMNS = 10_001
 """10,000 features and a target; a model reads some hundred."""
@@ -116,5 +116,7 @@ def check_names(names: Collection[Any], where: str) -> None:
                 f"shorten it in the header; it begins with {shown(name, 40)}",
             )
         if name in seen:
-            raise DataError(f"{where} has two columns named {name!r}", "rename one of them in its header")
+            raise DataError(
+                f"{where} has two columns named {brief(name)}", "rename one of them in its header"
+            )
         seen.add(name)

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ from tttab.data.features import check_declared, convert_features
 from tttab.data.reading import check_names
 from tttab.data.target import read_target
 from tttab.errors import DataError
-from tttab.text import decoded, shell_word
+from tttab.text import brief, decoded, shell_word
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
         notes.append(f"{len(frame) - len(target.rows):,} rows without a target are left out")
         frame = frame.iloc[target.rows].reset_index(drop=True)
     if not features:
-        raise DataError(f"{origin.name} has no column besides the target {name!r}", _LIST)
+        raise DataError(f"{origin.name} has no column besides the target {brief(name)}", _LIST)
     declared = {column: text for column, text in origin.columns.items() if column != name}
     found = convert_features(frame, features, decimals=origin.decimals, declared=declared)
     return Table(
@@ -105,15 +106,19 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
         if not isinstance(values.dtype, pd.CategoricalDtype):
             _add(digest, _bytes(values.to_numpy()))
             continue
-        for level in values.array.categories:
-            _add(digest, level.encode())
+        levels = iter(values.array.categories.tolist())
+        while some := b"".join(_framed(level.encode()) for level in islice(levels, 10_000)):
+            digest.update(some)
         _add(digest, _bytes(values.array.codes.astype(np.int64)))
     return digest.hexdigest()
 
 
 def _add(digest: hashlib._Hash, data: bytes) -> None:
-    digest.update(len(data).to_bytes(8, "little"))
-    digest.update(data)
+    digest.update(_framed(data))
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
 
 
 def _bytes(values: np.ndarray) -> bytes:
@@ -127,11 +132,11 @@ def _choose_target(frame: pd.DataFrame, origin: Origin) -> tuple[str, list[str]]
     if not names or frame.empty:
         raise DataError(f"{origin.name} has no rows", _LIST)
     if origin.target is None:
-        return names[-1], [f"no target was named: the last column, {names[-1]!r}, is the target"]
+        return names[-1], [f"no target was named: the last column, {brief(names[-1])}, is the target"]
     if origin.target not in names:
         near = get_close_matches(origin.target, names, n=1, cutoff=0.5) or names[-1:]
         raise DataError(
-            f"{origin.name} has no column {origin.target!r}; the nearest is {near[0]!r}",
+            f"{origin.name} has no column {brief(origin.target)}; the nearest is {brief(near[0])}",
             f"--target {shell_word(near[0])}",
         )
     return origin.target, []

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from tttab.errors import DataError
-from tttab.text import decoded
+from tttab.text import brief, decoded
 
 Form = Literal["number", "truth", "date", "duration", "text", "nothing"]
 """What cells are by their type alone, before anything is known of the column."""
@@ -58,9 +58,9 @@ class Cells:
         """The number of its value per cell, -1 where missing; values, among them all that differ in text."""
         are_objects = self.plain.dtype == object or isinstance(self.plain.dtype, pd.StringDtype)
         if are_objects and (len(self.plain) < _FEW or not _are_strings(self.plain)):
-            return _distinct_objects(list(self.plain.array))
+            return _distinct_objects(self.plain.tolist())
         codes, values = pd.factorize(self.plain)
-        return codes, list(values)
+        return codes, values.tolist()
 
 
 def cells_of(values: pd.Series) -> Cells:
@@ -106,12 +106,6 @@ def label_text(value: Any) -> str:
         return str(int(value))
     text = decoded(value)
     return text.capitalize() if len(text) < 6 and text.casefold() in _TRUTH_WORDS else text
-
-
-def brief(value: Any) -> str:
-    """Return a cell as an error message shows it."""
-    text = repr(value if not hasattr(value, "item") else value.item())
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _as_text(cell: Any) -> str:
@@ -208,7 +202,8 @@ def _cells_of_objects(values: pd.Series) -> Cells:
         raise _complex(values.name)
     if odd:
         raise DataError(
-            f"column {values.name!r} holds {odd[0].__name__} values; a cell must be a number, a date or text",
+            f"column {brief(values.name)} holds {odd[0].__name__} values; "
+            "a cell must be a number, a date or text",
             "flatten or drop that column first",
         )
     return Cells("text", values)
@@ -216,7 +211,8 @@ def _cells_of_objects(values: pd.Series) -> Cells:
 
 def _complex(name: Any) -> DataError:
     return DataError(
-        f"Complex data not supported: column {name!r} holds complex numbers", "split them into two columns"
+        f"Complex data not supported: column {brief(name)} holds complex numbers",
+        "split them into two columns",
     )
 
 

@@ -9,6 +9,7 @@ kind a column has (`guess`), whole tables, and files.
 from __future__ import annotations
 
 import decimal
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import compress
@@ -19,9 +20,10 @@ import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
-from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.cells import Cells, Form, cells_of
 from tttab.data.cells import label_text as label_text
 from tttab.errors import DataError
+from tttab.text import brief
 
 IN_WORDS = {
     "number": "numbers", "truth": "truth values", "boolean": "truth values", "date": "dates",
@@ -30,6 +32,9 @@ IN_WORDS = {
 }  # fmt: skip
 LARGEST = 1e30
 """No measured number is larger; files mark missing cells with such values, and float32 ends at 3e38."""
+_NUMBER_OR_TRUTH = re.compile(
+    rf"\s*+(?:{spelling.PLAIN_NUMBER.pattern})\s*+|True|False".replace(r"\d", "[0-9]")
+)
 _HINTS = {
     "number": "write plain numbers, such as 1234.5",
     "date": "write dates as 2024-01-31 or 2024-01-31T12:00:00",
@@ -122,7 +127,7 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
         bad = present[int(np.isnan(found).argmax())]
         written = f" written like {column.format}" if column.format else ""
         raise DataError(
-            f"column {column.name!r} holds {brief(bad)}, which is not a {column.kind}{written}",
+            f"column {brief(column.name)} holds {brief(bad)}, which is not a {column.kind}{written}",
             _HINTS[column.kind],
         )
     values = np.full(len(texts), np.nan)
@@ -146,7 +151,7 @@ def _read(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
 
 def _other_kind(form: Form, column: Column) -> DataError:
     return DataError(
-        f"column {column.name!r} holds {IN_WORDS[form]} where the table had {IN_WORDS[column.kind]}",
+        f"column {brief(column.name)} holds {IN_WORDS[form]} where the table had {IN_WORDS[column.kind]}",
         _HINTS[column.kind],
     )
 
@@ -160,14 +165,16 @@ def _to_categories(cells: Cells, column: Column) -> pd.Categorical:
     return _categorical(codes, [text if text in known else find(text) for text in texts], column.levels)
 
 
-def _one_spelling_each(texts: Sequence[str], kind: Kind) -> list[str]:
+def _one_spelling_each(texts: Sequence[str], kind: Kind) -> Sequence[str]:
     """Return the texts, each value in its shortest spelling: `1` for `1.0` where both are, not for `01`."""
-    values = [_truth_or_number(text, kind) for text in texts]
     shortest: dict[decimal.Decimal | int, str] = {}
-    for value, text in zip(values, texts, strict=True):
+    values: dict[str, decimal.Decimal | int] = {}
+    for text in texts if kind == "boolean" else filter(_NUMBER_OR_TRUTH.fullmatch, texts):
+        value = _truth_or_number(text, kind)
         if value is not None:
+            values[text] = value
             shortest[value] = min(text, shortest.get(value, text), key=lambda one: (len(one), one))
-    return [text if value is None else shortest[value] for value, text in zip(values, texts, strict=True)]
+    return [shortest[values[text]] if text in values else text for text in texts] if values else texts
 
 
 def _truth_or_number(text: str, kind: Kind) -> decimal.Decimal | int | None:

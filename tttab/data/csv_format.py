@@ -15,6 +15,7 @@ from tttab.data.bounds import LONGEST_HEADER, check_columns, check_names
 from tttab.data.foreign import fewer_columns, look_at
 from tttab.data.sources import HEAD, Source
 from tttab.errors import DataError
+from tttab.text import listed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,8 @@ _GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}[,.]\d{3}", re.ASCII)
 _POINTS_GROUP = re.compile(r"[+-]?\d{1,3}(?:\.\d{3}){2,}+", re.ASCII)
 _COMMAS_GROUP = re.compile(r"[+-]?\d{1,3}(?:,\d{3}){2,}+", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d++", re.ASCII)
+_MAY_MARK = re.compile(r"[^a-zA-Z,.]*+[,.]\d")
+"""How a number begins, up to a comma or point in it."""
 _AROUND = " \t\u00a0\u202f%€$£¥"
 """What may stand around a number."""
 
@@ -114,8 +117,8 @@ def decimals_of(texts: pd.DataFrame) -> dict[str, str]:
 def decimals_note(decimals: Mapping[str, str]) -> str:
     """Say which mark the columns of `decimals_of` have; it is no empty mapping."""
     points = [name for name, mark in decimals.items() if mark == "."]
-    some = ", ".join(points[:5]) + (f" and {len(points) - 5} more" if len(points) > 5 else "")
-    return "numbers are written with a decimal comma" + (f", with a decimal point in: {some}" if some else "")
+    comma = "numbers are written with a decimal comma"
+    return f"{comma}, with a decimal point in: {listed(points)}" if points else comma
 
 
 def may_have_commas(frame: pd.DataFrame) -> bool:
@@ -124,8 +127,8 @@ def may_have_commas(frame: pd.DataFrame) -> bool:
         _COMMA.fullmatch(text.strip(_AROUND)) or _POINTS_GROUP.fullmatch(text.strip(_AROUND))
         for _, values in frame.items()
         if _is_text(values)
-        for text in values.tolist()
-        if isinstance(text, str) and ("," in text or "." in text)
+        for text in values.unique().tolist()
+        if isinstance(text, str) and _MAY_MARK.match(text)
     )
 
 

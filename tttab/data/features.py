@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from tttab.core import Column
-from tttab.data.cells import Cells, brief, opened
+from tttab.data.cells import Cells, opened
 from tttab.data.columns import IN_WORDS, LARGEST, convert
 from tttab.data.guess import MANY_VALUES, Guess, declared_column, fit_declared, guess_column
 from tttab.errors import RequestError
-from tttab.text import shell_word
+from tttab.text import brief, listed, shell_word
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ def check_declared(declared: Mapping[str, str] | None, names: Collection[str]) -
         if name not in names:
             near = get_close_matches(str(name), list(names), n=1)
             raise RequestError(
-                f"there is no column {name!r} to declare" + (f"; the nearest is {near[0]!r}" if near else ""),
-                f"--column {shell_word(near[0] if near else 'NAME')}={(declared or {})[name]}",
+                f"there is no column {brief(name)} to declare"
+                + (f"; the nearest is {brief(near[0])}" if near else ""),
+                f"--column {shell_word(near[0] if near else 'NAME')}={shell_word((declared or {})[name])}",
             )
     return {name: declared_column(name, text) for name, text in (declared or {}).items()}
 
@@ -101,7 +102,9 @@ def fit_column(values: pd.Series | Cells, declared: Column | None, decimal_mark:
 
 
 def _with_levels(column: Column, values: np.ndarray | pd.Categorical) -> Column:
-    return replace(column, levels=tuple(values.categories)) if isinstance(values, pd.Categorical) else column
+    if not isinstance(values, pd.Categorical):
+        return column
+    return replace(column, levels=tuple(values.categories.tolist()))
 
 
 def _notes(columns: Sequence[Column], converted: Mapping[str, np.ndarray | pd.Categorical]) -> list[str]:
@@ -116,7 +119,7 @@ def _notes(columns: Sequence[Column], converted: Mapping[str, np.ndarray | pd.Ca
         "dates became days since 1970-01-01": [c.name for c in columns if c.kind == "date"],
         "a different text in every row, so nothing to learn from": unique,
     }
-    return [f"{words}: {_some(names)}" for words, names in said.items() if names]
+    return [f"{words}: {listed(names)}" for words, names in said.items() if names]
 
 
 def _doubts(guesses: Sequence[Guess]) -> list[str]:
@@ -126,12 +129,12 @@ def _doubts(guesses: Sequence[Guess]) -> list[str]:
         column = guess.column
         if guess.as_text and (column.kind != "date" or column.format):
             ways.setdefault(_way(column), []).append(column.name)
-    doubts = [f"{way}: {_some(names)}" for way, names in ways.items()]
+    doubts = [f"{way}: {listed(names)}" for way, names in ways.items()]
     doubts += [
-        f"column {guess.column.name!r}: {_cells_left_out(guess)}" for guess in guesses if guess.dropped
+        f"column {brief(guess.column.name)}: {_cells_left_out(guess)}" for guess in guesses if guess.dropped
     ]
     doubts += [
-        f"column {guess.column.name!r}: its dates could also be read as {guess.other}; --column "
+        f"column {brief(guess.column.name)}: its dates could also be read as {guess.other}; --column "
         f"{shell_word(guess.column.name)}=date:{guess.other} does so" for guess in guesses if guess.other
     ]  # fmt: skip
     return doubts
@@ -151,8 +154,3 @@ def _cells_left_out(guess: Guess) -> str:
 
 def _one_text_per_row(values: np.ndarray | pd.Categorical) -> bool:
     return isinstance(values, pd.Categorical) and MANY_VALUES < len(values) == len(values.categories)
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")

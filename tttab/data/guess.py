@@ -15,9 +15,10 @@ import pandas as pd
 
 from tttab.core import Column, Kind
 from tttab.data import spelling
-from tttab.data.cells import Cells, Form, brief, cells_of
+from tttab.data.cells import Cells, Form, cells_of
 from tttab.data.columns import IN_WORDS
 from tttab.errors import DataError, RequestError
+from tttab.text import brief, shell_word
 
 MANY_VALUES = 20
 """A numeric target with more distinct values than this is a regression target."""
@@ -79,8 +80,9 @@ def declared_column(name: str, text: str) -> Column:
     kind, _, form = str(text).partition(":")
     if kind not in DECLARABLE or (form and kind not in ("number", "date")):
         raise RequestError(
-            f"column {name!r} cannot be declared as {text!r}: the kinds are {', '.join(DECLARABLE)}",
-            f"--column {name}=number, or --column {name}=date:%d.%m.%Y",
+            f"column {brief(name)} cannot be declared as {brief(text)}: "
+            f"the kinds are {', '.join(DECLARABLE)}",
+            f"--column {shell_word(name)}=number, or --column {shell_word(name)}=date:%d.%m.%Y",
         )
     if form and kind == "date":
         spelling.check_date_format(form)
@@ -105,8 +107,8 @@ def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str 
     if found is None or 2 * texts.cells(found.odd) > texts.cells(texts.present):
         odd = found.odd[0] if found else texts.present[0]
         raise DataError(
-            f"column {declared.name!r} is declared to hold {IN_WORDS[declared.kind]}, but most of its cells "
-            f"are none, {brief(odd)} for example", f"--column {declared.name}=level",
+            f"column {brief(declared.name)} is declared to hold {IN_WORDS[declared.kind]}, but most of its "
+            f"cells are none, {brief(odd)} for example", f"--column {shell_word(declared.name)}=level",
         )  # fmt: skip
     return _guess(declared.name, declared.kind, found, texts)
 
@@ -189,6 +191,8 @@ def _best(texts: _Texts, kind: Kind, mark: str, declared: str | None = None) -> 
     for form in [declared] if declared else _formats(texts, kind, mark, declared is not None):
         unread = np.isnan(spelling.read(kind, texts.glance, form))
         if 2 * unread.sum() < len(texts.glance):
+            if readings and np.isnan(spelling.read(kind, readings[-1].odd, form)).all():
+                continue  # it reads no text that the other does not
             if len(texts.present) > len(texts.glance):
                 unread = np.isnan(spelling.read(kind, texts.present, form))
             readings.append(_Reading(form, list(compress(texts.present, unread))))

@@ -16,7 +16,7 @@ from tttab.data.reading import SUFFIXES, RawFrame, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task
 from tttab.errors import DataError, UnknownDataset
-from tttab.text import shell_word
+from tttab.text import brief, shell_word
 
 _OPENML_ID = re.compile(r"[0-9]{1,10}", re.ASCII)
 
@@ -208,7 +208,8 @@ def _unknown_id(openml_id: int, error: UnknownDataset) -> UnknownDataset:
 def _unknown_name(name: str) -> UnknownDataset:
     near = nearest(name, catalog().tables)
     return UnknownDataset(
-        f"there is no data set {name!r}" + (f"; the nearest known name is {near!r}" if near else ""),
+        f"there is no data set {brief(name)}"
+        + (f"; the nearest known name is {brief(near)}" if near else ""),
         (f"tttab data show {shell_word(near)}; " if near else "tttab data list; ")
         + f"a file needs its ending: {shell_word(f'./{name}.csv')}",
     )

@@ -25,7 +25,7 @@ from tttab.data.bounds import (
     room_for,
 )
 from tttab.data.foreign import free_name, python, split_ending
-from tttab.data.parquet_pages import page_sizes
+from tttab.data.parquet_pages import chunks, page_sizes
 from tttab.data.sources import Source
 from tttab.errors import DataError
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _TEXTS = ("string", "large_string", "string_view", "binary", "large_binary", "binary_view")
 MOST_PAGES = 50_000
 """Pages of a file, and one more per kilobyte: smaller ones would only cost time."""
+DELTA_TEXTS = {6, 7}
+"""DELTA_LENGTH_BYTE_ARRAY and DELTA_BYTE_ARRAY, as parquet-format numbers them."""
 _PROBE = 64 * 1024**2
 """Bytes of texts that are looked at together."""
 
@@ -115,28 +117,23 @@ def _pages(
     largest: Counter[str] = Counter()
     deltas = set()
     left = MOST_PAGES + source.path.stat().st_size // 1_000
-    with open(source.path, "rb") as raw:
-        for number in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(number)
-            for place in range(group.num_columns):
-                chunk = group.column(place)
-                name = chunk.path_in_schema
-                if name not in names:
-                    continue
-                # A chunk of no rows has no data page: its place is 0 then, where no page can be.
-                places = filter(None, (chunk.dictionary_page_offset, chunk.data_page_offset))
-                start = min(places, default=0)
-                for size in page_sizes(raw, start, start + chunk.total_compressed_size if start else 0):
-                    left -= 1
-                    if left < 0:
-                        raise DataError(
-                            f"{source.path} has pages of a few bytes, more of them than are read",
-                            _written_again(source),
-                        )
-                    sizes[name] += size
-                    largest[name] = max(largest[name], size)
-                if {"DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"} & set(chunk.encodings):
-                    deltas.add(name)
+    columns = [file.schema.column(number).path for number in range(file.metadata.num_columns)]
+    with open(source.path, "rb") as raw, open(source.path, "rb") as tail:
+        for chunk in chunks(tail):
+            name = columns[chunk.column] if chunk.column < len(columns) else ""
+            if name not in names:
+                continue
+            for size in page_sizes(raw, chunk.start, chunk.end):
+                left -= 1
+                if left < 0:
+                    raise DataError(
+                        f"{source.path} has pages of a few bytes, more of them than are read",
+                        _written_again(source),
+                    )
+                sizes[name] += size
+                largest[name] = max(largest[name], size)
+            if chunk.encodings & DELTA_TEXTS:
+                deltas.add(name)
     return sizes, largest, deltas
 
 

@@ -15,13 +15,12 @@ import pandas as pd
 
 from tttab.core import Column, Table, Task
 from tttab.data import spelling
-from tttab.data.cells import brief
 from tttab.data.columns import convert
 from tttab.data.features import finite
 from tttab.data.guess import KINDS
 from tttab.data.target import check_targets
 from tttab.errors import DataError, RequestError
-from tttab.text import decoded
+from tttab.text import brief, decoded, listed
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,8 @@ class NewRows:
 def unseen_remark(name: str, count: int) -> str:
     """Say how many cells of a column hold a text the table never had."""
     if count == 1:
-        return f"column {name!r}: 1 cell holds a text the table never had; it counts as missing"
-    return f"column {name!r}: {count:,} cells hold texts the table never had; they count as missing"
+        return f"column {brief(name)}: 1 cell holds a text the table never had; it counts as missing"
+    return f"column {brief(name)}: {count:,} cells hold texts the table never had; they count as missing"
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,8 @@ class Schema:
         missing = [name for name in names if name not in frame.columns]
         if missing:
             raise DataError(
-                f"the new rows lack {len(missing)} of {len(names)} columns: {', '.join(missing[:5])}",
-                f"their header must hold: {', '.join(names[:8])}" + (", …" if len(names) > 8 else ""),
+                f"the new rows lack {len(missing)} of {len(names)} columns: {listed(missing)}",
+                f"their header must hold: {listed(names, 8)}",
             )
         marks = decimals or {}
         x = pd.DataFrame(
@@ -112,7 +111,7 @@ class Schema:
         values = convert(target, replace(column, name=self.target, levels=self.classes), decimal_mark)
         missing = pd.isna(values)
         if missing.any():
-            raise DataError(f"{int(missing.sum())} rows have no value in {self.target!r}", "drop them")
+            raise DataError(f"{int(missing.sum())} rows have no value in {brief(self.target)}", "drop them")
         if not isinstance(values, pd.Categorical):
             check_targets(values, self.target, np.arange(len(values)))
             return values
@@ -210,5 +209,5 @@ def _texts(values: Any) -> tuple[str, ...]:
 def _only(frame: pd.DataFrame, name: str) -> pd.Series:
     values = frame[name]
     if isinstance(values, pd.DataFrame):
-        raise DataError(f"the new rows have two columns named {name!r}", "rename one of them")
+        raise DataError(f"the new rows have two columns named {brief(name)}", "rename one of them")
     return values

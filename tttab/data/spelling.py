@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tttab.errors import RequestError
+from tttab.text import brief
 
 MISSING = frozenset((
     "", "?", "-", "--", "---", "\N{EN DASH}", "\N{EM DASH}", ".", "..", "\N{HORIZONTAL ELLIPSIS}", "*",
@@ -111,7 +112,7 @@ def number_format(text: str) -> NumberFormat:
     """
     found = _EXAMPLE.fullmatch(text or "1234.5")
     if found is None or found[1] == found[2]:
-        raise RequestError(f"{text!r} is no example of a number with its marks", "number:1.234,5")
+        raise RequestError(f"{brief(text)} is no example of a number with its marks", "number:1.234,5")
     return NumberFormat(found[2], found[1], bool(found[3]))
 
 
@@ -156,7 +157,7 @@ def check_date_format(form: str) -> None:
     except ValueError:
         read_back = None
     if read_back is None or read_back.date() != moment.date():
-        raise RequestError(f"{form!r} is no format of dates", "date:%d.%m.%Y")
+        raise RequestError(f"{brief(form)} is no format of dates", "date:%d.%m.%Y")
 
 
 def likely_date_formats(texts: Sequence[str]) -> list[str]:
@@ -189,11 +190,19 @@ def read(kind: str, texts: Sequence[str], form: str) -> np.ndarray:
 
 
 def _numbers(texts: Sequence[str], form: str) -> np.ndarray:
-    if not form and all(map(PLAIN_NUMBER.fullmatch, texts)):
-        return np.array(list(map(float, texts)), dtype=np.float64) + 0.0
-    parse = number_format(form).parse
-    found = (float(text) if text.strip().casefold() in INFINITE else parse(text) for text in texts)
-    return np.array([np.nan if number is None else number + 0.0 for number in found], dtype=np.float64)
+    way = number_format(form)
+    written = texts
+    if way.decimal == ",":
+        written = [text.replace(".", "'").replace(",", ".") for text in texts]
+    found = [
+        float(plain) if matched else way.parse(text)
+        for text, plain, matched in zip(texts, written, map(PLAIN_NUMBER.fullmatch, written), strict=True)
+    ]
+    odd = [place for place, number in enumerate(found) if number is None]
+    for place in odd:
+        is_infinite = texts[place].strip().casefold() in INFINITE
+        found[place] = float(texts[place]) if is_infinite else np.nan
+    return np.array(found, dtype=np.float64) + 0.0
 
 
 def _days(texts: Sequence[str], form: str) -> np.ndarray:

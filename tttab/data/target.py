@@ -12,11 +12,12 @@ import pandas as pd
 
 from tttab.core import Column, Task
 from tttab.data import spelling
-from tttab.data.cells import Cells, brief, opened
+from tttab.data.cells import Cells, opened
 from tttab.data.columns import IN_WORDS, LARGEST, convert
 from tttab.data.features import fit_column
 from tttab.data.guess import MANY_VALUES, declared_column, guess_column
 from tttab.errors import DataError
+from tttab.text import brief
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ def check_targets(y: np.ndarray, name: str, rows: np.ndarray) -> None:
     huge = np.flatnonzero(np.abs(y) > LARGEST)
     if len(huge):
         raise DataError(
-            f"row {rows[huge[0]] + 1:,} holds {y[huge[0]]:g} in the target {name!r}: a mark for a missing "
-            "value rather than a measured one", "mend or leave out that row",
+            f"row {rows[huge[0]] + 1:,} holds {y[huge[0]]:g} in the target {brief(name)}: a mark for a "
+            "missing value rather than a measured one", "mend or leave out that row",
         )  # fmt: skip
 
 
@@ -94,12 +95,13 @@ def _task_note(cells: pd.Series, column: Column, task: Task) -> str:
     what = IN_WORDS[column.kind]
     asked = "regression" if task == "classification" else "classification"
     hint = f" (--{asked} asks for the other)" if column.kind == "number" else ""
-    return f"the target {column.name!r} has {cells.nunique():,} different {what}, so the task is {task}{hint}"
+    found = f"the target {brief(column.name)} has {cells.nunique():,} different {what}"
+    return f"{found}, so the task is {task}{hint}"
 
 
 def _one_class(name: str, label: str, rows: int, all_rows: int) -> DataError:
     without = f"; {all_rows - rows:,} rows without a target (an empty cell, NA, None, …) are left out"
-    told = f"the target {name!r} has one class only, {brief(label)}"
+    told = f"the target {brief(name)} has one class only, {brief(label)}"
     hint = "--regression" if spelling.PLAIN_NUMBER.fullmatch(label) else "--target NAME, another column"
     return DataError(told + (without if rows < all_rows else ""), hint)
 
