@@ -177,9 +177,7 @@ def _rate_answer(rows: Sequence[Row]) -> str:
 
 def _shift_answer(rows: Sequence[Row]) -> str:
     last = min(rows, key=lambda row: row["rho"])
-    return (
-        f"|P b| = {last['rho']:g}: the floor is {last['floor']:.3f}, stage III has {last['error']:.3f}"
-    )
+    return f"|P b| = {last['rho']:g}: the floor is {last['floor']:.3f}, stage III has {last['error']:.3f}"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
