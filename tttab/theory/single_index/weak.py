@@ -177,8 +177,8 @@ def growth_answer(rows: Sequence[Row]) -> str:
     said = []
     for row in rows:
         if row["papers"] is not None and row["low"] is not None:
-            inside = row["low"] <= row["papers"] <= row["high"]
-            verdict = "allows" if inside else "excludes"
+            above, below = row["low"] > row["papers"], row["high"] < row["papers"]
+            verdict = "lies above" if above else "lies below" if below else "allows"
             said.append(f"{row['link']} {row['method']} {verdict} {row['papers']}")
     return "; ".join(said) or "no link reaches the target at two r: more --n1 or another --target"
 
