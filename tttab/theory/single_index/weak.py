@@ -156,7 +156,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     if growths:
         title = f"N1 that reaches {growths[0]['target']:g}, as a power of r"
         shown = ("link", "method", "papers", "exponent", "low", "high", "r_reached", "n1_at_target")
-        found.append(Table(title, shown, growths, growth_answer(growths)))
+        lists = ("r_reached", "n1_at_target")
+        flat = [row | {name: ",".join(map(str, row[name])) or "-" for name in lists} for row in growths]
+        found.append(Table(title, shown, flat, growth_answer(growths)))
     return found
 
 
