@@ -323,6 +323,6 @@ EXPERIMENT = Experiment(
     quick=(PipelineSettings(n=(128, math.inf), d=(4, 6), r=4, queries=64, tasks=3),),
     tables=tables,
     panels=panels,
-    title=title,
+    title=lambda rows: f"tttab theory single-index, seed {rows[0]['seed']}: {title(rows)}",
     total=lambda settings: 2 * len(settings.prompts) * len(settings.d) + settings.endless,
 )

@@ -145,6 +145,9 @@ EXPERIMENT = Experiment(
     quick=(ProjectionSettings(links=("He1",), rows=(16, 32), tasks=64),),
     tables=tables,
     panels=panels,
-    title=lambda rows: f"tttab theory projection: d = {rows[0]['d']}, r = {rows[0]['r']}, 2 standard errors",
+    title=lambda rows: (
+        f"tttab theory projection, seed {rows[0]['seed']}: d = {rows[0]['d']}, r = {rows[0]['r']}, "
+        "bars of 2 standard errors"
+    ),
     total=lambda settings: len(settings.links) * len(settings.rows),
 )

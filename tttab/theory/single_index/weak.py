@@ -223,6 +223,6 @@ EXPERIMENT = Experiment(
     quick=(WeakSettings(links=("He3",), r=(4, 5), n1=(64, 128), queries=64, tasks=3, target=0.6),),
     tables=tables,
     panels=panels,
-    title=lambda rows: TITLE,
+    title=lambda rows: f"tttab theory weak, seed {rows[0]['seed']}: {TITLE}",
     total=_total,
 )
