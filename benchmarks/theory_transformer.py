@@ -163,7 +163,7 @@ def evaluation(run, pretrained, paper, kind, d):
     rules = ("full", "lora") if main_model or d == 4 else ("full",)
     lengths = lengths[:2] if tiny else lengths
     return context_rows(
-        pretrained, ContextSettings(lengths, shifts, rules, how=how, search=main_model, **common)
+        pretrained, ContextSettings(lengths, shifts, rules, how=how, search=main_model, whole=True, **common)
     )
 
 

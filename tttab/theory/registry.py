@@ -23,6 +23,7 @@ MODULES = (
     "linear_attention.softmax",
     "linear_attention.step_size",
     "single_index.exponents",
+    "single_index.projection",
     "single_index.weak",
     "single_index.strong",
     "single_index.link_stage",

@@ -51,5 +51,6 @@ def test_one_lucky_point_is_no_crossing():
 def test_the_answer_compares_the_interval_with_the_papers_exponent():
     row = {"link": "He3", "method": "distill", "papers": 1, "low": 0.8, "high": 1.3}
     assert growth_answer([row]) == "He3 distill allows 1"
-    assert growth_answer([row | {"low": 1.1}]) == "He3 distill excludes 1"
+    assert growth_answer([row | {"low": 1.1}]) == "He3 distill lies above 1"
+    assert growth_answer([row | {"high": 0.9}]) == "He3 distill lies below 1"
     assert growth_answer([row | {"low": None}]).startswith("no link reaches the target")

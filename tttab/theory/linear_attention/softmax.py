@@ -40,7 +40,7 @@ class SoftmaxSettings(Settings):
         (80, 160, 320), "Features, with commas; from the two largest a line in 1/d goes to infinity.", low=8
     )
     tau: float = option(1.0, "Temperature: W = tau / sqrt(d) I at the start.", low=0, high=3, strict=True)
-    trials: int = option(150, "Simulated trials per point.", low=20)
+    trials: int = option(100, "Simulated trials per point.", low=20)
     seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
 
     def check(self) -> None:

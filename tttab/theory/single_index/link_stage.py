@@ -223,7 +223,9 @@ EXPERIMENT = Experiment(
     quick=(LinkSettings(n4=(64, 128, 256), neurons=(8, 16, 32), rho=(1.0, 0.5), tasks=4),),
     tables=tables,
     panels=panels,
-    title=lambda rows: f"tttab theory link-stage: {rows[0]['link']}, ridge {rows[0]['ridge']:g}",
+    title=lambda rows: (
+        f"tttab theory link-stage, seed {rows[0]['seed']}: {rows[0]['link']}, ridge {rows[0]['ridge']:g}"
+    ),
     total=lambda settings: (
         sum(len(grid) + (len(grid) > 2) for grid in (settings.n4, settings.neurons)) + len(settings.rho)
     ),

@@ -314,6 +314,6 @@ EXPERIMENT = Experiment(
     quick=(StrongSettings(r=4, eps=(0.2, 0.1), tasks=3),),
     tables=tables,
     panels=panels,
-    title=title,
+    title=lambda rows: f"tttab theory strong, seed {rows[0]['seed']}: {title(rows)}",
     total=lambda settings: settings.points + len(settings.eps) + 2,
 )

@@ -156,7 +156,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     if growths:
         title = f"N1 that reaches {growths[0]['target']:g}, as a power of r"
         shown = ("link", "method", "papers", "exponent", "low", "high", "r_reached", "n1_at_target")
-        found.append(Table(title, shown, growths, growth_answer(growths)))
+        lists = ("r_reached", "n1_at_target")
+        flat = [row | {name: ",".join(map(str, row[name])) or "-" for name in lists} for row in growths]
+        found.append(Table(title, shown, flat, growth_answer(growths)))
     return found
 
 
@@ -177,8 +179,8 @@ def growth_answer(rows: Sequence[Row]) -> str:
     said = []
     for row in rows:
         if row["papers"] is not None and row["low"] is not None:
-            inside = row["low"] <= row["papers"] <= row["high"]
-            verdict = "allows" if inside else "excludes"
+            above, below = row["low"] > row["papers"], row["high"] < row["papers"]
+            verdict = "lies above" if above else "lies below" if below else "allows"
             said.append(f"{row['link']} {row['method']} {verdict} {row['papers']}")
     return "; ".join(said) or "no link reaches the target at two r: more --n1 or another --target"
 
@@ -221,6 +223,6 @@ EXPERIMENT = Experiment(
     quick=(WeakSettings(links=("He3",), r=(4, 5), n1=(64, 128), queries=64, tasks=3, target=0.6),),
     tables=tables,
     panels=panels,
-    title=lambda rows: TITLE,
+    title=lambda rows: f"tttab theory weak, seed {rows[0]['seed']}: {TITLE}",
     total=_total,
 )

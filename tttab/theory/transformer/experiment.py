@@ -303,5 +303,5 @@ EXPERIMENT = Experiment(
     ),
     tables=tables,
     panels=panels,
-    title=title,
+    title=lambda rows: f"tttab theory transformer, seed {rows[0]['seed']}: {title(rows)}",
 )
