@@ -227,3 +227,12 @@ def poisoned(path):
 
     path.write_bytes(pickle.dumps(Bomb()))
     return str(path)
+
+
+def test_folds_say_what_serves_in_them_and_when_they_lose(capfd):
+    command = ["run", "--n", "20", "--k", "40", "--test-size", "30", "--steps", "1", "--split", "kfold"]
+    assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
+    assert (
+        "one fold of n rows at a time is the context and all other rows are its queries"
+        in capfd.readouterr().err
+    )

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from tttab.training.result import Estimate, Step
 
 LONG_SECONDS = 120.0
+FOLDS = (
+    "kfold: in training one fold of n rows at a time is the context and all other rows are its queries; "
+    "where the same n rows serve, as here, theory has one fixed context ahead (docs/theory-open.md)"
+)
 
 
 def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = True) -> Trial:
@@ -48,6 +52,8 @@ def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = Tru
     info = trial.model.info
     where = f"sha256 {info.sha256[:12]}…) on {trial.model.device}"
     output.note(f"model: {info.file} ({info.provenance}; {where}", quiet=quiet)
+    if request.split == "kfold":
+        output.note(FOLDS, quiet=quiet)
     if info.chosen:
         output.note(f"auto took {info.chosen}", quiet=quiet)
     return trial
