@@ -15,6 +15,7 @@ from tttab.errors import DataError
 DEFAULT = "yyyy-MM-dd'T'HH:mm:ss"
 """What a date is where its attribute declares no pattern."""
 EPOCH = datetime(1970, 1, 1)
+_FIRST_DAY = {"year": 1970, "month": 1, "day": 1}
 """The date that stands for 0: Weka keeps dates as milliseconds since then."""
 LONGEST = 100
 """Characters of a pattern."""
@@ -52,7 +53,8 @@ def date_reader(pattern: str) -> Callable[[str], datetime]:
             raise ValueError(text)
         values = {name: _value(name, cell) for name, cell in zip(fields, found.groups(), strict=True)}
         microsecond = 1000 * values.pop("millisecond", 0)
-        return datetime(**({"year": 1970, "month": 1, "day": 1} | values), microsecond=microsecond)
+        year, month, day = (values.pop(name, first) for name, first in _FIRST_DAY.items())
+        return datetime(year, month, day, **values, microsecond=microsecond)
 
     return read
 
