@@ -15,7 +15,7 @@ from pyarrow import parquet
 
 from tttab.data import bounds, parquet_bounds, read_frame
 from tttab.data.chunks import read_pieces
-from tttab.data.parquet_pages import page_sizes
+from tttab.data.parquet_pages import chunks, page_sizes
 from tttab.errors import DataError
 
 
@@ -185,3 +185,38 @@ def test_pages_of_a_few_bytes_are_refused(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="pages of a few bytes") as caught:
         read_frame(path)
     assert "p.write_table(p.read_table(" in caught.value.hint
+
+
+def test_statistics_that_do_not_fit_their_column_are_refused(tmp_path):
+    """pyarrow's own `RowGroupMetaData.column` ends the process on this file."""
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"t": ["a", "bc"]}), path, store_schema=False, write_statistics=True)
+    data = path.read_bytes()
+    footer = data.rindex(b"\x15\x0c\x25")  # the schema's element: a byte array, optional
+    path.write_bytes(data[:footer] + b"\x15\x04\x25" + data[footer + 3 :])  # a whole number, they say
+    for read in (read_frame, lambda file: list(read_pieces(file, 5))):
+        with pytest.raises(DataError, match="cannot be read as PARQUET"):
+            read(path)
+
+
+def test_chunks_lie_where_the_metadata_of_pyarrow_says(tmp_path):
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.Table.from_pandas(frame()), path, row_group_size=900)
+    with open(path, "rb") as raw, parquet.ParquetFile(path) as file:
+        told = [
+            (place, start, start + chunk.total_compressed_size)
+            for group in map(file.metadata.row_group, range(file.metadata.num_row_groups))
+            for place, chunk in enumerate(map(group.column, range(group.num_columns)))
+            for start in [chunk.dictionary_page_offset or chunk.data_page_offset]
+        ]
+        assert [(chunk.column, chunk.start, chunk.end) for chunk in chunks(raw)] == told
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.binary(min_size=12, max_size=80))
+def test_any_bytes_are_chunks_or_one_error(data):
+    file = io.BytesIO(data + len(data).to_bytes(4, "little") + b"PAR1")
+    try:
+        list(chunks(file))
+    except DataError as error:
+        assert "metadata at the file's end" in error.message

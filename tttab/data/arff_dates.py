@@ -15,6 +15,7 @@ from tttab.errors import DataError
 DEFAULT = "yyyy-MM-dd'T'HH:mm:ss"
 """What a date is where its attribute declares no pattern."""
 EPOCH = datetime(1970, 1, 1)
+_FIRST_MOMENT = {"year": 1970, "month": 1, "day": 1, "hour": 0, "minute": 0, "second": 0}
 """The date that stands for 0: Weka keeps dates as milliseconds since then."""
 LONGEST = 100
 """Characters of a pattern."""
@@ -51,8 +52,8 @@ def date_reader(pattern: str) -> Callable[[str], datetime]:
         if not found:
             raise ValueError(text)
         values = {name: _value(name, cell) for name, cell in zip(fields, found.groups(), strict=True)}
-        microsecond = 1000 * values.pop("millisecond", 0)
-        return datetime(**({"year": 1970, "month": 1, "day": 1} | values), microsecond=microsecond)
+        day = (values.get(name, first) for name, first in _FIRST_MOMENT.items())
+        return datetime(*day, microsecond=1000 * values.get("millisecond", 0))
 
     return read
 

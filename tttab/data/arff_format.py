@@ -87,12 +87,12 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
     readers = [_reader(attribute) for attribute in attributes]
     unwritten = [attribute.unwritten for attribute in attributes]
     columns: list[list[Cell]] = [[] for _ in attributes]
-    most = room.most // (PARSED * max(1, len(attributes))) if room else None
+    most = room.most // (PARSED * max(1, len(attributes))) if room else 0
     for number, line in lines:
         line = line.strip()
         if not line or line[0] == "%":
             continue
-        if columns and len(columns[0]) == most:
+        if room and columns and len(columns[0]) == most:
             room.check(room.most + 1, first_lines(room.path, number - 1))
         if line[0] == "{":
             _add_sparse(columns, unwritten, _sparse(line, len(attributes), number), readers, number)
@@ -217,7 +217,7 @@ def _reader(attribute: Attribute) -> Reader:
     """Return the function from (text, line number) to a cell of that column."""
     name, kind = attribute.name[:40], attribute.kind
     known = {level: level for level in attribute.levels}
-    read_date = date_reader(attribute.pattern) if kind == "date" else None
+    read_date = date_reader(attribute.pattern if kind == "date" else DEFAULT)
 
     def number_of(value: str, line: int) -> float:
         if not _NUMBER.fullmatch(value.strip()):  # float() would take 1_000 and digits of other scripts

@@ -106,10 +106,11 @@ def fingerprint(x: pd.DataFrame, y: np.ndarray, classes: Sequence[str], target: 
         if not isinstance(values.dtype, pd.CategoricalDtype):
             _add(digest, _bytes(values.to_numpy()))
             continue
-        levels = iter(values.array.categories.tolist())
+        cells = pd.Categorical(values)
+        levels = iter(cells.categories.tolist())
         while some := b"".join(_framed(level.encode()) for level in islice(levels, 10_000)):
             digest.update(some)
-        _add(digest, _bytes(values.array.codes.astype(np.int64)))
+        _add(digest, _bytes(cells.codes.astype(np.int64)))
     return digest.hexdigest()
 
 

@@ -133,7 +133,7 @@ def _date_text(day: Any) -> str:
 def _plain(values: pd.Series) -> pd.Series:
     """Return the cells without the dtypes that only wrap others: Arrow, categories, periods, sparse."""
     dtype = values.dtype
-    if isinstance(dtype, pd.ArrowDtype):
+    if isinstance(values.array, pd.arrays.ArrowExtensionArray):
         plain = values.array.__arrow_array__().to_pandas(integer_object_nulls=True)
         return pd.Series(plain.to_numpy(dtype=object) if plain.dtype == object else plain.array,
                          index=values.index, name=values.name)  # fmt: skip

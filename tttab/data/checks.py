@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from pandas.util import hash_pandas_object
 
 from tttab.core import Table
 
@@ -70,7 +71,7 @@ def facts_of(table: Table, limits: Limits | None = None) -> Facts:
     is_category = [isinstance(x[name].dtype, pd.CategoricalDtype) for name in x.columns]
     missing = x.isna().sum()
     counts = np.bincount(table.y, minlength=len(table.classes)) if table.classes else []
-    columns = [pd.util.hash_pandas_object(x[name], index=False).to_numpy().tobytes() for name in x.columns]
+    columns = [row_hashes(x[[name]]).tobytes() for name in x.columns]
     return Facts(
         rows=len(x),
         features=x.shape[1],
@@ -107,4 +108,5 @@ def thin_classes(table: Table, rows: np.ndarray, least: int = FEW_ROWS) -> dict[
 
 def row_hashes(x: pd.DataFrame) -> np.ndarray:
     """Return a 64-bit hash of each row's values, uint64, shape (rows,)."""
-    return pd.util.hash_pandas_object(x, index=False).to_numpy()
+    # pandas decorates it as an `object`.
+    return hash_pandas_object(x, index=False).to_numpy()  # ty: ignore[not-callable]

@@ -60,7 +60,7 @@ def convert(values: pd.Series | Cells, column: Column, decimal_mark: str = "") -
     if column.kind == "empty":
         return np.full(len(values.plain if isinstance(values, Cells) else values), np.nan)
     if isinstance(values, pd.Series) and isinstance(values.dtype, pd.CategoricalDtype):
-        return _convert_categories(values.cat.remove_unused_categories(), column, decimal_mark)
+        return _convert_categories(values, column, decimal_mark)
     cells = values if isinstance(values, Cells) else cells_of(values)
     if cells.form == "nothing":
         cells = Cells("text", pd.Series(None, index=cells.plain.index, dtype=object))
@@ -71,11 +71,12 @@ def convert(values: pd.Series | Cells, column: Column, decimal_mark: str = "") -
 
 def _convert_categories(values: pd.Series, column: Column, decimal_mark: str) -> np.ndarray | pd.Categorical:
     """Convert each category once: a text of a megabyte may stand in a million rows."""
-    categories = pd.Series(values.cat.categories, name=values.name)
-    converted, codes = convert(categories, column, decimal_mark), values.cat.codes.to_numpy()
+    used = pd.Categorical(values).remove_unused_categories()
+    categories = pd.Series(used.categories, name=values.name)
+    converted, codes = convert(categories, column, decimal_mark), used.codes
     if isinstance(converted, pd.Categorical):
         lookup = np.append(converted.codes, -1).astype(np.int64)
-        return pd.Categorical.from_codes(lookup[codes], categories=converted.categories)
+        return pd.Categorical.from_codes(lookup[codes], dtype=converted.dtype)
     return np.append(converted, np.nan)[codes]
 
 
@@ -202,8 +203,9 @@ def _level_finder(known: Sequence[str]) -> Callable[[str], str]:
 def _by_value(known: Sequence[str]) -> dict[decimal.Decimal, str]:
     """Return the levels that are numbers by their value; those that share one are left out."""
     values = [_value_of(level) for level in known]
-    once = {value for value, count in Counter(values).items() if count == 1 and value is not None}
-    return {value: level for value, level in zip(values, known, strict=True) if value in once}
+    counts = Counter(values)
+    pairs = zip(values, known, strict=True)
+    return {value: level for value, level in pairs if value is not None and counts[value] == 1}
 
 
 def _categorical(codes: np.ndarray, texts: Sequence[str], known: Sequence[str]) -> pd.Categorical:

@@ -114,10 +114,10 @@ def fit_declared(values: pd.Series | Cells, declared: Column, decimal_mark: str 
 
 
 def _kind_of_category(values: pd.Series) -> Kind:
-    values = values.cat.remove_unused_categories()
-    if not len(values.cat.categories):
+    used = pd.Categorical(values).remove_unused_categories().categories
+    if not len(used):
         return "empty"
-    labels = cells_of(pd.Series(values.cat.categories, name=values.name)).labels[1]
+    labels = cells_of(pd.Series(used, name=values.name)).labels[1]
     return "boolean" if spelling.is_truth_pair(labels) else "level"
 
 

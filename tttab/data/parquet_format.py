@@ -80,9 +80,10 @@ def _written_size(column: pa.ChunkedArray) -> int:
     import pyarrow.compute as compute
 
     lengths = (
-        compute.binary_length(chunk.dictionary).cast("int64").take(chunk.indices) for chunk in column.chunks
+        compute.call_function("binary_length", [chunk.dictionary]).cast("int64").take(chunk.indices)
+        for chunk in column.chunks
     )
-    return sum(compute.sum(some).as_py() or 0 for some in lengths)
+    return sum(compute.call_function("sum", [some]).as_py() or 0 for some in lengths)
 
 
 def _written_out(column: pa.ChunkedArray) -> pa.ChunkedArray:

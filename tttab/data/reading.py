@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +67,7 @@ def check_file(path: str | os.PathLike[str]) -> None:
 
 
 @contextmanager
-def strictly() -> Iterator[None]:
+def strictly() -> Generator[None]:
     """Make an error of what pandas only warns about: cells of a CSV row that it would leave out."""
     from pandas.errors import ParserWarning
 
@@ -77,7 +77,7 @@ def strictly() -> Iterator[None]:
 
 
 @contextmanager
-def damage_told(path: Path) -> Iterator[None]:
+def damage_told(path: Path) -> Generator[None]:
     """Turn everything that a reader raises on a damaged file into a DataError of one line."""
     try:
         yield

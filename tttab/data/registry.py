@@ -192,7 +192,9 @@ class _Checker:
     def entry(self, name: str, key: yaml.Node, node: yaml.Node) -> Entry:
         fields = self.mapping(node, f"table {name!r}")
         self.only(fields, tuple(_FIELDS), key)
-        values = {field: _FIELDS[field](self, item, field) for field, (_, item) in fields.items()}
+        values: dict[str, Any] = {
+            field: _FIELDS[field](self, item, field) for field, (_, item) in fields.items()
+        }
         entry = Entry(self.name(name, key), **values)
         if entry.openml is None and not entry.bundled:
             self.fail(key, f"table {name!r} needs `openml` or `bundled: true`")

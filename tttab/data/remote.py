@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,7 +129,7 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
         _check_reachable(openml.config.server, what)
     with _errors(what), _impatient(openml):
         found = openml.tasks.get_task(task_id, download_splits=True, download_data=False)
-        kinds = {1: "classification", 2: "regression"}
+        kinds: dict[int, Task] = {1: "classification", 2: "regression"}
         if found.task_type_id.value not in kinds:
             raise DataError(
                 f"OpenML {what} is neither classification nor regression",
@@ -143,7 +143,7 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
         task_id,
         int(found.dataset_id),
         found.target_name,
-        kinds[found.task_type_id.value],  # type: ignore[arg-type]
+        kinds[found.task_type_id.value],
         (np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)),
     )
 
@@ -158,7 +158,7 @@ def _cut_short(folder: Path) -> bool:
 
 
 @contextmanager
-def _set_aside(folder: Path) -> Iterator[None]:
+def _set_aside(folder: Path) -> Generator[None]:
     """Rename a folder for the time its successor is made; it comes back where that fails."""
     _put_back(folder)
     old, done_with = _names_aside(folder)
@@ -252,14 +252,14 @@ def _address(server: str) -> tuple[str, int]:
 
 
 @contextmanager
-def _impatient(openml: ModuleType) -> Iterator[None]:
+def _impatient(openml: ModuleType) -> Generator[None]:
     """Give every request of `openml` and `minio` a timeout and few tries, and keep their logs quiet."""
     import minio
     import requests
     import urllib3
 
     class Session(requests.Session):
-        def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        def request(self, method: str, url: str, **kwargs: Any) -> requests.Response:  # ty: ignore[incompatible-method-override] -- what it passes on
             kwargs["timeout"] = (CONNECT_SECONDS, READ_SECONDS)
             return super().request(method, url, **kwargs)
 
@@ -283,7 +283,7 @@ def _impatient(openml: ModuleType) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(owner: ModuleType, name: str, value: Any) -> Iterator[None]:
+def _replaced(owner: ModuleType, name: str, value: Any) -> Generator[None]:
     before = getattr(owner, name)
     setattr(owner, name, value)
     try:
@@ -293,7 +293,7 @@ def _replaced(owner: ModuleType, name: str, value: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _without_parquet(wanted: bool) -> Iterator[None]:
+def _without_parquet(wanted: bool) -> Generator[None]:
     """Keep `openml` from asking for a Parquet file where its cache holds the ARFF one."""
     before = os.environ.get(_SKIP_PARQUET)
     if wanted:
@@ -307,7 +307,7 @@ def _without_parquet(wanted: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keep openml's log lines and warnings off the terminal: what matters comes as an exception."""
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)  # else logging.warning would install one that prints
@@ -323,7 +323,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _errors(what: str) -> Iterator[None]:
+def _errors(what: str) -> Generator[None]:
     """Turn whatever `openml` raises into one line."""
     import requests
     import urllib3

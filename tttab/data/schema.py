@@ -95,7 +95,7 @@ class Schema:
     def _unseen(self, x: pd.DataFrame) -> dict[str, int]:
         """Return how many cells of each column hold a text beyond its levels."""
         counts = {
-            column.name: int((x[column.name].cat.codes >= len(column.levels)).sum())
+            column.name: int((pd.Categorical(x[column.name]).codes >= len(column.levels)).sum())
             for column in self.columns
             if column.kind in ("level", "boolean")
         }

@@ -9,7 +9,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +148,7 @@ def find_source(path: Path) -> Source:
 
 
 @contextmanager
-def held_still(path: Path) -> Iterator[None]:
+def held_still(path: Path) -> Generator[None]:
     """Raise DataError if the file is another one, or of another size or time, at the end of the block."""
     before = _stamp(path)
     try:

@@ -35,6 +35,7 @@ TRUTH = {word: truth for pair in _PAIRS for truth, word in enumerate(pair)} | {"
 
 PLAIN_NUMBER = re.compile(r"[+-]?(?:\d++(?:\.\d*+)?|\.\d++)(?:[eE][+-]?\d++)?", re.ASCII)
 _CODE = re.compile(r"0\d++", re.ASCII)
+_OF_A_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 _BLANKS = " \u00a0\u202f\u2009"
 _GROUPS = {"": "", ",": ",", ".": r"\.", " ": f"[{_BLANKS}]", "'": r"['\u2019]"}
 _MINUS = ("-", "\N{MINUS SIGN}")
@@ -231,7 +232,7 @@ def _spans(cells: pd.Series) -> np.ndarray:
 
 
 def _read_some(
-    texts: Sequence[str], those: Sequence[bool], read: Callable[[pd.Series], np.ndarray]
+    texts: Sequence[str], those: Sequence[bool] | np.ndarray, read: Callable[[pd.Series], np.ndarray]
 ) -> np.ndarray:
     """Return what `read` makes of `those` texts, NaN for the others: pandas takes a millisecond for none."""
     found = np.full(len(texts), np.nan)
@@ -270,7 +271,7 @@ def days_in(spans: pd.Series | np.ndarray) -> np.ndarray:
     Whole numbers are divided exactly, so a value is the same in every unit, however long it is.
     """
     values = np.asarray(spans)
-    a_day = int(np.timedelta64(1, "D") / np.timedelta64(1, np.datetime_data(values.dtype)[0]))
+    a_day = _OF_A_DAY[np.datetime_data(values.dtype)[0]]
     days = np.array([count / a_day for count in values.astype(np.int64).tolist()], dtype=np.float64)
     return np.where(np.isnat(values), np.nan, days)
 
