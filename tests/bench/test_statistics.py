@@ -159,3 +159,4 @@ def test_statistics_over_data_sets_by_hand_one_draw_or_many():
 def test_ranks_share_ties_and_put_failures_last():
     found = stats.mean_ranks({"a": [0.1, 0.2], "b": [0.1, 0.3], "c": [math.nan, 0.1]})
     assert found == {"a": 1.75, "b": 2.25, "c": 2.0}
+    assert stats.mean_ranks({}) == {}
