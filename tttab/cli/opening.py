@@ -90,7 +90,7 @@ def warn_of_length(step: Step, quiet: bool) -> None:
 
     whole = step.seconds / step.number * step.total
     if step.number == 2 and whole > LONG_SECONDS and output.stderr().is_terminal:
-        ways = "--time 2m, --train-members 2, --members 4, --steps 20 or --rule head"
+        ways = "--time 2m, --members 2, --steps 20 or --rule head"
         output.note(f"training will take about {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
 
 
