@@ -67,8 +67,10 @@ def test_equal_budget_spends_one_thousand_labels_and_the_paper_s_takes_k_as_give
     assert (SplitRequest().labels, SplitRequest(k=7).labels) == (1000, 7)
     assert SplitRequest(n=300, k=7, budget="equal").labels == 700
     SplitRequest(n=999, budget="equal").check()
-    with pytest.raises(RequestError, match="k must be at least 1, got 0"):
+    with pytest.raises(RequestError, match="k must be at least 1, got 0") as caught:
         SplitRequest(n=1000, budget="equal").check()
+    assert caught.value.hint == "--n 500, of 1,000 labels in all"
+    SplitRequest(n=500, budget="equal").check()
 
 
 def prefix_by_hand(y, rows):

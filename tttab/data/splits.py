@@ -78,7 +78,9 @@ class SplitRequest:
         if self.n < 1:
             raise RequestError(f"n must be at least 1, got {self.n}", "--n 200")
         if self.labels < 1:
-            raise RequestError(f"k must be at least 1, got {self.labels}", "--k 1000")
+            smaller = f"--n {LABELS_OF_EQUAL_BUDGET // 2}, of {LABELS_OF_EQUAL_BUDGET:,} labels in all"
+            hint = "--k 1000" if self.budget == "paper" else smaller
+            raise RequestError(f"k must be at least 1, got {self.labels}", hint)
         if self.test_size is not None and self.test_size < 1:
             raise RequestError(f"the test size must be at least 1, got {self.test_size}", "--test-size 250")
 
