@@ -94,7 +94,7 @@ def test_wrong_requests(tttab, words, message, hint):
 
 def test_check(tttab, tmp_path):
     code, out, _ = tttab("check")
-    assert code == 0 and "69 tables, 5 suites, no fault" in out
+    assert code == 0 and "74 tables, 6 suites, no fault" in out
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  a: {openml: x}\nsuites: {}\n")
     code, out, err = tttab("check", path)

@@ -122,14 +122,20 @@ def test_a_failed_download_tells_no_token(monkeypatch, capsys, tmp_path):
     import tabpfn.browser_auth
     import tabpfn.model_loading
 
-    said = f"{'x' * 140} hub-token-of-a-file, tabpfn-token-of-a-file are refused"
+    from tttab.models import catalog, hub
+
+    def refuse(*_):
+        raise RuntimeError("hub-token-of-a-file, tabpfn-token-of-a-file are refused")
+
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "hub-token-of-a-file")
     monkeypatch.setattr(tabpfn.browser_auth, "get_cached_token", lambda: "tabpfn-token-of-a-file")
-    monkeypatch.setattr(tabpfn.model_loading, "download_model", lambda *_, **__: [RuntimeError(said)])
+    monkeypatch.setattr(catalog, "offline", lambda: "")
+    monkeypatch.setattr(hub, "_from_hub", refuse)
+    monkeypatch.setattr(tabpfn.model_loading, "FALLBACK_S3_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("TABPFN_MODEL_CACHE_DIR", str(tmp_path))
     assert run(["models", "get", "tabpfn-v2"]) == 2
     err = capsys.readouterr().err
-    assert f"could not be downloaded: {'x' * 140} …, … are refused" in err and "token-of" not in err
+    assert "could not be downloaded (huggingface.co: …, … are refused" in err and "token-of" not in err
 
 
 def test_a_failed_cell_holds_no_secret(monkeypatch):

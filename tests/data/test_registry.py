@@ -17,7 +17,7 @@ CORE = [23, 1067, 1489, 40975, 40984, 46, 40701, 28, 182, 4534, 44, 1497]
 
 def test_the_shipped_suites():
     known = catalog()
-    assert suite_names() == ("offline", "smoke", "core", "cc18", "tabarena")
+    assert suite_names() == ("offline", "smoke", "core", "cc18", "tabarena", "reference")
     assert [entry.openml for entry in known.suite("core")] == CORE
     assert len(known.suite("cc18")) == 40 and len(known.suite("tabarena")) == 20
     assert all(entry.openml_task and entry.target for entry in known.suite("tabarena"))

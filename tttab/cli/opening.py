@@ -88,8 +88,10 @@ def warn_of_length(step: Step, quiet: bool) -> None:
     """After the second step say what is to come, where somebody waits for more than two minutes."""
     from tttab.system.resources import format_seconds
 
+    if step.number != 2:
+        return
     whole = step.seconds / step.number * step.total
-    if step.number == 2 and whole > LONG_SECONDS and output.stderr().is_terminal:
+    if whole > LONG_SECONDS and output.stderr().is_terminal:
         ways = "--time 2m, --members 2, --steps 20 or --rule head"
         output.note(f"training will take about {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
 
