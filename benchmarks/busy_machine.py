@@ -2,7 +2,7 @@
 
 Run: python -m benchmarks.busy_machine [--steps 12] [--repeats 3] [--out FILE]
 
-`default` is libgomp's own count, `0` sleeps at once, `1000` is what the command sets. Each run is a process
+`default` is libgomp's own count, `0` sleeps at once, `10000` is what the command sets. Each run is a process
 of its own, the ways in turn; figures are ratios to `default` alone, medians over the repeats. The fair share
 of two threads beside two busy processes on two cores is half: a ratio of 2.
 """
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
-WAYS = ("default", "0", "1000")
+WAYS = ("default", "0", "1000", "10000")
 TRAINING = """
 import sys, time
 from tttab.api.calls import adaptation_of

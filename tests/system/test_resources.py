@@ -13,7 +13,7 @@ from tttab.system.resources import yield_cores
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
     ids=["nothing set", "a count", "a policy"],
 )
 def test_idle_threads_sleep_soon_unless_the_user_has_said_otherwise(monkeypatch, given, kept):
@@ -38,4 +38,4 @@ def test_the_command_asks_before_torch_is_there():
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     first, *_, last = done.stdout.split()
-    assert (first, last) == ("False", "1000"), done.stderr
+    assert (first, last) == ("False", "10000"), done.stderr

@@ -67,7 +67,7 @@ def yield_cores() -> None:
     (`benchmarks/busy_machine.py` has figures). What the user has set stays.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
-        os.environ["GOMP_SPINCOUNT"] = "1000"
+        os.environ["GOMP_SPINCOUNT"] = "10000"
 
 
 def check_address_space() -> None:
