@@ -102,6 +102,12 @@ def change_packed(pack):
     return lambda data, rng: pack(damaged(pick(rng, csv_seeds()), TARGETS["csv"], rng))
 
 
+def packed_target(suffix, pack):
+    """Return the target of packed CSV files; sometimes the content is damaged, not the file."""
+    change = change_packed(pack)
+    return Target(suffix, packed_seeds(pack), read_table, in_place=True, change=change, by_bytes=0.2)
+
+
 def parquet_seeds():
     seeds = []
     for compression in ("snappy", None):
@@ -204,22 +210,8 @@ TARGETS = {
             b"2020-01-01T25",
         ),
     ),
-    "csv.gz": Target(
-        ".csv.gz",
-        packed_seeds(gzipped),
-        read_table,
-        in_place=True,
-        change=change_packed(gzipped),
-        by_bytes=0.2,
-    ),
-    "csv.zst": Target(
-        ".csv.zst",
-        packed_seeds(zstandard),
-        read_table,
-        in_place=True,
-        change=change_packed(zstandard),
-        by_bytes=0.2,
-    ),
+    "csv.gz": packed_target(".csv.gz", gzipped),
+    "csv.zst": packed_target(".csv.zst", zstandard),
     "parquet": Target(".parquet", parquet_seeds, read_table, in_place=True),
     "arff": Target(
         ".arff",

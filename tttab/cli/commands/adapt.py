@@ -1,6 +1,6 @@
 """`tttab adapt`: adapt a model to a table and keep it, with its context, as a bundle to predict from.
 
-What does not belong here: the comparison with rivals (`run_command`) and predictions (`predict`).
+What does not belong here: the comparison with rivals (`run`) and predictions (`predict`).
 """
 
 from __future__ import annotations

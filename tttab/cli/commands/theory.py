@@ -1,6 +1,6 @@
 """`tttab theory`: a command for every experiment of the registry, and `all`, a folder of them.
 
-What does not belong here: any experiment (`tttab.theory`), how rows are printed (`theory_output`).
+What does not belong here: any experiment (`tttab.theory`), how rows are printed (`experiment_output`).
 """
 
 from __future__ import annotations
