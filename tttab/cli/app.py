@@ -6,7 +6,13 @@ and openml inside their bodies.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+from functools import cache
+from typing import Any
+
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 import tttab
 from tttab.cli import invocation
@@ -21,7 +27,6 @@ from tttab.cli.commands import (
     pretrain,
     report,
     run,
-    theory,
 )
 
 WITH_MODELS = ("run", "adapt", "predict", "bench", "pretrain", "theory")
@@ -37,8 +42,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _TheoryGroup(TyperGroup):
+    """`tttab theory`, whose commands are made when first looked at: that imports every experiment."""
+
+    @property
+    def commands(self) -> MutableMapping[str, Any]:
+        return _theory_commands()
+
+    @commands.setter
+    def commands(self, none: MutableMapping[str, Any]) -> None:
+        """Leave what the constructor brings: an empty mapping."""
+
+
+@cache
+def _theory_commands() -> MutableMapping[str, Any]:
+    from tttab.cli.commands import theory
+
+    made = typer.Typer()
+    theory.register(made)
+    return get_group(made).commands
+
+
 theory_group = typer.Typer(
     name="theory",
+    cls=_TheoryGroup,
     help="The papers' mathematics: limit, exact finite-size law and measurement side by side.",
     no_args_is_help=True,
 )
@@ -73,6 +102,5 @@ models.register(app)
 doctor.register(app)
 bench.register(app)
 report.register(app)
-theory.register(theory_group)
 app.add_typer(theory_group, rich_help_panel="Research")
 pretrain.register(app)
