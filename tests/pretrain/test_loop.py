@@ -10,7 +10,7 @@ import torch
 from tttab.errors import ModelError, RequestError
 from tttab.pretrain import held_out
 from tttab.pretrain.curve import draw_curve, read_log
-from tttab.pretrain.loop import LOG, MODEL, STATE, Run, Trainer, train
+from tttab.pretrain.loop import CURVE, LOG, MODEL, STATE, Run, Trainer, train
 from tttab.pretrain.loss import loss_for
 from tttab.pretrain.settings import Budget, recipe
 
@@ -221,3 +221,22 @@ def test_a_shallower_network_refuses_the_file(tmp_path):
     )
     with pytest.raises(ModelError, match="does not fit this preset"):
         Trainer(run, None)
+
+
+@pytest.mark.parametrize("name", [MODEL, LOG, CURVE])
+def test_a_folder_with_files_that_no_run_wrote_is_refused_and_left_as_it_was(tmp_path, name):
+    run = _run(tmp_path, "classification", 1)
+    run.out.mkdir()
+    (run.out / name).write_bytes(b"somebody's")
+    with pytest.raises(RequestError, match=name) as caught:
+        list(train(run))
+    assert "--out" in caught.value.hint
+    assert [path.name for path in run.out.iterdir()] == [name]
+    assert (run.out / name).read_bytes() == b"somebody's"
+
+
+def test_a_run_that_was_killed_before_its_first_state_goes_on(tmp_path):
+    run = _run(tmp_path, "classification", 2)
+    Trainer(run, None).report()
+    assert (run.out / LOG).exists()
+    assert list(train(run))[-1].counters.step == 2

@@ -152,7 +152,7 @@ def read_state(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path} cannot be read: {error}", f"remove {path} to start afresh") from error
+        raise ModelError(f"{path} cannot be read: {error}", "choose another --out to start afresh") from error
 
 
 def _config(recipe: Recipe) -> TabPFNV2Config:

@@ -32,7 +32,7 @@ from tttab.pretrain.settings import Budget, Recipe
 from tttab.text import shell_word
 from tttab.training.precision import fitting_precision
 
-MODEL, STATE, LOG = "model.safetensors", "state.pt", "log.jsonl"
+MODEL, STATE, LOG, CURVE = "model.safetensors", "state.pt", "log.jsonl", "loss.png"
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,7 @@ def train(run: Run) -> Iterator[Report]:
     Raises:
         MissingExtra: tables are to be made and tabicl is not installed.
         ModelError: the state or the model to start from cannot be used.
+        RequestError: `run.out` holds another run, or files of these names and no state.
     """
     with ExitStack() as stack:
         workers = None
@@ -201,15 +202,18 @@ class Trainer:
         losses = held_out.losses(self._network, recipe, self._loss, self._device)
         found = self.report("evaluation", losses)
         checkpoint.write_model(out / MODEL, self._network, recipe)
+        self._write_state()
+        self._saved = time.perf_counter()
+        return found
+
+    def _write_state(self) -> None:
         state = {
             "identity": self._identity(),
             "network": self._network.state_dict(),
             "optimisers": self._optimisers.state(),
             "counters": asdict(self.counters),
         }
-        checkpoint.write_state(out / STATE, state)
-        self._saved = time.perf_counter()
-        return found
+        checkpoint.write_state(self._run.out / STATE, state)
 
     def _rate(self) -> float:
         """Return the share of the full learning rates that applies now."""
@@ -237,6 +241,7 @@ class Trainer:
     def _resume(self) -> None:
         path = self._run.out / STATE
         if not path.exists():
+            self._claim()
             return
         state = checkpoint.read_state(path)
         if not isinstance(state, dict) or state.get("identity") != self._identity():
@@ -247,10 +252,18 @@ class Trainer:
             self._restore(state)
         except Exception as error:  # a state that was changed fails anywhere in torch
             reason = f"{type(error).__name__}: {str(error)[:200]}"
-            raise ModelError(
-                f"{path} is damaged: {reason}", f"rm {shell_word(path)} to start afresh"
-            ) from error
+            written = " ".join(shell_word(self._run.out / name) for name in (STATE, MODEL, LOG, CURVE))
+            raise ModelError(f"{path} is damaged: {reason}", f"rm -f {written} to start afresh") from error
         keep_until(self._run.out / LOG, self.counters.step)
+
+    def _claim(self) -> None:
+        """Refuse a folder whose files are not ours; a state at once says whose the files to come are."""
+        for name in (MODEL, LOG, CURVE):
+            if (self._run.out / name).exists():
+                raise RequestError(
+                    f"{self._run.out / name} is there and no state of a run", "choose another --out"
+                )
+        self._write_state()
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Take over a state; raise anything where it is none that `save` wrote."""

@@ -149,7 +149,7 @@ def choose(
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
     check_target(out)
     try:
-        open_model(str(model), kind, device="cpu")  # safely, before tabpfn reads it, and before any table
+        open_model(str(model), kind, device="cpu")  # with its checks, before tabpfn reads the file
     except ModelError as error:
         raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
@@ -255,14 +255,15 @@ def _line(report: Report, budget: Budget) -> str:
 
 def _finish(run: Run, last: Report) -> None:
     from tttab.pretrain.curve import draw_curve, read_log
+    from tttab.pretrain.loop import CURVE, LOG, MODEL
 
     damaged: list[str] = []
-    draw_curve(list(read_log(run.out / "log.jsonl", damaged)), run.out / "loss.png")
+    draw_curve(list(read_log(run.out / LOG, damaged)), run.out / CURVE)
     if damaged:
         output.warn(f"{len(damaged):,} damaged lines were left out of the curve: {', '.join(damaged[:20])}")
     rows: Iterator[tuple[str, object]] = iter(
         [
-            ("model", str(run.out / "model.safetensors")),
+            ("model", str(run.out / MODEL)),
             ("steps", last.counters.step),
             ("tables", last.counters.tables),
             ("from tabicl", last.counters.pooled),
