@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any
 
 import tttab
 from tttab.api.hints import in_python_words
+from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.bundle import Bundle, bundle_folder, bundle_record, room_for, save_bundle
 from tttab.bundle.manifest import versions
 from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
-from tttab.evaluation.arms import Event, Outcome, Trial
+from tttab.evaluation.arms import Event, Outcome, Trial, blend_of
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
-from tttab.evaluation.result import ICL, ICL_ALL, TTT, ArmResult, RunResult
+from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
 from tttab.rules import get_rule
 from tttab.system.files import home_path, plain
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from tttab.contracts import Predictor
     from tttab.system.claim import Claim
 
 RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
@@ -61,7 +63,7 @@ def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, *
         request = _request(dataset, options)
         trial = open_trial(request, *draw_rows(request))
         check_run(trial, claim)
-        outcomes = [event for event in run_arms(trial) if isinstance(event, Outcome)]
+        outcomes = [event for event in run_arms(trial, arms_of(request.blend)) if isinstance(event, Outcome)]
         result = run_result(_plain_request(request), trial, outcomes, caught)
         if claim is not None:
             save_run(claim, result)
@@ -95,10 +97,18 @@ def adapt(
         adaptation = adaptation_of(trial)
         for _ in adaptation:
             pass
-        result = adapt_result(trial, adaptation.result, caught)
+        result = adapt_result(trial, adaptation.result, caught, request.blend)
         if claim is not None:
             save_bundle(claim, result.bundle)
     return result
+
+
+def arms_of(blend: str | None) -> tuple[str, ...]:
+    """Return the arms that `tttab run` compares, in order, with the mixture where one is asked for."""
+    if blend is None:
+        return RUN_ARMS
+    place = RUN_ARMS.index(TTT) + 1
+    return (*RUN_ARMS[:place], BLEND, *RUN_ARMS[place:])
 
 
 def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Event | Outcome]:
@@ -181,6 +191,14 @@ class AdaptResult:
     def verdict(self) -> str:
         """What training did, in one sentence."""
         about = self.bundle.record["adaptation"]
+        return f"{self._trained(about)}{self._mixed}"
+
+    @property
+    def _mixed(self) -> str:
+        blend = self.bundle.blend
+        return "" if blend is None else f" Trees on the same rows make {blend.weight:.0%} of each prediction."
+
+    def _trained(self, about: Mapping[str, Any]) -> str:
         if about["accepted"] is None:
             why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
             return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
@@ -212,15 +230,28 @@ def adaptation_of(trial: Trial) -> Adaptation:
     )
 
 
-def adapt_result(trial: Trial, adapted: Adapted, caught: Sequence[warnings.WarningMessage]) -> AdaptResult:
-    """Return the bundle, measured on the held-out part of the queries and on test rows if there are any."""
+def adapt_result(
+    trial: Trial, adapted: Adapted, caught: Sequence[warnings.WarningMessage], blend: str | None = None
+) -> AdaptResult:
+    """Return the bundle, measured on the held-out part of the queries and on test rows if there are any.
+
+    Args:
+        trial: the rows and the pretrained model.
+        adapted: what training gave.
+        caught: the warnings that were raised on the way.
+        blend: `trees` mixes the predictions with those of boosted trees.
+    """
+    server: Predictor = adapted.session.serve(trial.context)
+    mixed = blend_of(trial, server) if blend else None
+    server = server if mixed is None else BlendedPredictor(server, mixed)
     x, y = trial.rows("queries")
     _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
     samples = {"held_out": (x.iloc[held], y[held])}
     if len(trial.split.test):
         samples["test"] = trial.rows("test")
-    metrics = {name: _before_and_after(trial, adapted, *rows) for name, rows in samples.items()}
-    bundle = _bundle(trial, adapted, metrics)
+    pretrained = trial.model.serve(trial.context)
+    metrics = {name: _before_and_after(pretrained, server, *rows) for name, rows in samples.items()}
+    bundle = _bundle(trial, adapted, metrics, mixed)
     remarks = [*caveats(trial), *user_warnings(caught), *early_stop(adapted)]
     return AdaptResult(bundle, adapted, tuple(dict.fromkeys(remarks)))
 
@@ -254,18 +285,21 @@ def _bundle_of_run(trial: Trial, outcomes: Sequence[Outcome]) -> Bundle | None:
     if adapted is None:
         return None
     by_arm = {outcome.row.arm: dict(outcome.row.metrics) for outcome in outcomes}
-    figures = {"rows": len(trial.split.test), "before": by_arm.get(ICL), "after": by_arm.get(TTT)}
-    return _bundle(trial, adapted, {"test": figures})
+    after = by_arm.get(BLEND, by_arm.get(TTT))
+    figures = {"rows": len(trial.split.test), "before": by_arm.get(ICL), "after": after}
+    blend = next((outcome.blend for outcome in outcomes if outcome.blend is not None), None)
+    return _bundle(trial, adapted, {"test": figures}, blend)
 
 
-def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any]) -> Bundle:
+def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any], blend: Blend | None) -> Bundle:
     record = bundle_record(
         trial.split, adapted, trial.rule, trial.schedule, trial.seed, table=trial.table, metrics=metrics
     )
-    return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record)
+    return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record, blend=blend)
 
 
-def _before_and_after(trial: Trial, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:
-    servers = [session.serve(trial.context) for session in (trial.model, adapted.session)]
-    before, after = (server.metrics(x, y, server.predict(x)) for server in servers)
+def _before_and_after(
+    pretrained: Predictor, adapted: Predictor, x: pd.DataFrame, y: np.ndarray
+) -> dict[str, Any]:
+    before, after = (server.metrics(x, y, server.predict(x)) for server in (pretrained, adapted))
     return {"rows": len(y), "before": before, "after": after}

@@ -157,6 +157,7 @@ def _openml() -> Finding:
 def _extras() -> Iterator[Finding]:
     for extra, package, purpose in (
         ("lora", "peft", "the rule lora"),
+        ("trees", "lightgbm", "--blend trees"),
         ("ray", "ray", "tttab bench --engine ray"),
         ("pretrain", "tabicl", "tttab pretrain"),
         ("transformer", "transformers", "tttab theory transformer"),

@@ -12,7 +12,7 @@ import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -33,6 +33,7 @@ from tttab.api.estimator_input import (
     without_infinities,
 )
 from tttab.api.hints import in_python_words
+from tttab.blend.blending import check_kind, fit_blend
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
 from tttab.data.context_selection import choose_context
@@ -86,6 +87,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         max_memory: str = "4G",
         n_members: int | None = None,
         max_seconds: float | None = None,
+        blend: str | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_context = n_context
@@ -103,6 +105,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         self.max_memory = max_memory
         self.n_members = n_members
         self.max_seconds = max_seconds
+        self.blend = blend
         self.random_state = random_state
 
     @in_python_words()
@@ -134,6 +137,10 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         adapted = self._adapt(x, codes, len(classes), split, seed)
         record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
+        if self.blend and split.k > 1:
+            rows = (bundle.x, bundle.y), (x.iloc[split.queries], codes[split.queries])
+            share = self._schedule().held_out
+            bundle = replace(bundle, blend=fit_blend(bundle.server, *rows, len(classes), share, seed))
         fitted = {
             "n_context_": split.n,
             "n_queries_": split.k,
@@ -155,10 +162,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         check_is_fitted(self)
         own = {"parameters": self._plain_parameters(), "history": self.history_, **self._label_record()}
         own["names"] = hasattr(self, "feature_names_in_")
-        bundle = Bundle(
-            **{name: getattr(self.bundle_, name) for name in ("session", "x", "y", "schema")},
-            record={**self.bundle_.record, "estimator": own},
-        )
+        bundle = replace(self.bundle_, record={**self.bundle_.record, "estimator": own})
         return save_bundle(directory, bundle)
 
     @classmethod
@@ -246,6 +250,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
         check_schedule(schedule)
+        check_kind(self.blend)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
         context = session.context(x.iloc[split.context], y[split.context], classes)
@@ -305,6 +310,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         max_memory: the most memory to hold, such as `4G`.
         n_members: ensemble members that serve; None: as many as the model's file says.
         max_seconds: the most that training may take; None: all steps.
+        blend: `trees` mixes the predictions with those of boosted trees fitted on the same rows.
         random_state: names the split and the training streams.
 
     Attributes:

@@ -68,6 +68,8 @@ class BenchRequest:
         for arm in self.arms:
             if arm not in ARMS:
                 raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
+            if (check := ARMS[arm].check) is not None:
+                check()
         if min(self.ns) < 1 or self.k < 1:
             raise RequestError("n and k must be at least 1", "--n 200 --k 1000")
         if max(map(abs, self.seeds)) > LARGEST_WHOLE:

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tttab.blend.blending import Blend, BlendedPredictor
+from tttab.blend.trees import Trees, levels_of
 from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
 
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-RESERVED = ("weights", "context", "manifest", "made", "new_made")
+RESERVED = ("weights", "context", "trees", "manifest", "made", "new_made")
 """Names that no attachment may have."""
 SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
 """Bytes that any context may fill in memory, and how often its file's size beyond that."""
@@ -70,6 +72,8 @@ class Bundle:
     """How it came to be, plain data: table, split, adaptation, metrics."""
     notes: tuple[str, ...] = ()
     """What a reader should know before trusting predictions, a sentence each."""
+    blend: Blend | None = None
+    """Trees that the predictions are mixed with; None: the model predicts alone."""
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -89,11 +93,12 @@ class Bundle:
         """The predictor with the context's key-value cache; made once, whoever asks first."""
         with self._lock:
             if self._server is None:
-                self._server = self.session.serve(self.context)
+                model = self.session.serve(self.context)
+                self._server = model if self.blend is None else BlendedPredictor(model, self.blend)
             return self._server
 
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
-        """Return what the session predicts for raw rows: probabilities of shape (rows, classes).
+        """Return what is predicted for raw rows: probabilities of shape (rows, classes).
 
         Raises:
             DataError: a column is missing, or a cell is not of its column's kind.
@@ -157,6 +162,8 @@ def save_bundle(
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
     writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    if bundle.blend is not None:
+        writers["trees.safetensors"] = _trees_writer(bundle.blend)
     for name, writer in (attachments or {}).items():
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
@@ -196,6 +203,15 @@ def _weights_writer(bundle: Bundle) -> Writer:
     return write
 
 
+def _trees_writer(blend: Blend) -> Writer:
+    def write(path: Path) -> None:
+        from safetensors.numpy import save
+
+        path.write_bytes(save(blend.trees.to_arrays()))
+
+    return write
+
+
 def _context_writer(bundle: Bundle) -> Writer:
     def write(path: Path) -> None:
         frame = bundle.x.reset_index(drop=True)
@@ -227,6 +243,8 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "record": bundle.record,
         "versions": versions(),
     }
+    if bundle.blend is not None:
+        description["blend"] = {"weight": bundle.blend.weight}
     return plain(description)
 
 
@@ -259,7 +277,22 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     except (DataError, ModelError) as error:
         raise BundleError(f"the bundle in {directory} cannot be used: {error.message}", again) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
-    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session))
+    blend = _read_blend(directory, manifest, schema, levels_of(x)) if "blend" in manifest else None
+    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session), blend)
+
+
+def _read_blend(directory: Path, manifest: dict[str, Any], schema: Schema, levels: tuple[int, ...]) -> Blend:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    again = f"{AGAIN}{shell_word(directory)}"
+    content = _checked_bytes(directory, manifest["files"]["trees"], again)
+    try:
+        arrays = load(content)
+    except SafetensorError as error:
+        raise BundleError(f"the trees in {directory} cannot be read: {error}", again) from error
+    trees = Trees.from_arrays(arrays, len(schema.classes), levels)
+    return Blend(trees, float(manifest["blend"]["weight"]))
 
 
 def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:

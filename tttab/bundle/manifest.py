@@ -26,6 +26,8 @@ LARGEST_MANIFEST = 32 * 1024**2
 """Bytes; a schema with many texts is far below."""
 HEX = 16
 """Digits of a file's SHA-256 that stand in its name."""
+OWN_FILES = {"weights": "safetensors", "context": "parquet", "trees": "safetensors"}
+"""Suffixes of the files that serve; there are trees where predictions are mixed with theirs."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
@@ -112,6 +114,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     if manifest["sha256"] != digest_of(manifest):
         raise ValueError("its content does not match its own SHA-256")
     check_form(manifest)
+    if ("blend" in manifest) != ("trees" in manifest["files"]):
+        raise ValueError("trees and their weight belong together")
     for role, about in manifest["files"].items():
         _check_file_entry(role, about)
 
@@ -122,8 +126,8 @@ def _no_number(word: str) -> None:
 
 def _check_file_entry(role: str, about: dict[str, Any]) -> None:
     """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
-    suffix = {"weights": "safetensors", "context": "parquet"}.get(role, about["file"].rpartition(".")[2])
+    suffix = OWN_FILES.get(role, about["file"].rpartition(".")[2])
     named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
-    plain = role in ("weights", "context") or ATTACHMENT.fullmatch(f"{role}.{suffix}")
+    plain = role in OWN_FILES or ATTACHMENT.fullmatch(f"{role}.{suffix}")
     if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
         raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")

@@ -123,6 +123,10 @@ def _is_count(most: int) -> Callable[[Any], bool]:
     return lambda value: type(value) is int and 0 <= value <= most
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list)
 
@@ -173,6 +177,8 @@ _FIELDS: dict[str, Check] = {
     "record.split?.k?": _ROWS,
     "record.adaptation?": _OBJECT,
     "record.adaptation?.accepted?": _TRUTH,
+    "blend?": _OBJECT,
+    "blend?.weight": ("a share from 0 to 1", _is_share),
     "files": _OBJECT,
     "files.weights": _OBJECT,
     "files.context": _OBJECT,

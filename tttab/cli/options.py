@@ -97,6 +97,10 @@ Time = Annotated[
     str | None,
     typer.Option(help="The most that training may take, such as 120s or 10m.", rich_help_panel=BUDGET),
 ]
+Blend = Annotated[
+    str | None,
+    typer.Option(help="`trees`: mix in boosted trees fitted on the same rows, weighed on held-out rows."),
+]
 KeepOnInterrupt = Annotated[
     bool,
     typer.Option(
@@ -133,6 +137,7 @@ class AdaptOptions:
     regression: Regression = None
     top_classes: TopClasses = None
     top_features: TopFeatures = None
+    blend: Blend = None
     strict: Strict = False
 
     def request(self) -> dict[str, Any]:

@@ -7,14 +7,15 @@ function and one line in `ARMS`. What does not belong here: many units (bench), 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.contracts import Context, Session
+from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
+from tttab.contracts import Context, Predictor, Session
 from tttab.core import Row, Table, Task
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
@@ -61,6 +62,7 @@ class Outcome:
     probabilities: np.ndarray
     """Predictions on the test rows: probabilities, shape (test, classes), or means, shape (test,)."""
     adapted: Adapted | None = None
+    blend: Blend | None = None
 
 
 @dataclass
@@ -179,6 +181,8 @@ class Arm:
     """How the n context rows are chosen where not as in the split."""
     queries: bool = True
     """Whether the k query rows change its numbers."""
+    check: Callable[[], None] | None = None
+    """Raises where something is not installed; an arm that has one runs where it is named, not by default."""
 
 
 def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
@@ -200,6 +204,19 @@ def run_icl_all(trial: Trial, arm: str) -> Iterator[Outcome]:
 
 def run_ttt(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
     """Train on the k rows as the arm says; predict from the n context rows, or from all n + k."""
+    adapted = yield from _train(trial, arm)
+    context = trial.whole_context if ARMS[arm].reads_all else adapted.context
+    yield _serve(trial, arm, adapted.session, context, k=trial.split.k, adapted=adapted)
+
+
+def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
+    """Test-time training, its predictions mixed with those of boosted trees on the same n + k rows."""
+    adapted = yield from _train(trial, arm)
+    yield _serve(trial, arm, adapted.session, adapted.context, k=trial.split.k, adapted=adapted, blended=True)
+
+
+def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
+    """Train as the arm says, or take what another arm has trained the same way."""
     about = ARMS[arm]
     key = (about.rule, about.split)
     if key not in trial.trained:
@@ -214,9 +231,7 @@ def run_ttt(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
         for step in run:
             yield Progress(arm, step)
         trial.trained[key] = run.result
-    adapted = trial.trained[key]
-    context = trial.whole_context if about.reads_all else adapted.context
-    yield _serve(trial, arm, adapted.session, context, k=trial.split.k, adapted=adapted)
+    return trial.trained[key]
 
 
 def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
@@ -246,6 +261,12 @@ def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
 ARMS: dict[str, Arm] = {
     "icl@n": Arm(run_icl, "in-context learning, n rows", queries=False),
     "ttt@n+k": Arm(run_ttt, "test-time training on k rows, context of n", rule=""),
+    "blend@n+k": Arm(
+        run_blend,
+        "the same, mixed with boosted trees on n + k rows",
+        rule="",
+        check=partial(check_kind, "trees"),
+    ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
     "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
     "redraw@n+k": Arm(
@@ -261,18 +282,30 @@ ARMS: dict[str, Arm] = {
 
 
 def _serve(
-    trial: Trial, arm: str, session: Session, context: Context, *, k: int, adapted: Adapted | None = None
+    trial: Trial,
+    arm: str,
+    session: Session,
+    context: Context,
+    *,
+    k: int,
+    adapted: Adapted | None = None,
+    blended: bool = False,
 ) -> Outcome:
-    """Predict the test rows from `context` with a key-value cache, and time it."""
+    """Predict the test rows from `context` with a key-value cache, mixed with trees or not, and time it."""
     x_test, y_test = trial.rows("test")
     start = time.perf_counter()
-    server = session.serve(context)
+    server: Predictor = session.serve(context)
     ready = time.perf_counter()
+    blend, fitted = None, 0.0
+    if blended:
+        blend = blend_of(trial, server)
+        server, fitted = BlendedPredictor(server, blend), time.perf_counter() - ready
+    begun = time.perf_counter()
     p = server.predict(x_test)
-    asked = time.perf_counter() - ready
+    asked = time.perf_counter() - begun
     seconds = {
         "open": trial.open_seconds,
-        "adapt": adapted.seconds if adapted else 0.0,
+        "adapt": (adapted.seconds if adapted else 0.0) + fitted,
         "predict": ready - start + asked,
     }
     row = Row(
@@ -287,7 +320,17 @@ def _serve(
         steps=adapted.step if adapted else 0,
         accepted=adapted.accepted if adapted else None,
     )
-    return Outcome(row, p, adapted)
+    return Outcome(row, p, adapted, blend)
+
+
+def blend_of(trial: Trial, server: Predictor) -> Blend:
+    """Return the trees that a trial's labelled rows give, and how much they count beside the server.
+
+    Raises:
+        MissingExtra: lightgbm is not installed.
+    """
+    parts, share = (trial.rows("context"), trial.rows("queries")), trial.schedule.held_out
+    return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed)
 
 
 def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:

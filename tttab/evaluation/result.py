@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tttab.bundle import Bundle
     from tttab.evaluation.arms import Outcome
 
-ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
+ICL, TTT, ICL_ALL, BLEND = "icl@n", "ttt@n+k", "icl@n+k", "blend@n+k"
 LABELS = {
     "accuracy": "accuracy", "roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier", "ece": "ECE",
     "rmse": "RMSE", "mae": "MAE", "r2": "R2", "crps": "CRPS", "nll": "NLL",
@@ -185,7 +185,20 @@ class RunResult:
 
     @property
     def verdict(self) -> str:
-        """What test-time training gained, what it cost and when it has paid for itself, in one sentence."""
+        """What test-time training gained, what it cost and when it has paid for itself, shortly."""
+        return f"{self._gain()}{self._mixed()}"
+
+    def _mixed(self) -> str:
+        mixed = next((one for one in self.arms if one.arm == BLEND), None)
+        if mixed is None or self.bundle is None or self.bundle.blend is None:
+            return ""
+        loss = next(name for name in ("log_loss", "rmse") if name in mixed.metrics)
+        return (
+            f" Mixed with {self.bundle.blend.weight:.0%} of boosted trees it has a {LABELS[loss]} of "
+            f"{mixed.metrics[loss]:.4f}."
+        )
+
+    def _gain(self) -> str:
         before, ttt = self[ICL], self[TTT]
         n, k, training = self.split.n, self.split.k, ttt.training
         stopped, vetoed = (training.stopped, training.vetoed) if training else ("", ())

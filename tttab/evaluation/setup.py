@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tttab.blend.blending import check_kind
 from tttab.core import Table, Task
 from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
@@ -63,6 +64,8 @@ class TrialRequest:
     """Ensemble members that train; None: all that serve."""
     time: str | float | None = None
     """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
+    blend: str | None = None
+    """`trees`: mix the predictions with those of boosted trees on the same rows; None: the model alone."""
     strict: bool = False
     """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
@@ -89,6 +92,7 @@ class TrialRequest:
         check_schedule(self.schedule)
         get_rule(self.rule)
         check_choice(self.context)
+        check_kind(self.blend)
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")

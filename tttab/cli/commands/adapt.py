@@ -64,7 +64,7 @@ def adapt(
             with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
                 adapted = _adapt(trial, quiet)
             output.note(adapted.plan_summary, quiet=quiet)
-            result = calls.adapt_result(trial, adapted, caught)
+            result = calls.adapt_result(trial, adapted, caught, adapting.blend)
         save_bundle(claim, result.bundle)
     _print(out, result, as_json)
 
@@ -104,10 +104,10 @@ def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
     for remark in result.warnings:
         output.warn(remark)
     rows = [
-        (_ROWS_IN_WORDS[name], measured["rows"], metric, value, measured["after"][metric],
-         f"{measured['after'][metric] - value:+.4f}")
+        (_ROWS_IN_WORDS[name], measured["rows"], metric, value, after, f"{after - value:+.4f}")
         for name, measured in result.metrics.items()
         for metric, value in measured["before"].items()
+        if (after := measured["after"].get(metric)) is not None
     ]  # fmt: skip
     columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
     output.print_table(columns, rows, left=("measured on", "metric"))

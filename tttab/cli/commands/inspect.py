@@ -73,6 +73,8 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("base licence", base.get("license") or "not known"),
         ("adapted on", f"{model['device']}, {model['dtype']}, model seed {model['seed']}"),
     ]
+    if "blend" in manifest:
+        lines.append(("trees' share", f"{manifest['blend']['weight']:.0%} of each prediction"))
     lines += [
         (name, value) for name, value in _flat(manifest["record"]) if not name.startswith("estimator history")
     ]

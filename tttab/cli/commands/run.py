@@ -65,23 +65,25 @@ def run(
     keep_freed_memory()
     held = bundle_folder(out, waiting=output.warn) if out else nullcontext()
     with ended_cleanly(), held as claim:
-        result = _measure(request, claim, quiet, adapting.keep_on_interrupt)
+        result = _measure(request, claim, quiet, adapting)
     _print(result, as_json)
     if out is not None and not as_json:
         output.note(f"kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv", quiet=quiet)
 
 
-def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool, keep: bool) -> RunResult:
+def _measure(
+    request: dict[str, Any], claim: Claim | None, quiet: bool, adapting: options.AdaptOptions
+) -> RunResult:
     """Run every arm and keep what is to be kept in the claimed folder."""
     from tttab.api import calls
 
     with calls.collected() as caught:
         trial = open_trial(request, quiet)
         calls.check_run(trial, claim)
-        with ended_by_ctrl_c(trial, keep):
-            outcomes = _run_arms(trial, quiet)
+        with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
+            outcomes = _run_arms(trial, calls.arms_of(adapting.blend), quiet)
     for outcome in outcomes:
-        if outcome.adapted is not None:
+        if outcome.adapted is not None and outcome.blend is None:
             output.note(f"{outcome.row.arm}: {outcome.adapted.plan_summary}", quiet=quiet)
     result = calls.run_result(request, trial, outcomes, caught)
     if claim is not None:
@@ -89,13 +91,12 @@ def _measure(request: dict[str, Any], claim: Claim | None, quiet: bool, keep: bo
     return result
 
 
-def _run_arms(trial: Trial, quiet: bool) -> list[Outcome]:
-    from tttab.api.calls import RUN_ARMS
+def _run_arms(trial: Trial, arms: Sequence[str], quiet: bool) -> list[Outcome]:
     from tttab.evaluation.arms import Outcome, Planned, Progress
 
     outcomes = []
     with output.progress(quiet=quiet) as bar:
-        for arm in RUN_ARMS:
+        for arm in arms:
             task = bar.add_task(f"{arm:8}", total=trial.schedule.steps if arm == "ttt@n+k" else 1, info="")
             for event in trial.run(arm):
                 if isinstance(event, Planned):

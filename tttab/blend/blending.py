@@ -1,0 +1,142 @@
+"""A prediction shared between an adapted model and boosted trees; held-out rows say how much each counts.
+
+What a model of tables in general knows and what trees find in these rows alone go wrong in different
+places, so their mean is often better than either (a stacked generalisation with one weight: Wolpert 1992,
+Breiman 1996). Nothing is served twice where held-out rows give the trees no weight. What does not belong
+here: training the model, and files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tttab.blend.trees import Trees
+from tttab.contracts import Predictor
+from tttab.data.splits import hold_out
+from tttab.errors import MissingExtra, RequestError
+from tttab.metrics import classification_metrics, regression_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WEIGHTS = np.linspace(0.0, 1.0, 21)
+"""Shares of the trees that are tried; 0 is the model alone."""
+KINDS = ("trees",)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What is mixed into a model's predictions."""
+
+    trees: Trees
+    weight: float
+    """Share of the trees, 0 to 1."""
+
+    def mix(self, predicted: np.ndarray, x: pd.DataFrame) -> np.ndarray:
+        """Return the weighted mean of the model's predictions for `x` and the trees'."""
+        if self.weight == 0.0:
+            return predicted
+        return (1.0 - self.weight) * predicted + self.weight * self.trees.predict(x)
+
+
+class BlendedPredictor:
+    """A predictor whose answers are mixed with those of trees."""
+
+    def __init__(self, model: Predictor, blend: Blend) -> None:
+        self._model, self._blend = model, blend
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Size of what the model keeps of the context, bytes."""
+        return self._model.cache_bytes
+
+    def predict(self, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), or means, shape (rows,)."""
+        return self._blend.mix(self._model.predict(x), x)
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """Return the model's quantiles, moved by as much as the trees move its mean."""
+        found, mean = self._model.predict_quantiles(x, quantiles), self._model.predict(x)
+        return found + (self._blend.mix(mean, x) - mean)[:, None]
+
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return the figures of merit of `predicted`; a density's are left out, since trees have none."""
+        classes = self._blend.trees.classes
+        return classification_metrics(y, predicted) if classes else regression_metrics(y, predicted)
+
+
+def check_kind(kind: str | None) -> None:
+    """Check what is to be blended with.
+
+    Raises:
+        RequestError: there is nothing of that name.
+        MissingExtra: lightgbm is not installed.
+    """
+    if kind is None:
+        return
+    if kind not in KINDS:
+        raise RequestError(f"nothing called {kind!r} can be blended with", f"--blend {'|'.join(KINDS)}")
+    if find_spec("lightgbm") is None:
+        raise MissingExtra("lightgbm", "trees")
+
+
+def fit_blend(
+    model: Predictor,
+    context: tuple[pd.DataFrame, np.ndarray],
+    queries: tuple[pd.DataFrame, np.ndarray],
+    classes: int,
+    held_out: float,
+    seed: int,
+) -> Blend:
+    """Fit trees to the rows that the model has, and weigh them.
+
+    The weight is chosen on the query rows that training held out, with trees that have not seen them; what
+    is served are trees of all n + k rows.
+
+    Args:
+        model: the adapted model, as it serves.
+        context: x and y of the n rows it reads.
+        queries: x and y of the k query rows, in the same columns and categories.
+        classes: 0 for regression.
+        held_out: their share that training held out.
+        seed: of the training.
+
+    Raises:
+        MissingExtra: lightgbm is not installed.
+    """
+    import pandas as pd
+
+    x, y = queries
+    train, held = hold_out(y, held_out, seed, classes=classes)
+
+    def trees(rows: np.ndarray) -> Trees:
+        known = pd.concat([context[0], x.iloc[rows]]), np.concatenate([context[1], y[rows]])
+        return Trees.fit(*known, classes, seed)
+
+    judged = model.predict(x.iloc[held])
+    weight = best_weight(judged, trees(train).predict(x.iloc[held]), y[held])
+    return Blend(trees(np.arange(len(y))), weight)
+
+
+def best_weight(model: np.ndarray, trees: np.ndarray, y: np.ndarray) -> float:
+    """Return the share of the trees with the smallest loss: log loss, or squared error for means.
+
+    Args:
+        model: shape (rows, classes) or (rows,).
+        trees: the same shape.
+        y: shape (rows,): class codes, or targets. Of equal losses the smallest share wins.
+    """
+    losses = [_loss((1.0 - weight) * model + weight * trees, y) for weight in WEIGHTS]
+    return float(WEIGHTS[int(np.argmin(np.round(losses, 12)))])
+
+
+def _loss(predicted: np.ndarray, y: np.ndarray) -> float:
+    if predicted.ndim == 1:
+        return float(np.mean((predicted - y) ** 2))
+    likelihood = predicted[np.arange(len(y)), y]
+    return float(-np.log(np.maximum(likelihood, np.finfo(float).tiny)).mean())
