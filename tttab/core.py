@@ -178,6 +178,8 @@ class Row:
     steps: int = 0
     accepted: bool | None = None
     """False where the guard kept the pretrained weights; None where nothing was trained."""
+    test_rows: int = 0
+    """Rows that the metrics were measured on; 0 where a row does not tell."""
     error: str = ""
     """Why the cell failed; empty when it is done."""
 

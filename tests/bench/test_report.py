@@ -14,9 +14,10 @@ import pytest
 
 from tests.support.bench_fakes import cell, fill, record, study
 from tttab.bench import export, html_report, markdown_report, read_store, summaries
+from tttab.bench.charts import front, front_charts
 from tttab.bench.export import bencheval_frame
 from tttab.bench.sections import report_tables, store_tables
-from tttab.bench.tables import arms_table, curves_table, failed_table, overall_table
+from tttab.bench.tables import arms_table, choice_table, curves_table, failed_table, overall_table
 from tttab.errors import RequestError, StoreError
 from tttab.report import ReportTable, to_markdown
 from tttab.report.tables import cell_text
@@ -68,13 +69,14 @@ def test_break_even(summary):
 
 
 def test_golden_overall_table(summary):
-    assert to_markdown(overall_table(summary)).splitlines()[2:15] == [
+    assert to_markdown(overall_table(summary)).splitlines()[2:16] == [
         "| figure | error rate | log loss |",
         "| --- | ---: | ---: |",
         "| data sets | 4 | 4 |",
         "| mean ttt - icl | -0.0149 [-0.1248, +0.1109] | -0.0149 [-0.1248, +0.1109] |",
         "| harmed | 1 of 4 | 1 of 4 |",
         "| share harmed | 0.25 [0.00, 0.75] | 0.25 [0.00, 0.75] |",
+        "| units with a larger error | 0.273 [0.097, 0.566] | 0.273 [0.097, 0.566] |",
         "| helped | 2 of 4 | 2 of 4 |",
         "| undecided, one seed | 0 of 4 | 0 of 4 |",
         "| n'/n, geometric mean | 1.70 [0.25, 5.00] | 1.70 [0.25, 5.00] |",
@@ -239,7 +241,7 @@ def test_the_page_in_a_real_browser(contents, scheme, tmp_path):
     )
     assert shot.returncode == 0, shot.stderr
     assert "CONSOLE" not in shot.stderr
-    assert shot.stdout.count("<svg") == 2 + 1 + 2 + 8
+    assert shot.stdout.count("<svg") == 2 + 4 + 1 + 2 + 8
     with Image.open(picture) as image:
         pixels = image.convert("RGB").resize((300, 650), Image.NEAREST)
         colours = {colour for _, colour in pixels.getcolors(300 * 650)}
@@ -381,3 +383,40 @@ def test_the_reference_n_is_where_most_arms_ran(tmp_path):
 def test_bencheval_tells_test_sizes_apart(tmp_path):
     both = [record(cell(test_asked=size)) for size in (0, 250)]
     assert len(bencheval_frame(store_of(tmp_path, both))[0]) == 2
+
+
+def test_the_front_is_what_no_arm_beats():
+    points = [("dear", 1000.0, 0.1), ("bad", 500.0, 0.3), ("good", 200.0, 0.2), ("free", 0.0, 0.4)]
+    assert [name for name, _, _ in front(points)] == ["free", "good", "dear"]
+    assert front([("a", 1.0, 0.2), ("b", 1.0, 0.1), ("c", 2.0, 0.1)]) == [("b", 1.0, 0.1)]
+
+
+def test_every_arm_is_a_point_of_error_against_rows_and_latency(summary):
+    pages = [str(figure) for figure in front_charts(summary)]
+    assert len(pages) == 4
+    for page, metric in zip(pages, ("accuracy", "accuracy", "log_loss", "log_loss"), strict=True):
+        for arm in summary.arms[metric]:
+            assert f"{arm.name}: {arm.error:.4f}" in page
+    assert "icl@n, n = 1,000:" in pages[0]
+
+
+def test_the_arm_for_each_wish(summary):
+    rows = {row[0]: row[2] for row in choice_table(summary).rows if row[1] == "error rate"}
+    lowest = min(summary.arms["accuracy"], key=lambda arm: arm.error)
+    assert rows["the lowest error"] == lowest.name
+    assert rows["the lowest error from 200 rows"] in ("icl@n", "ttt@n+k")
+    assert rows["the lowest error without training"] == "icl@n+k"
+
+
+def test_rows_that_tell_their_test_rows_widen_the_interval(tmp_path):
+    rows = [
+        record(cell("alpha", arm, 200, seed), error)
+        for seed in (0, 1, 2)
+        for arm, error in (("icl@n", 0.3), ("ttt@n+k", 0.2 + seed / 100))
+    ]
+    told = [replace(one, row=replace(one.row, test_rows=2400)) for one in rows]
+    plain, wide = (
+        summaries(read_store(fill(tmp_path / name, lines)))[0].pairs[0].difference
+        for name, lines in (("plain", rows), ("told", told))
+    )
+    assert wide.high - wide.low == pytest.approx((plain.high - plain.low) * (1 + 3 * 2) ** 0.5)

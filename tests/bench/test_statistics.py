@@ -15,6 +15,32 @@ from tttab.seeding import numpy_stream
 NS = [50, 100, 200, 400, 800]
 
 
+def test_overlapping_splits_widen_the_interval():
+    """Ten seeds whose test rows are half as many as the labelled ones: 1/10 + 1/2 of the variance."""
+    gaps = list(np.random.default_rng(0).normal(size=10))
+    plain, wide = stats.seed_interval(gaps), stats.seed_interval(gaps, 0.5)
+    assert wide.estimate == plain.estimate
+    assert wide.high - wide.low == pytest.approx((plain.high - plain.low) * math.sqrt(6))
+    assert stats.verdict([-0.10, -0.11, -0.14]) == "helped"
+    assert stats.verdict([-0.10, -0.11, -0.14], overlap=2.0) == "within noise"
+
+
+def test_a_share_has_wilsons_interval():
+    """Figures of Brown, Cai and DasGupta (2001) form: 0 of 10 is not certainly 0."""
+    found = stats.share(0, 10)
+    assert (found.estimate, found.low) == (0, 0) and found.high == pytest.approx(0.2775, abs=1e-4)
+    half = stats.share(5, 10)
+    assert half.low + half.high == pytest.approx(1) and half.low == pytest.approx(0.2366, abs=1e-4)
+    assert math.isnan(stats.share(0, 0).estimate)
+
+
+def test_improvability_is_the_share_that_the_best_arm_saves():
+    found = stats.improvability({"a": [0.1, 0.4], "b": [0.2, 0.2], "failed": [0.1, math.nan]})
+    assert found == {"a": pytest.approx(0.25), "b": pytest.approx(0.25), "failed": pytest.approx(0.25)}
+    assert stats.improvability({"a": [0.0], "b": [0.1]}) == {"a": 0.0, "b": 1.0}
+    assert stats.improvability({}) == {}
+
+
 def test_effective_context_at_a_measured_point_and_between_two():
     errors = [0.5, 0.4, 0.3, 0.2, 0.1]
     assert stats.effective_context(NS, errors, 0.2) == stats.EffectiveContext(400.0, "")

@@ -35,7 +35,8 @@ def identity_of(at):
 def record(at, error_rate=0.2, log_loss=0.5, *, failed="", second=0.0, adapt=0.0, ms=10.0):
     metrics = {} if failed else {"accuracy": 1 - error_rate, "roc_auc": 1 - error_rate, "log_loss": log_loss}
     seconds = {} if failed else {"open": 0.1, "adapt": adapt, "predict": 0.2}
-    row = Row(identity_of(at), at.arm, at.n, at.k, metrics, seconds, None if failed else ms, error=failed)
+    rows = at.n + at.k if at.arm == "icl@n+k" else at.n
+    row = Row(identity_of(at), at.arm, rows, at.k, metrics, seconds, None if failed else ms, error=failed)
     return Record(at, row, 0.5 + adapt, f"2026-01-01T00:00:{second:09.6f}+00:00", MACHINE.id)
 
 

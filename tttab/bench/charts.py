@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tttab.bench.grid import ICL, ICL_ALL, TTT, Grid
@@ -32,6 +33,8 @@ LEGEND = (
 """Number of the colour, whether dashed, words."""
 Curve = dict[int, Interval]
 Box = tuple[float, float, float]
+Point = tuple[str, float, float]
+"""Name, cost, error."""
 _DOWN = (0, 12, -12, 24, -24, 36, -36, 48, -48)
 WIDE, TALL = 556, 340
 LONGEST_NAME = 26
@@ -67,6 +70,63 @@ def arm_charts(summary: Summary) -> Iterator[Markup]:
         names = [f"change of {NAMES[metric]}" for metric in summary.metrics]
         yield on_page(title, WIDE, TALL, lambda axes: _trade(axes, points, names), left=64)
     yield from filter(None, (_cost_chart(summary, metric) for metric in summary.metrics))
+
+
+def front_charts(summary: Summary) -> Iterator[Markup]:
+    """Yield per metric the error against rows read and against latency: the front is a line."""
+    for metric in summary.metrics:
+        arms = [arm for arm in summary.arms[metric] if not math.isnan(arm.error)]
+        n, curve = summary.reference_n, _mean_curve(summary, metric)
+        rows: list[Point] = [(arm.name, arm.rows, arm.error) for arm in arms]
+        rows += [(f"{ICL}, n = {m:,}", float(m), error) for m, error in curve.items() if m != n]
+        times: list[Point] = [(arm.name, arm.predict_ms, arm.error) for arm in arms]
+        for words, points in (("context rows read", rows), ("ms per 1,000 predictions", times)):
+            known = [point for point in points if not math.isnan(point[1])]
+            if len(known) > 1:
+                title = f"{NAMES[metric].capitalize()} against {words}, arms at n = {n}"
+                fill = partial(_front, points=known, label=f"{words}, mean over tables (log)")
+                yield on_page(title, WIDE, TALL, fill, left=64)
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """Return the points that no other has at most the cost and less of the error of, cheapest first."""
+    kept: list[Point] = []
+    for point in sorted(points, key=lambda point: (point[1], point[2])):
+        if not kept or point[2] < kept[-1][2]:
+            kept.append(point)
+    return kept
+
+
+def _mean_curve(summary: Summary, metric: str) -> dict[int, float]:
+    """Return plain icl's error by n, mean over tables, where every table has it."""
+    grid = summary.grid
+    found: dict[int, float] = {}
+    for n in sorted({n for table in grid.tables for n in grid.ns(table, ICL)}):
+        errors = [list(grid.errors(table, ICL, n, metric).values()) for table in grid.tables]
+        if all(errors):
+            found[n] = sum(sum(values) / len(values) for values in errors) / len(errors)
+    return found
+
+
+def _front(axes: Axes, *, points: Sequence[Point], label: str) -> None:
+    """Draw the points and, as a stair, those not beaten; what costs nothing stands leftmost."""
+    costs = [cost for _, cost, _ in points if cost > 0] or [1.0]
+    none = min(costs) / 3
+    placed = [(name, cost if cost > 0 else none, error) for name, cost, error in points]
+    free = any(cost == 0 for _, cost, _ in points)
+    _log_x(axes, (none if free else min(costs)) / 1.6, max(costs) * 3, label)
+    if free:
+        axes.set_xticks(
+            [none, *axes.get_xticks()], ["0", *(tick.get_text() for tick in axes.get_xticklabels())]
+        )
+    axes.set_ylim(*span([error for *_, error in points], share=0.12))
+    axes.set_ylabel("error (lower is better)")
+    best = front(placed)
+    axes.step([cost for _, cost, _ in best], [error for *_, error in best], where="post", color=SOFT, lw=1.5)
+    for name, cost, error in placed:
+        arm = name.partition(",")[0]
+        _dot(axes, cost, error, SERIES.get(arm, OTHER), f"{name}: {error:.4f}", size=5 if "," in name else 8)
+    _spread_labels(axes, [point for point in placed if "," not in point[0]], line=None)
 
 
 def _effects(axes: Axes, effects: Sequence[Effect]) -> None:
@@ -166,7 +226,8 @@ def _draw_curve(axes: Axes, curve: Curve, series: int, arm: str) -> None:
 
 def _curve(grid: Grid, table: str, arm: str, metric: str) -> Curve:
     found = {n: list(grid.errors(table, arm, n, metric).values()) for n in grid.ns(table, arm)}
-    return {n: seed_interval(values) for n, values in found.items() if values}
+    overlap = {n: grid.overlap(table, arm, n) for n in found}
+    return {n: seed_interval(values, overlap[n]) for n, values in found.items() if values}
 
 
 def _shown(intervals: Sequence[Interval]) -> list[float]:
@@ -229,17 +290,19 @@ def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: flo
     )
 
 
-def _spread_labels(axes: Axes, points: Sequence[tuple[str, float, float]]) -> None:
-    """Label points where a name covers no dot, no other name and not the line at zero, if there is room."""
+def _spread_labels(
+    axes: Axes, points: Sequence[tuple[str, float, float]], *, line: float | None = 0.0
+) -> None:
+    """Label points where a name covers no dot, no other name and not the line at `line`, if there is room."""
     frame, pixels = axes.bbox, axes.transData.transform([(x, y) for _, x, y in points])
-    zero = axes.transData.transform((points[0][1], 0))[1]
+    level = math.inf if line is None else axes.transData.transform((points[0][1], line))[1]
     taken: list[Box] = [(x - 4, x + 4, y) for x, y in pixels]
 
     def free(spot: Box) -> bool:
         left, right, y = spot
         inside = frame.x0 <= left and right <= frame.x1 and frame.y0 + 6 <= y <= frame.y1 - 6
         apart = (abs(y - other) >= 11 or right < start or end < left for start, end, other in taken)
-        return inside and abs(y - zero) >= 8 and all(apart)
+        return inside and abs(y - level) >= 8 and all(apart)
 
     for name, x, y in points:
         words, at = text_of(name, LONGEST_NAME), axes.transData.transform((x, y))

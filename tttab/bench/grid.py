@@ -111,6 +111,12 @@ class Grid:
         """The finished rows of one place by seed."""
         return self.rows.get((table, arm, n), {})
 
+    def overlap(self, table: str, arm: str, n: int) -> float:
+        """Test rows over labelled rows of one place; 0 where its rows do not tell how many were tested on."""
+        rows = self.seeds(table, arm, n).values()
+        shares = [row.test_rows / (row.n_context + row.k) for row in rows if row.n_context + row.k]
+        return min(shares, default=0.0)
+
     def errors(self, table: str, arm: str, n: int, metric: str) -> dict[int, float]:
         """The errors by seed, where defined: `metric` itself, or one minus it where higher is better."""
         values = {seed: row.metrics.get(metric, math.nan) for seed, row in self.seeds(table, arm, n).items()}

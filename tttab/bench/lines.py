@@ -53,6 +53,7 @@ class _RowForm(TypedDict):
     cache_bytes: NotRequired[Count | None]
     steps: NotRequired[Count]
     accepted: NotRequired[bool | None]
+    test_rows: NotRequired[Count]
     error: NotRequired[Text]
 
 

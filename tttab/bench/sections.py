@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tttab.bench.charts import arm_charts, curve_charts, effective_charts
+from tttab.bench.charts import arm_charts, curve_charts, effective_charts, front_charts
 from tttab.bench.store import Contents
 from tttab.bench.summary import Summary
 from tttab.bench.tables import (
     along_n_table,
     arms_table,
     break_even_table,
+    choice_table,
     curves_table,
     failed_table,
     machine_table,
@@ -24,6 +25,7 @@ from tttab.report import ReportTable, Section
 
 SECTIONS: list[Section[Summary]] = [
     Section("Overall", lambda s: [overall_table(s)], effective_charts),
+    Section("Error against cost", lambda s: [choice_table(s)], front_charts),
     Section("Along n", lambda s: [along_n_table(s)], curve_charts),
     Section("Arms", lambda s: _per_metric(s), arm_charts),
     Section("Break-even", lambda s: [break_even_table(s)]),

@@ -77,25 +77,30 @@ def monotone(errors: Sequence[float]) -> np.ndarray:
     return isotonic_regression(np.asarray(errors, dtype=float), increasing=False).x
 
 
-def seed_interval(differences: Sequence[float]) -> Interval:
+def seed_interval(differences: Sequence[float], overlap: float = 0.0) -> Interval:
     """Return the mean of paired per-seed differences with its 95 % t interval.
 
-    The splits of one table share rows, so the interval is somewhat too narrow (Nadeau and Bengio, 2003);
-    it is used to say "beyond noise", not to claim a size.
+    The splits of one table share rows, so the mean of J seeds varies by more than 1 / J of their variance:
+    by 1 / J + n_test / n_train of it (Nadeau and Bengio 2003, equation 13).
+
+    Args:
+        differences: one per seed.
+        overlap: n_test / n_train; 0 takes the seeds for independent, which is too narrow.
     """
     from scipy.stats import t
 
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return Interval(float(values.mean()) if len(values) else np.nan, np.nan, np.nan)
-    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    spread = values.std(ddof=1) * np.sqrt(1 / len(values) + overlap)
+    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * spread)
     mean = float(values.mean())
     return Interval(mean, mean - half, mean + half)
 
 
-def verdict(differences: Sequence[float]) -> Verdict:
+def verdict(differences: Sequence[float], overlap: float = 0.0) -> Verdict:
     """Say whether per-seed differences (adapted minus plain) lie beyond noise; one seed cannot tell."""
-    interval = seed_interval(differences)
+    interval = seed_interval(differences, overlap)
     if np.isnan(interval.low):
         return "unknown"
     if interval.low > 0:
@@ -146,6 +151,32 @@ def bootstrap(
     )
     low, high = found.confidence_interval
     return Interval(estimate, float(low), float(high))
+
+
+def share(count: int, of: int) -> Interval:
+    """Return `count / of` with its 95 % Wilson interval."""
+    if not of:
+        return Interval(np.nan, np.nan, np.nan)
+    from scipy.stats import binomtest
+
+    low, high = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
+    return Interval(count / of, float(low), float(high))
+
+
+def improvability(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return by what share the best arm's error is below each arm's, mean over data sets (as in TabArena).
+
+    Args:
+        errors: per arm one error per data set, the same data sets in the same order; NaN where an arm failed,
+            which counts as the worst error there.
+    """
+    if not errors:
+        return {}
+    table = np.array([list(values) for values in errors.values()], dtype=float)
+    table = np.where(np.isnan(table), np.nanmax(table, axis=0), table)
+    best = table.min(axis=0)
+    lost = np.divide(table - best, table, out=np.zeros_like(table), where=table > 0)
+    return {arm: float(row.mean()) for arm, row in zip(errors, lost, strict=True)}
 
 
 def mean(values: np.ndarray) -> np.ndarray:

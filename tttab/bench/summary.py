@@ -36,6 +36,8 @@ class Pair:
     """Arm minus icl, with the interval over seeds; negative is better."""
     verdict: Verdict
     seeds: int
+    worse: int
+    """Seeds on which the arm's error is the larger one."""
     failed: int
     """Seeds that the arm or icl failed on and that so are not in the means."""
 
@@ -68,6 +70,8 @@ class Overall:
     """Mean error difference, ttt minus icl."""
     harmed: Interval
     """Share of data sets that ttt makes worse beyond noise."""
+    units: Interval
+    """Share of (data set, seed) units on which ttt has the larger error, however little."""
     helped: int
     undecided: int
     """Data sets with a single seed, where noise is unknown."""
@@ -96,6 +100,10 @@ class Arm:
     difference: Interval
     harmed: int
     tables: int
+    rows: float
+    """Context rows it reads at prediction time, mean over data sets."""
+    improvability: float
+    """Share by which the best arm's error is smaller, mean over data sets; NaN where not run on all."""
     rank: float
     """Mean rank among the arms, a failed arm last; NaN where the arm was not run on every table."""
     failed: int
@@ -167,6 +175,7 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
     if not seeds:
         return None
     gaps = [ours[seed] - base[seed] for seed in seeds]
+    overlap = grid.overlap(table, arm, n)
     return Pair(
         table,
         arm,
@@ -174,9 +183,10 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
         metric,
         base=float(np.mean([base[seed] for seed in seeds])),
         error=float(np.mean([ours[seed] for seed in seeds])),
-        difference=stats.seed_interval(gaps),
-        verdict=stats.verdict(gaps),
+        difference=stats.seed_interval(gaps, overlap),
+        verdict=stats.verdict(gaps, overlap),
         seeds=len(seeds),
+        worse=sum(gap > 0 for gap in gaps),
         failed=len(_failed(grid, table, arm, n, metric)),
     )
 
@@ -200,7 +210,8 @@ def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
 def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
     """Compare every arm with icl at `n`, data sets averaged with equal weight."""
     found = {arm: {t: p for t in grid.tables if (p := pair(grid, t, arm, n, metric))} for arm in grid.arms}
-    ranks = _ranks(grid, found, n, metric)
+    everywhere = _everywhere(grid, found, n, metric)
+    ranks, lost = stats.mean_ranks(everywhere), stats.improvability(everywhere)
     return tuple(
         Arm(
             name=arm,
@@ -208,6 +219,8 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
             difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], stats.mean),
             harmed=sum(p.verdict == "harmed" for p in pairs.values()),
             tables=len(pairs),
+            rows=_mean_of(grid, arm, n, "n_context"),
+            improvability=lost.get(arm, math.nan),
             rank=ranks.get(arm, math.nan),
             failed=sum(len(_failed(grid, t, arm, n, metric)) for t in grid.tables),
             adapt_seconds=_mean_of(grid, arm, n, "adapt"),
@@ -217,10 +230,10 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
     )
 
 
-def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int, metric: str) -> dict[str, float]:
-    """Rank the arms that were tried, with or without success, on every table.
+def _everywhere(grid: Grid, found: dict[str, dict[str, Pair]], n: int, metric: str) -> dict[str, list[float]]:
+    """Return the errors, table by table, of the arms that were tried, with or without success, on every one.
 
-    An arm with a failed seed ranks last there: a mean over the seeds it got through would flatter it.
+    NaN where a seed failed: a mean over the seeds that an arm got through would flatter it.
     """
 
     def tried(arm: str, table: str) -> bool:
@@ -233,7 +246,7 @@ def _ranks(grid: Grid, found: dict[str, dict[str, Pair]], n: int, metric: str) -
     if not tables:
         return {}
     everywhere = [arm for arm in found if all(tried(arm, table) for table in tables)]
-    return stats.mean_ranks({arm: [error(arm, table) for table in tables] for arm in everywhere})
+    return {arm: [error(arm, table) for table in tables] for arm in everywhere}
 
 
 def _failed(grid: Grid, table: str, arm: str, n: int, metric: str) -> set[int]:
@@ -262,6 +275,7 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
         tables=len(here),
         difference=stats.bootstrap([p.difference.estimate for p in here], stats.mean),
         harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], stats.mean),
+        units=stats.share(sum(p.worse for p in here), sum(p.seeds for p in here)),
         helped=sum(p.verdict == "helped" for p in here),
         undecided=sum(p.verdict == "unknown" for p in here),
         ratio=stats.bootstrap(ratios, stats.geometric_mean),
@@ -298,7 +312,7 @@ def _mean_of(grid: Grid, arm: str, n: int, what: str) -> float:
     per_table = []
     for table in grid.tables:
         rows = grid.seeds(table, arm, n).values()
-        values = [r.ms_per_1000_rows if what == "ms_per_1000_rows" else r.seconds.get(what) for r in rows]
+        values = [r.seconds.get(what) if what in r.seconds else getattr(r, what, None) for r in rows]
         known = [value for value in values if value is not None]
         if known:
             per_table.append(float(np.mean(known)))

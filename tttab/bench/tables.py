@@ -6,7 +6,7 @@ What does not belong here: computing figures, or how a table is drawn.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
 from tttab.bench.records import Machine
@@ -16,6 +16,8 @@ from tttab.bench.summary import Arm, Overall, Pair, Summary
 from tttab.report import ReportTable
 from tttab.text import shown
 
+CLOSE = 0.02
+"""What counts as nearly as good, relative to the error."""
 MOST_NAMED = 20
 """Damaged lines that a sentence names."""
 NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
@@ -29,7 +31,8 @@ def overall_table(summary: Summary) -> ReportTable:
     notes = [
         "ttt - icl: mean over data sets of the error difference at the same n, negative is better; brackets "
         "are 95 % bootstrap intervals over data sets. harmed, helped: the 95 % t interval over seeds of a "
-        "data set's difference lies on one side of zero; a single seed decides nothing.",
+        "data set's difference lies on one side of zero; a single seed decides nothing. Units are (data set, "
+        "seed), with their 95 % Wilson interval.",
         "n': where the monotone icl curve, interpolated in log n, reaches the error of ttt@n. Censored data "
         "sets enter at their bound (below: icl is better already at its smallest n; beyond: ttt is better "
         "than icl at its largest n, so the true ratio is larger). Saturated data sets, where icl gains "
@@ -83,7 +86,10 @@ def curves_table(summary: Summary, metric: str) -> ReportTable:
         found = effects.get((line.table, line.n))
         reach = (context_text(found.context), ratio_text(found.ratio, found.context)) if found else ("-", "-")
         rows.append((*_pair_cells(summary, line), *reach, line.seeds, line.failed))
-    note = "ttt - icl: mean over seeds, 95 % t interval (splits of one table share rows: a little narrow)."
+    note = (
+        "ttt - icl: mean over seeds, 95 % t interval, widened because the splits of one table share rows "
+        "(Nadeau and Bengio 2003) where the rows tell how many they were tested on."
+    )
     title = f"icl and ttt along n: {NAMES[metric]}"
     return ReportTable(title, columns, tuple(rows), left=("table", "verdict"), notes=(note,))
 
@@ -97,17 +103,55 @@ def arms_table(summary: Summary, metric: str) -> ReportTable:
         "harmed",
         "data sets",
         "mean rank",
+        "improvable by",
+        "rows read",
         "adapt s",
         "ms / 1,000 rows",
         "failed",
     )
     note = (
-        "Means over data sets, each weighing the same; mean rank only for arms tried on every data set, "
-        "an arm with a failed seed ranks last there."
+        "Means over data sets, each weighing the same. Mean rank, and by what share the best arm's error is "
+        "smaller, only for arms tried on every data set; an arm with a failed seed is last there."
     )
     title = f"Arms at n = {summary.reference_n}: {NAMES[metric]}"
     rows = tuple(_arm_row(arm) for arm in summary.arms[metric])
     return ReportTable(title, columns, rows, left=("arm",), notes=(note,))
+
+
+def choice_table(summary: Summary) -> ReportTable:
+    """One line per wish: the arm that meets it best at the reference n, and its error, per metric."""
+    columns = ("wish", "error", "arm", "its error", "rows read", "ms / 1,000 rows", "adapt s")
+    rows = []
+    for metric in summary.metrics:
+        arms = [arm for arm in summary.arms[metric] if arm.tables == len(summary.grid.tables)]
+        for wish, chosen in _wishes(arms, summary.reference_n):
+            costs = (f"{chosen.rows:,.0f}", chosen.predict_ms, chosen.adapt_seconds)
+            rows.append((wish, NAMES[metric], chosen.name, chosen.error, *costs))
+    note = (
+        "Of the arms that were run on every data set. Fast: the quickest to predict whose error is within "
+        f"{CLOSE:.0%} of the best one. The lowest of several means is a little lucky."
+    )
+    title = f"Which arm, at n = {summary.reference_n}"
+    return ReportTable(title, columns, tuple(rows), left=("wish", "error", "arm"), notes=(note,))
+
+
+def _wishes(arms: Sequence[Arm], n: int) -> Iterator[tuple[str, Arm]]:
+    """Yield (wish, arm) for every wish that an arm can meet."""
+    known = [arm for arm in arms if not math.isnan(arm.error)]
+    if not known:
+        return
+
+    def best(some: Sequence[Arm]) -> Arm:
+        return min(some, key=lambda arm: arm.error)
+
+    yield "the lowest error", best(known)
+    if short := [arm for arm in known if 0 < arm.rows <= n]:
+        yield f"the lowest error from {n:,} rows", best(short)
+    if quick := [arm for arm in known if not arm.adapt_seconds and arm.rows]:
+        yield "the lowest error without training", best(quick)
+    near = [arm for arm in known if arm.error <= (1 + CLOSE) * best(known).error]
+    if timed := [arm for arm in near if not math.isnan(arm.predict_ms)]:
+        yield "fast and nearly as good", min(timed, key=lambda arm: arm.predict_ms)
 
 
 def break_even_table(summary: Summary) -> ReportTable:
@@ -216,6 +260,7 @@ def _overall_figures(line: Overall) -> list[tuple[str, str]]:
         ("mean ttt - icl", interval_text(line.difference)),
         ("harmed", _share(line.harmed, line.tables)),
         ("share harmed", interval_text(line.harmed, digits=2, signed=False)),
+        ("units with a larger error", interval_text(line.units, digits=3, signed=False)),
         ("helped", f"{line.helped} of {line.tables}"),
         ("undecided, one seed", f"{line.undecided} of {line.tables}"),
         ("n'/n, geometric mean", interval_text(line.ratio, digits=2, signed=False)),
@@ -236,5 +281,6 @@ def _share(share: Interval, of: int) -> str:
 
 def _arm_row(arm: Arm) -> tuple[str | int | float, ...]:
     gap = "baseline" if arm.name == ICL else interval_text(arm.difference)
-    costs = (arm.adapt_seconds, arm.predict_ms)
-    return arm.name, arm.error, gap, arm.harmed, arm.tables, arm.rank, *costs, arm.failed
+    lost = "-" if math.isnan(arm.improvability) else f"{arm.improvability:.1%}"
+    costs = (f"{arm.rows:,.0f}", arm.adapt_seconds, arm.predict_ms)
+    return arm.name, arm.error, gap, arm.harmed, arm.tables, arm.rank, lost, *costs, arm.failed

@@ -254,6 +254,7 @@ def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
         metrics=_metrics(trial.table.task, y_test, p),
         seconds=seconds,
         ms_per_1000_rows=_latency(predict, x_test, trial.latency_calls, seconds["predict"]),
+        test_rows=len(y_test),
     )
     yield Outcome(row, p)
 
@@ -319,6 +320,7 @@ def _serve(
         cache_bytes=server.cache_bytes,
         steps=adapted.step if adapted else 0,
         accepted=adapted.accepted if adapted else None,
+        test_rows=len(y_test),
     )
     return Outcome(row, p, adapted, blend)
 
