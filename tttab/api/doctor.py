@@ -158,6 +158,7 @@ def _extras() -> Iterator[Finding]:
     for extra, package, purpose in (
         ("lora", "peft", "the rule lora"),
         ("trees", "lightgbm", "--blend trees"),
+        ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
         ("pretrain", "tabicl", "tttab pretrain"),
         ("transformer", "transformers", "tttab theory transformer"),

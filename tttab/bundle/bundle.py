@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
     from tttab.data.schema import Schema
 
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+"""What `answers` gives beside the mean of a regression bundle."""
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
 RESERVED = ("weights", "context", "trees", "manifest", "made", "new_made")
@@ -107,6 +109,23 @@ class Bundle:
         for remark in read.remarks:
             warnings.warn(remark, UserWarning, stacklevel=2)
         return self.server.predict(read.x)
+
+    def answers(self, x: pd.DataFrame) -> pd.DataFrame:
+        """Return what `tttab predict` writes for rows that `schema.read` gave.
+
+        Column `prediction` is the likeliest class, then its probability per class, `p(CLASS)`; or the mean,
+        then quantiles, `q0.05` and so on.
+        """
+        import pandas as pd
+
+        if not self.schema.classes:
+            quantiles = self.server.predict_quantiles(x, QUANTILES)
+            named = {f"q{level:g}": quantiles[:, number] for number, level in enumerate(QUANTILES)}
+            return pd.DataFrame({"prediction": self.server.predict(x), **named})
+        p = self.server.predict(x)
+        classes = np.array(self.schema.classes, dtype=object)
+        columns = {f"p({name})": p[:, number] for number, name in enumerate(classes)}
+        return pd.DataFrame({"prediction": classes[p.argmax(axis=1)], **columns})
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be built again: the prepared context and the cache, and the lock."""

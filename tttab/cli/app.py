@@ -27,9 +27,10 @@ from tttab.cli.commands import (
     pretrain,
     report,
     run,
+    serve,
 )
 
-WITH_MODELS = ("run", "adapt", "predict", "bench", "pretrain", "theory")
+WITH_MODELS = ("run", "adapt", "predict", "serve", "bench", "pretrain", "theory")
 """The commands that load torch."""
 
 app = typer.Typer(
@@ -96,6 +97,7 @@ def _root(
 run.register(app)
 adapt.register(app)
 predict.register(app)
+serve.register(app)
 inspect.register(app)
 data.register(app)
 models.register(app)

@@ -18,7 +18,7 @@ LEAST_ADDRESS_SPACE = 3 * 10**9
 UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, hint: str = "--max-memory 4G") -> int:
     """Return the bytes of a size such as `4G`, `512M` or `2.5GiB`.
 
     Raises:
@@ -27,7 +27,7 @@ def parse_bytes(text: str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?)i?b?\s*", text.lower())
     size = float(match[1]) * UNITS[match[2]] if match else 0
     if size < 1:
-        raise RequestError(f"{text!r} is not a memory size", "--max-memory 4G")
+        raise RequestError(f"{text!r} is not a size in bytes", hint)
     return int(size)
 
 

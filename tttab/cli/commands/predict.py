@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 PIECE = 20_000
 """Rows read, predicted and written at a time."""
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-"""What is written beside the mean for a regression bundle."""
 
 
 def register(app: typer.Typer) -> None:
@@ -130,20 +128,10 @@ class Served:
                 yield read.x, piece.done
 
     def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
-        import numpy as np
-        import pandas as pd
-
-        server = bundle.server
-        if not self.schema.classes:
-            quantiles = server.predict_quantiles(x, QUANTILES)
-            named = {f"q{level:g}": quantiles[:, number] for number, level in enumerate(QUANTILES)}
-            return pd.DataFrame({"prediction": server.predict(x), **named})
-        p = server.predict(x)
-        classes = np.array(self.schema.classes, dtype=object)
-        best = classes[p.argmax(axis=1)]
-        self.predicted.update(best.tolist())
-        columns = {f"p({name})": p[:, number] for number, name in enumerate(classes)}
-        return pd.DataFrame({"prediction": best, **columns})
+        answers = bundle.answers(x)
+        if self.schema.classes:
+            self.predicted.update(answers["prediction"].tolist())
+        return answers
 
 
 def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:

@@ -1,0 +1,1 @@
+"""Predictions over HTTP: bundles behind FastAPI, requests that come together answered together."""

@@ -1,0 +1,201 @@
+"""The HTTP application: `/predict`, `/schema`, `/health`, `/metrics`, and an OpenAPI page at `/docs`.
+
+What does not belong here: sockets and processes (`cli.commands.serve`), formats (`bodies`), the queue
+(`batching`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import fastapi
+from fastapi import HTTPException, Request, Response
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+import tttab
+from tttab.errors import DataError
+from tttab.serve.batching import Batches, Busy
+from tttab.serve.bodies import ARROW, CSV, EXAMPLE, JSON, KINDS, PARQUET, read_body, write_body
+from tttab.system.files import cache_folder
+
+if TYPE_CHECKING:
+    from tttab.bundle import Bundle
+
+TIMES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROWS = {
+    "required": True,
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "object",
+                "required": ["rows"],
+                "properties": {"rows": {"type": "array", "items": {"type": "object"}}},
+            },
+            "example": EXAMPLE,
+        },
+        **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in (CSV, PARQUET, ARROW)},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes on."""
+
+    body: int = 16 * 2**20
+    """Bytes of a request."""
+    waiting: int = 20_000
+    """Rows in front of one bundle's model; beyond them a request is answered 503."""
+    seconds: float = 30.0
+    """For a request's body to arrive."""
+
+
+class _Figures:
+    """What `/metrics` tells."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        names = ["bundle", "status"]
+        self.requests = Counter("tttab_requests", "Requests answered.", names, registry=self.registry)
+        self.rows = Counter("tttab_rows", "Rows predicted.", ["bundle"], registry=self.registry)
+        self.seconds = Histogram(
+            "tttab_seconds", "Seconds to an answer.", ["bundle"], buckets=TIMES, registry=self.registry
+        )
+        self.calls = Gauge("tttab_calls", "Calls of the model.", ["bundle"], registry=self.registry)
+        self.waiting = Gauge("tttab_waiting_rows", "Rows that wait.", ["bundle"], registry=self.registry)
+
+
+def application(
+    bundles: Mapping[str, Bundle], *, token: str = "", limits: Limits | None = None
+) -> fastapi.FastAPI:
+    """Return the application that serves bundles by name.
+
+    Args:
+        bundles: with one of them `/predict` and `/schema` need no name.
+        token: what `Authorization: Bearer …` must hold for all but `/health`; empty: nothing is asked.
+        limits: of a request and of what may wait.
+    """
+    limits, figures = limits or Limits(), _Figures()
+    queues = {name: Batches(bundle, limits.waiting) for name, bundle in bundles.items()}
+    for name, queue in queues.items():
+        figures.calls.labels(name).set_function(lambda queue=queue: queue.calls)
+        figures.waiting.labels(name).set_function(lambda queue=queue: queue.waiting)
+
+    @asynccontextmanager
+    async def running(app: fastapi.FastAPI) -> AsyncGenerator[None]:
+        tasks = [asyncio.create_task(queue.run()) for queue in queues.values()]
+        with tempfile.TemporaryDirectory(prefix="serve-", dir=cache_folder()) as app.state.folder:
+            yield
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    app = fastapi.FastAPI(title="tttab", version=tttab.__version__, lifespan=running)
+    may = [fastapi.Depends(_guard(token))]
+
+    def named(name: str | None) -> str:
+        if name is None and len(bundles) > 1:
+            raise HTTPException(404, f"name one of: {', '.join(bundles)}")
+        found = next(iter(bundles)) if name is None else name
+        if found not in bundles:
+            raise HTTPException(404, f"no bundle is called {found!r:.60}; there are: {', '.join(bundles)}")
+        return found
+
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Say that the server is up, and what it serves."""
+        return {"status": "ok", "version": tttab.__version__, "bundles": list(bundles)}
+
+    @app.get("/metrics", dependencies=may, response_class=fastapi.responses.PlainTextResponse)
+    async def metrics() -> str:
+        """Return counters and latencies in Prometheus's form."""
+        return generate_latest(figures.registry).decode()
+
+    @app.get("/schema", dependencies=may)
+    @app.get("/schema/{name}", dependencies=may)
+    async def schema(name: str | None = None) -> dict[str, Any]:
+        """Return the columns that rows must have, the target and its classes."""
+        return bundles[named(name)].schema.to_dict()
+
+    async def predict(request: Request, name: str | None = None) -> Response:
+        """Predict rows: class and probabilities, or mean and quantiles.
+
+        The form of the rows is told by Content-Type, that of the answer by Accept.
+        """
+        found, start = named(name), time.perf_counter()
+        status = 500
+        try:
+            answer = await _predict(request, bundles[found], queues[found], limits)
+            status = 200
+            figures.rows.labels(found).inc(int(answer.headers["x-rows"]))
+            return answer
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        finally:
+            figures.requests.labels(found, str(status)).inc()
+            figures.seconds.labels(found).observe(time.perf_counter() - start)
+
+    for path in ("/predict", "/predict/{name}"):
+        app.post(path, dependencies=may, openapi_extra={"requestBody": _ROWS})(predict)
+    return app
+
+
+def _guard(token: str) -> Any:
+    async def check(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+async def _predict(request: Request, bundle: Bundle, queue: Batches, limits: Limits) -> Response:
+    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if kind not in KINDS:
+        raise HTTPException(415, f"Content-Type must be one of {', '.join(KINDS)}")
+    wanted = request.headers.get("accept", "*/*").partition(";")[0].partition(",")[0].strip().lower()
+    body, folder = await _body(request, limits), request.app.state.folder
+    loop = asyncio.get_running_loop()
+
+    def read() -> Any:
+        raw = read_body(kind, body, bundle.schema.text_columns, folder)
+        return bundle.schema.read(raw.frame, raw.decimals)
+
+    try:
+        rows = await loop.run_in_executor(None, read)
+        answers = await queue.predict(rows.x)
+    except DataError as error:
+        raise HTTPException(422, {"error": error.message, "hint": error.hint}) from error
+    except Busy as error:
+        raise HTTPException(503, error.message, {"Retry-After": "1"}) from error
+    form = wanted if wanted in KINDS else JSON
+    content = await loop.run_in_executor(None, write_body, form, answers, rows.remarks)
+    return Response(content, media_type=form, headers={"X-Rows": str(len(answers))})
+
+
+async def _body(request: Request, limits: Limits) -> bytes:
+    """Return a request's body; what is too large or too slow is refused before it is whole."""
+    too_large = HTTPException(413, f"a request may have {limits.body:,} bytes")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > limits.body:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for part in request.stream():
+                size += len(part)
+                if size > limits.body:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError as error:
+        raise HTTPException(408, f"the body did not arrive in {limits.seconds:g} s") from error
+    return b"".join(parts)
