@@ -158,6 +158,7 @@ def _extras() -> Iterator[Finding]:
     for extra, package, purpose in (
         ("lora", "peft", "the rule lora"),
         ("trees", "lightgbm", "--blend trees"),
+        ("explain", "shap", "tttab explain"),
         ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
         ("pretrain", "tabicl", "tttab pretrain"),

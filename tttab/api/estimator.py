@@ -54,6 +54,8 @@ from tttab.training.result import Adapted
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
+    from tttab.explain.shapley import Explanation
+
 _DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 
 
@@ -164,6 +166,26 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         own["names"] = hasattr(self, "feature_names_in_")
         bundle = replace(self.bundle_, record={**self.bundle_.record, "estimator": own})
         return save_bundle(directory, bundle)
+
+    def explain(self, X: Any, *, background: int = 20) -> Explanation:
+        """Return Shapley values of rows: what each feature adds to each prediction.
+
+        Args:
+            X: rows as for `predict`.
+            background: context rows that stand for what is not known; time grows with them.
+
+        Raises:
+            MissingExtra: shap is not installed.
+        """
+        from tttab.explain.shapley import explain
+
+        bundle, x = self._check_rows(X)
+        steps = explain(bundle, x, background=background, seed=whole_seed(self.random_state))
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                return end.value
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], *, device: str = "auto") -> Self:

@@ -21,6 +21,7 @@ from tttab.cli.commands import (
     bench,
     data,
     doctor,
+    explain,
     inspect,
     models,
     predict,
@@ -30,7 +31,7 @@ from tttab.cli.commands import (
     serve,
 )
 
-WITH_MODELS = ("run", "adapt", "predict", "serve", "bench", "pretrain", "theory")
+WITH_MODELS = ("run", "adapt", "predict", "explain", "serve", "bench", "pretrain", "theory")
 """The commands that load torch."""
 
 app = typer.Typer(
@@ -99,6 +100,7 @@ adapt.register(app)
 predict.register(app)
 serve.register(app)
 inspect.register(app)
+explain.register(app)
 data.register(app)
 models.register(app)
 doctor.register(app)

@@ -1,0 +1,1 @@
+"""Why a bundle predicts what it predicts: Shapley values, permutation importance, partial dependence."""
