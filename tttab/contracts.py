@@ -196,6 +196,12 @@ class Session(Protocol[C, Q]):
     device: torch.device
     seed: int
     """Names the random numbers of the model's own preprocessing."""
+    package: str
+    """The distribution whose code prepares tables and predicts: its version is noted with what is saved."""
+    suffix: str
+    """Of the files that `save` writes: `safetensors`, or `ckpt` for a torch archive."""
+    random_embeddings: bool
+    """Whether the network draws random numbers, which another device or dtype draws otherwise."""
 
     @property
     def limits(self) -> Limits:

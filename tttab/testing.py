@@ -65,6 +65,7 @@ class ToySession:
     """A `Session`: classification of up to 8 numeric or categorical features."""
 
     task: Task = "classification"
+    package, suffix, random_embeddings = "torch", "safetensors", False
     limits = Limits(classes=10, features=WIDTH, rows=10_000)
     cost_model = None
 

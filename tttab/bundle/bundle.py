@@ -156,7 +156,8 @@ def save_bundle(
         RequestError: another process writes there, or what lies there is not ours.
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
-    writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    weights = f"weights.{bundle.session.suffix}"
+    writers = {weights: _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
     for name, writer in (attachments or {}).items():
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
@@ -225,7 +226,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "rows": len(bundle.y),
         "schema": bundle.schema.to_dict(),
         "record": bundle.record,
-        "versions": versions(),
+        "versions": versions(bundle.session.package),
     }
     return plain(description)
 
@@ -337,11 +338,14 @@ def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:
         f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "
         "differ between them, so predictions may be worse"
         for what in ("device", "dtype")
-        if was[what] != now[what]
+        if session.random_embeddings and was[what] != now[what]
     ]
-    wrote, here = manifest["versions"].get("tabpfn"), versions()["tabpfn"]
+    package = session.package
+    wrote, here = manifest["versions"].get(package), versions(package)[package]
     if wrote != here:
-        notes.append(f"the bundle was written with tabpfn {wrote}, this is {here}: preprocessing may differ")
+        notes.append(
+            f"the bundle was written with {package} {wrote}, this is {here}: preprocessing may differ"
+        )
     return tuple(notes)
 
 

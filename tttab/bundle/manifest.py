@@ -26,6 +26,8 @@ LARGEST_MANIFEST = 32 * 1024**2
 """Bytes; a schema with many texts is far below."""
 HEX = 16
 """Digits of a file's SHA-256 that stand in its name."""
+WEIGHTS = ("safetensors", "ckpt")
+"""How the name of a bundle's weights may end."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
@@ -96,12 +98,12 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that change numbers."""
+def versions(package: str) -> dict[str, str]:
+    """Return the versions of Python and of what changes numbers; `package`: the model family's."""
     import platform
     from importlib.metadata import version
 
-    packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
+    packages = (package, "torch", "numpy", "pandas", "scikit-learn")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
@@ -122,8 +124,9 @@ def _no_number(word: str) -> None:
 
 def _check_file_entry(role: str, about: dict[str, Any]) -> None:
     """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
-    suffix = {"weights": "safetensors", "context": "parquet"}.get(role, about["file"].rpartition(".")[2])
+    suffix = about["file"].rpartition(".")[2]
     named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
-    plain = role in ("weights", "context") or ATTACHMENT.fullmatch(f"{role}.{suffix}")
+    allowed = {"weights": WEIGHTS, "context": ("parquet",)}.get(role)
+    plain = suffix in allowed if allowed else ATTACHMENT.fullmatch(f"{role}.{suffix}")
     if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
         raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")

@@ -66,6 +66,7 @@ class OpenedModel(Passes):
     """An opened TabPFN network. Pretrained weights are never changed: adapt a fork."""
 
     task: Task
+    package, suffix, random_embeddings = "tabpfn", "safetensors", True
 
     def __init__(self, info: ModelInfo, weights: Weights, device: torch.device, seed: int = 0) -> None:
         super().__init__(device)
