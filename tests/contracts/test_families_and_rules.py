@@ -10,6 +10,7 @@ import torch
 
 import tttab.models
 from tests.support.small_models import small_model
+from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution, Rule, Session
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
@@ -22,7 +23,7 @@ from tttab.testing import ToyFamily, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
-OPENED = {"tabpfn": small_model, "toy": ToySession}
+OPENED = {"tabpfn": small_model, "tabicl": small_tabicl, "toy": ToySession}
 PAIRS = [(family, rule) for family in OPENED for rule in RULES]
 LACKING = {("toy", "attention")}
 """What a family has not; its rule says so."""
@@ -81,8 +82,9 @@ def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
     assert torch.equal(weights(given), before) and not given.trainable() and not session.trainable()
     assert torch.equal(weights(session), before) == (rule == "none") == (history == [])
     x, y, x_query, _ = parts
-    session.save(tmp_path / "adapted.safetensors")
-    reopened = open_model(str(tmp_path / "adapted.safetensors"), device="cpu")
+    file = tmp_path / f"adapted.{session.suffix}"
+    session.save(file)
+    reopened = open_model(str(file), device="cpu")
     assert type(reopened) is type(session)
     served, back = (one.serve(one.context(x, y, 3)).predict(x_query) for one in (session, reopened))
     np.testing.assert_allclose(back, served, atol=1e-6)
