@@ -73,12 +73,13 @@ def probabilities(session, context, queries):
         return torch.softmax(session.logits(context, queries, ALL).mean(0) / 0.9, dim=-1).numpy()
 
 
-def test_before_the_first_step_all_ways_to_predict_agree_with_plain_tabicl(case, tmp_path):
+def test_untouched_weights_predict_alike_in_every_way_and_in_plain_tabicl(case, tmp_path):
     session, x, y, x_query, y_query, classes = case
     context, queries = prepared(*case)
     file = tmp_path / "untouched.ckpt"
     session.save(file)
-    uncached = plain(file, session).fit(x, y).predict_proba(x_query)
+    # Several members of TabICL v1 at a time, tabicl mixes up their columns where it keeps no cache.
+    uncached = plain(file, session, batch_size=1).fit(x, y).predict_proba(x_query)
     reopened = open_model(str(file), device="cpu")
     assert reopened.members == session.members
     scores = session.row_scores(context, queries, ALL, Execution(17))
@@ -147,9 +148,9 @@ def gradient(case, rule, backward):
 
 
 def tabicls_own(fork, context, queries):
-    """Backpropagate the served loss through tabicl's own forward pass, the one that it serves with."""
+    """Backpropagate the served loss through tabicl's own forward pass, the one that it is trained with."""
     x = torch.cat([context.inputs, queries.inputs], dim=1)
-    logits = fork.module(x, context.labels.float(), return_logits=True)
+    logits = fork.module.train()(x, context.labels.float())
     order = context.columns[:, None].expand(-1, 60, -1)
     mean = logits.gather(-1, order).mean(0) / fork.log_temperature.exp()
     loss = torch.nn.functional.cross_entropy(mean, queries.y, reduction="sum") / 60
@@ -158,8 +159,11 @@ def tabicls_own(fork, context, queries):
 
 
 def tabicls_own_tree(fork, context, queries):
-    """Backpropagate through tabicl's own embeddings and its own tree: it cuts the graph in between itself."""
+    """Backpropagate through tabicl's own tree, without its manager, which takes no gradients."""
     module, means = fork.module, 0
+    module.icl_predictor.inference_mgr = lambda work, inputs, auto_batch: work(**inputs)
+    column, embed = module.col_embedder.tf_col, module.col_embedder.tf_col.forward
+    column.forward = lambda cells, **given: embed(cells.clone(), **given)  # tabicl writes over them
     for inputs, labels, order in zip(
         torch.cat([context.inputs, queries.inputs], dim=1), context.labels, context.columns, strict=True
     ):
@@ -177,7 +181,6 @@ def tabicls_own_tree(fork, context, queries):
 @pytest.mark.parametrize(
     "how",
     [
-        Execution(),
         Execution(7),
         Execution(13, by_member=True),
         Execution(20, recompute_activations=True),
@@ -185,7 +188,7 @@ def tabicls_own_tree(fork, context, queries):
     ],
     ids=str,
 )
-@pytest.mark.parametrize("rule", ["full", "attention", "last-layers", "head"])
+@pytest.mark.parametrize("rule", ["full", "last-layers", "head"])
 @pytest.mark.parametrize(("of", "own"), [("few", tabicls_own), ("many", tabicls_own_tree)], ids=str)
 def test_every_way_to_run_a_step_gives_the_gradient_of_tabicls_own_passes(request, of, own, rule, how):
     case = request.getfixturevalue(of)

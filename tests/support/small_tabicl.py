@@ -31,7 +31,7 @@ VERSIONS = {
         "icl_ssmax": False,
     },
 }
-"""As tabicl describes what sets its generations apart: affine columns, groups, labels in the columns, softmax."""
+"""As tabicl describes what sets its generations apart: columns, groups, labels in the columns, softmax."""
 
 
 def small_network(version="v2", classes=10, seed=0):

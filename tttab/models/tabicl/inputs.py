@@ -68,8 +68,17 @@ def fit_estimator(
 ) -> TabICLClassifier:
     """Return tabicl's own classifier around `module`, in float32, fitted on a context."""
     device = next(module.parameters()).device
+    # In a pass of several members of TabICL v1 without a cache, tabicl 2.2 hands one member's columns to the
+    # others by the inverse of their orders; alone, as with a cache, each has its own.
+    batch = 8 if cache or module.col_feature_group else 1
     estimator = TabICLClassifier(
-        n_estimators=members, kv_cache=cache, device=device, use_amp=False, use_fa3=False, random_state=seed
+        n_estimators=members,
+        batch_size=batch,
+        kv_cache=cache,
+        device=device,
+        use_amp=False,
+        use_fa3=False,
+        random_state=seed,
     )
     estimator.model_ = module
     estimator._load_model = _keep_model

@@ -85,11 +85,16 @@ class SharedContext:
         """Return what the in-context layers make of `rows`; there must be no tree."""
         return self._through(self._tree, rows)
 
-    def outputs(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return logits by class code of each member, shape (members, rows, classes)."""
+    def outputs(self, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Return logits by class code of each member, shape (members, rows, classes).
+
+        Args:
+            rows: what the column and row layers make of query rows.
+            scale: what the network's own logits are multiplied with.
+        """
         if self._classes <= self._module.icl_predictor.max_classes:
-            return decoded(self._module.icl_predictor, self._through(self._tree, rows))[..., : self._classes]
-        return TEMPERATURE * (self._probabilities(self._tree, rows) + SMALLEST).log()
+            return self._logits(self._tree, rows, scale)
+        return TEMPERATURE * (self._probabilities(self._tree, rows, scale) + SMALLEST).log()
 
     def backward(self) -> None:
         """Push what the chunks' backward passes have left through the context, once."""
@@ -144,14 +149,17 @@ class SharedContext:
             rows = self._run(partial(block, cached_kv=entry), rows)
         return rows
 
-    def _probabilities(self, node: Node, rows: torch.Tensor) -> torch.Tensor:
+    def _logits(self, node: Node, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        logits = decoded(self._module.icl_predictor, self._through(node, rows), scale)
+        return logits[..., : node.outputs]
+
+    def _probabilities(self, node: Node, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Return the classes' probabilities below a node, shape (members, rows, all classes)."""
-        logits = decoded(self._module.icl_predictor, self._through(node, rows))[..., : node.outputs]
-        p = torch.softmax(logits.float() / TEMPERATURE, dim=-1)
+        p = torch.softmax(self._logits(node, rows, scale) / TEMPERATURE, dim=-1)
         if node.classes is not None:
             return p.new_zeros(*p.shape[:-1], self._classes).index_copy(-1, node.classes, p)
-        parts = [p[..., i, None] * self._probabilities(child, rows) for i, child in enumerate(node.children)]
-        return torch.stack(parts).sum(dim=0)
+        below = [self._probabilities(child, rows, scale) for child in node.children]
+        return sum(p[..., i, None] * part for i, part in enumerate(below))
 
     def _leaf(self, *outer: torch.Tensor) -> KVCacheEntry:
         """Return keys and values cut off from their graph; without one they stay constants."""
@@ -161,9 +169,9 @@ class SharedContext:
         return KVCacheEntry(*leaves)
 
 
-def decoded(icl: ICLearning, rows: torch.Tensor) -> torch.Tensor:
-    """Return the logits of what the last in-context layer gives."""
-    return icl.decoder(icl.ln(rows) if icl.norm_first else rows)
+def decoded(icl: ICLearning, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return `scale` times the logits of what the last in-context layer gives, in float32."""
+    return icl.decoder(icl.ln(rows) if icl.norm_first else rows).float() * scale
 
 
 def _call(work: Callable[..., Any], *given: Any) -> Any:

@@ -263,19 +263,18 @@ class TabICLSession:
         rows: np.ndarray,
         opened: list[Opened],
     ) -> torch.Tensor:
-        places, found = self._places(rows), []
+        icl, places, found, scale = self.module.icl_predictor, self._places(rows), [], self._scale()
         for part, shared in opened:
             if shared is None:
                 assert queries.last is not None, "`open` gives no context where there is a last layer"
-                logits = decoded(self.module.icl_predictor, queries.last[part][:, places])
+                logits = decoded(icl, queries.last[part][:, places], scale)
             elif queries.rows is not None:
-                logits = shared.outputs(queries.rows[part][:, places])
+                logits = shared.outputs(queries.rows[part][:, places], scale)
             else:
-                logits = shared.outputs(shared.rows(queries.inputs[part][:, places]))
+                logits = shared.outputs(shared.rows(queries.inputs[part][:, places]), scale)
             order = context.columns[part][:, None].expand(-1, len(places), -1)
-            found.append(logits.float().gather(-1, order))
-        scale = 1 if self._at_start else (self._start - self.log_temperature).exp()
-        return torch.cat(found) * scale
+            found.append(logits.gather(-1, order))
+        return torch.cat(found)
 
     def _by_member(
         self,
@@ -324,18 +323,16 @@ class TabICLSession:
         yield from self.module.named_parameters()
         yield "log_temperature", self.log_temperature
 
-    @property
-    def _at_start(self) -> bool:
-        """Whether the temperature is tabicl's own and stays so."""
-        return not self.log_temperature.requires_grad and bool(self.log_temperature == self._start)
+    def _scale(self) -> torch.Tensor:
+        """Return what the network's logits are multiplied with: exactly 1 at tabicl's own temperature."""
+        return (self._start - self.log_temperature).exp()
 
     def _plain(self) -> TabICL:
         """Return a copy of the network that answers under tabicl's own temperature as this one does here."""
         module = copy.deepcopy(self.module).requires_grad_(False)
-        if not self._at_start:
-            last = module.icl_predictor.decoder[-1]
-            for parameter in (last.weight, last.bias):
-                parameter.data.mul_((self._start - self.log_temperature.detach()).exp())
+        last = module.icl_predictor.decoder[-1]
+        for parameter in (last.weight, last.bias):
+            parameter.data.mul_(self._scale().detach())
         return module
 
 
