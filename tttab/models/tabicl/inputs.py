@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -82,7 +82,7 @@ def fit_estimator(
     )
     estimator.model_ = module
     estimator._load_model = _keep_model
-    estimator.fit(x, y)
+    estimator.fit(cast("np.ndarray", x), y)  # it takes frames, its annotation does not say so
     generator = estimator.ensemble_generator_
     # tabicl takes the normalisations in the order of a set of texts, which differs between processes.
     for name in ("ensemble_configs_", "feature_shuffles_", "class_shuffles_"):
@@ -96,8 +96,8 @@ def context_tensors(estimator: TabICLClassifier) -> tuple[torch.Tensor, torch.Te
     parts = generator.transform(X=None, mode="train").values()
     x, y = (np.concatenate(part) for part in zip(*parts, strict=True))
     orders = [order for orders in generator.class_shuffles_.values() for order in orders]
-    found = torch.from_numpy(x).float(), torch.from_numpy(y).long(), torch.as_tensor(np.array(orders))
-    return tuple(part.to(estimator.device_) for part in found)  # ty: ignore[invalid-return-type]
+    columns, device = torch.as_tensor(np.array(orders)), estimator.device_
+    return torch.from_numpy(x).float().to(device), torch.from_numpy(y).long().to(device), columns.to(device)
 
 
 def query_tensor(estimator: TabICLClassifier, x: pd.DataFrame) -> torch.Tensor:

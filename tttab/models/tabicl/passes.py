@@ -105,7 +105,7 @@ class SharedContext:
             torch.autograd.backward(list(outer), list(gradients))
 
     def _context_rows(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        col = self._module.col_embedder
+        col: Any = self._module.col_embedder
         features = _features(col, x)
         cells, made = col.in_linear(features), []
         for digit in _digits(col, labels):
@@ -134,7 +134,8 @@ class SharedContext:
         """Let a node and those below it read their context rows."""
         icl = self._module.icl_predictor
         given = rows[:, node.rows] + icl.y_encoder(node.labels.float())
-        *blocks, last = icl.tf_icl.blocks
+        blocks: list[Any] = list(icl.tf_icl.blocks)
+        last = blocks.pop()
         for block in blocks:
             given, key, value = self._run(partial(block, train_size=given.shape[1], need_kv=True), given)
             node.read.append(self._leaf(key, value))
@@ -159,7 +160,7 @@ class SharedContext:
         if node.classes is not None:
             return p.new_zeros(*p.shape[:-1], self._classes).index_copy(-1, node.classes, p)
         below = [self._probabilities(child, rows, scale) for child in node.children]
-        return sum(p[..., i, None] * part for i, part in enumerate(below))
+        return torch.stack([p[..., i, None] * part for i, part in enumerate(below)]).sum(dim=0)
 
     def _leaf(self, *outer: torch.Tensor) -> KVCacheEntry:
         """Return keys and values cut off from their graph; without one they stay constants."""
@@ -198,7 +199,7 @@ def _digits(col: ColEmbedding, labels: torch.Tensor) -> Iterator[torch.Tensor | 
 
 def _induce(block: Any, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Run a column layer over the context; return also the inducing points' keys and values."""
-    cache = KVCache()
+    cache: Any = KVCache()
     out = block.induced_attention_with_cache(cells, cache, 0, train_size=cells.shape[-2])
     return out, cache.kv[0].key, cache.kv[0].value
 
@@ -222,7 +223,7 @@ def _tree_of(icl: ICLearning, labels: torch.Tensor, classes: int) -> Node:
     return _node(root)
 
 
-def _node(found: ClassNode) -> Node:
+def _node(found: Any) -> Node:
     device = found.R.device
     if found.is_leaf:
         classes = found.classes_.long().to(device)

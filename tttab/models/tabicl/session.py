@@ -138,7 +138,7 @@ class TabICLSession:
         if group == "head":
             return [*(icl.ln.parameters() if icl.norm_first else ()), *icl.decoder.parameters()]
         if group == "attention":
-            return [p for layer in self.layers for p in layer.attn.parameters()]
+            return [p for name, p in self.layers.named_parameters() if ".attn." in name]
         # Rotary frequencies are parameters that tabicl itself never trains.
         return [p for name, p in self.module.named_parameters() if not name.endswith("rope.freqs")]
 
@@ -293,7 +293,7 @@ class TabICLSession:
                 means = [mean + part / members for mean, part in zip(means, logits, strict=True)]
         leaves = [mean.requires_grad_() for mean in means]
         pairs = zip(leaves, chunks, strict=True)
-        loss = scale * sum(self._losses(leaf, queries, chunk).sum() for leaf, chunk in pairs)
+        loss = torch.stack([self._losses(leaf, queries, chunk).sum() for leaf, chunk in pairs]).sum() * scale
         if not torch.isfinite(loss):
             return loss.item()
         shares = torch.autograd.grad(loss, leaves)
@@ -331,7 +331,7 @@ class TabICLSession:
         """Return a copy of the network that answers under tabicl's own temperature as this one does here."""
         module = copy.deepcopy(self.module).requires_grad_(False)
         last = module.icl_predictor.decoder[-1]
-        for parameter in (last.weight, last.bias):
+        for parameter in last.parameters():
             parameter.data.mul_(self._scale().detach())
         return module
 
