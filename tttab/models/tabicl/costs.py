@@ -6,16 +6,13 @@ What does not belong here: planning (`training.memory_plan`) and measuring (`tra
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from tttab.contracts import Execution
-
-if TYPE_CHECKING:
-    from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
-    from tttab.models.tabicl.session import TabICLSession
+from tttab.models.tabicl.ensemble import Ensemble, chunks_of
+from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 
 VALUES = 14
 """Rough count of activations per layer and vector, in vectors: only sizes the samples."""
@@ -29,7 +26,7 @@ LAST_PARTS = ("icl_predictor.ln.", "icl_predictor.decoder.")
 class Costs:
     """What a training step of one session costs."""
 
-    def __init__(self, session: TabICLSession) -> None:
+    def __init__(self, session: Ensemble) -> None:
         self._session = session
 
     def sample(self, context: PreparedContext, rows: int) -> PreparedContext:
@@ -82,8 +79,6 @@ class Costs:
         how: Execution,
         through: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        from tttab.models.tabicl.session import chunks_of
-
         _, shared = self._session.open(context, queries, part, how)
         assert shared is not None, "these queries have no frozen features yet"
         chunks = chunks_of(np.arange(len(queries)), how.chunk)

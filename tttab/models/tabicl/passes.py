@@ -120,7 +120,7 @@ class SharedContext:
         return self._run(_row, self._module, features, sum(made) / len(made))
 
     def _rows(self, x: torch.Tensor) -> torch.Tensor:
-        col = self._module.col_embedder
+        col: Any = self._module.col_embedder
         features = _features(col, x)
         cells, made = col.in_linear(features), []
         for entries in self._columns:
