@@ -276,6 +276,23 @@ class Session(Protocol[C, Q]):
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> Predictor | None:
+        """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
+
+        Args:
+            x: the rows.
+            y: class codes, or targets.
+            classes: number of classes, 0 for regression.
+            seed: of the fine-tuner.
+            seconds: the most it may take; None: as long as it goes on by itself.
+
+        Raises:
+            MissingExtra: something that the fine-tuner needs is not installed.
+        """
+        ...
+
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:
         """Return the parameters that are set to train, by name."""
         ...

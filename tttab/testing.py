@@ -159,6 +159,11 @@ class ToySession:
         """Return a predictor on a copy of the weights."""
         return ToyPredictor(self.fork(), context)
 
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> None:
+        """Return nothing: there is no other way to train a toy."""
+
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Return the parameters that are set to train, by name."""
         return {name: parameter for name, parameter in self._named() if parameter.requires_grad}

@@ -187,3 +187,18 @@ def test_a_new_arm_is_a_function_and_a_line(tmp_path, monkeypatch):
     assert found["half@n"].row.n_context == 30
     assert found["half@n"].row.key != found["icl@n"].row.key
     assert "half@n" in markdown_report(read_store(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("family", ["tabpfn", "tabicl"])
+def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
+    x, y = mixed_frame
+    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
+    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
+    trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=1.0), latency_calls=0)
+    before = weights(models[family])
+    (outcome,) = trial.run("finetuned@n+k")
+    assert torch.equal(weights(models[family]), before)
+    assert outcome.row.n_context == 70 and outcome.row.k == 40 and outcome.row.cache_bytes is None
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
+    (untouched,) = trial.run("icl@n+k")
+    assert np.abs(outcome.probabilities - untouched.probabilities).max() > 1e-6

@@ -47,7 +47,7 @@ __all__ = [
     "write_output",
 ]
 
-ALL_ARMS = tuple(ARMS)
+ALL_ARMS = tuple(arm for arm, about in ARMS.items() if not about.own_training)
 
 
 def start(

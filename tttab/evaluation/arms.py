@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.contracts import Context, Session
+from tttab.contracts import Context, Predictor, Session
 from tttab.core import Row, Table, Task
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
@@ -109,6 +109,8 @@ class Trial:
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
         schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
+        seconds = self.schedule.max_seconds
+        limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
         return {
             "table": self.table.fingerprint,
@@ -122,8 +124,9 @@ class Trial:
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
             "schedule": schedule.to_dict() if trained else None,
-            "seed": self.seed if trained or not about.model else None,
+            "seed": self.seed if trained or about.own_training or not about.model else None,
             **ensemble,
+            **limit,
         }
 
     @property
@@ -179,6 +182,8 @@ class Arm:
     """How the n context rows are chosen where not as in the split."""
     queries: bool = True
     """Whether the k query rows change its numbers."""
+    own_training: bool = False
+    """Whether the model's own package trains; long, so only where it is asked for."""
 
 
 def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
@@ -219,6 +224,23 @@ def run_ttt(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
     yield _serve(trial, arm, adapted.session, context, k=trial.split.k, adapted=adapted)
 
 
+def run_finetuned(trial: Trial, arm: str) -> Iterator[Outcome]:
+    """What the model's own package makes of all n + k rows by its own fine-tuning, with its own defaults.
+
+    Raises:
+        RequestError: it has none for this model and table.
+    """
+    x, y = trial.rows("labelled")
+    model, limit = trial.model, trial.schedule.max_seconds
+    start = time.perf_counter()
+    server = model.finetuned(x, y, len(trial.table.classes), trial.seed, limit)
+    if server is None:
+        message = f"{model.package} has no fine-tuning of its own for {model.info.name} on {trial.table.name}"
+        raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
+    seconds = {"adapt": time.perf_counter() - start, "predict": 0.0}
+    yield _predicted(trial, arm, server, len(y), trial.split.k, seconds)
+
+
 def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
     """A scikit-learn model on all n + k labelled rows."""
     x, y = trial.rows("labelled")
@@ -255,6 +277,9 @@ ARMS: dict[str, Arm] = {
     "head@n": Arm(run_ttt, "output layer trained on k rows", rule="head"),
     "icl@n-random": Arm(run_icl, "n rows drawn from n + k without strata", choice="random"),
     "icl@n-kcenter": Arm(run_icl, "n of n + k rows that lie far apart", choice="kcenter"),
+    "finetuned@n+k": Arm(
+        run_finetuned, "the model's own fine-tuning on n + k rows", reads_all=True, own_training=True
+    ),
     "gbt": Arm(run_estimator, "gradient-boosted trees on n + k rows", model=False),
     "logistic": Arm(run_estimator, "logistic regression on n + k rows", model=False),
 }
@@ -264,21 +289,31 @@ def _serve(
     trial: Trial, arm: str, session: Session, context: Context, *, k: int, adapted: Adapted | None = None
 ) -> Outcome:
     """Predict the test rows from `context` with a key-value cache, and time it."""
-    x_test, y_test = trial.rows("test")
     start = time.perf_counter()
     server = session.serve(context)
-    ready = time.perf_counter()
+    seconds = {"adapt": adapted.seconds if adapted else 0.0, "predict": time.perf_counter() - start}
+    return _predicted(trial, arm, server, context.n, k, seconds, adapted)
+
+
+def _predicted(
+    trial: Trial,
+    arm: str,
+    server: Predictor,
+    n_context: int,
+    k: int,
+    seconds: dict[str, float],
+    adapted: Adapted | None = None,
+) -> Outcome:
+    """Predict the test rows and time it; `seconds`: what came before."""
+    x_test, y_test = trial.rows("test")
+    start = time.perf_counter()
     p = server.predict(x_test)
-    asked = time.perf_counter() - ready
-    seconds = {
-        "open": trial.open_seconds,
-        "adapt": adapted.seconds if adapted else 0.0,
-        "predict": ready - start + asked,
-    }
+    asked = time.perf_counter() - start
+    seconds = {"open": trial.open_seconds, **seconds, "predict": seconds["predict"] + asked}
     row = Row(
         identity=trial.identity(arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
-        n_context=context.n,
+        n_context=n_context,
         k=k,
         metrics=server.metrics(x_test, y_test, p),
         seconds=seconds,

@@ -24,16 +24,16 @@ CELLS, LEAST_ROWS = 500_000, 64
 class Server:
     """A classifier that answers from one context."""
 
-    def __init__(self, estimator: Any) -> None:
-        """Serve a fitted estimator around a network that is this server's alone."""
-        self._estimator = estimator
+    def __init__(self, estimator: Any, members: int) -> None:
+        """Serve a fitted estimator of so many members around a network that is this server's alone."""
+        self._estimator, self._members = estimator, members
         self._lock = threading.Lock()  # tabicl notes on its network which cache a pass reads
 
     def predict(self, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), in chunks."""
         if not len(x):
             raise DataError("there are no rows to predict", "a table with at least one row")
-        rows = max(LEAST_ROWS, CELLS // (self._estimator.n_estimators * (x.shape[1] + 4)))
+        rows = max(LEAST_ROWS, CELLS // (self._members * (x.shape[1] + 4)))
         starts = range(0, len(x), rows)
         with self._lock:
             parts = [self._estimator.predict_proba(x.iloc[start : start + rows]) for start in starts]
@@ -49,8 +49,8 @@ class Server:
 
     @property
     def cache_bytes(self) -> int | None:
-        """Size of the key-value cache, bytes; None where there are more classes than outputs."""
-        caches = self._estimator.model_kv_cache_
+        """Size of the key-value cache, bytes; None where there is none, as for more classes than outputs."""
+        caches = getattr(self._estimator, "model_kv_cache_", None)
         if caches is None:
             return None
         parts = [part.kv.values() for cache in caches.values() for part in (cache.col_cache, cache.icl_cache)]

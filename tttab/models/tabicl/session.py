@@ -136,7 +136,22 @@ class TabICLSession(Ensemble):
         """Return a predictor on a copy of the weights as they are now, with a cache where tabicl has one."""
         cache = context.classes <= self.module.max_classes
         served = fit_estimator(self._plain(), context.x, context.y, self.members, self.seed, cache=cache)
-        return Server(served)
+        return Server(served, self.members)
+
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> Server | None:
+        """Return what tabicl's own fine-tuner makes of labelled rows, by its defaults.
+
+        None where there are more classes than outputs: its loss is of those alone.
+
+        Raises:
+            MissingExtra: transformers, whose learning rates it takes, is not installed.
+        """
+        from tttab.models.tabicl.finetuning import finetune
+
+        self.check_fits(classes, x.shape[1], len(y))
+        return None if classes > self.module.max_classes else finetune(self, x, y, seed, seconds)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes)."""

@@ -209,6 +209,15 @@ class OpenedModel(Passes):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         raise NotImplementedError
 
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> Predictor | None:
+        """Return what tabpfn's own fine-tuner makes of rows, by its defaults; None for regression."""
+        from tttab.models.tabpfn.finetuning import finetune
+
+        self.check_fits(classes, x.shape[1], len(y))
+        return finetune(self, x, y, seed, seconds) if self.task == "classification" else None
+
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
         return self.serve(context).predict(x)
