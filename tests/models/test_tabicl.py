@@ -13,7 +13,9 @@ from tttab.errors import ModelError, SplitError
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
+from tttab.training.footprint import _peak, measure_step
 from tttab.training.loop import Adaptation
+from tttab.training.memory_plan import EXECUTION_MODES
 
 ALL = np.arange(60)
 
@@ -250,6 +252,35 @@ def test_equal_weights_give_equal_bytes_and_other_processes_the_same_order_of_me
     for name in ("a.ckpt", "b.ckpt"):
         session.save(tmp_path / name, {"note": "kept"})
     assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "b.ckpt").read_bytes()
+
+
+def test_every_matrix_that_lora_adds_to_takes_part(few):
+    fork = few[0].fork()
+    factors = get_rule("lora").parameters(fork)
+    for factor in factors:
+        factor.requires_grad_(True)
+    context, queries = prepared(fork, *few[1:])
+    fork.accumulate_gradients(context, queries, ALL, 1, Execution())
+    assert factors and all(factor.grad is not None for factor in factors)
+
+
+@pytest.mark.parametrize("of", ["few", "many"])
+def test_what_a_step_allocates_is_foretold_from_a_few_rows_in_every_mode(request, of):
+    session, *parts = request.getfixturevalue(of)
+    fork = session.fork()
+    for parameter in fork.parameters("all"):
+        parameter.requires_grad_(True)
+    context, queries = prepared(fork, *parts)
+    feet = {}
+    for mode in EXECUTION_MODES:
+        how = mode.execution()
+        foot = feet[mode.by_member, mode.recompute_activations] = measure_step(
+            fork, fork.cost_model, context, queries, how
+        )
+        allocated = _peak(fork, context, queries, 60, how)
+        assert 0.8 * allocated < foot.bytes(60, 60) < 1.4 * allocated, mode
+    assert feet[False, True].query_row < 0.7 * feet[False, False].query_row
+    assert feet[True, False].query_row < 0.7 * feet[False, False].query_row
 
 
 def test_members_stand_in_an_order_that_no_process_changes(few):
