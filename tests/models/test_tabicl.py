@@ -278,7 +278,9 @@ def test_what_a_step_allocates_is_foretold_from_a_few_rows_in_every_mode(request
             fork, fork.cost_model, context, queries, how
         )
         allocated = _peak(fork, context, queries, 60, how)
-        assert 0.8 * allocated < foot.bytes(60, 60) < 1.4 * allocated, mode
+        # Recomputed, the peak is that of one layer at a time and grows less than in proportion.
+        most = 2.5 if mode.recompute_activations else 1.4
+        assert 0.8 * allocated < foot.bytes(60, 60) < most * allocated, mode
     assert feet[False, True].query_row < 0.7 * feet[False, False].query_row
     assert feet[True, False].query_row < 0.7 * feet[False, False].query_row
 

@@ -10,6 +10,7 @@ not belong here: chunks, ensembles and losses (`session`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,6 +71,8 @@ class SharedContext:
         """
         self._module, self._classes = module, classes
         self._run: Callable[..., Any] = partial(checkpoint, use_reentrant=False) if recompute else _call
+        self._rows = copy.copy(module.row_interactor)  # other passes may run on the module meanwhile
+        self._rows.recompute = recompute
         self._outer: list[torch.Tensor] = []
         self._leaves: list[torch.Tensor] = []
         self._columns: list[list[KVCacheEntry]] = []
@@ -79,7 +82,15 @@ class SharedContext:
 
     def rows(self, x: torch.Tensor) -> torch.Tensor:
         """Return what the column and row layers make of query rows x, shape (members, rows, width)."""
-        return self._run(self._rows, x)
+        col: Any = self._module.col_embedder
+        features = _features(col, x)
+        cells, made = col.in_linear(features), []
+        for entries in self._columns:
+            given = cells
+            for block, entry in zip(col.tf_col.blocks, entries, strict=True):
+                given = self._run(partial(block.multihead_attn2, cached_kv=entry), given)
+            made.append(given)
+        return self._row(features, sum(made) / len(made))
 
     def last(self, rows: torch.Tensor) -> torch.Tensor:
         """Return what the in-context layers make of `rows`; there must be no tree."""
@@ -117,18 +128,15 @@ class SharedContext:
                 entries.append(self._leaf(key, value))
             self._columns.append(entries)
             made.append(given)
-        return self._run(_row, self._module, features, sum(made) / len(made))
+        return self._row(features, sum(made) / len(made))
 
-    def _rows(self, x: torch.Tensor) -> torch.Tensor:
-        col: Any = self._module.col_embedder
-        features = _features(col, x)
-        cells, made = col.in_linear(features), []
-        for entries in self._columns:
-            given = cells
-            for block, entry in zip(col.tf_col.blocks, entries, strict=True):
-                given = block.multihead_attn2(given, cached_kv=entry)
-            made.append(given)
-        return _row(self._module, features, sum(made) / len(made))
+    def _row(self, features: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
+        """Return a vector per row, shape (members, rows, width), from the column layers' cells."""
+        col, row = self._module.col_embedder, self._rows
+        if col.affine:
+            cells = features * col.ln_w(col.out_w(cells)) + col.ln_b(col.out_b(cells))
+        tokens = row.cls_tokens.expand(len(cells), cells.shape[2], -1, -1)
+        return row._aggregate_embeddings(torch.cat([tokens, cells.transpose(1, 2)], dim=2))
 
     def _read(self, node: Node, rows: torch.Tensor) -> None:
         """Let a node and those below it read their context rows."""
@@ -202,15 +210,6 @@ def _induce(block: Any, cells: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     cache: Any = KVCache()
     out = block.induced_attention_with_cache(cells, cache, 0, train_size=cells.shape[-2])
     return out, cache.kv[0].key, cache.kv[0].value
-
-
-def _row(module: TabICL, features: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Return a vector per row, shape (members, rows, width), from the column layers' cells."""
-    col, row = module.col_embedder, module.row_interactor
-    if col.affine:
-        cells = features * col.ln_w(col.out_w(cells)) + col.ln_b(col.out_b(cells))
-    tokens = row.cls_tokens.expand(len(cells), cells.shape[2], -1, -1)
-    return row._aggregate_embeddings(torch.cat([tokens, cells.transpose(1, 2)], dim=2))
 
 
 def _tree_of(icl: ICLearning, labels: torch.Tensor, classes: int) -> Node:

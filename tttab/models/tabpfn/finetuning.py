@@ -42,14 +42,14 @@ def finetune(
             "model_path": Path(folder) / "model.safetensors",
             "ignore_pretraining_limits": True,
         }
-        model = FinetunedTabPFNClassifier(
-            device=str(session.device),
-            random_state=seed,
-            time_limit=None if seconds is None else int(seconds),
-            extra_classifier_kwargs=settings,
-            **version,
-        )
         with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
             warnings.simplefilter("ignore")
+            model = FinetunedTabPFNClassifier(
+                device=str(session.device),
+                random_state=seed,
+                time_limit=None if seconds is None else int(seconds),
+                extra_classifier_kwargs=settings,
+                **version,
+            )
             model.fit(x, y)
     return FinetunedServer(model, x, "")
