@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -151,7 +153,11 @@ class TabICLSession(Ensemble):
         from tttab.models.tabicl.finetuning import finetune
 
         self.check_fits(classes, x.shape[1], len(y))
-        return None if classes > self.module.max_classes else finetune(self, x, y, seed, seconds)
+        if classes > self.module.max_classes:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(path := Path(folder) / f"model.{self.suffix}")
+            return finetune(path, self.device, x, y, seed, seconds, self.members)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes)."""

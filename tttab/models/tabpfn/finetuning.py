@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import sys
-import tempfile
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.models.tabpfn.predictor import Server
-from tttab.models.tabpfn.shared_context import ARCHITECTURE
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas as pd
-
-    from tttab.models.tabpfn.session import OpenedModel
+    import torch
 
 
 class FinetunedServer(Server):
@@ -29,27 +27,27 @@ class FinetunedServer(Server):
 
 
 def finetune(
-    session: OpenedModel, x: pd.DataFrame, y: np.ndarray, seed: int, seconds: float | None
+    path: Path,
+    device: torch.device,
+    x: pd.DataFrame,
+    y: np.ndarray,
+    seed: int,
+    seconds: float | None,
+    first: bool,
 ) -> FinetunedServer:
-    """Return what `FinetunedTabPFNClassifier` makes of the session's weights."""
+    """Return what `FinetunedTabPFNClassifier` makes of the weights of a file; `first`: it is of TabPFN v2."""
     from tabpfn.constants import ModelVersion
     from tabpfn.finetuning import FinetunedTabPFNClassifier
 
-    version = {"model_version": ModelVersion.V2} if session.architecture == ARCHITECTURE else {}
-    with tempfile.TemporaryDirectory() as folder:
-        session.save(Path(folder) / "model.safetensors")
-        settings: dict[str, Any] = {
-            "model_path": Path(folder) / "model.safetensors",
-            "ignore_pretraining_limits": True,
-        }
-        with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-            warnings.simplefilter("ignore")
-            model = FinetunedTabPFNClassifier(
-                device=str(session.device),
-                random_state=seed,
-                time_limit=None if seconds is None else int(seconds),
-                extra_classifier_kwargs=settings,
-                **version,
-            )
-            model.fit(x, y)
+    version: dict[str, Any] = {"model_version": ModelVersion.V2} if first else {}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
+        warnings.simplefilter("ignore")
+        model = FinetunedTabPFNClassifier(
+            device=str(device),
+            random_state=seed,
+            time_limit=None if seconds is None else int(seconds),
+            extra_classifier_kwargs={"model_path": path, "ignore_pretraining_limits": True},
+            **version,
+        )
+        model.fit(x, y)
     return FinetunedServer(model, x, "")

@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -216,7 +218,12 @@ class OpenedModel(Passes):
         from tttab.models.tabpfn.finetuning import finetune
 
         self.check_fits(classes, x.shape[1], len(y))
-        return finetune(self, x, y, seed, seconds) if self.task == "classification" else None
+        if self.task == "regression":
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(path := Path(folder) / f"model.{self.suffix}")
+            first = self.architecture == "tabpfn_v2"
+            return finetune(path, self.device, x, y, seed, seconds, first)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
