@@ -18,8 +18,8 @@ VALUES = 14
 """Rough count of activations per layer and vector, in vectors: only sizes the samples."""
 CELLS, LEAST_ROWS, MOST_ROWS = 6000, 64, 200
 """A chunk aims at so many cells of all members, within these rows. Measured on one core with half of TabICL
-v2's width and two members of banana: 200 rows take as long as 334 and three quarters of their memory, 100 rows
-1.3 times as long, 48 rows 1.7 times."""
+v2's width and two members of banana: 200 rows take as long as 334 and three quarters of their memory, 100
+rows 1.3 times as long, 48 rows 1.7 times."""
 ROW_PARTS = ("col_embedder.", "row_interactor.")
 LAST_PARTS = ("icl_predictor.ln.", "icl_predictor.decoder.")
 """How the names of weights begin that make rows, and of those after the last layer."""
