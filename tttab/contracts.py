@@ -196,6 +196,12 @@ class Session(Protocol[C, Q]):
     device: torch.device
     seed: int
     """Names the random numbers of the model's own preprocessing."""
+    package: str
+    """The distribution whose code prepares tables and predicts: its version is noted with what is saved."""
+    suffix: str
+    """Of the files that `save` writes: `safetensors`, or `ckpt` for a torch archive."""
+    random_embeddings: bool
+    """Whether the network draws random numbers, which another device or dtype draws otherwise."""
 
     @property
     def limits(self) -> Limits:
@@ -268,6 +274,23 @@ class Session(Protocol[C, Q]):
 
     def serve(self, context: C) -> Predictor:
         """Return a predictor from `context`, on a copy of the weights as they are now."""
+        ...
+
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> Predictor | None:
+        """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
+
+        Args:
+            x: the rows.
+            y: class codes, or targets.
+            classes: number of classes, 0 for regression.
+            seed: of the fine-tuner.
+            seconds: the most it may take; None: as long as it goes on by itself.
+
+        Raises:
+            MissingExtra: something that the fine-tuner needs is not installed.
+        """
         ...
 
     def trainable(self) -> Mapping[str, torch.nn.Parameter]:

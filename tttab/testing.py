@@ -65,6 +65,7 @@ class ToySession:
     """A `Session`: classification of up to 8 numeric or categorical features."""
 
     task: Task = "classification"
+    package, suffix, random_embeddings = "torch", "safetensors", False
     limits = Limits(classes=10, features=WIDTH, rows=10_000)
     cost_model = None
 
@@ -157,6 +158,11 @@ class ToySession:
     def serve(self, context: ToyContext) -> ToyPredictor:
         """Return a predictor on a copy of the weights."""
         return ToyPredictor(self.fork(), context)
+
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> None:
+        """Return nothing: there is no other way to train a toy."""
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Return the parameters that are set to train, by name."""

@@ -30,6 +30,23 @@ def test_a_healthy_machine_without_a_network_exits_0(capfd):
     assert "tttab data get" in found["OpenML"]["advice"]
     assert found["tttab-tiny (classification)"]["state"] == "ok"
     assert {"Python", "tabpfn", "torch", "device", "model cache", "OpenML cache"} <= set(found)
+    assert {"tabpfn v2", "tabicl v2", "tabicl v1.1", "extra tabicl"} <= set(found)
+    assert found["tabicl v2"]["found"].startswith("0 of 2 files in ")
+    assert found["tabicl v2"]["advice"] == "tttab models get tabicl"
+
+
+def test_what_is_not_installed_is_named_with_the_command_that_installs_it(capfd, monkeypatch):
+    installed = doctor.metadata.version
+
+    def version(name):
+        if name == "tabicl":
+            raise doctor.metadata.PackageNotFoundError
+        return installed(name)
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    run(["doctor", "--json"])
+    advice = findings(capfd)["extra tabicl"]["advice"]
+    assert advice == "for --model tabicl: pip install 'tttab[tabicl]'"
 
 
 def test_a_machine_without_a_cache_folder_still_gets_its_findings(capfd, monkeypatch):

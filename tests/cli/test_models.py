@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from importlib import metadata
 
 import pytest
 
@@ -10,6 +12,8 @@ from tttab.cli import run
 from tttab.errors import ModelError
 from tttab.models import names, open_model
 from tttab.models.catalog import KNOWN, local_path, verify
+from tttab.models.tabicl.family import TabICL
+from tttab.models.tabpfn.family import TabPFN
 from tttab.models.tabpfn.known_files import VERSIONS
 from tttab.system.files import cache_folder
 
@@ -30,7 +34,7 @@ def test_every_official_file_of_the_installed_tabpfn_has_one_name():
 
     for task, kind in (("classification", ModelType.CLASSIFIER), ("regression", ModelType.REGRESSOR)):
         theirs = [file for version in ModelVersion for file in _get_model_source(version, kind).filenames]
-        ours = [model for model in KNOWN if model.task == task and not model.bundled]
+        ours = [model for model in TabPFN().known() if model.task == task and not model.bundled]
         assert sorted(theirs) == sorted(model.file for model in ours)
         assert len({model.name for model in ours}) == len(ours)
         for model in ours:
@@ -38,6 +42,24 @@ def test_every_official_file_of_the_installed_tabpfn_has_one_name():
             assert model.repository == _get_model_source(version, kind).repo_id
     assert {family.version for family in VERSIONS} == {version.value for version in ModelVersion}
     assert {"tabpfn-v2", "tabpfn-v2-finetuned", "tabpfn-v2.5-real", "tabpfn-v3.5-fast"} < set(names())
+
+
+def test_every_official_file_of_the_installed_tabicl_has_a_name():
+    """tabicl has no list of them: its estimators' texts and defaults name each."""
+    import inspect
+
+    from tabicl import TabICLClassifier, TabICLRegressor
+
+    kinds = {"classification": TabICLClassifier, "regression": TabICLRegressor}
+    for task, kind in kinds.items():
+        theirs = set(re.findall(r"tabicl-\w+-v[\d.]+-\d+\.ckpt", inspect.getsource(kind)))
+        ours = {model.file for model in TabICL().known() if model.task == task}
+        assert ours == theirs
+        default = inspect.signature(kind).parameters["checkpoint_version"].default
+        assert known("tabicl", task).file == default
+        assert f'"{known("tabicl", task).repository}"' in inspect.getsource(kind)
+    assert {model.license for model in TabICL().known()} == {"BSD 3-Clause, the package's"}
+    assert "BSD 3-Clause License" in metadata.metadata("tabicl")["License"]
 
 
 def test_list_tells_licence_provenance_and_place(capfd):

@@ -151,7 +151,7 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", "--k", "-5"], "k must be at least 1", "--k 1000"),
         (["--dataset", "{table}", "--n", "20", "--k", "500", "--strict"], "would shrink", "--k 55"),
         (["--dataset", "{table}", *N20, "--model", "{damaged}"], "not a readable checkpoint", "--model auto"),
-        (["--dataset", "{table}", *N20, "--model", "{foreign}"], "not a tabpfn checkpoint", "--model auto"),
+        (["--dataset", "{table}", *N20, "--model", "{foreign}"], "not a model's checkpoint", "--model auto"),
         (["--dataset", "{table}", *N20, "--model", "{pickle}"], "not a readable checkpoint", "--model auto"),
         (["--dataset", "{table}", *N20, "--model", "gone.ckpt"], "no model file at gone.ckpt", "--model"),
         (["--dataset", "{table}", *N20, "--model", "tabpfn-v2"], "not on this machine", "put tabpfn-v2"),

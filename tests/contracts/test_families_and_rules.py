@@ -10,6 +10,7 @@ import torch
 
 import tttab.models
 from tests.support.small_models import small_model
+from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution, Rule, Session
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
@@ -22,7 +23,7 @@ from tttab.testing import ToyFamily, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
-OPENED = {"tabpfn": small_model, "toy": ToySession}
+OPENED = {"tabpfn": small_model, "tabicl": small_tabicl, "toy": ToySession}
 PAIRS = [(family, rule) for family in OPENED for rule in RULES]
 LACKING = {("toy", "attention")}
 """What a family has not; its rule says so."""
@@ -81,8 +82,9 @@ def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
     assert torch.equal(weights(given), before) and not given.trainable() and not session.trainable()
     assert torch.equal(weights(session), before) == (rule == "none") == (history == [])
     x, y, x_query, _ = parts
-    session.save(tmp_path / "adapted.safetensors")
-    reopened = open_model(str(tmp_path / "adapted.safetensors"), device="cpu")
+    file = tmp_path / f"adapted.{session.suffix}"
+    session.save(file)
+    reopened = open_model(str(file), device="cpu")
     assert type(reopened) is type(session)
     served, back = (one.serve(one.context(x, y, 3)).predict(x_query) for one in (session, reopened))
     np.testing.assert_allclose(back, served, atol=1e-6)
@@ -185,3 +187,18 @@ def test_a_new_arm_is_a_function_and_a_line(tmp_path, monkeypatch):
     assert found["half@n"].row.n_context == 30
     assert found["half@n"].row.key != found["icl@n"].row.key
     assert "half@n" in markdown_report(read_store(tmp_path / "store"))
+
+
+@pytest.mark.parametrize("family", ["tabpfn", "tabicl"])
+def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
+    x, y = mixed_frame
+    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
+    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
+    trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=1.0), latency_calls=0)
+    before = weights(models[family])
+    (outcome,) = trial.run("finetuned@n+k")
+    assert torch.equal(weights(models[family]), before)
+    assert outcome.row.n_context == 70 and outcome.row.k == 40 and outcome.row.cache_bytes is None
+    np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
+    (untouched,) = trial.run("icl@n+k")
+    assert np.abs(outcome.probabilities - untouched.probabilities).max() > 1e-6

@@ -19,12 +19,12 @@ from tttab.errors import RequestError
 from tttab.evaluation import arms
 from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
 from tttab.metrics import classification_metrics, regression_metrics
-from tttab.testing import INFO
+from tttab.testing import INFO, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
 N, K, TEST = 30, 40, 40
-WHOLE = {"icl@n+k", "redraw@n+k"}
+WHOLE = {"icl@n+k", "redraw@n+k", "finetuned@n+k"}
 RIVALS = {"gbt", "logistic"}
 
 
@@ -60,7 +60,7 @@ def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(
     assert last.probabilities.shape == (TEST, 3)
     assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
     assert last.row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N)
-    assert last.row.k == (N + K if arm in RIVALS else K if trains else 0)
+    assert last.row.k == (N + K if arm in RIVALS else K if trains or ARMS[arm].own_training else 0)
 
 
 def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split):
@@ -73,7 +73,7 @@ def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split)
         assert not {row for _, rows, _ in seen for row in rows} & set(split.test)
         assert all(list(table.y[rows]) == labels for _, rows, labels in seen)
         contexts = [rows for part, rows, _ in seen if part == "context"]
-        if arm == "icl@n+k":
+        if arm in ("icl@n+k", "finetuned@n+k"):
             assert contexts == [labelled]
         elif about.choice:
             chosen = choose_context(split, about.choice, table.x, table.y, classes=3)
@@ -239,7 +239,28 @@ def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
     assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
     seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
-    assert seeded == changed | RIVALS
+    assert seeded == changed | RIVALS | {"finetuned@n+k"}
+    timed = replace(unit, schedule=replace(unit.schedule, max_seconds=9.0))
+    assert timed.identity("finetuned@n+k") == unit.identity("finetuned@n+k") | {"seconds": 9.0}
+    assert timed.identity("icl@n+k") == unit.identity("icl@n+k")
+
+
+def test_a_model_without_a_fine_tuner_says_so_and_one_is_given_all_rows_seed_and_time(table, split):
+    with pytest.raises(RequestError, match="torch has no fine-tuning of its own for toy on ") as caught:
+        list(Trial(table, split, ToySession()).run("finetuned@n+k"))
+    assert caught.value.hint == "--arms ttt@n+k,redraw@n+k"
+    asked = []
+
+    class Given(WatchedSession):
+        def finetuned(self, x, y, *more):
+            asked.append((list(x.index), list(y), *more))
+            return super().finetuned(x, y, *more)
+
+    trial = Trial(table, split, Given(), schedule=Schedule(max_seconds=9.0), seed=5, latency_calls=0)
+    row = outcome(trial, "finetuned@n+k").row
+    labelled = [*split.context, *split.queries]
+    assert asked == [(labelled, list(table.y[labelled]), 3, 5, 9.0)]
+    assert row.identity["schedule"] is None and row.seconds["adapt"] > 0
 
 
 def test_an_identity_names_exactly_what_changes_the_number(unit, split):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tttab.testing import ToySession
+from tttab.testing import ToyPredictor, ToySession
 
 
 class WatchedSession(ToySession):
@@ -24,3 +24,6 @@ class WatchedSession(ToySession):
     def queries(self, context, x, y):
         self.seen.append(("queries", list(x.iloc[:, 0]), list(y)))
         return super().queries(context, x, y)
+
+    def finetuned(self, x, y, classes, seed, seconds=None):
+        return ToyPredictor(self, self.context(x, y, classes))

@@ -154,7 +154,7 @@ def run_result(
         request=request,
         arms=arms,
         warnings=tuple(dict.fromkeys([*caveats(trial), *user_warnings(caught), *ended])),
-        versions={"tttab": tttab.__version__, **versions()},
+        versions={"tttab": tttab.__version__, **versions(trial.model.package)},
         peak_rss_mb=round(peak_resident_bytes() / 1024**2, 1),
         bundle=_bundle_of_run(trial, outcomes),
     )

@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from tttab.core import KnownModel
+from tttab.core import KnownModel, Release
 from tttab.system.files import sha256_of
 
 State = Literal["ok", "note", "bad"]
@@ -92,10 +92,10 @@ def _weights() -> Iterator[Finding]:
         else:
             advice = "pip install --force-reinstall tttab"
             yield Finding(subject, "bad", "missing from the package", advice)
-    versions: dict[str, list[KnownModel]] = {}
+    versions: dict[Release, list[KnownModel]] = {}
     for model in KNOWN:
         if model.release is not None:
-            versions.setdefault(model.release.version, []).append(model)
+            versions.setdefault(model.release, []).append(model)
     with ThreadPoolExecutor() as pool:  # each may wait for a licence server
         yield from pool.map(_version, versions.values())
 
@@ -114,7 +114,7 @@ def _version(models: Sequence[KnownModel]) -> Finding:
         found.append("accepted")
     found += [access.reason] if access.reason else []
     advice = access.advice if access.reason else f"tttab models get {first.name}"
-    subject = f"{first.name.partition('-')[0]} {first.release.version}"
+    subject = f"{family.name} {first.release.version}"
     return Finding(subject, "ok" if here else "note", "; ".join(found), "" if here else advice)
 
 
@@ -161,7 +161,8 @@ def _extras() -> Iterator[Finding]:
         ("explain", "shap", "tttab explain"),
         ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
-        ("pretrain", "tabicl", "tttab pretrain"),
+        ("tabicl", "tabicl", "--model tabicl"),
+        ("pretrain", "xgboost-cpu", "tttab pretrain"),
         ("transformer", "transformers", "tttab theory transformer"),
     ):
         try:

@@ -327,7 +327,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
-        model: `auto`, a name of `tttab models list`, or the path of a tabpfn checkpoint.
+        model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
         n_members: ensemble members that serve; None: as many as the model's file says.

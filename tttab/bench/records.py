@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, with_config
 from tttab.core import Row, Task, identity_hash
 from tttab.text import decoded
 
-PACKAGES = ("tttab", "torch", "tabpfn", "scikit-learn", "pandas", "numpy")
+PACKAGES = ("tttab", "torch", "tabpfn", "tabicl", "scikit-learn", "pandas", "numpy")
 LONGEST_TEXT = 10_000
 """Characters; more than the longest path."""
 LARGEST_WHOLE = 2**53 - 1

@@ -180,7 +180,8 @@ def save_bundle(
         RequestError: another process writes there, or what lies there is not ours.
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
-    writers = {"weights.safetensors": _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    weights = f"weights.{bundle.session.suffix}"
+    writers = {weights: _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
     if bundle.blend is not None:
         writers["trees.safetensors"] = _trees_writer(bundle.blend)
     for name, writer in (attachments or {}).items():
@@ -260,7 +261,7 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "rows": len(bundle.y),
         "schema": bundle.schema.to_dict(),
         "record": bundle.record,
-        "versions": versions(),
+        "versions": versions(bundle.session.package),
     }
     if bundle.blend is not None:
         description["blend"] = {"weight": bundle.blend.weight}
@@ -389,11 +390,14 @@ def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:
         f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "
         "differ between them, so predictions may be worse"
         for what in ("device", "dtype")
-        if was[what] != now[what]
+        if session.random_embeddings and was[what] != now[what]
     ]
-    wrote, here = manifest["versions"].get("tabpfn"), versions()["tabpfn"]
+    package = session.package
+    wrote, here = manifest["versions"].get(package), versions(package)[package]
     if wrote != here:
-        notes.append(f"the bundle was written with tabpfn {wrote}, this is {here}: preprocessing may differ")
+        notes.append(
+            f"the bundle was written with {package} {wrote}, this is {here}: preprocessing may differ"
+        )
     return tuple(notes)
 
 

@@ -26,8 +26,8 @@ LARGEST_MANIFEST = 32 * 1024**2
 """Bytes; a schema with many texts is far below."""
 HEX = 16
 """Digits of a file's SHA-256 that stand in its name."""
-OWN_FILES = {"weights": "safetensors", "context": "parquet", "trees": "safetensors"}
-"""Suffixes of the files that serve; there are trees where predictions are mixed with theirs."""
+OWN_FILES = {"weights": ("safetensors", "ckpt"), "context": ("parquet",), "trees": ("safetensors",)}
+"""How the names of the files that serve may end; there are trees where predictions are mixed with theirs."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
@@ -98,12 +98,12 @@ def digest_of(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that change numbers."""
+def versions(package: str) -> dict[str, str]:
+    """Return the versions of Python and of what changes numbers; `package`: the model family's."""
     import platform
     from importlib.metadata import version
 
-    packages = ("tabpfn", "torch", "numpy", "pandas", "scikit-learn")
+    packages = (package, "torch", "numpy", "pandas", "scikit-learn")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
@@ -126,8 +126,8 @@ def _no_number(word: str) -> None:
 
 def _check_file_entry(role: str, about: dict[str, Any]) -> None:
     """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
-    suffix = OWN_FILES.get(role, about["file"].rpartition(".")[2])
+    suffix = about["file"].rpartition(".")[2]
     named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
-    plain = role in OWN_FILES or ATTACHMENT.fullmatch(f"{role}.{suffix}")
+    plain = suffix in OWN_FILES[role] if role in OWN_FILES else ATTACHMENT.fullmatch(f"{role}.{suffix}")
     if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
         raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")

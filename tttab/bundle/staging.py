@@ -29,9 +29,9 @@ _FOLDER = re.compile(re.escape(PART) + "([0-9a-f]{16}|[a-z0-9_]{8})")
 _HARMLESS = {MADE, NEXT_MADE, "probe", "moved"}
 """What may lie in a writer's folder before its list does."""
 _PART = re.compile(
-    rf"({re.escape(PART)}[0-9a-f]{{16}}|[a-z][a-z0-9_]{{0,31}})\.(safetensors|csv|json|parquet)"
+    rf"({re.escape(PART)}[0-9a-f]{{16}}|[a-z][a-z0-9_]{{0,31}})\.(safetensors|ckpt|csv|json|parquet)"
 )
-_WHOLE = re.compile(r"[a-z][a-z0-9_]{0,31}-([0-9a-f]{16})\.(safetensors|csv|json|parquet)")
+_WHOLE = re.compile(r"[a-z][a-z0-9_]{0,31}-([0-9a-f]{16})\.(safetensors|ckpt|csv|json|parquet)")
 
 
 class Staging:

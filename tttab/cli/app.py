@@ -36,8 +36,8 @@ WITH_MODELS = ("run", "adapt", "predict", "explain", "serve", "bench", "pretrain
 
 app = typer.Typer(
     name="tttab",
-    help="Test-time training for tabular foundation models: adapt TabPFN to a table with a few gradient "
-    "steps, then predict from a short context.",
+    help="Test-time training for tabular foundation models: adapt TabPFN or TabICL to a table with a few "
+    "gradient steps, then predict from a short context.",
     epilog="Start here: [bold]tttab run --dataset 31 --n 200 --k 1000[/]",
     no_args_is_help=True,
     rich_markup_mode="rich",

@@ -26,7 +26,7 @@ K = Annotated[int, typer.Option("--k", help="Further labelled rows, the training
 Seed = Annotated[int, typer.Option(help="Names the split and the training streams.")]
 Model = Annotated[
     str,
-    typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.", autocompletion=completion.models),
+    typer.Option(help="`auto`, a known name, or a checkpoint's path.", autocompletion=completion.models),
 ]
 Rule = Annotated[
     str,

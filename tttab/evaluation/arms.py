@@ -111,6 +111,8 @@ class Trial:
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
         schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
+        seconds = self.schedule.max_seconds
+        limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
         return {
             "table": self.table.fingerprint,
@@ -124,8 +126,9 @@ class Trial:
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
             "schedule": schedule.to_dict() if trained else None,
-            "seed": self.seed if trained or not about.model else None,
+            "seed": self.seed if trained or about.own_training or not about.model else None,
             **ensemble,
+            **limit,
         }
 
     @property
@@ -181,6 +184,8 @@ class Arm:
     """How the n context rows are chosen where not as in the split."""
     queries: bool = True
     """Whether the k query rows change its numbers."""
+    own_training: bool = False
+    """Whether the model's own package trains; long, so only where it is asked for."""
     check: Callable[[], None] | None = None
     """Raises where something is not installed; an arm that has one runs where it is named, not by default."""
 
@@ -234,6 +239,23 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     return trial.trained[key]
 
 
+def run_finetuned(trial: Trial, arm: str) -> Iterator[Outcome]:
+    """What the model's own package makes of all n + k rows by its own fine-tuning, with its own defaults.
+
+    Raises:
+        RequestError: it has none for this model and table.
+    """
+    x, y = trial.rows("labelled")
+    model, limit = trial.model, trial.schedule.max_seconds
+    start = time.perf_counter()
+    server = model.finetuned(x, y, len(trial.table.classes), trial.seed, limit)
+    if server is None:
+        message = f"{model.package} has no fine-tuning of its own for {model.info.name} on {trial.table.name}"
+        raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
+    seconds = {"adapt": time.perf_counter() - start, "predict": 0.0}
+    yield _predicted(trial, arm, server, len(y), trial.split.k, seconds)
+
+
 def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
     """A scikit-learn model on all n + k labelled rows."""
     x, y = trial.rows("labelled")
@@ -277,6 +299,9 @@ ARMS: dict[str, Arm] = {
     "head@n": Arm(run_ttt, "output layer trained on k rows", rule="head"),
     "icl@n-random": Arm(run_icl, "n rows drawn from n + k without strata", choice="random"),
     "icl@n-kcenter": Arm(run_icl, "n of n + k rows that lie far apart", choice="kcenter"),
+    "finetuned@n+k": Arm(
+        run_finetuned, "the model's own fine-tuning on n + k rows", reads_all=True, own_training=True
+    ),
     "gbt": Arm(run_estimator, "gradient-boosted trees on n + k rows", model=False),
     "logistic": Arm(run_estimator, "logistic regression on n + k rows", model=False),
 }
@@ -293,7 +318,6 @@ def _serve(
     blended: bool = False,
 ) -> Outcome:
     """Predict the test rows from `context` with a key-value cache, mixed with trees or not, and time it."""
-    x_test, y_test = trial.rows("test")
     start = time.perf_counter()
     server: Predictor = session.serve(context)
     ready = time.perf_counter()
@@ -301,18 +325,29 @@ def _serve(
     if blended:
         blend = blend_of(trial, server)
         server, fitted = BlendedPredictor(server, blend), time.perf_counter() - ready
-    begun = time.perf_counter()
+    seconds = {"adapt": (adapted.seconds if adapted else 0.0) + fitted, "predict": ready - start}
+    return replace(_predicted(trial, arm, server, context.n, k, seconds, adapted), blend=blend)
+
+
+def _predicted(
+    trial: Trial,
+    arm: str,
+    server: Predictor,
+    n_context: int,
+    k: int,
+    seconds: dict[str, float],
+    adapted: Adapted | None = None,
+) -> Outcome:
+    """Predict the test rows and time it; `seconds`: what came before."""
+    x_test, y_test = trial.rows("test")
+    start = time.perf_counter()
     p = server.predict(x_test)
-    asked = time.perf_counter() - begun
-    seconds = {
-        "open": trial.open_seconds,
-        "adapt": (adapted.seconds if adapted else 0.0) + fitted,
-        "predict": ready - start + asked,
-    }
+    asked = time.perf_counter() - start
+    seconds = {"open": trial.open_seconds, **seconds, "predict": seconds["predict"] + asked}
     row = Row(
         identity=trial.identity(arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
-        n_context=context.n,
+        n_context=n_context,
         k=k,
         metrics=server.metrics(x_test, y_test, p),
         seconds=seconds,
@@ -322,7 +357,7 @@ def _serve(
         accepted=adapted.accepted if adapted else None,
         test_rows=len(y_test),
     )
-    return Outcome(row, p, adapted, blend)
+    return Outcome(row, p, adapted)
 
 
 def blend_of(trial: Trial, server: Predictor) -> Blend:

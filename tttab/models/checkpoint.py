@@ -17,14 +17,19 @@ import pickle
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tttab.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
 
 LARGEST_FILE = 4 * 1024**3
 """Bytes. The largest network that the installed tabpfn builds by itself takes 0.9 GB."""
 LARGEST_HEADER = 4 * 1024**2
 """Bytes of JSON or of a pickle's instructions; what tttab and tabpfn write takes some 0.2 MB."""
+LARGEST_WEIGHT = 1e6
+"""Far beyond it products of two layers overflow float32, all answers are NaN; trained ones stay below 1e3."""
 SPARE = 2
 """The tensors of a file may take this many times its bytes: those of an archive may share storage."""
 
@@ -40,7 +45,7 @@ def read_checkpoint(path: str | os.PathLike[str], expected_sha256: str | None = 
         expected_sha256: refuse a file with another hash, in hex.
 
     Raises:
-        ModelError: the file is missing, damaged, not a tabpfn checkpoint, not the expected one, or would
+        ModelError: the file is missing, damaged, not a model's checkpoint, not the expected one, or would
             have to run code.
     """
     path = Path(path)
@@ -146,7 +151,7 @@ def _check_form(checkpoint: object, name: str, size: int) -> None:
         and all(isinstance(value, torch.Tensor) for value in checkpoint["state_dict"].values())
     ):
         raise ModelError(
-            f"{name} is not a tabpfn checkpoint: it lacks the state_dict and config that one holds",
+            f"{name} is not a model's checkpoint: it lacks the state_dict and config that one holds",
             "--model auto",
         )
     state = checkpoint["state_dict"].values()
@@ -160,3 +165,16 @@ def _check_form(checkpoint: object, name: str, size: int) -> None:
     )
     if not dense or sum(value.numel() * value.element_size() for value in state) > SPARE * size:
         raise ModelError(f"{name} holds tensors that are not plain numbers of its own", "--model auto")
+
+
+def check_weights(state: dict[str, torch.Tensor], file: str) -> None:
+    """Refuse weights that are no numbers or beyond `LARGEST_WEIGHT`; `file`: its name, for the message.
+
+    Raises:
+        ModelError: there is one.
+    """
+    for name, value in state.items():
+        if not (value.abs() <= LARGEST_WEIGHT).all():
+            raise ModelError(
+                f"the weights in {file} are not all numbers up to {LARGEST_WEIGHT:g}: {name}", "--model auto"
+            )

@@ -6,6 +6,7 @@ What does not belong here: what a family knows.
 from __future__ import annotations
 
 from tttab.contracts import ModelFamily
+from tttab.models.tabicl.family import TabICL
 from tttab.models.tabpfn.family import TabPFN
 
-FAMILIES: tuple[ModelFamily, ...] = (TabPFN(),)
+FAMILIES: tuple[ModelFamily, ...] = (TabPFN(), TabICL())

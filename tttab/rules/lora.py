@@ -39,7 +39,16 @@ class Lora(Rule):
         except ImportError as error:
             raise MissingExtra("peft", "lora") from error
         layers = session.layers
-        names = [name for name, part in layers.named_modules() if isinstance(part, torch.nn.Linear)]
+        parts = dict(layers.named_modules())
+        # torch's own attention reads its matrices without calling a module that could add to them.
+        read = {
+            f"{name}.out_proj"
+            for name, part in parts.items()
+            if isinstance(part, torch.nn.MultiheadAttention)
+        }
+        names = [
+            name for name, part in parts.items() if isinstance(part, torch.nn.Linear) and name not in read
+        ]
         if not names:
             raise RuleError(f"{session.info.name} has no matrices to add to", "--rule full")
         config = LoraConfig(r=self.rank, lora_alpha=self.rank, target_modules=names, lora_dropout=0.0)

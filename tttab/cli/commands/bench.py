@@ -67,7 +67,7 @@ def bench(
     test_size: Annotated[
         int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
-    model: Annotated[str, typer.Option(help="`auto`, a known name, or a tabpfn checkpoint.")] = "auto",
+    model: Annotated[str, typer.Option(help="`auto`, a known name, or a checkpoint's path.")] = "auto",
     members: Annotated[int | None, typer.Option(help="Ensemble members (default: the model's own).")] = None,
     rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
     steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,

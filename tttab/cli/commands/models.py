@@ -61,7 +61,7 @@ def list_models(
         columns = columns[:6]
     output.print_table(columns, rows, left=("task", "here", "licence", "trained on", "file"))
     folders = sorted({fact["folder"] for fact in facts})
-    output.note(f"looked for in: {', '.join(folders)} (official files: TABPFN_MODEL_CACHE_DIR moves it)")
+    output.note(f"looked for in: {', '.join(folders)} (TABPFN_MODEL_CACHE_DIR moves tabpfn's)")
 
 
 @models.command("get")
@@ -94,7 +94,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 
 @models.command("login")
 def log_in(name: Name = "tabpfn-v3.5", as_json: AsJson = False) -> None:
-    """Accept the licence of a gated version, through tabpfn's own log-in; tabpfn keeps the token.
+    """Accept the licence of a gated TabPFN, through tabpfn's own log-in; tabpfn keeps the token.
 
     Example: [bold]tttab models login tabpfn-v2.5[/]
     """

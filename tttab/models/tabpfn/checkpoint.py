@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tttab.errors import ModelError
-from tttab.models.checkpoint import read_checkpoint
+from tttab.models.checkpoint import check_weights, read_checkpoint
 from tttab.system.files import atomic_path
 
 if TYPE_CHECKING:
@@ -27,22 +27,6 @@ NAMES_TABPFN_MISREADS = ("v2.5", "v2.6", "v3")
 """tabpfn guesses a model's version from these parts of its file name."""
 CRITERION = "criterion."
 """What the names of a regressor's bucket borders begin with; the other tensors are the network's."""
-LARGEST_WEIGHT = 1e6
-"""Far beyond it products of two layers overflow float32, all answers are NaN; trained ones stay below 1e3."""
-
-
-def check_weights(state: dict[str, torch.Tensor], file: str) -> None:
-    """Refuse weights that are no numbers or beyond `LARGEST_WEIGHT`; `file`: its name, for the message.
-
-    Raises:
-        ModelError: there is one.
-    """
-
-    for name, value in state.items():
-        if not (value.abs() <= LARGEST_WEIGHT).all():
-            raise ModelError(
-                f"the weights in {file} are not all numbers up to {LARGEST_WEIGHT:g}: {name}", "--model auto"
-            )
 
 
 def write_checkpoint(

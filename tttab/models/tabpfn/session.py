@@ -9,8 +9,10 @@ from __future__ import annotations
 import copy
 import math
 import os
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -66,6 +68,7 @@ class OpenedModel(Passes):
     """An opened TabPFN network. Pretrained weights are never changed: adapt a fork."""
 
     task: Task
+    package, suffix, random_embeddings = "tabpfn", "safetensors", True
 
     def __init__(self, info: ModelInfo, weights: Weights, device: torch.device, seed: int = 0) -> None:
         super().__init__(device)
@@ -207,6 +210,20 @@ class OpenedModel(Passes):
     def serve(self, context: PreparedContext) -> Predictor:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         raise NotImplementedError
+
+    def finetuned(
+        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+    ) -> Predictor | None:
+        """Return what tabpfn's own fine-tuner makes of rows, by its defaults; None for regression."""
+        from tttab.models.tabpfn.finetuning import finetune
+
+        self.check_fits(classes, x.shape[1], len(y))
+        if self.task == "regression":
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(path := Path(folder) / f"model.{self.suffix}")
+            first = self.architecture == "tabpfn_v2"
+            return finetune(path, self.device, x, y, seed, seconds, first)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""

@@ -1,0 +1,57 @@
+"""Serving: a fitted tabicl estimator with its key-value cache and weights of its own.
+
+What does not belong here: training.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tttab.errors import DataError, ModelError
+from tttab.metrics import classification_metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELLS, LEAST_ROWS = 500_000, 64
+"""Query cells, over all members, and least rows of a served pass: memory stays flat on large inputs."""
+
+
+class Server:
+    """A classifier that answers from one context."""
+
+    def __init__(self, estimator: Any, members: int) -> None:
+        """Serve a fitted estimator of so many members around a network that is this server's alone."""
+        self._estimator, self._members = estimator, members
+        self._lock = threading.Lock()  # tabicl notes on its network which cache a pass reads
+
+    def predict(self, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), in chunks."""
+        if not len(x):
+            raise DataError("there are no rows to predict", "a table with at least one row")
+        rows = max(LEAST_ROWS, CELLS // (self._members * (x.shape[1] + 4)))
+        starts = range(0, len(x), rows)
+        with self._lock:
+            parts = [self._estimator.predict_proba(x.iloc[start : start + rows]) for start in starts]
+        return np.concatenate(parts)
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """Raise ModelError: a classifier has no quantiles."""
+        raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
+
+    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
+        return classification_metrics(y, predicted)
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Size of the key-value cache, bytes; None where there is none, as for more classes than outputs."""
+        caches = getattr(self._estimator, "model_kv_cache_", None)
+        if caches is None:
+            return None
+        parts = [part.kv.values() for cache in caches.values() for part in (cache.col_cache, cache.icl_cache)]
+        return sum(t.numel() * t.element_size() for part in parts for e in part for t in (e.key, e.value))
