@@ -22,6 +22,7 @@ MODULES = (
     "linear_attention.semi",
     "linear_attention.softmax",
     "linear_attention.step_size",
+    "network.experiment",
     "single_index.exponents",
     "single_index.projection",
     "single_index.weak",
