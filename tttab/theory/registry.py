@@ -29,6 +29,7 @@ MODULES = (
     "single_index.strong",
     "single_index.link_stage",
     "single_index.pipeline",
+    "single_index.beyond",
     "transformer.experiment",
 )
 """The modules that hold an `EXPERIMENT`, in the order in which the help lists them."""

@@ -30,6 +30,8 @@ TIMES = tuple(2.0 ** (j / 2) for j in range(-10, 9))
 """Stopping times of gradient flow that are tried, in the same unit."""
 WITNESS_SHARE = 0.25
 """Trials of the row-level witness, over those that measure."""
+MEDIAN_TRIALS = 100_000
+"""Trials that a median is of, at most: they are all held at once."""
 FLOW_SHARE = 0.2
 """Trials of gradient flow, which costs an eigenvalue problem each, over those that measure."""
 
@@ -133,17 +135,29 @@ class _Measurement:
         self, identities: Sequence[Row], loss: Loss, length: int, exact: Sequence[float | None], share: float
     ) -> list[Row]:
         count = len(identities)
+        kept: list[Tensor] = []
 
-        def value(paths: Paths) -> Tensor:
+        def keeping(paths: Paths) -> Tensor:
             found = loss(paths)
+            if sum(part.shape[1] for part in kept) < MEDIAN_TRIALS:
+                kept.append(found.cpu())
+            return numbers(paths, found)
+
+        def numbers(paths: Paths, found: Tensor) -> Tensor:
             worse = ~(found <= paths.single.start)  # a path that overflowed is no number, and worse
             return torch.cat([found, found.log(), worse.to(found)])
 
+        def witnessed(paths: Paths) -> Tensor:
+            return numbers(paths, loss(paths))
+
         def look(sampling: Sampling) -> list[Measured]:
-            fast = self._average(value, length, "measure", sampling, share)
+            kept.clear()
+            fast = self._average(keeping, length, "measure", sampling, share)
             slow = fast
             if not self._noisy:
-                slow = self._average(value, length, "measure", sampling, share * WITNESS_SHARE, witness=True)
+                slow = self._average(
+                    witnessed, length, "measure", sampling, share * WITNESS_SHARE, witness=True
+                )
             with np.errstate(invalid="ignore"):
                 apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
             columns = [(fast.mean, fast.stderr), (slow.mean, slow.stderr), (apart, joint)]
@@ -157,6 +171,7 @@ class _Measurement:
         nothing: list[float | None] = [None] * count
         exacts = [*exact, *nothing * 6, *twin, *nothing]
         seen = checked(look, self._settings.sampling, exacts, may_overflow=True)
+        medians = torch.cat(kept, dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf).median(dim=1).values
         found = []
         for i, identity in enumerate(identities):
             (mean, first), (worse, _), (rows, _), (apart, second) = (
@@ -171,6 +186,7 @@ class _Measurement:
                     "loss_exact": exact[i],
                     "loss_measured": mean.mean,
                     "stderr": mean.stderr,
+                    "median": float(medians[i]),
                     "loss_rows": None if self._noisy else rows.mean,
                     "share_worse": worse.mean,
                     "diverged": not mean.mean < initial_loss(self._p),

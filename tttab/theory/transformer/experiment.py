@@ -47,8 +47,8 @@ class TransformerSettings(Settings):
     paper: Literal["A", "B"] = field(
         metadata=required("A: linear tasks, warm against cold. B: single-index tasks.")
     )
-    model: Literal["pair", "gpt2"] | None = option(
-        None, "pair, the default, or gpt2 (Hugging Face; needs tttab[transformer])."
+    model: Literal["pair", "gpt2", "gpt2-pairs"] | None = option(
+        None, "pair, the default; gpt2 or gpt2-pairs, one token per row (Hugging Face; tttab[transformer])."
     )
     d: tuple[int, ...] = option((), "Features; for paper B several, e.g. 4,8,16.", low=1)
     checkpoint: Path | None = option(None, "A checkpoint file to use.")

@@ -1,0 +1,232 @@
+"""Experiment: outside the theorem: links of two directions, links that are no polynomials, joint training.
+
+What does not belong here: the three stages (`stages`), links and training (`free_links`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from tttab.errors import RequestError
+from tttab.seeding import torch_stream
+from tttab.theory.device import check_device
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.plots import Panel, Series, column, curve, distinct
+from tttab.theory.single_index.settings import Common, StageOne
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tttab.theory.single_index.algorithm import Pipeline
+    from tttab.theory.single_index.free_links import FreeTasks
+
+LinkName = Literal["He3", "sign", "tanh", "abs", "cos", "product", "sum", "ridge-pair"]
+METHODS = {
+    "two stages": "stages I to III along one direction",
+    "two directions": "stage I from many starts, their two main directions, stage III in the plane",
+    "joint": "direction and output layer by Adam together, from a random direction",
+    "joint from I": "the same from stage I's direction",
+}
+PAIRS = ("product", "sum", "ridge-pair")
+"""The links of two directions."""
+TEST_ROWS = 1024
+STUCK = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeyondSettings(Common, StageOne):
+    """The grid."""
+
+    links: tuple[LinkName, ...] = option(
+        ("He3", "sign", "tanh", "abs", "cos", "product", "sum", "ridge-pair"),
+        "Links, with commas; He3 is a control inside the theorem, the last three have two directions.",
+    )
+    n: tuple[int, ...] = option((1024, 4096, 16384), "Prompt lengths, with commas.", low=64)
+    r: int = option(16, "Dimension of the subspace, and features.", low=2)
+    starts: int = option(16, "Starts of stage I for two directions.", low=2)
+    steps: int = option(400, "Steps of joint training.", low=1)
+    lr: float = option(0.02, "Adam's step size in joint training.", low=0, strict=True)
+
+    @property
+    def count(self) -> int:
+        """The number of tasks."""
+        return self.tasks or self.by_version(16, 96)
+
+    def check(self) -> None:
+        """Raise RequestError or MemoryPlanError for what cannot be run."""
+        from tttab.theory.single_index.checks import check_rows
+
+        check_device(self.device)
+        if self.queries < 2:
+            raise RequestError(f"--queries must be at least 2, got {self.queries}", "--queries 2048")
+        rows = max(*self.n, self.queries * self.starts)
+        check_rows(self.count * rows * self.r, self.device, "--n 1024,4096 --tasks 16")
+
+
+def beyond_rows(settings: BeyondSettings) -> Iterator[Row]:
+    """Yield a row per (link, N, method).
+
+    `error` is E(f - s)^2 over E s^2 = 1 on rows without noise; `floor` what no function of one direction of
+    x can do better than (0 where the link has one), by quadrature. `alignment` is the length of the found
+    direction's projection on the span of the link's. A task is stuck where its error exceeds half.
+    """
+    settings.check()
+    for link in settings.links:
+        for rows in settings.n:
+            yield from _rows_at(settings, link, rows)
+
+
+def _rows_at(settings: BeyondSettings, link: LinkName, rows: int) -> Iterator[Row]:
+    import torch
+
+    from tttab.theory.single_index.algorithm import Pipeline
+    from tttab.theory.single_index.free_links import draw_free_tasks, one_direction_floor
+    from tttab.theory.single_index.tasks import draw_rows
+
+    generator = torch_stream(settings.seed, "beyond", link, rows, device=settings.device)
+    tasks = draw_free_tasks(link, settings.r, settings.noise, settings.count, generator)
+    x, y = draw_rows(tasks, rows, generator)
+    test = torch.randn(settings.count, TEST_ROWS, settings.r, generator=generator, device=x.device)
+    how = Pipeline.of(settings)
+    floor = one_direction_floor(link)
+    for method in METHODS:
+        if method == "two directions" and not tasks.pair:
+            continue
+        found, error = _fitted(settings, how, method, (x, y), (test, tasks.clean(test)), generator)
+        yield _row(settings, (link, rows, method), tasks, (floor, found, error))
+
+
+def _fitted(
+    settings: BeyondSettings,
+    how: Pipeline,
+    method: str,
+    prompt: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return a method's directions (tasks, d, 1 or 2) and its errors on the test rows (tasks,)."""
+    import torch
+
+    from tttab.theory.single_index.algorithm import train, weak_direction
+    from tttab.theory.single_index.free_links import fit_jointly, fit_plane
+
+    (x, y), (rows, clean), r = prompt, test, settings.r
+    gamma = torch.eye(r, device=x.device) / r**0.5
+    if method == "two stages":
+        trained = train(how, gamma, x, y, generator)
+        return trained.strong[:, :, None], (trained.predict(rows) - clean).square().mean(1)
+    if method == "two directions":
+        plane, predicted = fit_plane(how, gamma, (x, y), rows, settings.starts, generator)
+        return plane, (predicted - clean).square().mean(1)
+    part = x.shape[1] // 4
+    start = weak_direction(
+        how if method == "joint from I" else replace(how, weak="random"),
+        gamma,
+        x[:, :part],
+        y[:, :part],
+        generator,
+    )
+    u, predicted = fit_jointly(how, start, (x, y), rows, (settings.steps, settings.lr), generator)
+    return u[:, :, None], (predicted - clean).square().mean(1)
+
+
+def _row(
+    settings: BeyondSettings,
+    cell: tuple[str, int, str],
+    tasks: FreeTasks,
+    found: tuple[float, Tensor, Tensor],
+) -> Row:
+    floor, directions, error = found
+    aligned = tasks.alignment(directions)
+    return {
+        "experiment": "beyond",
+        "link": cell[0],
+        "directions": 1 + tasks.pair,
+        "r": settings.r,
+        "n": cell[1],
+        "method": cell[2],
+        "alignment": float(aligned.quantile(0.5)),
+        "floor": floor,
+        "error": float(error.mean()),
+        "stderr": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
+        "median": float(error.quantile(0.5)),
+        "stuck": int((error > STUCK).sum()),
+        "tasks": len(error),
+        "noise": settings.noise,
+        "steps": settings.steps if cell[2].startswith("joint") else None,
+        "seed": settings.seed,
+        "device": settings.device_type,
+    }
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Return all rows with the answer below them."""
+    columns = (
+        "link",
+        "directions",
+        "n",
+        "method",
+        "alignment",
+        "floor",
+        "error",
+        "stderr",
+        "median",
+        "stuck",
+    )
+    title = f"Beyond the theorem, r = {rows[0]['r']}: squared error over the labels' power"
+    return [Table(title, columns, rows, answer(rows))]
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Say, at the largest N, what each method's median error is, link by link."""
+    most = max(row["n"] for row in rows)
+    said = []
+    for (link,) in distinct(rows, "link"):
+        here = [row for row in rows if (row["link"], row["n"]) == (link, most)]
+        words = ", ".join(f"{row['method']} {row['median']:.2g}" for row in here)
+        floor = f" (floor of one direction {here[0]['floor']:.2g})" if here[0]["floor"] else ""
+        said.append(f"{link}{floor}: {words}")
+    return f"median error at N = {most:,}: {'; '.join(said)}"
+
+
+def panels(rows: Sequence[Row]) -> list[Panel]:
+    """Return one panel per link: the median error against N by method, with the floor of one direction."""
+    found = []
+    for (link,) in distinct(rows, "link"):
+        here = [row for row in rows if row["link"] == link]
+        lines: list[Series] = []
+        for method in METHODS:
+            part = [row for row in here if row["method"] == method]
+            if part:
+                colour = [*METHODS].index(method)
+                lines += curve(method, column(part, "n"), column(part, "median"), colour=colour)
+        if here[0]["floor"]:
+            x = [min(row["n"] for row in here), max(row["n"] for row in here)]
+            lines.append(Series("floor of one direction", x, [here[0]["floor"]] * 2, "dotted", 6))
+        axis = "median E(f - s)² / E s²"
+        found.append(Panel(f"{link}", "prompt length N", axis, lines, log_x=True, log_y=True))
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="beyond",
+    help="Outside the theorem: links of two directions, no polynomials, and joint training of both layers.",
+    example="--links abs,product --plot beyond.svg",
+    group=PAPER_B,
+    settings=BeyondSettings,
+    rows=beyond_rows,
+    columns=(
+        *("experiment", "link", "directions", "r", "n", "method", "alignment", "floor", "error", "stderr"),
+        *("median", "stuck", "tasks", "noise", "steps", "seed", "device"),
+    ),
+    quick=(
+        BeyondSettings(links=("sign", "product"), n=(128, 256), r=4, queries=64, tasks=3, starts=4, steps=5),
+    ),
+    tables=tables,
+    panels=panels,
+    title=lambda rows: f"tttab theory beyond, seed {rows[0]['seed']}: r = d = {rows[0]['r']}",
+    total=lambda settings: len(settings.n) * sum(3 + (link in PAIRS) for link in settings.links),
+)

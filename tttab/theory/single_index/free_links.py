@@ -1,0 +1,170 @@
+"""Links that are any function of one or two directions, and what fits them beside the three stages.
+
+What does not belong here: grids of settings, rows (`beyond`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tttab.theory.single_index.algorithm import Pipeline, weak_direction
+from tttab.theory.single_index.beyond import PAIRS
+from tttab.theory.single_index.stages import draw_neurons, predict, ridge_solve, stage_three
+from tttab.theory.single_index.tasks import IndexLaw, IndexTasks, unit
+
+Link = Callable[[Tensor, Tensor], Tensor]
+REACH, POINTS, ANGLES = 6.0, 301, 91
+BATCH = 1024
+
+
+def _third(z: Tensor) -> Tensor:
+    return (z**3 - 3 * z) / 6**0.5
+
+
+LINKS: dict[str, Link] = {
+    "He3": lambda z, w: _third(z),
+    "sign": lambda z, w: z.sign(),
+    "tanh": lambda z, w: torch.tanh(3 * z),
+    "abs": lambda z, w: z.abs(),
+    "cos": lambda z, w: torch.cos(2 * z),
+    "product": lambda z, w: z * w,
+    "sum": lambda z, w: _third(z) + _third(w),
+    "ridge-pair": lambda z, w: z.abs() + _third(w),
+}
+"""As functions of z = <b1, x> and w = <b2, x>; each is centred and scaled to unit power."""
+
+
+@dataclass(frozen=True)
+class FreeTasks(IndexTasks):
+    """Tasks whose link is a function of one or two orthonormal directions."""
+
+    second: Tensor
+    """b2 of every task, shape (tasks, d)."""
+    name: str
+
+    @property
+    def pair(self) -> bool:
+        """Whether the link has two directions."""
+        return self.name in PAIRS
+
+    def clean(self, x: Tensor) -> Tensor:
+        """Return the labels without noise, shape (tasks, rows), for x of shape (tasks, rows, d)."""
+        z, w = (torch.bmm(x, b[:, :, None]).squeeze(2) for b in (self.direction, self.second))
+        mean, power = moments(self.name)
+        return (LINKS[self.name](z, w) - mean) / power**0.5
+
+    def alignment(self, found: Tensor) -> Tensor:
+        """Return how much of the found directions (tasks, d, m) lies in the link's, shape (tasks,).
+
+        The root of the mean squared cosine; where the link has more directions than were found, of those
+        found.
+        """
+        own = torch.stack([self.direction, self.second], 2)[:, :, : 1 + self.pair]
+        shares = torch.bmm(found.transpose(1, 2), own).square().sum((1, 2))
+        return (shares / min(found.shape[2], own.shape[2])).sqrt()
+
+
+def draw_free_tasks(name: str, d: int, noise: float, count: int, generator: torch.Generator) -> FreeTasks:
+    """Return tasks with random orthonormal directions in d dimensions."""
+    pair = torch.randn(count, d, 2, generator=generator, device=generator.device)
+    both = torch.linalg.qr(pair).Q
+    law, basis = IndexLaw(d, d, (0.0, 1.0), noise), torch.eye(d, device=generator.device)
+    weights = torch.zeros(count, 2, device=generator.device)
+    return FreeTasks(law, basis, both[:, :, 0].contiguous(), weights, both[:, :, 1].contiguous(), name)
+
+
+def moments(name: str) -> tuple[float, float]:
+    """Return mean and variance of a link under independent standard normal z and w, by quadrature."""
+    z, mass = _grid()
+    values = LINKS[name](z[:, None], z[None]).expand(len(z), len(z))
+    joint = torch.outer(mass, mass)
+    mean = float((joint * values).sum())
+    return mean, float((joint * (values - mean).square()).sum())
+
+
+def one_direction_floor(name: str) -> float:
+    """Return the least E Var(s | <u, x>) over directions u in the link's span, 0 for one direction."""
+    if name not in PAIRS:
+        return 0.0
+    z, mass = _grid()
+    mean, power = moments(name)
+    best = 1.0
+    for angle in torch.linspace(0, torch.pi, ANGLES, dtype=z.dtype):
+        c, s = angle.cos(), angle.sin()
+        along, across = z[:, None], z[None]
+        seen = ((LINKS[name](c * along - s * across, s * along + c * across) - mean) @ mass).square() @ mass
+        best = min(best, 1 - float(seen) / power)
+    return best
+
+
+def fit_plane(
+    how: Pipeline,
+    gamma: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    test: Tensor,
+    starts: int,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return two orthonormal directions (tasks, d, 2) and predictions on the test rows (tasks, rows).
+
+    Stage I from several random starts on a quarter of the rows; the directions' two main axes; stage III with
+    neurons on the plane on the rest.
+    """
+    x, y = prompt
+    part = x.shape[1] // 4
+    found = torch.stack(
+        [weak_direction(how, gamma, x[:, :part], y[:, :part], generator) for _ in range(starts)], 2
+    )
+    plane = torch.linalg.svd(found, full_matrices=False).U[:, :, :2]
+    angles = torch.pi * torch.rand(how.neurons, generator=generator, device=x.device)
+    ways = torch.stack([angles.cos(), angles.sin()])
+    neurons = draw_neurons(how.neurons, how.bound, generator)
+
+    def features(rows: Tensor) -> Tensor:
+        return torch.relu((torch.bmm(rows, plane) @ ways) * neurons.v + neurons.bias)
+
+    output = ridge_solve(features(x[:, part:]), y[:, part:], how.ridge)
+    return plane, torch.bmm(features(test), output[:, :, None]).squeeze(2)
+
+
+def fit_jointly(
+    how: Pipeline,
+    start: Tensor,
+    prompt: tuple[Tensor, Tensor],
+    test: Tensor,
+    steps: tuple[int, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return the direction (tasks, d) and predictions after training it with the output layer together.
+
+    Adam with a cosine to zero on batches of all rows; the output layer starts at ridge regression along
+    `start` on an eighth of them, as stage III does. Every task has weights of its own.
+    """
+    x, y = prompt
+    count, rate = steps
+    neurons = draw_neurons(how.neurons, how.bound, generator)
+    part = x.shape[1] - x.shape[1] // 8
+    u = start.clone().requires_grad_(True)
+    output = stage_three(start, x[:, part:], y[:, part:], neurons, how.ridge).requires_grad_(True)
+    optimiser = torch.optim.Adam([u, output], lr=rate)
+    rule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, count)
+    for _ in range(count):
+        rows = torch.randint(x.shape[1], (min(BATCH, x.shape[1]),), generator=generator, device=x.device)
+        error = predict(unit(u), output, neurons, x[:, rows]) - y[:, rows]
+        loss = error.square().mean(1).sum() / 2
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        rule.step()
+    found = unit(u.detach())
+    return found, predict(found, output.detach(), neurons, test)
+
+
+def _grid() -> tuple[Tensor, Tensor]:
+    z = torch.linspace(-REACH, REACH, POINTS, dtype=torch.float64)
+    mass = torch.exp(-z.square() / 2)
+    return z, mass / mass.sum()
