@@ -32,7 +32,7 @@ METHODS = {
 }
 PAIRS = ("product", "sum", "ridge-pair")
 """The links of two directions."""
-TEST_ROWS = 1024
+TEST_ROWS, NEURONS = 1024, 128
 STUCK = 0.5
 
 
@@ -47,7 +47,7 @@ class BeyondSettings(Common, StageOne):
     n: tuple[int, ...] = option((1024, 4096, 16384), "Prompt lengths, with commas.", low=64)
     r: int = option(16, "Dimension of the subspace, and features.", low=2)
     starts: int = option(16, "Starts of stage I for two directions.", low=2)
-    steps: int = option(400, "Steps of joint training.", low=1)
+    steps: int = option(300, "Steps of joint training.", low=1)
     lr: float = option(0.02, "Adam's step size in joint training.", low=0, strict=True)
 
     @property
@@ -62,8 +62,8 @@ class BeyondSettings(Common, StageOne):
         check_device(self.device)
         if self.queries < 2:
             raise RequestError(f"--queries must be at least 2, got {self.queries}", "--queries 2048")
-        rows = max(*self.n, self.queries * self.starts)
-        check_rows(self.count * rows * self.r, self.device, "--n 1024,4096 --tasks 16")
+        numbers = max(max(self.n) * max(self.r, NEURONS), self.queries * self.r * self.starts)
+        check_rows(self.count * numbers, self.device, "--n 1024,4096 --r 16 --tasks 16")
 
 
 def beyond_rows(settings: BeyondSettings) -> Iterator[Row]:

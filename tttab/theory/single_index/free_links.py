@@ -18,7 +18,7 @@ from tttab.theory.single_index.tasks import IndexLaw, IndexTasks, unit
 
 Link = Callable[[Tensor, Tensor], Tensor]
 REACH, POINTS, ANGLES = 6.0, 301, 91
-BATCH = 1024
+BATCH = 256
 
 
 def _third(z: Tensor) -> Tensor:
