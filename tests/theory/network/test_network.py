@@ -107,6 +107,12 @@ def test_gradients_see_the_scatter_of_contexts(toy):
     assert all(not p.requires_grad for p in session.parameters("all"))
 
 
+def test_a_rule_that_trains_nothing_is_refused(toy):
+    table, parts, session = experiment._opened(SMALL)
+    with pytest.raises(RuleError, match="trains nothing"):
+        Bench(session, table, parts).gradients(session, get_rule("none"), 40)
+
+
 def test_a_crossing_lies_on_the_line_in_log_gamma_and_its_interval_around_it():
     assert crossing([-1.0, 1.0], [2.0, 8.0]) == pytest.approx(4.0)
     assert crossing([1.0, 1.0], [2.0, 8.0]) == 2.0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.contracts import Context, Execution, Queries, Rule, Session
+from tttab.errors import RuleError
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
@@ -119,10 +120,15 @@ class Bench:
 
         They are cut into `PARTS` chunks for each of the contexts: products within a chunk, between chunks
         of one context and between contexts have the three sums of `Gradients` as their means.
+
+        Raises:
+            RuleError: the rule selects no parameters of this model.
         """
         chunks = np.array_split(self._rows.training[:rows], PARTS * len(self._contexts))
         fork = session.fork()
         parameters = rule.parameters(fork)
+        if not parameters:
+            raise RuleError(f"the rule {rule.name!r} trains nothing of this model", "--rule full")
         for parameter in parameters:
             parameter.requires_grad_(True)
         taken = []
