@@ -167,9 +167,10 @@ class Gpt2OverPairs(SmallTransformer):
         self.head.load_state_dict(pair.head.state_dict())
         self.backbone.ln_f.load_state_dict(pair.norm.state_dict())
         for own, block in zip(self.backbone.h, pair.blocks, strict=True):
+            assert isinstance(block, _PairBlock), "a pair-token model has no others"
             own.ln_1.load_state_dict(block.norm_1.state_dict())
             own.ln_2.load_state_dict(block.norm_2.state_dict())
-            linear = (block.qkv, block.out, block.up, block.down)
+            linear: tuple[nn.Linear, ...] = (block.qkv, block.out, block.up, block.down)
             places = (own.attn.c_attn, own.attn.c_proj, own.mlp.c_fc, own.mlp.c_proj)
             for place, source in zip(places, linear, strict=True):
                 place.weight.copy_(source.weight.T)
