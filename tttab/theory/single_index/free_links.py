@@ -6,15 +6,15 @@ What does not belong here: grids of settings, rows (`beyond`).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from tttab.theory.single_index.algorithm import Pipeline, weak_direction
 from tttab.theory.single_index.beyond import PAIRS
-from tttab.theory.single_index.stages import draw_neurons, predict, ridge_solve, stage_three
-from tttab.theory.single_index.tasks import IndexLaw, IndexTasks, unit
+from tttab.theory.single_index.stages import Neurons, draw_neurons, ridge_solve
+from tttab.theory.single_index.tasks import IndexLaw, IndexTasks
 
 Link = Callable[[Tensor, Tensor], Tensor]
 REACH, POINTS, ANGLES = 6.0, 301, 91
@@ -64,7 +64,8 @@ class FreeTasks(IndexTasks):
         found.
         """
         own = torch.stack([self.direction, self.second], 2)[:, :, : 1 + self.pair]
-        shares = torch.bmm(found.transpose(1, 2), own).square().sum((1, 2))
+        axes = torch.linalg.qr(found).Q
+        shares = torch.bmm(axes.transpose(1, 2), own).square().sum((1, 2))
         return (shares / min(found.shape[2], own.shape[2])).sqrt()
 
 
@@ -101,67 +102,66 @@ def one_direction_floor(name: str) -> float:
     return best
 
 
-def fit_plane(
-    how: Pipeline,
-    gamma: Tensor,
-    prompt: tuple[Tensor, Tensor],
-    test: Tensor,
-    starts: int,
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Return two orthonormal directions (tasks, d, 2) and predictions on the test rows (tasks, rows).
+@dataclass(frozen=True)
+class Fitted:
+    """One or two directions of every task and a perceptron on them."""
 
-    Stage I from several random starts on a quarter of the rows; the directions' two main axes; stage III with
-    neurons on the plane on the rest.
-    """
-    x, y = prompt
-    part = x.shape[1] // 4
-    found = torch.stack(
-        [weak_direction(how, gamma, x[:, :part], y[:, :part], generator) for _ in range(starts)], 2
-    )
-    plane = torch.linalg.svd(found, full_matrices=False).U[:, :, :2]
-    angles = torch.pi * torch.rand(how.neurons, generator=generator, device=x.device)
-    ways = torch.stack([angles.cos(), angles.sin()])
+    directions: Tensor
+    """Shape (tasks, d, m)."""
+    ways: Tensor
+    """Fixed unit vectors, a neuron's in the plane, shape (m, neurons)."""
+    neurons: Neurons
+    output: Tensor
+    """Shape (tasks, neurons)."""
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return the neurons' values, shape (tasks, rows, neurons)."""
+        along = torch.bmm(x, torch.nn.functional.normalize(self.directions, dim=1))
+        return torch.relu((along @ self.ways) * self.neurons.v + self.neurons.bias)
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Return predictions (tasks, rows) for x (tasks, rows, d)."""
+        return torch.bmm(self.features(x), self.output[:, :, None]).squeeze(2)
+
+
+def main_plane(
+    how: Pipeline, gamma: Tensor, x: Tensor, y: Tensor, starts: int, generator: torch.Generator
+) -> Tensor:
+    """Return the two main axes (tasks, d, 2) of stage I's directions from several random starts."""
+    found = torch.stack([weak_direction(how, gamma, x, y, generator) for _ in range(starts)], 2)
+    return torch.linalg.svd(found, full_matrices=False).U[:, :, :2]
+
+
+def fit_output(how: Pipeline, directions: Tensor, x: Tensor, y: Tensor, generator: torch.Generator) -> Fitted:
+    """Return stage III on one or two directions (tasks, d, m): ridge regression on random neurons."""
     neurons = draw_neurons(how.neurons, how.bound, generator)
+    ways = torch.ones(1, how.neurons, device=x.device)
+    if directions.shape[2] > 1:
+        angles = torch.pi * torch.rand(how.neurons, generator=generator, device=x.device)
+        ways = torch.stack([angles.cos(), angles.sin()])
+    bare = Fitted(directions, ways, neurons, y.new_zeros(len(y), how.neurons))
+    return replace(bare, output=ridge_solve(bare.features(x), y, how.ridge))
 
-    def features(rows: Tensor) -> Tensor:
-        return torch.relu((torch.bmm(rows, plane) @ ways) * neurons.v + neurons.bias)
 
-    output = ridge_solve(features(x[:, part:]), y[:, part:], how.ridge)
-    return plane, torch.bmm(features(test), output[:, :, None]).squeeze(2)
+def train_jointly(
+    start: Fitted, x: Tensor, y: Tensor, steps: int, rate: float, generator: torch.Generator
+) -> Fitted:
+    """Return the directions and the output layer trained together, a task with weights of its own.
 
-
-def fit_jointly(
-    how: Pipeline,
-    start: Tensor,
-    prompt: tuple[Tensor, Tensor],
-    test: Tensor,
-    steps: tuple[int, float],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor]:
-    """Return the direction (tasks, d) and predictions after training it with the output layer together.
-
-    Adam with a cosine to zero on batches of all rows; the output layer starts at ridge regression along
-    `start` on an eighth of them, as stage III does. Every task has weights of its own.
+    Adam with a cosine to zero, on batches of the rows.
     """
-    x, y = prompt
-    count, rate = steps
-    neurons = draw_neurons(how.neurons, how.bound, generator)
-    part = x.shape[1] - x.shape[1] // 8
-    u = start.clone().requires_grad_(True)
-    output = stage_three(start, x[:, part:], y[:, part:], neurons, how.ridge).requires_grad_(True)
-    optimiser = torch.optim.Adam([u, output], lr=rate)
-    rule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, count)
-    for _ in range(count):
+    moved = [start.directions.clone().requires_grad_(True), start.output.clone().requires_grad_(True)]
+    model = replace(start, directions=moved[0], output=moved[1])
+    optimiser = torch.optim.Adam(moved, lr=rate)
+    rule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
         rows = torch.randint(x.shape[1], (min(BATCH, x.shape[1]),), generator=generator, device=x.device)
-        error = predict(unit(u), output, neurons, x[:, rows]) - y[:, rows]
-        loss = error.square().mean(1).sum() / 2
+        loss = (model.predict(x[:, rows]) - y[:, rows]).square().mean(1).sum() / 2
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         rule.step()
-    found = unit(u.detach())
-    return found, predict(found, output.detach(), neurons, test)
+    return replace(model, directions=moved[0].detach(), output=moved[1].detach())
 
 
 def _grid() -> tuple[Tensor, Tensor]:
