@@ -60,7 +60,15 @@ def recipe(paper: Paper, kind: Kind, size: str = "small", d: int = 0) -> Pretrai
     small = Pretraining(law, model, 15_000, 64, per_task, shortest, lr=1e-3 if paper == "A" else 2e-3)
     if full:
         return replace(small, batch=1024 if paper == "A" else 512, lr=1e-3)
-    return replace(small, steps=1_500, warmup=150, lr=1e-3) if kind == "gpt2-pairs" else small
+    return _short(small) if kind == "gpt2-pairs" else small
+
+
+def _short(small: Pretraining) -> Pretraining:
+    """Return the recipe of a model that begins with a trained one: fewer, smaller steps, longer contexts."""
+    short = replace(small, steps=600, warmup=60, lr=3e-4)
+    if small.law.family == "linear":
+        return short
+    return replace(short, batch=16, rows=280, model=replace(small.model, rows=256))
 
 
 def shipped_path(paper: Paper, d: int) -> Path:
@@ -74,7 +82,8 @@ def beginning(settings: Pretraining) -> SmallTransformer | None:
     if settings.model.kind != "gpt2-pairs" or not ready.exists():
         return None
     model, found = load_checkpoint(ready)
-    alike = (replace(found.model, kind="gpt2-pairs"), found.law) == (settings.model, settings.law)
+    shape = replace(found.model, kind="gpt2-pairs", rows=settings.model.rows)
+    alike = (shape, found.law) == (settings.model, settings.law)
     return model if alike else None
 
 
