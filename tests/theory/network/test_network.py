@@ -116,6 +116,10 @@ def test_a_rule_that_trains_nothing_is_refused(toy):
 def test_a_crossing_lies_on_the_line_in_log_gamma_and_its_interval_around_it():
     assert crossing([-1.0, 1.0], [2.0, 8.0]) == pytest.approx(4.0)
     assert crossing([1.0, 1.0], [2.0, 8.0]) == 2.0
+    assert crossing([1.0, -1.0, 1.0], [0.5, 2.0, 8.0]) == pytest.approx(
+        4.0
+    )  # a lead that is lost again is none
+    assert crossing([1.0, -1.0], [2.0, 8.0]) is None
     assert crossing([-2.0, -1.0], [2.0, 8.0]) is None
     rng = np.random.default_rng(0)
     leads = [rng.normal(-1, 1, 500), rng.normal(1, 1, 500)]

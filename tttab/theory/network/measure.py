@@ -153,14 +153,14 @@ def draw(order: np.ndarray, n: int, k: int, test: int, contexts: int) -> Rows:
 
 
 def interval(leads: list[np.ndarray], gammas: list[float], rng: np.random.Generator) -> tuple[Any, Any, Any]:
-    """Return where the mean lead first becomes positive, and its 95 % interval over resampled test rows.
+    """Return from where on the mean lead is positive, and its 95 % interval over resampled test rows.
 
     Args:
         leads: per k the warm start's loss minus the cold start's, shape (test,) each.
         gammas: k/d, ascending.
         rng: draws the test rows.
 
-    None stands for a lead that is not positive up to the largest k.
+    None stands for a lead that is not positive at the largest k.
     """
     table = np.stack(leads)
     draws = rng.integers(0, table.shape[1], (400, table.shape[1]))
@@ -171,20 +171,21 @@ def interval(leads: list[np.ndarray], gammas: list[float], rng: np.random.Genera
 
 
 def crossing(means: Sequence[float], gammas: Sequence[float]) -> float | None:
-    """Return where leads first become positive, by a line in log gamma; None: nowhere."""
+    """Return from where on leads are positive, by a line in log gamma; None: nowhere."""
     found = _crossing(np.asarray(means), gammas)
     return None if np.isinf(found) else found
 
 
 def _crossing(means: np.ndarray, gammas: Sequence[float]) -> float:
-    positive = np.flatnonzero(means > 0)
-    if not len(positive):
-        return np.inf
-    at = positive[0]
-    if at == 0:
+    """Return where the leads are positive from then on; infinite where the last one is not."""
+    behind = np.flatnonzero(~(means > 0))
+    if not len(behind):
         return gammas[0]
-    share = means[at - 1] / (means[at - 1] - means[at])
-    low, high = np.log(gammas[at - 1]), np.log(gammas[at])
+    at = behind[-1]
+    if at == len(means) - 1:
+        return np.inf
+    share = means[at] / (means[at] - means[at + 1])
+    low, high = np.log(gammas[at]), np.log(gammas[at + 1])
     return float(np.exp(low + share * (high - low)))
 
 
