@@ -9,9 +9,10 @@ import torch
 
 from tttab.seeding import torch_stream
 from tttab.theory.single_index.algorithm import Pipeline
-from tttab.theory.single_index.beyond import EXPERIMENT, METHODS, PAIRS, BeyondSettings, beyond_rows
+from tttab.theory.single_index.beyond import EXPERIMENT, METHODS, BeyondSettings, beyond_rows
 from tttab.theory.single_index.free_links import (
     LINKS,
+    PAIRS,
     draw_free_tasks,
     fit_output,
     main_plane,

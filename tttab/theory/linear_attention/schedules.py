@@ -141,14 +141,10 @@ class _Measurement:
             found = loss(paths)
             if sum(part.shape[1] for part in kept) < MEDIAN_TRIALS:
                 kept.append(found.cpu())
-            return numbers(paths, found)
-
-        def numbers(paths: Paths, found: Tensor) -> Tensor:
-            worse = ~(found <= paths.single.start)  # a path that overflowed is no number, and worse
-            return torch.cat([found, found.log(), worse.to(found)])
+            return _numbers(paths, found)
 
         def witnessed(paths: Paths) -> Tensor:
-            return numbers(paths, loss(paths))
+            return _numbers(paths, loss(paths))
 
         def look(sampling: Sampling) -> list[Measured]:
             kept.clear()
@@ -168,8 +164,7 @@ class _Measurement:
             ]
 
         twin = [None if self._noisy else 0.0] * count
-        nothing: list[float | None] = [None] * count
-        exacts = [*exact, *nothing * 6, *twin, *nothing]
+        exacts = [*exact, *[None] * (6 * count), *twin, *[None] * count]
         seen = checked(look, self._settings.sampling, exacts, may_overflow=True)
         medians = torch.cat(kept, dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf).median(dim=1).values
         found = []
@@ -230,6 +225,12 @@ class _Measurement:
             count = min(block, trials - done)
             moments.add(value(dense(p, draws, count) if rows else banded(p, length, draws, count)))
         return moments
+
+
+def _numbers(paths: Paths, losses: Tensor) -> Tensor:
+    """Return losses, their logarithms and whether they rose, shape (3 schedules, trials)."""
+    worse = ~(losses <= paths.single.start)  # a path that overflowed is no number, and worse
+    return torch.cat([losses, losses.log(), worse.to(losses)])
 
 
 def _head(settings: Simulation, p: Isotropic) -> Row:

@@ -27,8 +27,6 @@ METHODS = ("stages", "joint", "joint from I", "plane", "joint plane")
 """Stages I to III; direction and output layer by Adam together, from a random direction and from stage I's.
 For two directions also: stage I from many starts, their two main axes and stage III on them; the same, then
 both layers together."""
-PAIRS = ("product", "sum", "ridge-pair")
-"""The links of two directions."""
 TEST_ROWS, NEURONS = 1024, 128
 STUCK = 0.5
 
@@ -201,6 +199,12 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     return found
 
 
+def _total(settings: BeyondSettings) -> int:
+    from tttab.theory.single_index.free_links import PAIRS
+
+    return len(settings.n) * sum(3 + 2 * (link in PAIRS) for link in settings.links)
+
+
 EXPERIMENT = Experiment(
     name="beyond",
     help="Outside the theorem: links of two directions, no polynomials, and joint training of both layers.",
@@ -218,5 +222,5 @@ EXPERIMENT = Experiment(
     tables=tables,
     panels=panels,
     title=lambda rows: f"tttab theory beyond, seed {rows[0]['seed']}: r = d = {rows[0]['r']}",
-    total=lambda settings: len(settings.n) * sum(3 + 2 * (link in PAIRS) for link in settings.links),
+    total=_total,
 )

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from tttab.theory.single_index.algorithm import Pipeline, weak_direction
-from tttab.theory.single_index.beyond import PAIRS
 from tttab.theory.single_index.stages import Neurons, draw_neurons, ridge_solve
 from tttab.theory.single_index.tasks import IndexLaw, IndexTasks
 
@@ -36,6 +35,8 @@ LINKS: dict[str, Link] = {
     "ridge-pair": lambda z, w: z.abs() + _third(w),
 }
 """As functions of z = <b1, x> and w = <b2, x>; each is centred and scaled to unit power."""
+PAIRS = ("product", "sum", "ridge-pair")
+"""The links of two directions."""
 
 
 @dataclass(frozen=True)
