@@ -27,6 +27,7 @@ METHODS = ("stages", "joint", "joint from I", "plane", "joint plane")
 """Stages I to III; direction and output layer by Adam together, from a random direction and from stage I's.
 For two directions also: stage I from many starts, their two main axes and stage III on them; the same, then
 both layers together."""
+AXIS = "E(f - s)² / E s²"
 TEST_ROWS, NEURONS = 1024, 128
 STUCK = 0.5
 
@@ -39,7 +40,7 @@ class BeyondSettings(Common, StageOne):
         ("He3", "sign", "tanh", "abs", "cos", "product", "sum", "ridge-pair"),
         "Links, with commas; He3 is a control inside the theorem, the last three have two directions.",
     )
-    n: tuple[int, ...] = option((1024, 4096, 16384), "Prompt lengths, with commas.", low=64)
+    n: tuple[int, ...] = option((1024, 4096), "Prompt lengths, with commas.", low=64)
     r: int = option(16, "Dimension of the subspace, and features.", low=2)
     starts: int = option(16, "Starts of stage I for two directions.", low=2)
     steps: int = option(300, "Steps of joint training.", low=1)
@@ -181,22 +182,36 @@ def answer(rows: Sequence[Row]) -> str:
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return one panel per link: the median error against N by method, with the floor of one direction."""
-    found = []
-    for (link,) in distinct(rows, "link"):
-        here = [row for row in rows if row["link"] == link]
-        lines: list[Series] = []
-        for method in METHODS:
-            part = [row for row in here if row["method"] == method]
-            if part:
-                colour = METHODS.index(method)
-                lines += curve(method, column(part, "n"), column(part, "median"), colour=colour)
-        if here[0]["floor"]:
-            x = [min(row["n"] for row in here), max(row["n"] for row in here)]
-            lines.append(Series("floor of one direction", x, [here[0]["floor"]] * 2, "dotted", 6))
-        axis = "median E(f - s)² / E s²"
-        found.append(Panel(f"{link}", "prompt length N", axis, lines, log_x=True, log_y=True))
-    return found
+    """Return the median errors of all links at the largest N, then, where there are several, each over N."""
+    several = len(distinct(rows, "n")) > 1
+    return [_overview(rows), *(_over_rows(rows, link) for (link,) in distinct(rows, "link") if several)]
+
+
+def _overview(rows: Sequence[Row]) -> Panel:
+    most, names = max(row["n"] for row in rows), [link for (link,) in distinct(rows, "link")]
+    here = [row for row in rows if row["n"] == most]
+    lines: list[Series] = []
+    for colour, method in enumerate(METHODS):
+        part = [row for row in here if row["method"] == method]
+        places = [names.index(row["link"]) for row in part]
+        lines.append(Series(method, places, column(part, "median"), "points", colour))
+    floors = {names.index(row["link"]): row["floor"] for row in here if row["floor"]}
+    lines.append(Series("floor of one direction", [*floors], [*floors.values()], "crosses", 6))
+    heading = f"All links at N = {most:,}: median over tasks"
+    return Panel(heading, "link", AXIS, lines, log_y=True, x_names=names)
+
+
+def _over_rows(rows: Sequence[Row], link: str) -> Panel:
+    here = [row for row in rows if row["link"] == link]
+    lines: list[Series] = []
+    for colour, method in enumerate(METHODS):
+        part = [row for row in here if row["method"] == method]
+        if part:
+            lines += curve(method, column(part, "n"), column(part, "median"), colour=colour)
+    if here[0]["floor"]:
+        ends = [here[0]["n"], here[-1]["n"]]
+        lines.append(Series("floor of one direction", ends, [here[0]["floor"]] * 2, "dotted", 6))
+    return Panel(f"{link}: median over tasks", "prompt length N", AXIS, lines, log_x=True, log_y=True)
 
 
 def _total(settings: BeyondSettings) -> int:
