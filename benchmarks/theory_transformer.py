@@ -3,8 +3,9 @@
     python3 -m benchmarks.theory_transformer --out DIR --device cuda --minutes 6
 
 Stages, in order: GPT-2 for paper A and its warm/cold curve; GPT-2 for paper B (d = 4) and error against
-context length; pair-token models for paper A and for paper B at d = 4, 8, 16; test-time training
-vectorised over tasks against a loop. Rows go to DIR/rows.jsonl as they come; checkpoints (float16) go
+context length; GPT-2 over pair tokens for paper B at d = 4, 8, 16, which reads contexts of any length;
+pair-token models for paper A and for paper B at d = 4, 8, 16; test-time training vectorised over tasks
+against a loop. Rows go to DIR/rows.jsonl as they come; checkpoints (float16) go
 to DIR. A checkpoint that is already there is used, not made again. Needs torch, transformers,
 safetensors and numpy. `--tiny` runs everything in miniature, to see that it runs.
 """
@@ -29,12 +30,15 @@ from tttab.theory.transformer.store import Pretrained, PretrainStep, open_file, 
 from tttab.theory.transformer.tasks import sample_prompts
 
 SHARES = {  # of the whole time, for pre-training; the rest is evaluation
-    ("A", "gpt2", 60): 0.19,
-    ("B", "gpt2", 4): 0.23,
-    ("A", "pair", 60): 0.06,
-    ("B", "pair", 4): 0.07,
-    ("B", "pair", 8): 0.06,
-    ("B", "pair", 16): 0.07,
+    ("A", "gpt2", 60): 0.16,
+    ("B", "gpt2", 4): 0.14,
+    ("B", "gpt2-pairs", 4): 0.09,
+    ("B", "gpt2-pairs", 8): 0.06,
+    ("B", "gpt2-pairs", 16): 0.06,
+    ("A", "pair", 60): 0.05,
+    ("B", "pair", 4): 0.05,
+    ("B", "pair", 8): 0.05,
+    ("B", "pair", 16): 0.05,
 }
 
 
@@ -157,8 +161,10 @@ def evaluation(run, pretrained, paper, kind, d):
         k = (64, 128) if tiny else (64, 96, 128, 192, 256, 384, 512)
         return warm_cold_rows(pretrained, WarmColdSettings(k=k, how=how, search=True, **common))
     how = TaskTraining(steps=4 if tiny else 100)
-    main_model = kind == "gpt2"
-    lengths = (16, 32, 64, 128, 256, 512) if main_model else (16, 64, 256, 1024)
+    main_model = d == 4 and kind != "pair"
+    lengths = (
+        (16, 32, 64, 128) if kind == "gpt2" else (16, 64, 256, 1024)
+    )  # as many as GPT-2 has positions for
     shifts = ("none", "c=1", "he2") if main_model else ("none", "c=1")
     rules = ("full", "lora") if main_model or d == 4 else ("full",)
     lengths = lengths[:2] if tiny else lengths

@@ -22,12 +22,14 @@ MODULES = (
     "linear_attention.semi",
     "linear_attention.softmax",
     "linear_attention.step_size",
+    "network.experiment",
     "single_index.exponents",
     "single_index.projection",
     "single_index.weak",
     "single_index.strong",
     "single_index.link_stage",
     "single_index.pipeline",
+    "single_index.beyond",
     "transformer.experiment",
 )
 """The modules that hold an `EXPERIMENT`, in the order in which the help lists them."""

@@ -141,6 +141,17 @@ def test_what_is_not_finite_agrees_with_nothing(seen):
     assert checked(lambda sampling: [seen], Sampling(100), [0.0], may_overflow=True)[0][1] is None
 
 
+def test_a_median_stands_beside_a_mean_that_few_paths_carry_away():
+    settings = StepsSettings(d=6, trials=400, n=3, k=12, count=20, decay=(0.9,))
+    rows = [row for row in steps(settings) if row.get("kind") != "best"]
+    (lost,) = [row for row in rows if row["schedule"] == "constant" and not row["tuned"]]
+    assert lost["median"] < 1e-3 * lost["loss_measured"]
+    single, unit = rows[0], curves.best_step(Isotropic.pretrained(6, 3, 12))
+    paths = dense(Isotropic.pretrained(6, 3, 12), Draws(CPU, 1, "any"), 4000)
+    found = paths.losses("F", [torch.full((4000,), unit, dtype=torch.float64)])
+    assert single["median"] == pytest.approx(float(found.median()), rel=0.1)
+
+
 def test_steps_that_overflow_say_so_and_have_no_verdict():
     *rows, best = steps(StepsSettings(d=6, trials=200, n=3, k=12, count=600, decay=(0.9,)))
     (lost,) = [row for row in rows if not row["finite"]]

@@ -86,9 +86,9 @@ def test_panels_hold_every_method(tmp_path):
     rows = [row | {"method": name} for name in ("icl", "ttt-full", "ttt-lora")]
     (panel,) = context_panels(rows)
     assert [series.label for series in panel.series if series.label] == [
-        "icl, d = 4",
-        "ttt-full, d = 4",
-        "ttt-lora, d = 4",
+        "in context, d = 4",
+        "trained, all weights, d = 4",
+        "trained, LoRA, d = 4",
         "noise",
     ]
     start = {

@@ -5,7 +5,7 @@ from tttab.errors import RequestError
 from tttab.theory.transformer.model import ModelSettings, build_model
 from tttab.theory.transformer.tasks import Law, label_power, sample_prompts
 
-KINDS = ["pair", "gpt2"]
+KINDS = ["pair", "gpt2", "gpt2-pairs"]
 
 
 def small(kind, rows=12):
@@ -41,7 +41,22 @@ def test_the_pair_model_ignores_the_order_of_its_context_and_gpt2_does_not():
     for kind in KINDS:
         model = build_model(small(kind), 0)
         gaps[kind] = (model(x, y, queries) - model(x.flip(1), y.flip(1), queries)).abs().max().item()
-    assert gaps["pair"] < 1e-5 < gaps["gpt2"]
+    assert gaps["pair"] < 1e-5 < min(gaps["gpt2"], gaps["gpt2-pairs"])
+
+
+def test_gpt2_over_pairs_begins_with_the_pair_models_blocks_and_reads_any_length():
+    pair, own = build_model(small("pair"), 0), build_model(small("gpt2-pairs"), 1)
+    (x, y), (queries, _) = rows_of(2, 6), rows_of(2, 3, seed=1)
+    assert own(*rows_of(1, 40), queries[:1]).shape == (1, 3)
+    own.begin_with(pair)
+    allowed = torch.zeros(9, 9, dtype=torch.bool)
+    allowed[:, :6] = True  # the pair model's own mask: from then on GPT-2 is the pair model
+    mask = torch.zeros(1, 1, 9, 9).masked_fill(~allowed, torch.finfo(torch.float32).min).expand(2, 1, 9, 9)
+    known = torch.cat([torch.stack([y, torch.ones(2, 6)], -1), torch.zeros(2, 3, 2)], 1)
+    tokens = own.embed(torch.cat([torch.cat([x, queries], 1), known], -1))
+    place = torch.zeros(2, 9, dtype=torch.long)
+    hidden = own.backbone(inputs_embeds=tokens, attention_mask=mask, position_ids=place).last_hidden_state
+    torch.testing.assert_close(own.head(hidden[:, 6:]).squeeze(-1), pair(x, y, queries), rtol=0, atol=2e-3)
 
 
 def test_gpt2_refuses_a_context_beyond_its_positions():

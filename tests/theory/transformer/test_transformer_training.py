@@ -28,16 +28,23 @@ from tttab.theory.transformer.pretrain import (
     within_minutes,
 )
 from tttab.theory.transformer.rates import best_rate
-from tttab.theory.transformer.store import Pretrained, pretrain_into_cache, recipe
+from tttab.theory.transformer.store import (
+    Pretrained,
+    beginning,
+    open_file,
+    pretrain_into_cache,
+    recipe,
+    shipped_path,
+)
 from tttab.theory.transformer.tasks import Law, link, more_rows, sample_prompts
 
-KINDS = ["pair", "gpt2"]
+KINDS = ["pair", "gpt2", "gpt2-pairs"]
 
 
 def tiny(kind="pair", steps=12, **changes):
     law = changes.pop("law", Law("linear", 3, 3))
     model = ModelSettings(kind, law.d, width=16, layers=1, heads=2, rows=10)
-    rows = {"pair": 20, "gpt2": 11}[kind]
+    rows = {"pair": 20, "gpt2": 11, "gpt2-pairs": 20}[kind]
     return replace(Pretraining(law, model, steps, batch=16, rows=rows, warmup=3, lr=3e-3), **changes)
 
 
@@ -343,6 +350,25 @@ def test_context_rows_cover_every_shift_and_method_and_equal_seeds_give_equal_ro
     assert rows == list(context_rows(pretrained, grid))
     with pytest.raises(RequestError, match="c=2"):
         shifted(settings.law, "c=2")
+
+
+def test_gpt2_over_pairs_begins_with_the_shipped_model_of_the_same_shape_alone():
+    small = recipe("B", "gpt2-pairs")
+    start = beginning(small)
+    assert start is not None
+    shipped = open_file(shipped_path("B", 4)).model.state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in start.state_dict().items())
+    assert beginning(recipe("B", "gpt2-pairs", "full")) is None
+    assert beginning(recipe("B", "gpt2-pairs", "small", 5)) is None
+    assert beginning(recipe("B", "gpt2")) is None
+
+
+def test_pretraining_goes_on_from_the_model_it_is_given(tmp_path):
+    settings = tiny("gpt2-pairs", steps=1, lr=1e-9)
+    start = build_model(tiny("pair").model, 5)
+    list(pretrain(settings, tmp_path, start=start))
+    found = weights_of(checkpoint_path(settings, tmp_path))
+    torch.testing.assert_close(found["embed.weight"], start.state_dict()["embed.weight"], rtol=0, atol=1e-6)
 
 
 def test_recipes_name_the_papers_sizes():

@@ -86,7 +86,8 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
         x = column(here, "alignment")
         series = law_curves(here, "alignment", "gain", "", 0)
         series.append(Series("papers' k/(k+d) A²/(A+B)", x, column(here, "gain_papers"), "dotted", 1))
-        found.append(Panel(family, "share of b in likely directions", "improvement / b'Sx b", series))
+        heading = "random: no common eigenvectors" if family == "random" else family
+        found.append(Panel(heading, "share of b in likely directions", "improvement / b'Sx b", series))
         thresholds.append(Series(f"{family}, limit", x, column(here, "gamma_limit"), "dashed", colour))
         thresholds.append(Series(f"{family}, exact", x, column(here, "gamma_exact"), "line", colour))
     title = "Threshold beyond which zero wins (F)"

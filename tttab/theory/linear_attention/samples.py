@@ -74,7 +74,9 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     return [
         Panel("Loss", "training rows k", "loss / |b|²", loss, log_x=True),
         Panel("Improvement", "training rows k", "improvement / |b|²", gain, log_x=True),
-        Panel("Context of equal loss without training", "training rows k", "n'", equal, log_x=True),
+        Panel(
+            "Context of equal loss without training", "training rows k", "context rows n'", equal, log_x=True
+        ),
     ]
 
 

@@ -30,6 +30,8 @@ TIMES = tuple(2.0 ** (j / 2) for j in range(-10, 9))
 """Stopping times of gradient flow that are tried, in the same unit."""
 WITNESS_SHARE = 0.25
 """Trials of the row-level witness, over those that measure."""
+MEDIAN_TRIALS = 100_000
+"""Trials that a median is of, at most: they are all held at once."""
 FLOW_SHARE = 0.2
 """Trials of gradient flow, which costs an eigenvalue problem each, over those that measure."""
 
@@ -133,17 +135,25 @@ class _Measurement:
         self, identities: Sequence[Row], loss: Loss, length: int, exact: Sequence[float | None], share: float
     ) -> list[Row]:
         count = len(identities)
+        kept: list[Tensor] = []
 
-        def value(paths: Paths) -> Tensor:
+        def keeping(paths: Paths) -> Tensor:
             found = loss(paths)
-            worse = ~(found <= paths.single.start)  # a path that overflowed is no number, and worse
-            return torch.cat([found, found.log(), worse.to(found)])
+            if sum(part.shape[1] for part in kept) < MEDIAN_TRIALS:
+                kept.append(found.cpu())
+            return _numbers(paths, found)
+
+        def witnessed(paths: Paths) -> Tensor:
+            return _numbers(paths, loss(paths))
 
         def look(sampling: Sampling) -> list[Measured]:
-            fast = self._average(value, length, "measure", sampling, share)
+            kept.clear()
+            fast = self._average(keeping, length, "measure", sampling, share)
             slow = fast
             if not self._noisy:
-                slow = self._average(value, length, "measure", sampling, share * WITNESS_SHARE, witness=True)
+                slow = self._average(
+                    witnessed, length, "measure", sampling, share * WITNESS_SHARE, witness=True
+                )
             with np.errstate(invalid="ignore"):
                 apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
             columns = [(fast.mean, fast.stderr), (slow.mean, slow.stderr), (apart, joint)]
@@ -154,9 +164,9 @@ class _Measurement:
             ]
 
         twin = [None if self._noisy else 0.0] * count
-        nothing: list[float | None] = [None] * count
-        exacts = [*exact, *nothing * 6, *twin, *nothing]
+        exacts = [*exact, *[None] * (6 * count), *twin, *[None] * count]
         seen = checked(look, self._settings.sampling, exacts, may_overflow=True)
+        medians = torch.cat(kept, dim=1).nan_to_num(nan=torch.inf, posinf=torch.inf).median(dim=1).values
         found = []
         for i, identity in enumerate(identities):
             (mean, first), (worse, _), (rows, _), (apart, second) = (
@@ -171,6 +181,7 @@ class _Measurement:
                     "loss_exact": exact[i],
                     "loss_measured": mean.mean,
                     "stderr": mean.stderr,
+                    "median": float(medians[i]),
                     "loss_rows": None if self._noisy else rows.mean,
                     "share_worse": worse.mean,
                     "diverged": not mean.mean < initial_loss(self._p),
@@ -214,6 +225,12 @@ class _Measurement:
             count = min(block, trials - done)
             moments.add(value(dense(p, draws, count) if rows else banded(p, length, draws, count)))
         return moments
+
+
+def _numbers(paths: Paths, losses: Tensor) -> Tensor:
+    """Return losses, their logarithms and whether they rose, shape (3 schedules, trials)."""
+    worse = ~(losses <= paths.single.start)  # a path that overflowed is no number, and worse
+    return torch.cat([losses, losses.log(), worse.to(losses)])
 
 
 def _head(settings: Simulation, p: Isotropic) -> Row:

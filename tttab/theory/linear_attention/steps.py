@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from tttab.theory.experiment import PAPER_A, Experiment, Row, option
 from tttab.theory.linear_attention.settings import MatrixSimulation, more_trials
 from tttab.theory.linear_attention.views import BARS, SIZES, Kind, figure_title, tables_by_kind, verdict
-from tttab.theory.plots import Panel, Series, Style
+from tttab.theory.plots import Panel, Series, Style, column
 
 SCHEDULE = ("schedule", "decay", "steps", "tuned", "multiple")
-MEASURED = ("loss_start", "loss_exact", "loss_measured", "stderr", "loss_rows", "share_worse", "diverged")
+MEASURED = ("loss_start", "loss_exact", "loss_measured", "stderr", "median")
+MEASURED += ("loss_rows", "share_worse", "diverged")
 BEST = ("gain_single", "gain_best", "share_kept")
 
 
@@ -45,6 +46,9 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
     start, single = here[0]["loss_start"], here[0]["loss_measured"]
     plain = [row for row in here if row["steps"] and row["steps"] > 1]
     series = [part for tuned in (False, True) for part in _points(plain, tuned, start)]
+    tuned = [row for row in plain if row["tuned"]]
+    x = [1.0 if row["decay"] is None else row["decay"] for row in tuned]
+    series.append(Series("best first step, median", x, column(tuned, "median"), "crosses", 3))
     ends = [min(s for s in [0.2, *series[0].x]), 1.0]
     lines: list[tuple[str, float, Style, int]] = [
         ("untrained", start, "dotted", 6),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 TEST_ROWS = 512
 STUCK = 0.5
+NAMES = {"ttt": "trained", "icl": "in context"}
 PROMPTS = (512, 1024, 2048, 4096, 8192, 16384, 32768, 65536)
 """Prompt lengths of the long version."""
 
@@ -268,7 +269,7 @@ def answer(rows: Sequence[Row]) -> str:
     """Say what each model reaches at the longest prompt, and what the in-context one keeps in the limit."""
     noise, parts = rows[0]["noise_level"], []
     longest = max((row["n"] for row in rows if row["n"]), default=None)
-    for method, name in (("ttt", "trained"), ("icl", "in context")):
+    for method, name in NAMES.items():
         here = [row for row in rows if row["method"] == method and row["n"] == longest]
         parts += (
             [f"{name} {here[0]['median']:.3g} (median at N = {longest}, d = {here[0]['d']})"] if here else []
@@ -290,7 +291,9 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
         for colour, (d, method) in enumerate(distinct(finite, "d", "method")):
             here = [row for row in finite if (row["d"], row["method"]) == (d, method)]
             bars = column(here, "stderr") if name == "error" else ()
-            lines += curve(f"{method}, d = {d}", column(here, "n"), column(here, name), bars, colour=colour)
+            lines += curve(
+                f"{NAMES[method]}, d = {d}", column(here, "n"), column(here, name), bars, colour=colour
+            )
         ends = [
             min((row["n"] for row in finite), default=64),
             max((row["n"] for row in finite), default=65536),
@@ -300,7 +303,7 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
             if row["method"] == "icl-limit":
                 bulk = name == "median"  # a task's few test rows seldom reach the tails
                 value = row["bulk"] + row["noise_level"] if bulk else row[name]
-                label = f"icl, N = infinity{', |z| < 2.5' if bulk else ''}"
+                label = f"in context, N = infinity{', |z| < 2.5' if bulk else ''}"
                 lines.append(Series(label, ends, [value] * 2, style="dashed", colour=6))
         found.append(Panel(heading, "prompt rows N", "squared error", lines, log_x=True, log_y=True))
     return found

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 STYLES: tuple[Style, ...] = ("line", "dashed", "dashdot")
+NAMES = {"icl": "in context", "ttt-full": "trained, all weights", "ttt-lora": "trained, LoRA"}
+SHIFTS = {
+    "none": "in distribution",
+    "c=1": "link shift: He4's weight is 1",
+    "he2": "link shift: He2 mixed in",
+}
 COLUMNS = {
     "A": (
         *("k", "start", "loss_fresh", "stderr_fresh", "lead", "lead_stderr", "better"),
@@ -47,8 +53,8 @@ class TransformerSettings(Settings):
     paper: Literal["A", "B"] = field(
         metadata=required("A: linear tasks, warm against cold. B: single-index tasks.")
     )
-    model: Literal["pair", "gpt2"] | None = option(
-        None, "pair, the default, or gpt2 (Hugging Face; needs tttab[transformer])."
+    model: Literal["pair", "gpt2", "gpt2-pairs"] | None = option(
+        None, "pair, the default; gpt2 or gpt2-pairs, one token per row (Hugging Face; tttab[transformer])."
     )
     d: tuple[int, ...] = option((), "Features; for paper B several, e.g. 4,8,16.", low=1)
     checkpoint: Path | None = option(None, "A checkpoint file to use.")
@@ -248,7 +254,7 @@ def warm_cold_panels(rows: Sequence[Row]) -> list[Panel]:
     trained = [row for row in rows if row["k"]]
     plain = next((row for row in rows if not row["k"]), None)
     found = []
-    for place, heading in (("fresh", "Fresh contexts"), ("same", "The context that was trained on")):
+    for place, heading in (("fresh", "F: fresh contexts"), ("same", "S: the context that was trained on")):
         lines: list[Series] = []
         for colour, (start,) in enumerate(distinct(trained, "start")):
             here = [row for row in trained if row["start"] == start]
@@ -273,10 +279,10 @@ def context_panels(rows: Sequence[Row]) -> list[Panel]:
             cell = [row for row in here if (row["d"], row["method"]) == (d, method)]
             colour, style = methods.index((method,)), STYLES[dims.index((d,)) % len(STYLES)]
             x, y = column(cell, "n"), column(cell, "median")
-            lines += curve(f"{method}, d = {d}", x, y, colour=colour, style=style)
+            lines += curve(f"{NAMES[method]}, d = {d}", x, y, colour=colour, style=style)
         single = [row for row in here if row["method"] == "icl" and row["d"] == here[0]["d"]]
         lines.append(Series("noise", column(single, "n"), column(single, "noise"), style="dotted", colour=6))
-        heading = "in distribution" if shift == "none" else f"link shift: {shift}"
+        heading = SHIFTS[shift]
         axis = "median loss / label power"
         found.append(Panel(heading, "context length N", axis, lines, log_x=True, log_y=True))
     return found

@@ -1,6 +1,6 @@
-"""Two small transformers that read labelled rows: a Hugging Face GPT-2 and a pair-token model.
+"""Small transformers that read labelled rows: a pair-token model, and Hugging Face's GPT-2 in two ways.
 
-Both map (context_x, context_y, query_x) to one number per query; queries never see each other. What
+All map (context_x, context_y, query_x) to one number per query; queries never see each other. What
 does not belong here: task laws, training, files.
 """
 
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from tttab.errors import MissingExtra, RequestError
 
+Kind = Literal["gpt2", "gpt2-pairs", "pair"]
+"""GPT-2 over x1, y1, x2, …, GPT-2 over one token per row, and the pair-token model."""
+
 
 @dataclass(frozen=True)
 class ModelSettings:
     """The shape of a model."""
 
-    kind: Literal["gpt2", "pair"]
+    kind: Kind
     d: int
     """Features of a row."""
     width: int = 64
@@ -36,8 +39,8 @@ class SmallTransformer(nn.Module):
     """Largest context; None: any."""
 
     def training_predictions(self, x: Tensor, y: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-        """Return the predictions that pre-training scores, and their labels, of rows cut at `cut`."""
-        raise NotImplementedError
+        """Return predictions for the rows after `cut` from the rows before it, and their labels."""
+        return self(x[:, :cut], y[:, :cut], x[:, cut:]), y[:, cut:]
 
 
 class PairTransformer(SmallTransformer):
@@ -53,17 +56,17 @@ class PairTransformer(SmallTransformer):
 
     def forward(self, context_x: Tensor, context_y: Tensor, query_x: Tensor) -> Tensor:
         """Return (tasks, queries) for a context (tasks, n, d), (tasks, n) and queries (tasks, q, d)."""
-        known = torch.stack([context_y, torch.ones_like(context_y)], dim=-1)
-        blank = torch.zeros_like(query_x[..., :1]).expand(*query_x.shape[:-1], 2)
-        context, queries = torch.cat([context_x, known], -1), torch.cat([query_x, blank], -1)
-        tokens, n = self.embed(torch.cat([context, queries], dim=-2)), context_x.shape[-2]
+        tokens, n = self.embed(_pair_tokens(context_x, context_y, query_x)), context_x.shape[-2]
         for block in self.blocks:
             tokens = block(tokens, n)
         return self.head(self.norm(tokens[..., n:, :])).squeeze(-1)
 
-    def training_predictions(self, x: Tensor, y: Tensor, cut: int) -> tuple[Tensor, Tensor]:
-        """Return predictions for the rows after `cut` from the rows before it, and their labels."""
-        return self(x[:, :cut], y[:, :cut], x[:, cut:]), y[:, cut:]
+
+def _pair_tokens(context_x: Tensor, context_y: Tensor, query_x: Tensor) -> Tensor:
+    """Return (tasks, n + queries, d + 2): (x, y, 1) of every context row, (x, 0, 0) of every query."""
+    known = torch.stack([context_y, torch.ones_like(context_y)], dim=-1)
+    blank = torch.zeros_like(query_x[..., :1]).expand(*query_x.shape[:-1], 2)
+    return torch.cat([torch.cat([context_x, known], -1), torch.cat([query_x, blank], -1)], dim=-2)
 
 
 class _PairBlock(nn.Module):
@@ -110,12 +113,12 @@ class Gpt2Regressor(SmallTransformer):
                 f"the context has {n} rows, this GPT-2 was built for {self._most}", "take fewer"
             )
         tokens = torch.cat([self._interleave(context_x, context_y), self.read_x(query_x)], dim=-2)
-        mask, positions = _query_mask(n, q, tokens)
-        tasks = tokens.shape[0]
+        mask, tasks = _query_mask(2 * n, q, tokens), tokens.shape[0]
+        positions = torch.arange(2 * n + q, device=tokens.device).clamp(max=2 * n)
         hidden = self.backbone(
             inputs_embeds=tokens,
             attention_mask=mask.expand(tasks, 1, -1, -1),
-            position_ids=positions.expand(tasks, -1),
+            position_ids=positions[None].expand(tasks, -1),
         ).last_hidden_state
         return self.head(hidden[..., 2 * n :, :]).squeeze(-1)
 
@@ -132,6 +135,48 @@ class Gpt2Regressor(SmallTransformer):
         return torch.stack([self.read_x(x), self.read_y(y.unsqueeze(-1))], dim=-2).flatten(-3, -2)
 
 
+class Gpt2OverPairs(SmallTransformer):
+    """Hugging Face's GPT-2 over the pair-token model's tokens: causal, and without positions.
+
+    Rows have no order, so every token stands at position 0, whose embedding is held at zero: a context of any
+    length is read. Its blocks have the pair-token model's shape and can begin with its weights.
+    """
+
+    def __init__(self, settings: ModelSettings, attention: str = "eager") -> None:
+        super().__init__()
+        self.rows = None
+        self.embed = nn.Linear(settings.d + 2, settings.width)
+        self.backbone = _gpt2_backbone(settings, attention)
+        self.backbone.wte.requires_grad_(False)
+        self.backbone.wpe.requires_grad_(False).weight.data.zero_()
+        self.head = nn.Linear(settings.width, 1)
+
+    def forward(self, context_x: Tensor, context_y: Tensor, query_x: Tensor) -> Tensor:
+        """Return predictions as `PairTransformer.forward` does; a context row sees those before it alone."""
+        n, q = context_x.shape[-2], query_x.shape[-2]
+        tokens = self.embed(_pair_tokens(context_x, context_y, query_x))
+        mask = _query_mask(n, q, tokens).expand(tokens.shape[0], 1, -1, -1)
+        place = torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        hidden = self.backbone(inputs_embeds=tokens, attention_mask=mask, position_ids=place)
+        return self.head(hidden.last_hidden_state[..., n:, :]).squeeze(-1)
+
+    @torch.no_grad()
+    def begin_with(self, pair: PairTransformer) -> None:
+        """Take the weights of a pair-token model of the same shape."""
+        self.embed.load_state_dict(pair.embed.state_dict())
+        self.head.load_state_dict(pair.head.state_dict())
+        self.backbone.ln_f.load_state_dict(pair.norm.state_dict())
+        for own, block in zip(self.backbone.h, pair.blocks, strict=True):
+            assert isinstance(block, _PairBlock), "a pair-token model has no others"
+            own.ln_1.load_state_dict(block.norm_1.state_dict())
+            own.ln_2.load_state_dict(block.norm_2.state_dict())
+            linear: tuple[nn.Linear, ...] = (block.qkv, block.out, block.up, block.down)
+            places = (own.attn.c_attn, own.attn.c_proj, own.mlp.c_fc, own.mlp.c_proj)
+            for place, source in zip(places, linear, strict=True):
+                place.weight.copy_(source.weight.T)
+                place.bias.copy_(source.bias)
+
+
 def build_model(settings: ModelSettings, seed: int, attention: str = "eager") -> SmallTransformer:
     """Return a fresh model; equal seeds, equal weights. `attention` is GPT-2's: eager or sdpa."""
     from tttab.seeding import stream_seed
@@ -140,6 +185,8 @@ def build_model(settings: ModelSettings, seed: int, attention: str = "eager") ->
         torch.manual_seed(stream_seed(seed, "transformer", settings.kind, settings.d))
         if settings.kind == "pair":
             return PairTransformer(settings)
+        if settings.kind == "gpt2-pairs":
+            return Gpt2OverPairs(settings, attention)
         return Gpt2Regressor(settings, attention)
 
 
@@ -166,12 +213,10 @@ def _gpt2_backbone(settings: ModelSettings, attention: str) -> Any:
     return GPT2Model(config)
 
 
-def _query_mask(n: int, q: int, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the additive mask and positions under which every query follows the whole context alone."""
-    size = 2 * n + q
+def _query_mask(context: int, q: int, tokens: Tensor) -> Tensor:
+    """Return the additive mask under which each of q queries follows the whole context's tokens alone."""
+    size = context + q
     allowed = torch.ones(size, size, dtype=torch.bool, device=tokens.device).tril()
-    allowed[2 * n :, 2 * n :] = torch.eye(q, dtype=torch.bool, device=tokens.device)
+    allowed[context:, context:] = torch.eye(q, dtype=torch.bool, device=tokens.device)
     mask = torch.zeros(1, 1, size, size, dtype=tokens.dtype, device=tokens.device)
-    mask = mask.masked_fill(~allowed, torch.finfo(tokens.dtype).min)
-    positions = torch.arange(size, device=tokens.device).clamp(max=2 * n)
-    return mask, positions[None]
+    return mask.masked_fill(~allowed, torch.finfo(tokens.dtype).min)

@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,14 @@ from tttab.seeding import numpy_stream, torch_stream
 from tttab.system import files
 from tttab.system.files import atomic_path
 from tttab.text import shell_word, shown
-from tttab.theory.transformer.model import ModelSettings, SmallTransformer, build_model
+from tttab.theory.transformer.model import (
+    Gpt2OverPairs,
+    Kind,
+    ModelSettings,
+    PairTransformer,
+    SmallTransformer,
+    build_model,
+)
 from tttab.theory.transformer.tasks import Law, sample_prompts
 
 SAVE_SECONDS = 60.0
@@ -93,12 +100,18 @@ def checkpoint_path(settings: Pretraining, folder: Path) -> Path:
 
 
 def pretrain(
-    settings: Pretraining, folder: Path, device: str = "cpu", every: int = 50, precision: str = "float32"
+    settings: Pretraining,
+    folder: Path,
+    device: str = "cpu",
+    every: int = 50,
+    precision: str = "float32",
+    start: SmallTransformer | None = None,
 ) -> Iterator[PretrainStep]:
     """Train to the end and leave the checkpoint in `folder`, going on where a killed run stopped.
 
     Yields every `every` steps. `precision` bfloat16 runs the network under autocast (CUDA). The state
-    is saved every minute, and when the generator is closed. A finished checkpoint ends it at once.
+    is saved every minute, and when the generator is closed. A finished checkpoint ends it at once. `start`
+    is the pair-token model whose weights a GPT-2 over pairs begins with; None: random ones.
 
     Raises:
         RequestError: the unfinished run was begun on another kind of device or in another precision, which
@@ -108,7 +121,10 @@ def pretrain(
     if target.exists():
         return
     attention = "sdpa" if device.startswith("cuda") else "eager"
-    model = build_model(settings.model, settings.seed, attention).to(device)
+    model = build_model(settings.model, settings.seed, attention)
+    if isinstance(model, Gpt2OverPairs) and isinstance(start, PairTransformer):
+        model.begin_with(start)
+    model = model.to(device)
     optimizer = torch.optim.AdamW(_trainable(model), lr=settings.lr, weight_decay=0.0)
     partial = target.with_suffix(".partial.safetensors")
     machine = f"{torch.device(device).type} {precision}"
@@ -252,7 +268,7 @@ def _check_sizes(settings: Pretraining, state: dict[str, Tensor]) -> None:
     sizes = (model.d, model.width, model.layers, model.heads, model.rows, law.r, settings.seed + 1)
     if not all(isinstance(size, int) and size > 0 for size in sizes) or model.width % model.heads:
         raise ValueError("its sizes are of no model")
-    if (model.kind, law.family) not in itertools.product(("gpt2", "pair"), ("linear", "index")):
+    if (model.kind, law.family) not in itertools.product(get_args(Kind), ("linear", "index")):
         raise ValueError("it is of a kind that is not known")
     held = sum(value.numel() for value in state.values())
     positions = model.rows if model.kind == "gpt2" else 0

@@ -14,7 +14,7 @@ from typing import Literal
 from tttab.core import identity_hash
 from tttab.errors import RequestError
 from tttab.system.files import write_text_atomically
-from tttab.theory.transformer.model import ModelSettings, SmallTransformer
+from tttab.theory.transformer.model import Kind, ModelSettings, SmallTransformer
 from tttab.theory.transformer.pretrain import (
     Pretraining,
     PretrainStep,
@@ -41,28 +41,50 @@ class Pretrained:
     """`shipped`, `cache` or the file's name."""
 
 
-def recipe(paper: Paper, kind: Literal["gpt2", "pair"], size: str = "small", d: int = 0) -> Pretraining:
+def recipe(paper: Paper, kind: Kind, size: str = "small", d: int = 0) -> Pretraining:
     """Return the settings of a pre-training run; `size` small fits a laptop core, full wants a GPU.
 
-    `d` 0 is the paper's own: 60 for A, 4 for B. Raises RequestError for other papers and sizes.
+    `d` 0 is the paper's own: 60 for A, 4 for B. The small gpt2-pairs is a short one: it begins with the
+    shipped pair-token model (`beginning`). Raises RequestError for other papers and sizes.
     """
     if paper not in ("A", "B") or size not in ("small", "full"):
         raise RequestError(f"there is no {size} recipe of paper {paper}", "--paper A or --paper B")
     full, gpt2 = size == "full", kind == "gpt2"
-    width = (256 if gpt2 else 128) if full else (96 if paper == "A" else 64)
+    width = (128 if kind == "pair" else 256) if full else (96 if paper == "A" else 64)
     rows = 40 if paper == "A" else (128 if full else 64)
     d = d or (60 if paper == "A" else 4)
     law = Law("linear", d, d) if paper == "A" else Law("index", d, min(4, d), noise=NOISE_B)
-    model = ModelSettings(kind, d, width, 2, 8 if full and gpt2 else 4, rows)
+    model = ModelSettings(kind, d, width, 2, 8 if full and kind != "pair" else 4, rows)
     per_task = rows + 1 if gpt2 else rows + 24
     shortest = 40 if paper == "A" else 4
     small = Pretraining(law, model, 15_000, 64, per_task, shortest, lr=1e-3 if paper == "A" else 2e-3)
-    return replace(small, batch=1024 if paper == "A" else 512, lr=1e-3) if full else small
+    if full:
+        return replace(small, batch=1024 if paper == "A" else 512, lr=1e-3)
+    return _short(small) if kind == "gpt2-pairs" else small
+
+
+def _short(small: Pretraining) -> Pretraining:
+    """Return the recipe of a model that begins with a trained one: fewer, smaller steps, longer contexts."""
+    short = replace(small, steps=600, warmup=60, lr=3e-4)
+    if small.law.family == "linear":
+        return short
+    return replace(short, batch=16, rows=280, model=replace(small.model, rows=256))
 
 
 def shipped_path(paper: Paper, d: int) -> Path:
     """Return where the checkpoint that comes with the package lies."""
     return SHIPPED / f"paper-{paper.lower()}-d{d}.safetensors"
+
+
+def beginning(settings: Pretraining) -> SmallTransformer | None:
+    """Return the shipped model whose weights a GPT-2 over pairs of the same law and shape begins with."""
+    ready = shipped_path("A" if settings.law.family == "linear" else "B", settings.law.d)
+    if settings.model.kind != "gpt2-pairs" or not ready.exists():
+        return None
+    model, found = load_checkpoint(ready)
+    shape = replace(found.model, kind="gpt2-pairs", rows=settings.model.rows)
+    alike = (shape, found.law) == (settings.model, settings.law)
+    return model if alike else None
 
 
 def open_pretrained(settings: Pretraining, folder: Path | None = None, device: str = "cpu") -> Pretrained:
@@ -91,7 +113,7 @@ def pretrain_into_cache(
     folder = folder or cache_folder()
     if minutes:
         settings = _bounded(settings, folder, minutes, device, precision)
-    yield from pretrain(settings, folder, device, precision=precision)
+    yield from pretrain(settings, folder, device, precision=precision, start=beginning(settings))
     yield open_pretrained(settings, folder, device)
 
 
