@@ -215,7 +215,7 @@ class Trainer:
         """Return the share of the full learning rates that applies now."""
         settings = self._run.recipe.optimiser
         full = 1.0 if self._run.start_from is None else settings.further
-        return full * rate_at(self.progress, settings.warm_up)
+        return full * rate_at(self.progress, settings.warm_up, settings.decay)
 
     def _open_pool(self) -> Pool | None:
         run = self._run
