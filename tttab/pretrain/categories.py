@@ -38,8 +38,8 @@ def mixed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return columns of `shape`, some categories and some numbers, and scores (tables, rows, outputs).
 
-    The scores are a random function of the numbers and the levels' effects together, so that they interact; in
-    a third of the tables those that belong to the numbers are added.
+    The scores are a random function of the numbers and the levels' effects together: they interact. In a
+    third of the tables those that belong to the numbers are added.
     """
     tables, _, columns = shape
     numbers, own = features.latent(draw, shape, outputs)
@@ -60,7 +60,7 @@ GROUPS = 12
 def _drawn(
     draw: Draw, shape: tuple[int, int, int], mixture: Mixture
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return codes (tables, rows, features), each row's group (tables, rows), and levels (tables, features)."""
+    """Return codes (tables, rows, features), each row's group (tables, rows), levels (tables, features)."""
     tables, rows, columns = shape
     levels = _level_counts(draw, tables, columns, mixture)
     most = int(levels.max())
@@ -102,7 +102,7 @@ def _repeated(draw: Draw, codes: torch.Tensor, levels: torch.Tensor) -> torch.Te
 
 def _effects(draw: Draw, codes: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
     """Return the effects of each cell's level, (tables, rows, features, EFFECTS); some levels have none."""
-    tables, rows, columns = codes.shape
+    tables, _, columns = codes.shape
     most = int(levels.max())
     drawn = draw.normal(tables, columns, most, EFFECTS)
     drawn = drawn * draw.chance(draw.uniform(tables, 1, 1, 1, low=0.5, high=2.0), tables, columns, most, 1)
@@ -111,7 +111,7 @@ def _effects(draw: Draw, codes: torch.Tensor, levels: torch.Tensor) -> torch.Ten
 
 
 def _some(draw: Draw, effects: torch.Tensor) -> torch.Tensor:
-    """Return the effects of a few columns or all, (tables, rows, columns times EFFECTS): others do not act."""
+    """Return the effects of a few columns or all, side by side; the others do not act."""
     tables, rows, columns, _ = effects.shape
     chosen = draw.orders(tables, columns)[:, : draw.size(1, columns)]
     return torch.gather(effects, 2, chosen[:, None, :, None].expand(-1, rows, -1, EFFECTS)).flatten(2)

@@ -14,7 +14,7 @@ MAX_CLASSES = 10
 
 
 def class_count(draw: Draw, tables: int, most: int, two: float = 0.45) -> torch.Tensor:
-    """Return a number of classes per table, shape (tables, 1): 2 for the share `two`, else 2..most, uniform."""
+    """Return a number of classes per table, shape (tables, 1): 2 for the share `two`, else 2..most."""
     many = 2 + draw.integers(max(1, most - 1), tables, 1)
     return torch.where(draw.chance(two, tables, 1), 2, many)
 

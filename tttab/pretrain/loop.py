@@ -32,6 +32,8 @@ from tttab.pretrain.settings import Budget, Recipe
 from tttab.text import shell_word
 from tttab.training.precision import fitting_precision
 
+LONGEST_UNSAVED = 600.0
+"""Seconds: what a kill costs at most."""
 MODEL, STATE, LOG = "model.safetensors", "state.pt", "log.jsonl"
 
 
@@ -57,7 +59,7 @@ class Run:
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
-    """Seconds between states and held-out evaluations; None: a twentieth of the budget, at least a minute."""
+    """Seconds between states and held-out evaluations; None: a twentieth of the budget, a minute to ten."""
 
 
 @dataclass
@@ -156,7 +158,7 @@ class Trainer:
         """Whether it is time to write the state."""
         every = self._run.save_every
         if every is None:
-            every = max(60.0, 3.0 * (self._run.budget.minutes or 0.0))
+            every = min(max(60.0, 3.0 * (self._run.budget.minutes or 0.0)), LONGEST_UNSAVED)
         return time.perf_counter() - self._saved >= every
 
     def step(self) -> None:

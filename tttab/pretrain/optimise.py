@@ -117,7 +117,7 @@ class Optimisers:
 
 
 def rate_at(progress: float, warm_up: float, decay: float = 1.0) -> float:
-    """Return the share of the full learning rate at `progress`: linear warm-up, full, cosine to zero at the end.
+    """Return the share of the full learning rate at `progress`: linear warm-up, full, cosine to zero.
 
     `decay` is the share of the budget in which it falls. A run whose rate is still full can be given more
     budget and goes on as if it had always had it.

@@ -108,7 +108,7 @@ def _generated(draw: Draw, size: Size, tables: int, recipe: Recipe) -> tuple[tor
 def _columns(
     draw: Draw, shape: tuple[int, int, int], outputs: int, mixture: Mixture
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Return columns, scores, and how many tables, the first ones, are numbers that are still to be measured."""
+    """Return columns, scores, and how many tables, the first ones, are numbers still to be measured."""
     if mixture.categorical + mixture.mixed + mixture.grouped + mixture.redundant == 0.0:
         return *features.latent(draw, shape, outputs), shape[0]
     of_numbers = 1.0 - mixture.categorical - mixture.mixed
