@@ -32,6 +32,8 @@ KINDS: dict[str, tuple[int, Mixture]] = {
     "many classes": (16, Mixture(grouped=0.3, two_classes=0.0)),
 }
 """Kinds of tables, with their number of columns, on which a recipe with such tables is judged, at n = 200."""
+CELLS = 50_000
+"""Of all tables of a kind, about."""
 
 
 def batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Batch]]:
@@ -40,16 +42,16 @@ def batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Batch]]
         for columns in COLUMNS:
             n, width = min(context, recipe.shapes.context[1]), min(columns, recipe.shapes.features[1])
             draw = Draw(SEED, "held-out", context, columns, device=device)
-            yield f"n={n}", _tables(draw, recipe, n, width)
+            yield f"n={n}", _tables(draw, recipe, n, width, recipe.shapes.tokens)
     if recipe.mixture != Mixture():
         for name, (columns, mixture) in KINDS.items():
             draw = Draw(SEED, "held-out", name, device=device)
-            yield name, _tables(draw, replace(recipe, mixture=mixture), 200, columns)
+            yield name, _tables(draw, replace(recipe, mixture=mixture), 200, columns, CELLS)
 
 
-def _tables(draw: Draw, recipe: Recipe, n: int, width: int) -> Batch:
+def _tables(draw: Draw, recipe: Recipe, n: int, width: int, most: int) -> Batch:
     cells = (n + 64) * (-(-width // 2) + 1)
-    tables = max(4, min(64, recipe.shapes.tokens // cells))
+    tables = max(4, min(64, most // cells))
     return batch(draw, Size(tables, n, 64, width, recipe.shapes.classes), recipe, None)
 
 
