@@ -1,4 +1,4 @@
-"""Tables of categories in no order, wide tables, groups and repeated columns: each is what its setting says."""
+"""Tables of categories in no order, wide tables, groups, repeated columns: each is what its setting says."""
 
 from dataclasses import replace
 
