@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tttab.errors import ModelError, RequestError
-from tttab.pretrain import held_out
+from tttab.pretrain import forward, held_out
 from tttab.pretrain.curve import draw_curve, read_log
+from tttab.pretrain.draw import Draw
 from tttab.pretrain.loop import LOG, MODEL, STATE, Run, Trainer, train
 from tttab.pretrain.loss import loss_for
+from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import Budget, recipe
 
 CPU = torch.device("cpu")
@@ -221,3 +223,23 @@ def test_a_shallower_network_refuses_the_file(tmp_path):
     )
     with pytest.raises(ModelError, match="does not fit this preset"):
         Trainer(run, None)
+
+
+def test_a_network_twice_as_wide_computes_the_file_s_function_and_its_copies_learn_apart(tmp_path):
+    list(train(_run(tmp_path, "classification", 3, "first")))
+    narrow = recipe("tiny", "classification")
+    wide = replace(narrow, architecture=replace(narrow.architecture, emsize=64, nhead=4, nlayers=3))
+    run = Run(wide, Budget(steps=3), tmp_path / "wide", start_from=tmp_path / "first" / MODEL)
+    before = Trainer(replace(run, recipe=narrow, out=tmp_path / "same"), None)._network
+    trainer = Trainer(run, None)
+    tables = batch(Draw(3), Size(5, 30, 10, 6, 4), narrow, None)
+    positions = Draw(4).normal(5, 3, 8)
+    twice = torch.cat([positions, positions], dim=-1) * 0.5**0.5
+    expected = forward.logits(before, tables, positions)
+    found = forward.logits(trainer._network, tables, twice)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+    assert expected.std() > 0.1
+    for _ in range(3):
+        trainer.step()
+    rows = trainer._network.state_dict()["blocks.0.mlp.0.weight"]
+    assert (rows[:128] - rows[128:]).abs().mean() > 0.1 * rows.abs().mean()

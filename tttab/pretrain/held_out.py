@@ -28,11 +28,11 @@ KINDS: dict[str, tuple[int, Mixture]] = {
     "numbers": (10, Mixture()),
     "mixed": (10, Mixture(mixed=1.0)),
     "categories": (16, Mixture(categorical=1.0)),
-    "wide": (64, Mixture(categorical=0.3, grouped=0.5, redundant=0.3)),
+    "wide": (40, Mixture(categorical=0.3, grouped=0.5, redundant=0.3)),
     "many classes": (16, Mixture(grouped=0.3, two_classes=0.0)),
 }
 """Kinds of tables, with their number of columns, on which a recipe with such tables is judged, at n = 200."""
-CELLS = 50_000
+CELLS = 40_000
 """Of all tables of a kind, about."""
 
 

@@ -32,7 +32,7 @@ from tttab.pretrain.settings import Budget, Recipe
 from tttab.text import shell_word
 from tttab.training.precision import fitting_precision
 
-LONGEST_UNSAVED = 600.0
+LONGEST_UNSAVED = 900.0
 """Seconds: what a kill costs at most."""
 MODEL, STATE, LOG = "model.safetensors", "state.pt", "log.jsonl"
 
@@ -59,7 +59,7 @@ class Run:
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
-    """Seconds between states and held-out evaluations; None: a twentieth of the budget, a minute to ten."""
+    """Seconds between states and held-out evaluations; None: a twentieth of the budget, a minute to fifteen."""
 
 
 @dataclass
