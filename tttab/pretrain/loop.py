@@ -59,7 +59,7 @@ class Run:
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
-    """Seconds between states and held-out evaluations; None: a twentieth of the budget, a minute to fifteen."""
+    """Seconds between states and held-out evaluations; None: a twentieth of the budget, 1 to 15 minutes."""
 
 
 @dataclass
