@@ -229,7 +229,8 @@ class Trainer:
         if self._pool is None or self._workers is None:
             return
         if self._run.budget.steps is not None:
-            needed = int(self.counters.step * self._run.recipe.pool.per_step)
+            use = self._run.recipe.pool
+            needed = use.at_first + int(self.counters.step * use.per_step)
             self.counters.waited += wait_for(self._pool, needed, self._workers)
         elif self.counters.step % 10 == 0:
             self._pool.take_in()

@@ -103,8 +103,10 @@ class PoolUse:
     """Tables of a width before that width is used."""
     measured: float = 0.0
     """Share of the tables from the pool whose columns are measured as the device's own are."""
+    at_first: int = 0
     per_step: float = 0.5
-    """With a step budget: tables that must have arrived per step taken, for exact repetition."""
+    """With a step budget: tables that must have arrived before the first step, and more per step taken, for
+    exact repetition."""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,14 @@ _NANO_KINDS = Recipe(
         ranked=0.5,
     ),
     Optimiser(muon=3e-3, adamw=3e-3, further=0.6, warm_up=0.01, decay=0.3),
-    PoolUse(share=0.35, rows=1200, features=(4, 8, 16, 32, 64, 100), measured=0.5),
+    PoolUse(
+        share=0.35,
+        rows=1200,
+        features=(4, 8, 16, 32, 64, 100),
+        measured=0.5,
+        at_first=560,
+        per_step=0.02,
+    ),
     Mixture(categorical=0.25, mixed=0.25, grouped=0.15, redundant=0.3, two_classes=0.35),
 )
 
