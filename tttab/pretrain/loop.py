@@ -59,7 +59,7 @@ class Run:
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
-    """Seconds between states and held-out evaluations; None: a twentieth of the budget, 1 to 15 minutes."""
+    """Seconds between states and held-out evaluations; None: a twentieth of the minutes, 1 to 15; else 15."""
 
 
 @dataclass
@@ -158,7 +158,8 @@ class Trainer:
         """Whether it is time to write the state."""
         every = self._run.save_every
         if every is None:
-            every = min(max(60.0, 3.0 * (self._run.budget.minutes or 0.0)), LONGEST_UNSAVED)
+            minutes = self._run.budget.minutes
+            every = LONGEST_UNSAVED if minutes is None else min(max(60.0, 3.0 * minutes), LONGEST_UNSAVED)
         return time.perf_counter() - self._saved >= every
 
     def step(self) -> None:
