@@ -74,8 +74,8 @@ def test_shares_of_the_kinds_are_those_of_the_settings():
         return (x.isnan() | x.frac().eq(0)).all(dim=1).float().mean().item()
 
     assert whole(Mixture()) < 0.1
-    assert abs(whole(replace(KINDS.mixture, categorical=0.5, mixed=0.0)) - 0.5) < 0.12
-    assert whole(ALONE) == 1.0
+    assert abs(whole(replace(KINDS.mixture, categorical=0.5, mixed=0.0)) - 0.5) < 0.1
+    assert whole(ALONE) > 0.99  # a column that is constant in the context is clipped like any outlier
 
 
 def test_grouped_rows_lie_nearest_to_rows_of_their_class_in_wide_tables():

@@ -243,3 +243,16 @@ def test_a_network_twice_as_wide_computes_the_file_s_function_and_its_copies_lea
         trainer.step()
     rows = trainer._network.state_dict()["blocks.0.mlp.0.weight"]
     assert (rows[:128] - rows[128:]).abs().mean() > 0.1 * rows.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"), [({"steps": 9}, 900), ({"minutes": 90.0}, 270), ({"minutes": 900.0}, 900)]
+)
+def test_a_kill_costs_a_twentieth_of_the_minutes_and_never_more_than_a_quarter_of_an_hour(
+    tmp_path, monkeypatch, budget, seconds
+):
+    trainer = Trainer(Run(recipe("tiny", "classification"), Budget(**budget), tmp_path), None)
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds - 1)
+    assert not trainer.save_due
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds)
+    assert trainer.save_due
