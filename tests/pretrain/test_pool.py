@@ -61,6 +61,16 @@ def test_a_batch_takes_its_share_from_the_pool(tmp_path, task):
         assert (tables.classes >= 1).all()
 
 
+def test_batches_of_one_table_come_from_the_pool_as_often_as_its_share_says(tmp_path):
+    for number in range(2):
+        _fake_file(tmp_path, PER_FILE * number, 3, False)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    settings = recipe("nano-kinds", "classification")
+    taken = [batch(Draw(i), Size(1, 40, 20, 3, 5), settings, pool).pooled for i in range(150)]
+    assert abs(sum(taken) / 150 - settings.pool.share) < 0.1
+
+
 def test_a_batch_may_be_drawn_from_the_pool_alone(tmp_path):
     _fake_file(tmp_path, 0, 3, named=True)
     settings = replace(recipe("nano", "classification"), pool=replace(USE, share=1.0))

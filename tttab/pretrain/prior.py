@@ -137,8 +137,11 @@ def _columns(
 def _from_pool(
     draw: Draw, size: Size, recipe: Recipe, pool: Pool | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    wanted = round(size.tables * recipe.pool.share)
-    if pool is None or size.rows > recipe.pool.rows or wanted < 1:
+    if pool is None or size.rows > recipe.pool.rows:
+        return None
+    share = recipe.pool.share
+    wanted = round(size.tables * share) if size.tables > 1 else int(draw.host.random() < share)
+    if wanted < 1:
         return None
     drawn = pool.draw(draw, wanted, size.rows, size.features)
     if drawn is None:
