@@ -177,7 +177,7 @@ _NANO_KINDS = Recipe(
         most_tokens=36_000,
         ranked=0.5,
     ),
-    Optimiser(muon=3e-3, adamw=3e-3, further=0.35, warm_up=0.005, decay=0.3),
+    Optimiser(muon=3e-3, adamw=3e-3, further=0.1, warm_up=0.001, decay=0.3),
     PoolUse(
         share=0.35,
         rows=1200,
