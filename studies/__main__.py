@@ -16,6 +16,7 @@ from studies.engine import Study, read, run
 from studies.regression import SIZES as REGRESSION_SIZES
 from studies.regression import Regression
 from studies.rules import PHASES, SIZES, TABLES, Rules
+from tttab.data import catalog, suite_names
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "tttab"
@@ -30,6 +31,13 @@ def numbers(text: str) -> tuple[int, ...]:
 def names(text: str) -> tuple[str, ...]:
     """Return names with commas between."""
     return tuple(text.split(","))
+
+
+def tables_of(text: str) -> tuple[str, ...]:
+    """Return the tables of a suite, or the parquet files of a folder."""
+    if text in suite_names():
+        return tuple(entry.name for entry in catalog().suite(text))
+    return tuple(map(str, sorted(Path(text).glob("*.parquet"))))
 
 
 def rules(parser: argparse.ArgumentParser) -> None:
@@ -48,9 +56,9 @@ def rules(parser: argparse.ArgumentParser) -> None:
 
 def checkpoint(parser: argparse.ArgumentParser) -> None:
     """Add the options of `studies.checkpoint`."""
-    parser.add_argument(
-        "--tables", type=Path, default=PACKAGE / "data" / "tables", help="a folder of parquet"
-    )
+    packaged = tables_of(str(PACKAGE / "data" / "tables"))
+    parser.add_argument("--tables", type=tables_of, default=packaged, help="a suite or a folder of parquet")
+    parser.add_argument("--by-kind", action="store_true", help="print means over the tables of each kind")
     parser.add_argument("--sizes", type=numbers, default=(50, 100, 200, 500, 1000))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--arms", type=names, default=("icl",))

@@ -2,16 +2,16 @@
 
     python -m studies checkpoint --arms logistic,forest,gbt,icl
     python -m studies checkpoint --arms ttt,icl --sizes 200 --seeds 3 --out results/checkpoint/ttt
-    python -m studies checkpoint --summary
+    python -m studies checkpoint --summary [--by-kind]
 
-`--tables FOLDER` takes other parquet tables than the package's. Nothing is chosen on these tables: they are
-read here and nowhere in `tttab.pretrain`.
+`--tables` takes a suite (`keel`) or a folder of parquet files instead of the package's tables. Nothing is
+chosen on these tables: they are read here and nowhere in `tttab.pretrain`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +36,10 @@ TEST_ROWS = 500
 ARMS = ("icl", "logistic", "forest", "gbt", "ttt")
 OPEN_A_MODEL = ("icl", "ttt")
 METRICS = ("accuracy", "roc_auc", "log_loss")
+Place = tuple[str, int, str]
+"""Table, n, arm."""
+Found = Mapping[Place, Mapping[int, list[float]]]
+"""The metrics of every seed."""
 
 
 @dataclass(frozen=True)
@@ -44,30 +48,32 @@ class Checkpoint(Study):
 
     name: ClassVar[str] = "checkpoint"
     folder: ClassVar[str] = "checkpoint/packaged"
-    tables: Path
-    """A folder of parquet files."""
+    tables: tuple[str, ...]
+    """Known names or files, as `load_table` takes them."""
     sizes: tuple[int, ...]
     seeds: int
     arms: tuple[str, ...]
     model: Path
+    by_kind: bool = False
+    """Whether the summary is the means over the tables of each kind."""
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, seed by seed; a table has those sizes that it has rows for."""
         label = f"{self.model.name} {sha256_of(self.model)[:12]}"
         for seed in range(self.seeds):
-            for path in sorted(self.tables.glob("*.parquet")):
+            for spec in self.tables:
                 for n in self.sizes:
-                    if split := split_for(path, n, seed):
-                        yield from (self._cell(path, split, arm, label) for arm in self.arms)
+                    if split := split_for(spec, n, seed):
+                        yield from (self._cell(spec, split, arm, label) for arm in self.arms)
 
-    def _cell(self, path: Path, split: Split, arm: str, label: str) -> Cell:
-        table = load(path)
+    def _cell(self, spec: str, split: Split, arm: str, label: str) -> Cell:
+        table = load(spec)
         k = split.k if arm == "ttt" else 0
         model = label if arm in OPEN_A_MODEL else ""
         content, classes = table.fingerprint[:12], len(table.classes)
         return self.keyed(
             Cell(
-                path.stem,
+                name_of(spec),
                 split.seed,
                 split.n,
                 k,
@@ -86,28 +92,43 @@ class Checkpoint(Study):
         return self._split(cell).digest_of(*parts)
 
     def _split(self, cell: Cell) -> Split:
-        split = split_for(self._path(cell), cell.n, cell.seed)
+        split = split_for(self._spec(cell), cell.n, cell.seed)
         assert split is not None  # there would be no such cell
         return split
 
-    def _path(self, cell: Cell) -> Path:
-        return self.tables / f"{cell.table}.parquet"
+    def _spec(self, cell: Cell) -> str:
+        return next(spec for spec in self.tables if name_of(spec) == cell.table)
 
     def open(self, cell: Cell) -> Opened:
         """Return the table under the cell's split, and the model."""
-        return OnOneSplit(load(self._path(cell)), self._split(cell), self.model)
+        return OnOneSplit(load(self._spec(cell)), self._split(cell), self.model)
 
     def summary(self, contents: Contents) -> str:
         """Return accuracy / AUC / log loss of each arm, means over the seeds that all arms have."""
         digest = sha256_of(self.model)[:12]
-        found: dict[tuple[str, int, str], dict[int, list[float]]] = defaultdict(dict)
+        found: dict[Place, dict[int, list[float]]] = defaultdict(dict)
         for record in contents.done.values():
             cell = record.cell
             if not cell.model or cell.model.endswith(digest):
                 found[cell.table, cell.n, cell.arm][cell.seed] = [record.row.metrics[m] for m in METRICS]
         arms = [arm for arm in ARMS if any(place[2] == arm for place in found)]
+        if self.by_kind:
+            lines = [line for kind in KINDS for line in self._kind_lines(found, arms, kind)]
+            return markdown(["kind", "n", "tables", *arms], lines)
         lines = [_line(found, arms, *place) for place in sorted({place[:2] for place in found})]
         return markdown(["table", "n", "seeds", *arms], lines)
+
+    def _kind_lines(self, found: Found, arms: list[str], kind: str) -> Iterator[list[str]]:
+        """Yield a line per n: means over the kind's tables that all arms have, seeds first."""
+        tables = [name_of(spec) for spec in self.tables if KINDS[kind](load(spec))]
+        for n in sorted({place[1] for place in found}):
+            means = [
+                [_means(found.get((table, n, arm), {}), _seeds(found, arms, table, n)) for arm in arms]
+                for table in tables
+            ]
+            whole = [of_table for of_table in means if all(mean is not None for mean in of_table)]
+            if whole:
+                yield [kind, str(n), str(len(whole)), *map(_shown, np.mean(np.array(whole, float), axis=0))]
 
 
 @dataclass
@@ -161,10 +182,30 @@ def classical(arm: str, x: pd.DataFrame) -> Any:
     return make_pipeline(prepared, HistGradientBoostingClassifier(random_state=0))
 
 
-@lru_cache(maxsize=32)
-def load(path: Path) -> Table:
+def _named_share(table: Table) -> float:
+    return float(np.mean([dtype == "category" for dtype in table.x.dtypes]))
+
+
+KINDS: Mapping[str, Callable[[Table], bool]] = {
+    "numbers": lambda table: _named_share(table) == 0.0,
+    "mixed": lambda table: 0.0 < _named_share(table) < 1.0,
+    "categories": lambda table: _named_share(table) == 1.0,
+    "wide": lambda table: table.x.shape[1] >= 40,
+    "many classes": lambda table: len(table.classes) >= 5,
+    "all": lambda table: True,
+}
+"""Which tables are of a kind; a table may be of several."""
+
+
+def name_of(spec: str) -> str:
+    """Return what a table is called in the store: a known name, or a file's without its ending."""
+    return spec.removesuffix(".parquet").rpartition("/")[2]
+
+
+@lru_cache(maxsize=64)
+def load(spec: str) -> Table:
     """Return a table, kept for the next split of this process."""
-    return load_table(str(path))
+    return load_table(spec)
 
 
 @lru_cache(maxsize=1)
@@ -176,9 +217,9 @@ def open_once(model: Path) -> Any:
 
 
 @lru_cache(maxsize=512)
-def split_for(path: Path, n: int, seed: int) -> Split | None:
+def split_for(spec: str, n: int, seed: int) -> Split | None:
     """Return the split: the same test rows for every n, contexts that are prefixes of each other."""
-    table = load(path)
+    table = load(spec)
     test = min(TEST_ROWS, len(table) // 4)
     if len(table) - test <= n:
         return None
@@ -186,15 +227,21 @@ def split_for(path: Path, n: int, seed: int) -> Split | None:
     return split_rows(table.y, request, seed, classes=len(table.classes))
 
 
-def _line(
-    found: Mapping[tuple[str, int, str], Mapping[int, list[float]]], arms: list[str], table: str, n: int
-) -> list[str]:
-    of_arms = [found.get((table, n, arm), {}) for arm in arms]
-    seeds = set.intersection(*(set(values) for values in of_arms if values))
-    return [table, str(n), str(len(seeds)), *(_means(values, seeds) for values in of_arms)]
+def _line(found: Found, arms: list[str], table: str, n: int) -> list[str]:
+    seeds = _seeds(found, arms, table, n)
+    means = [_means(found.get((table, n, arm), {}), seeds) for arm in arms]
+    return [table, str(n), str(len(seeds)), *map(_shown, means)]
 
 
-def _means(values: Mapping[int, list[float]], seeds: set[int]) -> str:
-    if not values or not seeds:
-        return ""
-    return " / ".join(f"{mean:.3f}" for mean in np.mean([values[seed] for seed in seeds], axis=0))
+def _seeds(found: Found, arms: list[str], table: str, n: int) -> set[int]:
+    """Return the seeds that every arm has that was run on this table at all."""
+    seeds = [set(values) for arm in arms if (values := found.get((table, n, arm)))]
+    return set.intersection(*seeds) if seeds else set()
+
+
+def _means(values: Mapping[int, list[float]], seeds: set[int]) -> np.ndarray | None:
+    return np.mean([values[seed] for seed in seeds], axis=0) if values and seeds else None
+
+
+def _shown(means: np.ndarray | None) -> str:
+    return "" if means is None else " / ".join(f"{mean:.3f}" for mean in means)

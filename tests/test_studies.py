@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from studies import engine
@@ -129,3 +131,24 @@ def test_committed_stores_hold_no_damaged_line(path):
     assert contents.done
     assert not contents.damaged
     assert not contents.failed
+
+
+def test_means_by_kind_are_over_tables_that_every_arm_has(tmp_path, capsys):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    noise = np.random.default_rng(0)
+    for name, columns in (("narrow", 3), ("broad", 41)):
+        x = pd.DataFrame(noise.normal(size=(90, columns))).add_prefix("a")
+        x.assign(target=np.where(x["a0"] > 0, "yes", "no")).to_parquet(tables / f"{name}.parquet")
+    words = ["checkpoint", "--tables", str(tables), "--sizes", "30", "--out", str(tmp_path / "rows")]
+    main([*words, "--seeds", "2", "--arms", "logistic"])
+    main([*words, "--seeds", "1", "--arms", "forest"])
+    (tables / "broad.parquet").rename(tables / "wider.parquet")
+    capsys.readouterr()
+    lines = printed(capsys, *words, "--by-kind").strip().splitlines()
+    by_kind = {cells[1].strip(): cells[2:-1] for cells in (line.split("|") for line in lines[2:])}
+    assert set(by_kind) == {"numbers", "all"} and by_kind["numbers"][:2] == [" 30 ", " 1 "]
+    by_table = printed(capsys, *words)
+    assert by_kind["all"][2:] == next(
+        line.split("|")[4:-1] for line in by_table.splitlines() if "| narrow |" in line
+    )

@@ -10,6 +10,7 @@ import pytest
 
 from tttab import cli
 from tttab.data import remote
+from tttab.data.keel import wheel_path
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +18,7 @@ def empty_cache(tmp_path, monkeypatch):
     import openml
 
     monkeypatch.setattr(openml.config, "_root_cache_directory", tmp_path / "openml")
+    monkeypatch.setenv("TTTAB_CACHE", str(tmp_path / "tttab"))
     monkeypatch.setenv(remote.OFFLINE, "1")
 
 
@@ -41,7 +43,15 @@ def test_list_local_shows_what_needs_no_network(tttab):
     code, out, _ = tttab("list", "--local", "--json")
     tables = json.loads(out)["tables"]
     assert code == 0 and len(tables) == 9 and {table["place"] for table in tables} == {"bundled"}
-    assert json.loads(tttab("list", "--json")[1])["tables"][-1]["place"] == "OpenML"
+    places = {table["name"]: table["place"] for table in json.loads(tttab("list", "--json")[1])["tables"]}
+    assert places["adult"] == "OpenML" and places["car-good"] == "KEEL"
+
+
+def test_keel_s_tables_are_local_once_their_wheel_is_there(tttab):
+    wheel_path().parent.mkdir(parents=True)
+    wheel_path().touch()
+    tables = json.loads(tttab("list", "--local", "--suite", "keel", "--json")[1])["tables"]
+    assert len(tables) == 20 and {table["place"] for table in tables} == {"cache"}
 
 
 def test_show(tttab):
@@ -94,7 +104,7 @@ def test_wrong_requests(tttab, words, message, hint):
 
 def test_check(tttab, tmp_path):
     code, out, _ = tttab("check")
-    assert code == 0 and "74 tables, 6 suites, no fault" in out
+    assert code == 0 and "94 tables, 7 suites, no fault" in out
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  a: {openml: x}\nsuites: {}\n")
     code, out, err = tttab("check", path)

@@ -5,6 +5,7 @@ import pytest
 
 from tttab.pretrain import choose
 from tttab.pretrain.choose import HeldOut, Tried
+from tttab.pretrain.pool_file import PoolTable
 
 
 def _tried(name, members, loss):
@@ -57,3 +58,16 @@ def test_held_out_tables_repeat_and_show_every_query_class():
         np.testing.assert_array_equal(a.x, b.x)
         assert set(np.unique(a.y_query)) <= set(np.unique(a.y))
         assert len(a.x_query) <= choose.QUERIES
+
+
+def test_tables_of_every_kind_have_their_categories_named_and_are_served_as_such(monkeypatch):
+    made = (None, PoolTable(np.zeros((600, 3)), np.zeros(600), False))
+    monkeypatch.setattr(choose, "made_apart", lambda *_: (made for _ in range(99)))
+    found = list(choose.tables("regression", 10, "nano-kinds"))[::2]
+    kinds = list(choose.KINDS)
+    share = [len(table.named) / table.x.shape[1] for table in found]
+    assert share[kinds.index("categories")] > 0.6 and 0.0 < share[kinds.index("mixed")] < 1.0
+    assert not any(table.named for table in list(choose.tables("regression", 4)))
+    assert set(choose.candidates(2, True)) - set(choose.candidates(2)) == {
+        name for name, about in choose.OF_CATEGORIES.items() if about["N_ESTIMATORS"] <= 2
+    }

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from tttab.errors import ModelError, RequestError
-from tttab.pretrain import held_out
+from tttab.pretrain import forward, held_out
 from tttab.pretrain.curve import draw_curve, read_log
+from tttab.pretrain.draw import Draw
 from tttab.pretrain.loop import CURVE, LOG, MODEL, STATE, Run, Trainer, train
 from tttab.pretrain.loss import loss_for
+from tttab.pretrain.prior import Size, batch
 from tttab.pretrain.settings import Budget, recipe
 
 CPU = torch.device("cpu")
@@ -240,3 +242,36 @@ def test_a_run_that_was_killed_before_its_first_state_goes_on(tmp_path):
     Trainer(run, None).report()
     assert (run.out / LOG).exists()
     assert list(train(run))[-1].counters.step == 2
+
+
+def test_a_network_twice_as_wide_computes_the_file_s_function_and_its_copies_learn_apart(tmp_path):
+    list(train(_run(tmp_path, "classification", 3, "first")))
+    narrow = recipe("tiny", "classification")
+    wide = replace(narrow, architecture=replace(narrow.architecture, emsize=64, nhead=4, nlayers=3))
+    run = Run(wide, Budget(steps=3), tmp_path / "wide", start_from=tmp_path / "first" / MODEL)
+    before = Trainer(replace(run, recipe=narrow, out=tmp_path / "same"), None)._network
+    trainer = Trainer(run, None)
+    tables = batch(Draw(3), Size(5, 30, 10, 6, 4), narrow, None)
+    positions = Draw(4).normal(5, 3, 8)
+    twice = torch.cat([positions, positions], dim=-1) * 0.5**0.5
+    expected = forward.logits(before, tables, positions)
+    found = forward.logits(trainer._network, tables, twice)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)
+    assert expected.std() > 0.1
+    for _ in range(3):
+        trainer.step()
+    rows = trainer._network.state_dict()["blocks.0.mlp.0.weight"]
+    assert (rows[:128] - rows[128:]).abs().mean() > 0.1 * rows.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("budget", "seconds"), [({"steps": 9}, 900), ({"minutes": 90.0}, 270), ({"minutes": 900.0}, 900)]
+)
+def test_a_kill_costs_a_twentieth_of_the_minutes_and_never_more_than_a_quarter_of_an_hour(
+    tmp_path, monkeypatch, budget, seconds
+):
+    trainer = Trainer(Run(recipe("tiny", "classification"), Budget(**budget), tmp_path), None)
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds - 1)
+    assert not trainer.save_due
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds)
+    assert trainer.save_due

@@ -13,6 +13,7 @@ import torch
 
 from tttab.errors import RequestError
 from tttab.pretrain.draw import Draw
+from tttab.pretrain.loop import Run, Trainer
 from tttab.pretrain.pool import (
     PER_FILE,
     Pool,
@@ -25,7 +26,7 @@ from tttab.pretrain.pool import (
     write_file,
 )
 from tttab.pretrain.prior import Size, batch
-from tttab.pretrain.settings import PoolUse, recipe
+from tttab.pretrain.settings import Budget, PoolUse, recipe
 
 CPU = torch.device("cpu")
 USE = PoolUse(rows=80, features=(2, 3, 5), at_least=1)
@@ -58,6 +59,16 @@ def test_a_batch_takes_its_share_from_the_pool(tmp_path, task):
     if task == "classification":
         assert int(tables.y.max()) < 5
         assert (tables.classes >= 1).all()
+
+
+def test_batches_of_one_table_come_from_the_pool_as_often_as_its_share_says(tmp_path):
+    for number in range(2):
+        _fake_file(tmp_path, PER_FILE * number, 3, False)
+    pool = Pool(tmp_path, USE, CPU, False)
+    pool.take_in()
+    settings = recipe("nano-kinds", "classification")
+    taken = [batch(Draw(i), Size(1, 40, 20, 3, 5), settings, pool).pooled for i in range(150)]
+    assert abs(sum(taken) / 150 - settings.pool.share) < 0.1
 
 
 def test_a_batch_may_be_drawn_from_the_pool_alone(tmp_path):
@@ -203,3 +214,21 @@ def test_a_dead_worker_is_replaced(tmp_path):
     while survivor.is_alive() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not survivor.is_alive()
+
+
+def test_with_a_step_budget_the_first_tables_are_awaited_and_more_with_every_step(tmp_path):
+    tiny = recipe("tiny", "classification")
+    use = replace(USE, share=0.5, at_first=2 * PER_FILE, per_step=PER_FILE / 2)
+    (tmp_path / "pool").mkdir()
+    for number in range(3):
+        _fake_file(tmp_path / "pool", PER_FILE * number, 3, False)
+    run = Run(replace(tiny, pool=use), Budget(steps=9), tmp_path / "out", pool_folder=tmp_path / "pool")
+    with Workers(tmp_path / "pool", 0, 0, use) as workers:
+        trainer = Trainer(run, workers)
+        seen = []
+        for _ in range(3):
+            trainer.step()
+            seen.append(trainer._pool.seen)
+        assert seen == [8, 12, 12]
+        with pytest.raises(RequestError, match="the pool has 12 tables, 14 are needed"):
+            trainer.step()

@@ -145,3 +145,9 @@ def test_a_budget_is_one_thing():
             Budget(**wrong)
     assert Budget(steps=10).progress(5, 1e9) == 0.5
     assert Budget(minutes=2.0).progress(10**9, 60.0) == 0.5
+
+
+def test_the_rate_stays_full_until_the_end_so_that_a_run_can_be_given_more_budget():
+    assert rate_at(0.05, 0.05, 0.3) == rate_at(0.69, 0.05, 0.3) == 1.0
+    assert math.isclose(rate_at(0.85, 0.05, 0.3), 0.5)
+    assert math.isclose(rate_at(1.0, 0.05, 0.3), 0.0, abs_tol=1e-9)

@@ -42,6 +42,8 @@ class Entry:
     """OpenML's task id, which prescribes splits."""
     bundled: bool = False
     """True: `tttab/data/tables/NAME.parquet` ships with the package."""
+    keel: str | None = None
+    """Where it lies in the package that carries KEEL's tables, as `imbalanced/car-good`."""
     target: str | None = None
     """The target column; None: OpenML's default target, or the last column."""
     task: Task = "classification"
@@ -196,8 +198,8 @@ class _Checker:
             field: _FIELDS[field](self, item, field) for field, (_, item) in fields.items()
         }
         entry = Entry(self.name(name, key), **values)
-        if entry.openml is None and not entry.bundled:
-            self.fail(key, f"table {name!r} needs `openml` or `bundled: true`")
+        if entry.openml is None and not entry.bundled and not entry.keel:
+            self.fail(key, f"table {name!r} needs `openml`, `keel` or `bundled: true`")
         if entry.file is not None and not entry.file.exists():
             self.fail(key, f"table {name!r} is said to be bundled, but {entry.file.name} does not ship")
         if entry.bundled and not (entry.target and entry.licence and entry.source):
@@ -295,6 +297,7 @@ _FIELDS = {
     "openml": _Checker.count,
     "openml_task": _Checker.count,
     "bundled": _Checker.flag,
+    "keel": _Checker.text,
     "target": _Checker.text,
     "task": _Checker.task,
     "rows": _Checker.count,

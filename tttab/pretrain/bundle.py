@@ -166,6 +166,7 @@ def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, An
         "device": {
             "features": {family.__name__: share for family, share in FAMILIES.items()},
             "functions": {function.__name__: share for function, share in KINDS.items()},
+            "mixture": {name: _plain(value) for name, value in asdict(recipe.mixture).items()},
         },
         "tabicl": {"share_asked": recipe.pool.share, "rows": recipe.pool.rows, "priors": dict(TABICL)},
         "shapes": {name: _plain(value) for name, value in asdict(recipe.shapes).items()},

@@ -15,7 +15,7 @@ from tttab.errors import ModelError
 from tttab.models.tabpfn.checkpoint import CRITERION, check_weights, read_checkpoint, write_checkpoint
 from tttab.pretrain.labels import MAX_CLASSES
 from tttab.pretrain.settings import Recipe
-from tttab.seeding import stream_seed
+from tttab.seeding import stream_seed, torch_stream
 from tttab.system.files import atomic_path
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tabpfn.inference_config import InferenceConfig
 
 LAST_LAYER = ("output_projection.2.weight", "output_projection.2.bias")
+EMBEDDERS = ("feature_group_embedder.weight", "target_embedder.weight")
+POSITIONS = "feature_positional_embedding_embeddings.weight"
 BLOCK_OUTPUTS = ("out_projection.weight", "mlp.2.weight")
 """How the names of the matrices end whose results a block adds to what it was given."""
 
@@ -89,7 +91,8 @@ def load_weights(network: TabPFNV2, path: Path) -> str:
     """Load the weights of a model file into `network`; return the SHA-256 of the bytes they came from.
 
     The last layer of a file made for the other task does not fit and keeps its fresh weights. Where the
-    network has more blocks than the file, it computes what the file's network does (`_deepened`).
+    network has more blocks than the file or twice its width, it computes what the file's network does
+    (`_deepened`, `_widened`).
 
     Raises:
         ModelError: the file is missing, damaged or of another architecture, or its weights are no numbers.
@@ -100,11 +103,12 @@ def load_weights(network: TabPFNV2, path: Path) -> str:
         raise ModelError(error.message, "give the model.safetensors of a run") from error
     state = {k: v for k, v in stored["state_dict"].items() if not k.startswith(CRITERION)}
     check_weights(state, path.name)
+    state = _deepened(_widened(state, network.emsize), len(network.blocks))
     fresh = network.state_dict()
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:
             state[name] = fresh[name]
-    state = _deepened(state, len(network.blocks))
+    state = _deepened(_widened(state, network.hidden_size // 4), len(network.blocks))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
@@ -113,6 +117,27 @@ def load_weights(network: TabPFNV2, path: Path) -> str:
             "use the preset and task it was made with",
         ) from error
     return stored["sha256"]
+
+
+def _widened(state: dict[str, torch.Tensor], width: int) -> dict[str, torch.Tensor]:
+    """Return `state` with every hidden number twice where `width` is twice its own: the same function.
+
+    A matrix reads the two copies of a number in unequal parts, so that they learn apart (Net2Net: Chen et al.
+    2016, arXiv 1511.05641). Norms see the mean and deviation they saw, heads come twice, the first one first.
+    """
+    if 2 * len(state.get("target_embedder.bias", ())) != width:
+        return state
+    stream, wider = torch_stream(0, "widening"), {}
+    for name, value in state.items():
+        rows = value if name in LAST_LAYER else torch.cat([value, value])
+        if name == POSITIONS:
+            wider[name] = torch.cat([rows, rows], dim=1) * 0.5**0.5
+        elif rows.dim() == 1 or name in EMBEDDERS:
+            wider[name] = rows
+        else:
+            part = 0.25 + 0.5 * torch.rand(rows.shape, generator=stream)
+            wider[name] = torch.cat([rows * part, rows * (1.0 - part)], dim=1)
+    return wider
 
 
 def _deepened(state: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ half from tabicl's. Real tables never enter. What does not belong here: writing 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +18,17 @@ from tttab.core import Task
 from tttab.models import open_model
 from tttab.models.tabpfn.session import OpenedModel
 from tttab.pretrain.draw import Draw
+from tttab.pretrain.held_out import KINDS
 from tttab.pretrain.pool import made_apart
 from tttab.pretrain.prior import Size, batch
-from tttab.pretrain.settings import PoolUse, recipe
+from tttab.pretrain.settings import Mixture, PoolUse, Recipe, recipe
 
 SEED = 31_415
 QUERIES = 100
 CONTEXTS = (60, 200, 400)
 COLUMNS = (3, 8, 20)
 TEMPERATURES = (0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5)
+MOST_LEVELS = 30
 CLOSE = 0.005
 """A cheaper way to serve is taken when its loss is at most this much above the best, nats."""
 _SERVED: dict[str, Any] = {
@@ -54,6 +56,16 @@ CANDIDATES: dict[str, dict[str, Any]] = {
     "none + quantiles, 4": _plain("none", "quantile_uni_coarse", members=4),
 }
 """What is tried, cheapest first within one size; overrides of the file's own configuration."""
+SHUFFLED, COMMON = "ordinal_shuffled", "ordinal_very_common_categories_shuffled"
+OF_CATEGORIES: dict[str, dict[str, Any]] = {
+    "none, shuffled": _plain("none", categories=SHUFFLED),
+    "none, one-hot": _plain("none", categories="onehot"),
+    "none + quantiles, common shuffled": _plain("none", "quantile_uni_coarse", members=2, categories=COMMON),
+    "none + quantiles, shuffled": _plain("none", "quantile_uni_coarse", members=2, categories=SHUFFLED),
+    "none + quantiles, one-hot": _plain("none", "quantile_uni_coarse", members=2, categories="onehot"),
+    "none + quantiles, shuffled, 4": _plain("none", "quantile_uni_coarse", members=4, categories=SHUFFLED),
+}
+"""What is tried besides where tables have categories."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class HeldOut:
     y: np.ndarray
     x_query: np.ndarray
     y_query: np.ndarray
+    named: tuple[int, ...] = ()
+    """Columns that are given to tabpfn as categories."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +102,11 @@ class Tried:
         return int(self.overrides["N_ESTIMATORS"])
 
 
-def tables(task: Task, count: int) -> Iterator[HeldOut]:
-    """Yield `count` held-out tables, from both priors in turn (tabicl's need the extra `pretrain`)."""
+def tables(task: Task, count: int, preset: str = "nano") -> Iterator[HeldOut]:
+    """Yield `count` held-out tables, from both priors in turn (tabicl's need the extra `pretrain`).
+
+    The device's are `preset`'s: where those are of several kinds, each kind in turn.
+    """
     use = PoolUse(rows=max(CONTEXTS) + QUERIES, features=COLUMNS)
     apart = made_apart(SEED, use)
     drawn = again = 0
@@ -102,14 +119,34 @@ def tables(task: Task, count: int) -> Iterator[HeldOut]:
             table = _divided(found.x.astype(np.float64), found.y.astype(np.float64), context)
         else:
             draw = Draw(SEED, "choice", drawn, *([again] if again else []))
-            size = Size(1, context, QUERIES, COLUMNS[drawn // 2 % len(COLUMNS)], 10)
-            made = batch(draw, size, recipe("nano", task), None)
+            columns, made_by = _kind(recipe(preset, task), drawn // 2)
+            made = batch(draw, Size(1, context, QUERIES, columns, 10), made_by, None)
             table = _divided(made.x[0].double().numpy(), made.y[0].double().numpy(), context)
+            if table is not None and made_by.mixture != Mixture():
+                table = replace(table, named=_codes(made.x[0].numpy()))
         again += 1
         if table is not None and (task == "regression" or len(np.unique(table.y)) > 1):
             drawn, again = drawn + 1, 0
             yield table
     apart.close()
+
+
+def _kind(made_by: Recipe, number: int) -> tuple[int, Recipe]:
+    """Return the columns of table `number` and the recipe it is made by; codes stay codes."""
+    if made_by.mixture == Mixture():
+        return COLUMNS[number % len(COLUMNS)], made_by
+    columns, mixture = list(KINDS.values())[number % len(KINDS)]
+    return columns, replace(made_by, mixture=mixture, shapes=replace(made_by.shapes, ranked=0.0))
+
+
+def _codes(x: np.ndarray) -> tuple[int, ...]:
+    """Return the columns of x (rows, columns) that hold few whole numbers."""
+    known = [column[np.isfinite(column)] for column in x.T]
+    return tuple(
+        number
+        for number, values in enumerate(known)
+        if (values % 1 == 0).all() and 2 <= len(np.unique(values)) <= MOST_LEVELS
+    )
 
 
 def _divided(x: np.ndarray, y: np.ndarray, context: int) -> HeldOut | None:
@@ -130,7 +167,8 @@ def compare(model: Path, task: Task, held_out: Sequence[HeldOut], most_members: 
     assert isinstance(opened, OpenedModel), "tabpfn's is the only family"
     opened.module.requires_grad_(True)  # as tabpfn leaves what it loads: another kernel, another last bit
     serve = _class_losses if task == "classification" else _density_losses
-    for name, overrides in candidates(most_members).items():
+    named = any(table.named for table in held_out)
+    for name, overrides in candidates(most_members, named).items():
         answers = [serve(opened, overrides, table) for table in held_out]
         losses, probabilities = zip(*answers, strict=True)
         kept = tuple(p for p in probabilities if p is not None)
@@ -144,9 +182,10 @@ def best(tried: Sequence[Tried]) -> Tried:
     return min(close, key=lambda one: (one.members, one.loss))
 
 
-def candidates(most_members: int) -> dict[str, dict[str, Any]]:
+def candidates(most_members: int, named: bool = False) -> dict[str, dict[str, Any]]:
     """Return the candidates with at most `most_members` ensemble members; time grows with them."""
-    return {name: about for name, about in CANDIDATES.items() if about["N_ESTIMATORS"] <= most_members}
+    every = CANDIDATES | (OF_CATEGORIES if named else {})
+    return {name: about for name, about in every.items() if about["N_ESTIMATORS"] <= most_members}
 
 
 def temperature(chosen: Tried, held_out: Sequence[HeldOut]) -> float:
@@ -172,7 +211,12 @@ def _class_losses(
 ) -> tuple[float, np.ndarray | None]:
     from tabpfn import TabPFNClassifier
 
-    served = TabPFNClassifier(model_path=model.specs(), inference_config=overrides, **_SERVED)
+    served = TabPFNClassifier(
+        model_path=model.specs(),
+        inference_config=overrides,
+        categorical_features_indices=table.named or None,
+        **_SERVED,
+    )
     p = served.fit(table.x, table.y.astype(int)).predict_proba(table.x_query)
     codes = np.searchsorted(served.classes_, table.y_query.astype(int))
     return _log_loss(np.log(np.clip(p, 1e-12, 1.0)), codes), p
@@ -184,7 +228,12 @@ def _density_losses(
     """Return the negative log density in units of the context's standard deviation."""
     from tabpfn import TabPFNRegressor
 
-    served = TabPFNRegressor(model_path=model.specs(), inference_config=overrides, **_SERVED)
+    served = TabPFNRegressor(
+        model_path=model.specs(),
+        inference_config=overrides,
+        categorical_features_indices=table.named or None,
+        **_SERVED,
+    )
     answer = served.fit(table.x, table.y).predict(table.x_query, output_type="full")
     y = torch.as_tensor(table.y_query, dtype=answer["logits"].dtype)
     with torch.no_grad():

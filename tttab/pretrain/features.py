@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
+from torch.nn import functional
 
 from tttab.pretrain import functions
 from tttab.pretrain.draw import Draw
@@ -113,6 +114,48 @@ def activate_and_scale(draw: Draw, values: torch.Tensor, noise: torch.Tensor) ->
     shifted = functions.standardise(values) + draw.normal(len(values), 1, values.shape[-1]) * 0.5
     active = functions.standardise(functions.activate(draw, shifted))
     return active + noise * draw.normal(*values.shape)
+
+
+def grouped(draw: Draw, shape: tuple[int, int, int], outputs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows around centres on a few factors that all columns share; each centre belongs to one output.
+
+    So are measured pictures and spectra: many columns, each weak, and classes that are groups of rows.
+    """
+    tables, rows, columns = shape
+    count, width = draw.size(4, 24), draw.size(2, max(2, min(24, columns)))
+    cluster = draw.integers(count, tables, rows)
+    at = draw.normal(tables, count, width) * draw.log_uniform(tables, 1, 1, low=1.2, high=6.0)
+    factors = torch.gather(at, 1, cluster.unsqueeze(-1).expand(-1, -1, width)) + draw.normal(
+        tables, rows, width
+    )
+    x = functions.standardise(factors @ draw.normal(tables, width, columns))
+    if draw.host.random() < 0.5:
+        x = functions.standardise(functions.activate(draw, x + draw.normal(tables, 1, columns)))
+    x = x + draw.log_uniform(tables, 1, columns, low=0.03, high=1.0) * draw.normal(*shape)
+    owner = (torch.arange(count, device=x.device) % outputs).expand(tables, -1)
+    scores = draw.normal(tables, count, outputs) + 3.0 * functional.one_hot(owner, outputs)
+    return x, functions.standardise(torch.gather(scores, 1, cluster.unsqueeze(-1).expand(-1, -1, outputs)))
+
+
+def repeat_columns(draw: Draw, x: torch.Tensor, share: float) -> torch.Tensor:
+    """Replace columns of a `share` of the tables: by noisy copies of a few others, in blocks, or by noise."""
+    tables, rows, columns = x.shape
+    chosen = draw.chance(share, tables, 1, 1)
+    leaders = draw.integers(columns, tables, 1 + columns // 8)
+    source = torch.gather(leaders, 1, draw.integers(leaders.shape[1], tables, columns)).unsqueeze(1)
+    noise = draw.log_uniform(tables, 1, columns, low=0.02, high=1.0) * draw.normal(*x.shape)
+    sign = 1.0 - 2.0 * draw.chance(0.3, tables, 1, columns).float()
+    copies = torch.gather(x, 2, source.expand(-1, rows, -1)) * sign + noise
+    kind = draw.uniform(tables, 1, columns)
+    copied = draw.uniform(tables, 1, 1, high=0.6)
+    nothing = copied + draw.uniform(tables, 1, 1) * (1.0 - copied) * 0.4
+    replaced = torch.where(kind < copied, copies, torch.where(kind < nothing, draw.normal(*x.shape), x))
+    return torch.where(chosen, replaced, x)
+
+
+def measure_codes(draw: Draw, x: torch.Tensor) -> torch.Tensor:
+    """Turn codes into measured ones: some columns irrelevant, some cells missing."""
+    return _missing(draw, _irrelevant(draw, x))
 
 
 def measure(draw: Draw, x: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ a recipe. What does not belong here: real tables; the choice of preprocessing (`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,7 +16,7 @@ from tttab.pretrain import forward
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.loss import Loss, mean_loss
 from tttab.pretrain.prior import Batch, Size, batch
-from tttab.pretrain.settings import Recipe
+from tttab.pretrain.settings import Mixture, Recipe
 
 if TYPE_CHECKING:
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2
@@ -23,24 +24,40 @@ if TYPE_CHECKING:
 SEED = 20_251
 CONTEXTS = (50, 200, 800)
 COLUMNS = (4, 16)
+KINDS: dict[str, tuple[int, Mixture]] = {
+    "numbers": (10, Mixture()),
+    "mixed": (10, Mixture(mixed=1.0)),
+    "categories": (16, Mixture(categorical=1.0)),
+    "wide": (40, Mixture(categorical=0.3, grouped=0.5, redundant=0.3)),
+    "many classes": (16, Mixture(grouped=0.3, two_classes=0.0)),
+}
+"""Kinds of tables, with their number of columns, on which a recipe with such tables is judged, at n = 200."""
+CELLS = 40_000
+"""Of all tables of a kind, about."""
 
 
 def batches(recipe: Recipe, device: torch.device) -> Iterator[tuple[str, Batch]]:
-    """Yield (name, tables) for short, middle and long contexts and few and many columns."""
-    shapes = recipe.shapes
+    """Yield (name, tables) for short, middle and long contexts and few and many columns, and by kind."""
     for context in CONTEXTS:
-        n = min(context, shapes.context[1])
         for columns in COLUMNS:
-            width = min(columns, shapes.features[1])
-            cells = (n + 64) * (-(-width // 2) + 1)
-            tables = max(4, min(64, shapes.tokens // cells))
+            n, width = min(context, recipe.shapes.context[1]), min(columns, recipe.shapes.features[1])
             draw = Draw(SEED, "held-out", context, columns, device=device)
-            yield f"n={n}", batch(draw, Size(tables, n, 64, width, shapes.classes), recipe, None)
+            yield f"n={n}", _tables(draw, recipe, n, width, recipe.shapes.tokens)
+    if recipe.mixture != Mixture():
+        for name, (columns, mixture) in KINDS.items():
+            draw = Draw(SEED, "held-out", name, device=device)
+            yield name, _tables(draw, replace(recipe, mixture=mixture), 200, columns, CELLS)
+
+
+def _tables(draw: Draw, recipe: Recipe, n: int, width: int, most: int) -> Batch:
+    cells = (n + 64) * (-(-width // 2) + 1)
+    tables = max(4, min(64, most // cells))
+    return batch(draw, Size(tables, n, 64, width, recipe.shapes.classes), recipe, None)
 
 
 @torch.no_grad()
 def losses(network: TabPFNV2, recipe: Recipe, loss: Loss, device: torch.device) -> dict[str, float]:
-    """Return the mean loss in nats by context length; fixed column embeddings, fp32 as served."""
+    """Return the mean loss in nats by context length and kind; fixed column embeddings, fp32 as served."""
     found: dict[str, list[float]] = {}
     for name, tables in batches(recipe, device):
         groups = -(-tables.x.shape[2] // 2)

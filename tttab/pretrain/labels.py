@@ -13,10 +13,10 @@ from tttab.pretrain.functions import standardise
 MAX_CLASSES = 10
 
 
-def class_count(draw: Draw, tables: int, most: int) -> torch.Tensor:
-    """Return a number of classes per table, shape (tables, 1): 2 for 45 %, else uniform on 2..most."""
+def class_count(draw: Draw, tables: int, most: int, two: float = 0.45) -> torch.Tensor:
+    """Return a number of classes per table, shape (tables, 1): 2 for the share `two`, else 2..most."""
     many = 2 + draw.integers(max(1, most - 1), tables, 1)
-    return torch.where(draw.chance(0.45, tables, 1), 2, many)
+    return torch.where(draw.chance(two, tables, 1), 2, many)
 
 
 def classify(draw: Draw, scores: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:

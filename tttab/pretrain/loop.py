@@ -32,6 +32,8 @@ from tttab.pretrain.settings import Budget, Recipe
 from tttab.text import shell_word
 from tttab.training.precision import fitting_precision
 
+LONGEST_UNSAVED = 900.0
+"""Seconds: what a kill costs at most."""
 MODEL, STATE, LOG, CURVE = "model.safetensors", "state.pt", "log.jsonl", "loss.png"
 
 
@@ -57,7 +59,7 @@ class Run:
     report_every: float = 5.0
     """Seconds between reports."""
     save_every: float | None = None
-    """Seconds between states and held-out evaluations; None: a twentieth of the budget, at least a minute."""
+    """Seconds between states and held-out evaluations; None: a twentieth of the minutes, 1 to 15; else 15."""
 
 
 @dataclass
@@ -157,7 +159,8 @@ class Trainer:
         """Whether it is time to write the state."""
         every = self._run.save_every
         if every is None:
-            every = max(60.0, 3.0 * (self._run.budget.minutes or 0.0))
+            minutes = self._run.budget.minutes
+            every = LONGEST_UNSAVED if minutes is None else min(max(60.0, 3.0 * minutes), LONGEST_UNSAVED)
         return time.perf_counter() - self._saved >= every
 
     def step(self) -> None:
@@ -219,7 +222,7 @@ class Trainer:
         """Return the share of the full learning rates that applies now."""
         settings = self._run.recipe.optimiser
         full = 1.0 if self._run.start_from is None else settings.further
-        return full * rate_at(self.progress, settings.warm_up)
+        return full * rate_at(self.progress, settings.warm_up, settings.decay)
 
     def _open_pool(self) -> Pool | None:
         run = self._run
@@ -231,7 +234,8 @@ class Trainer:
         if self._pool is None or self._workers is None:
             return
         if self._run.budget.steps is not None:
-            needed = int(self.counters.step * self._run.recipe.pool.per_step)
+            use = self._run.recipe.pool
+            needed = use.at_first + int(self.counters.step * use.per_step)
             self.counters.waited += wait_for(self._pool, needed, self._workers)
         elif self.counters.step % 10 == 0:
             self._pool.take_in()

@@ -116,6 +116,11 @@ class Optimisers:
         self._adamw.load_state_dict(state["adamw"])
 
 
-def rate_at(progress: float, warm_up: float) -> float:
-    """Return the share of the full learning rate at `progress`: linear warm-up, cosine to zero."""
-    return min(1.0, (progress + 1e-4) / warm_up) * 0.5 * (1.0 + math.cos(math.pi * progress))
+def rate_at(progress: float, warm_up: float, decay: float = 1.0) -> float:
+    """Return the share of the full learning rate at `progress`: linear warm-up, full, cosine to zero.
+
+    `decay` is the share of the budget in which it falls. A run whose rate is still full can be given more
+    budget and goes on as if it had always had it.
+    """
+    falling = max(0.0, 1.0 - (1.0 - progress) / decay)
+    return min(1.0, (progress + 1e-4) / warm_up) * 0.5 * (1.0 + math.cos(math.pi * falling))

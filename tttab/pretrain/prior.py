@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from tttab.core import Task
-from tttab.pretrain import features, labels
+from tttab.pretrain import categories, features, labels
 from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool import Pool
-from tttab.pretrain.settings import Recipe, Shapes
+from tttab.pretrain.settings import Mixture, Recipe, Shapes
 
 
 @dataclass(frozen=True)
@@ -62,9 +61,13 @@ def size_at(draw: Draw, shapes: Shapes, progress: float) -> Size:
     context = draw.size(shapes.context[0], _between(shapes.first_context, shapes.context[1], share))
     columns = draw.size(shapes.features[0], _between(shapes.first_features, shapes.features[1], share))
     queries = int(draw.host.integers(shapes.queries[0], shapes.queries[1] + 1))
+    cells = -(-columns // 2) + 1
+    if shapes.most_tokens is not None:
+        fitting = shapes.most_tokens // (cells * shapes.fewest_tables) - queries
+        context = min(context, max(fitting, shapes.context[0]))
     rows = context + queries
-    most = min(shapes.most_tables, shapes.most_rows // rows, shapes.tokens // (rows * (-(-columns // 2) + 1)))
-    tables = max(2, most)
+    most = min(shapes.most_tables, shapes.most_rows // rows, shapes.tokens // (rows * cells))
+    tables = max(shapes.fewest_tables, most)
     return Size(tables, context, queries, columns, _between(shapes.first_classes, shapes.classes, share))
 
 
@@ -72,7 +75,7 @@ def batch(draw: Draw, size: Size, recipe: Recipe, pool: Pool | None) -> Batch:
     """Return a batch of `size`, part of it from `pool` where that holds tables of this width."""
     pooled = _from_pool(draw, size, recipe, pool)
     taken = 0 if pooled is None else len(pooled[0])
-    made = _generated(draw, size, size.tables - taken, recipe.task) if taken < size.tables else None
+    made = _generated(draw, size, size.tables - taken, recipe) if taken < size.tables else None
     x, y = (torch.cat(part) for part in zip(*filter(None, (made, pooled)), strict=True))
     return _assembled(draw, x, y, size.context, recipe, taken)
 
@@ -91,22 +94,54 @@ def _assembled(
     return Batch(x, codes, context, shown, counted & (shown > 1), pooled)
 
 
-def _generated(draw: Draw, size: Size, tables: int, task: Task) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (tables, size.rows, size.features)
-    if task == "regression":
-        x, scores = features.latent(draw, shape, 1)
+def _generated(draw: Draw, size: Size, tables: int, recipe: Recipe) -> tuple[torch.Tensor, torch.Tensor]:
+    outputs = 1 if recipe.task == "regression" else labels.MAX_CLASSES
+    x, scores, numbers = _columns(draw, (tables, size.rows, size.features), outputs, recipe.mixture)
+    if recipe.task == "regression":
         y = labels.regress(draw, scores[..., 0], size.context)
     else:
-        x, scores = features.latent(draw, shape, labels.MAX_CLASSES)
-        y = labels.classify(draw, scores, labels.class_count(draw, tables, size.classes))
-    return features.measure(draw, x), y
+        classes = labels.class_count(draw, tables, size.classes, recipe.mixture.two_classes)
+        y = labels.classify(draw, scores, classes)
+    return torch.cat([features.measure(draw, x[:numbers]), x[numbers:]]), y
+
+
+def _columns(
+    draw: Draw, shape: tuple[int, int, int], outputs: int, mixture: Mixture
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Return columns, scores, and how many tables, the first ones, are numbers still to be measured."""
+    if mixture.categorical + mixture.mixed + mixture.grouped + mixture.redundant == 0.0:
+        return *features.latent(draw, shape, outputs), shape[0]
+    of_numbers = 1.0 - mixture.categorical - mixture.mixed
+    shares = (
+        of_numbers * (1.0 - mixture.grouped),
+        of_numbers * mixture.grouped,
+        mixture.mixed,
+        mixture.categorical,
+    )
+    plain, grouped, mixed, named = draw.shares(shape[0], shares)
+    parts = [
+        *([features.latent(draw, (plain, *shape[1:]), outputs)] if plain else []),
+        *([features.grouped(draw, (grouped, *shape[1:]), outputs)] if grouped else []),
+        *([categories.mixed(draw, (mixed, *shape[1:]), outputs, mixture)] if mixed else []),
+        *([categories.categorical(draw, (named, *shape[1:]), outputs, mixture)] if named else []),
+    ]
+    x, scores = (torch.cat(part) for part in zip(*parts, strict=True))
+    numbers = plain + grouped
+    return (
+        torch.cat([features.repeat_columns(draw, x[:numbers], mixture.redundant), x[numbers:]]),
+        scores,
+        numbers,
+    )
 
 
 def _from_pool(
     draw: Draw, size: Size, recipe: Recipe, pool: Pool | None
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    wanted = round(size.tables * recipe.pool.share)
-    if pool is None or size.rows > recipe.pool.rows or wanted < 1:
+    if pool is None or size.rows > recipe.pool.rows:
+        return None
+    share = recipe.pool.share
+    wanted = round(size.tables * share) if size.tables > 1 else int(draw.host.random() < share)
+    if wanted < 1:
         return None
     drawn = pool.draw(draw, wanted, size.rows, size.features)
     if drawn is None:
@@ -117,7 +152,7 @@ def _from_pool(
         x = torch.where(measured, features.measure(draw, x), x)
     if recipe.task == "regression":
         return x, y
-    classes = labels.class_count(draw, len(x), size.classes)
+    classes = labels.class_count(draw, len(x), size.classes, recipe.mixture.two_classes)
     codes = labels.merge(draw, y.long(), classes)
     return x, torch.where(named, codes, labels.recut(draw, y, classes))
 

@@ -47,17 +47,44 @@ class Shapes:
     most_tables: int = 512
     most_rows: int = 60_000
     """Rows of all tables of a batch together: CUDA's attention kernels take at most 65,535."""
+    fewest_tables: int = 2
+    most_tokens: int | None = None
+    """Cells of a batch of `fewest_tables`: where a context would need more, it gets fewer rows."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What the device's own tables are made of, beside the numbers of `features`."""
+
+    categorical: float = 0.0
+    """Share of the tables that are categories alone."""
+    mixed: float = 0.0
+    """Share of the tables that are categories and numbers."""
+    levels: tuple[int, int] = (2, 20)
+    """Levels of a category, log-uniform."""
+    many_levels: int = 60
+    """The most levels of the twentieth of the categories that have more."""
+    one_hot: float = 0.15
+    """Share of the tables of categories whose columns are indicators of levels."""
+    grouped: float = 0.0
+    """Share of the tables of numbers whose rows lie around centres with correlated columns, a class each."""
+    redundant: float = 0.0
+    """Share of the tables of numbers in which blocks of columns repeat one column, and others are noise."""
+    two_classes: float = 0.45
+    """Share of the tables with two classes; the rest has 2 to the most, uniform."""
 
 
 @dataclass(frozen=True)
 class Optimiser:
-    """Muon for the blocks' matrices, AdamW for the rest; warm-up, then a cosine to zero."""
+    """Muon for the blocks' matrices, AdamW for the rest; warm-up, full rates, then a cosine to zero."""
 
     muon: float = 2e-3
     adamw: float = 2e-3
     weight_decay: float = 0.01
     warm_up: float = 0.03
     """Share of the budget."""
+    decay: float = 1.0
+    """Share of the budget, its last, in which the rates fall."""
     clip: float = 1.0
     further: float = 0.4
     """Share of the rates with which training goes on from a file."""
@@ -76,8 +103,10 @@ class PoolUse:
     """Tables of a width before that width is used."""
     measured: float = 0.0
     """Share of the tables from the pool whose columns are measured as the device's own are."""
+    at_first: int = 0
     per_step: float = 0.5
-    """With a step budget: tables that must have arrived per step taken, for exact repetition."""
+    """With a step budget: tables that must have arrived before the first step, and more per step taken, for
+    exact repetition."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +119,7 @@ class Recipe:
     shapes: Shapes = field(default_factory=Shapes)
     optimiser: Optimiser = field(default_factory=Optimiser)
     pool: PoolUse = field(default_factory=PoolUse)
+    mixture: Mixture = field(default_factory=Mixture)
 
     def as_dict(self) -> dict[str, Any]:
         """Return every setting as plain data, for logs and cards."""
@@ -133,6 +163,31 @@ _NANO_LONG = Recipe(
 _NANO_RANKED = replace(_NANO_LONG, preset="nano-ranked", shapes=replace(_NANO_LONG.shapes, ranked=0.85))
 _NANO_TABICL = replace(_NANO_RANKED, preset="nano-tabicl", pool=replace(_NANO_RANKED.pool, share=0.95))
 _NANO_MEASURED = replace(_NANO_TABICL, preset="nano-measured", pool=replace(_NANO_TABICL.pool, measured=0.5))
+_NANO_KINDS = Recipe(
+    "nano-kinds",
+    "classification",
+    replace(_NANO, nlayers=8),
+    Shapes(
+        context=(50, 1000),
+        queries=(64, 192),
+        features=(2, 100),
+        tokens=12_000,
+        most_tables=64,
+        fewest_tables=1,
+        most_tokens=36_000,
+        ranked=0.5,
+    ),
+    Optimiser(muon=3e-3, adamw=3e-3, further=0.1, warm_up=0.001, decay=0.3),
+    PoolUse(
+        share=0.35,
+        rows=1200,
+        features=(4, 8, 16, 32, 64, 100),
+        measured=0.5,
+        at_first=560,
+        per_step=0.02,
+    ),
+    Mixture(categorical=0.25, mixed=0.25, grouped=0.15, redundant=0.3, two_classes=0.35),
+)
 
 PRESETS: dict[str, Recipe] = {
     "small": Recipe("small", "classification", _SMALL),
@@ -153,6 +208,7 @@ PRESETS: dict[str, Recipe] = {
         architecture=replace(_NANO, nlayers=8),
         pool=replace(_NANO_MEASURED.pool, share=0.7),
     ),
+    "nano-kinds": _NANO_KINDS,
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
@@ -171,6 +227,7 @@ MINUTES: dict[str, float] = {
     "nano-tabicl": 80.0,
     "nano-measured": 80.0,
     "nano-deep": 160.0,
+    "nano-kinds": 900.0,
     "tiny": 0.1,
 }
 """The budget of each preset where none is given."""

@@ -68,7 +68,7 @@ def list_tables(
     entries = known.suite(suite) if suite else tuple(known.tables.values())
     with _status("looking into OpenML's cache", quiet=as_json):
         places = {entry.name: _place(entry) for entry in entries}
-    shown = [entry for entry in entries if not local or places[entry.name] != "OpenML"]
+    shown = [entry for entry in entries if not local or places[entry.name] in ("bundled", "cache")]
     of_suites = {e.name: [s for s, members in known.suites.items() if e.name in members] for e in shown}
     if as_json:
         rows = [asdict(e) | {"place": places[e.name], "suites": of_suites[e.name]} for e in shown]
@@ -126,7 +126,7 @@ def get_data(
     refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew what is cached.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fill OpenML's cache, for machines without a network.
+    """Fill the caches of OpenML's and KEEL's tables, for machines without a network.
 
     Example: [bold]tttab data get --suite core[/]
     """
@@ -190,10 +190,13 @@ def _get(specs: list[str], refresh: bool, quiet: bool) -> list[dict[str, Any]]:
 
 
 def _place(entry: Entry) -> str:
+    from tttab.data.keel import wheel_path
     from tttab.data.remote import is_cached
 
     if entry.bundled:
         return "bundled"
+    if entry.keel:
+        return "cache" if wheel_path().is_file() else "KEEL"
     return "cache" if entry.openml is not None and is_cached(entry.openml) else "OpenML"
 
 

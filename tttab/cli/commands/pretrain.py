@@ -37,7 +37,7 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str,
-        typer.Option(help="small (one large GPU); nano (2 cores), then nano-long, then nano-deep; tiny."),
+        typer.Option(help="small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."),
     ] = "nano",
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
@@ -125,6 +125,7 @@ def fill(
 def choose(
     model: Annotated[Path, typer.Argument(help="A model file that `tttab pretrain` wrote.")],
     task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    preset: Annotated[str, typer.Option(help="Whose tables: nano-kinds has categories.")] = "nano",
     tables: Annotated[int, typer.Option(help="Held-out synthetic tables to judge on.")] = 24,
     members: Annotated[
         int, typer.Option(help="Most ensemble members; the time to predict grows with them.")
@@ -141,10 +142,11 @@ def choose(
     from tttab.errors import ModelError, RequestError
     from tttab.models import open_model
     from tttab.pretrain import choose as choosing
-    from tttab.pretrain.settings import recipe
+    from tttab.pretrain.settings import Mixture, recipe
     from tttab.system.files import check_target, write_text_atomically
 
-    kind = recipe("nano", task).task
+    made_by = recipe(preset, task)
+    kind, named = made_by.task, made_by.mixture != Mixture()
     if tables < 1 or members < 1:
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
     check_target(out)
@@ -154,9 +156,9 @@ def choose(
         raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
     with output.progress(quiet=quiet) as bar:
-        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members)), info="")
+        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members, named)), info="")
         held_out = []
-        for table in choosing.tables(kind, tables):
+        for table in choosing.tables(kind, tables, preset):
             held_out.append(table)
             bar.advance(work)
         for one in choosing.compare(model, kind, held_out, members):
