@@ -255,6 +255,24 @@ def test_members_see_what_they_see_among_all(parts):
             np.testing.assert_allclose(some, everyone[members], atol=1e-5)
 
 
+def test_queries_prepared_in_pieces_are_those_prepared_at_once(tiny_model, parts, monkeypatch):
+    x, y, x_query, y_query = parts
+    context = tiny_model.context(x, y, 3)
+    whole, asked = tiny_model.queries(context, x_query, y_query), []
+    monkeypatch.setattr("tttab.models.tabpfn.session.PIECE", 27)
+    record = type(tiny_model)._record
+    monkeypatch.setattr(
+        type(tiny_model),
+        "_record",
+        lambda self, *given: (asked.append(len(given[1])), record(self, *given))[1],
+    )
+    pieces = tiny_model.queries(context, x_query, y_query)
+    assert asked == [27, 27, 26]
+    for one, other in zip(pieces.inputs, whole.inputs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(pieces.y, whole.y)
+
+
 def test_scores_in_chunks_are_the_scores_of_all_rows_at_once(parts):
     x, y, x_query, y_query = parts
     session = small_model()

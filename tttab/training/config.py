@@ -10,6 +10,8 @@ from typing import Any
 
 STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
+SCORING_SHARE = 0.5
+"""The most that held-out scores may take, of the time that the steps take."""
 STARTS = ("pretrained", "random")
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
@@ -33,6 +35,7 @@ class Schedule:
     held_out: float = 0.2
     """Share of the k rows that chooses the step."""
     evaluate_every: int = 2
+    """Steps between held-out scores, at least: more where a score would cost much beside the steps."""
     optimizer: str = "adamw"
     """`adamw` or `sgd-1`."""
     split: str = "fixed"

@@ -23,7 +23,7 @@ from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, STARTS, STEP_MEMBERS, Schedule
+from tttab.training.config import LARGEST_RATE, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
@@ -228,23 +228,32 @@ class Adaptation:
         self._labelled = self._for_training(train, costs)
         self._source = self._batches()
         self._steps = 0
+        if self._queries is raw:  # layers run
+            every = self._scoring_interval(self._members or self._labelled.session.members, len(train))
+            self.schedule = replace(self.schedule, evaluate_every=every)
         start = time.perf_counter()
         self._evaluate_untouched(raw)
         self._score_seconds = time.perf_counter() - start
 
     def _members_of_a_step(self, costs: CostModel | None) -> int | None:
-        """Return how many members a step trains; None where it trains all that train.
-
-        Held-out rows are then scored no more often than every member has had its turn.
-        """
+        """Return how many members a step trains; None where it trains all that train."""
         schedule = self.schedule
         trained = min(schedule.train_members or self._session.members, self._session.members)
         size = schedule.step_members or STEP_MEMBERS
         if costs is None or size >= trained or not get_optimizer(schedule.optimizer).in_turns:
             return None
-        every = max(schedule.evaluate_every, -(-trained // size))
-        self.schedule = replace(schedule, evaluate_every=every)
         return size
+
+    def _scoring_interval(self, members: int, rows: int) -> int:
+        """Return after how many steps, each of so many members and at most so many rows, a score is made.
+
+        It is a forward pass of every member, a step a forward and a backward pass, three times as much, of
+        those whose turn it is.
+        """
+        n, served = self._context.n, self._session.members
+        score = served * (n + len(self._held))
+        step = 3 * members * (n + min(self.schedule.batch, rows))
+        return max(self.schedule.evaluate_every, math.ceil(score / (SCORING_SHARE * step)))
 
     def _batches(self) -> ContextPolicy:
         """Return what makes the batches, from its first."""

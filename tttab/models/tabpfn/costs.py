@@ -96,7 +96,7 @@ class Costs:
         )
 
     def _first_trained(self) -> int:
-        """Return the first layer that trains: beyond the last where none does, 0 where what they read does."""
+        """Return the first layer that trains: their number where none does, 0 where what they read does."""
         layers = layers_of(self._session.module)
         trained = [name for name, p in self._session.module.named_parameters() if p.requires_grad]
         before = any(not name.startswith((OUTPUT, *LAYERS)) for name in trained)
