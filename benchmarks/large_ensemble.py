@@ -3,10 +3,10 @@
 Run: python -m benchmarks.large_ensemble [--columns 5,20,57] [--members 8,2,1] [--n 200] [--k 1000]
      [--batch 256] [--rules full,last-layers:2] [--out FILE]
 
-Random weights, a synthetic table of two classes, one thread, the process's own seconds, each line a process
-of its own. `step` is a step of that many members, its cost the mean over the kinds of members; `score` the
-held-out rows seen by all eight; `every` the steps between scores; `seconds` a step with its share of them, and
-`times` how much faster that is than the first of `--members`. `peak` is the most the process held, MiB.
+Random weights, a synthetic table of two classes, one thread, the process's own seconds. `step` is a step of
+that many members, the mean over the kinds of members; `score` the held-out rows seen by all eight; `every`
+the steps between scores; `seconds` a step with its share of them, `times` how much faster that is than the
+first of `--members`, `peak` the most the process held, MiB. Each line is a process of its own.
 """
 
 from __future__ import annotations

@@ -186,6 +186,20 @@ class InTurns:
         return self._policy.whole()
 
 
+def heaviest_turn(
+    costs: CostModel, context: Context, queries: Queries, members: int, size: int | None
+) -> tuple[Context, Queries]:
+    """Return what those `size` of the members see whose step takes the most memory; None: all of them."""
+    if size is None:
+        return context, queries
+
+    def seen(*some: int) -> tuple[Context, Queries]:
+        return costs.of_members(context, queries, some)
+
+    order = sorted(range(members), key=lambda member: -costs.row_bytes(seen(member)[0]))
+    return seen(*order[:size])
+
+
 def _endless_turns(members: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Yield members, `size` at a time, in a new random order each time round."""
     while True:

@@ -24,7 +24,7 @@ from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
 from tttab.system.resources import format_seconds, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
-from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy
+from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
     ExecutionMode,
@@ -240,9 +240,8 @@ class Adaptation:
         schedule = self.schedule
         trained = min(schedule.train_members or self._session.members, self._session.members)
         size = schedule.step_members or STEP_MEMBERS
-        if costs is None or size >= trained or not get_optimizer(schedule.optimizer).in_turns:
-            return None
-        return size
+        takes_turns = costs is not None and get_optimizer(schedule.optimizer).in_turns
+        return size if takes_turns and size < trained else None
 
     def _scoring_interval(self, members: int, rows: int) -> int:
         """Return after how many steps, each of so many members and at most so many rows, a score is made.
@@ -264,17 +263,6 @@ class Adaptation:
             return policy
         return InTurns(policy, costs, labelled.session.members, size, self._seed)
 
-    def _seen(self, costs: CostModel) -> tuple[Context, Queries]:
-        """Return context and queries as those members see them whose step takes the most memory."""
-        if self._members is None:
-            return self._context, self._queries
-
-        def seen(*members: int) -> tuple[Context, Queries]:
-            return costs.of_members(self._context, self._queries, members)
-
-        order = sorted(range(self._session.members), key=lambda member: -costs.row_bytes(seen(member)[0]))
-        return seen(*order[: self._members])
-
     def _for_training(self, train: np.ndarray, costs: CostModel | None) -> Labelled:
         """Return what training reads: the whole ensemble, or as many members as train."""
         x, y = self._raw
@@ -293,14 +281,14 @@ class Adaptation:
         session, batch = self._session, min(self.schedule.batch, len(train))
         how, seen = Execution(batch), (self._context, self._queries)
         if costs is not None:
-            seen = self._seen(costs)
+            seen = heaviest_turn(costs, *seen, self._session.members, self._members)
             self.result.plan = self._memory_plan(costs, batch, *seen)
             how = self.result.plan.execution
         rows = train[: how.chunk]
         return replace(how, precision=choose_precision(self.schedule.precision, session, *seen, rows, how))
 
     def _memory_plan(self, costs: CostModel, batch: int, context: Context, queries: Queries) -> MemoryPlan:
-        from tttab.training.footprint import held_bytes, measure_step
+        from tttab.training.footprint import held_bytes, measure_step, usable_bytes
 
         session = self._session
 
@@ -309,7 +297,15 @@ class Adaptation:
 
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
         held, shared = held_bytes(session.device), costs.preferred_chunk(context)
-        return plan_step(StepRequirements(self._budget, held, weights, context.n, batch, shared), measure)
+        budget = usable_bytes(session.device, self._budget)
+        try:
+            return plan_step(StepRequirements(budget, held, weights, context.n, batch, shared), measure)
+        except MemoryPlanError as error:
+            if budget == self._budget:
+                raise
+            raise MemoryPlanError(
+                f"{session.device} is too small: {error.message}", "--device cpu"
+            ) from error
 
     @contextmanager
     def _memory_errors(self) -> Generator[None]:
@@ -325,12 +321,9 @@ class Adaptation:
         from tttab.training.footprint import held_bytes
 
         how, plan = self.result.execution, self.result.plan
-        if how is None:
-            return MemoryPlanError(
-                "the machine ran out of memory before the first step", f"--n {max(1, self._context.n // 2)}"
-            )
-        message = f"the machine ran out of memory in a step of {how.chunk} query rows at a time"
-        if plan is None:
+        where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
+        message = f"the machine ran out of memory {where}"
+        if how is None or plan is None:
             return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
         megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
         return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")

@@ -27,6 +27,8 @@ to 20 columns; on 57 columns 200 rows take 0.87 of the memory of tabpfn's own fi
 nothing on 20 and 36 columns."""
 
 
+GPU_CELLS, GPU_ROWS = 128_000, 8192
+"""The same on a GPU, whose cores wait for Python on small chunks; not measured yet (docs/gpu.md)."""
 MOST_KEPT = 256 * 1024**2
 """Bytes of cells that are kept for layers that train: within what every memory plan leaves free."""
 
@@ -60,7 +62,8 @@ class Costs:
         if not shares_context(self._session.architecture, Execution()):
             return None
         cells = sum(call.context.shape[1] * (-(-call.context.shape[2] // 2) + 1) for call in context.calls)
-        return min(MOST_ROWS, max(LEAST_ROWS, CELLS // cells))
+        aim, most = (GPU_CELLS, GPU_ROWS) if self._session.device.type == "cuda" else (CELLS, MOST_ROWS)
+        return min(most, max(LEAST_ROWS, aim // cells))
 
     def of_members(
         self, context: PreparedContext, queries: PreparedQueries, members: Sequence[int]
