@@ -300,3 +300,11 @@ def test_rows_are_served_in_pieces_as_tabpfn_predicts_them_at_once(tiny_model, p
     plain = plain_estimator().fit(x, y).predict_proba(x_query)
     np.testing.assert_allclose(server.predict(x_query), plain, atol=2e-6)
     assert not any("forward" in vars(block) for block in tiny_model.module.blocks), "left as it was found"
+
+
+def test_chunks_are_larger_on_a_gpu(parts):
+    session = small_model()
+    context = session.context(parts[0], parts[1], 3)
+    on_cpu = session.cost_model.preferred_chunk(context)
+    session.device = torch.device("cuda")
+    assert on_cpu <= 200 < 10 * on_cpu < session.cost_model.preferred_chunk(context)
