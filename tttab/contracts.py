@@ -180,7 +180,7 @@ class CostModel(Protocol[C, Q]):
         ...
 
     def of_members(self, context: C, queries: Q, members: Sequence[int]) -> tuple[C, Q]:
-        """Return context and queries as the ensemble members numbered `members` see them, in their order."""
+        """Return context and queries as the ensemble members numbered `members` see them."""
         ...
 
     def frozen_features(self, context: C, queries: Q, how: Execution) -> Q:

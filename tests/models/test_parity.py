@@ -216,14 +216,16 @@ def test_cells_that_would_take_too_much_are_computed_again(parts, monkeypatch):
     assert session.cost_model.frozen_features(context, queries, recomputed) is queries
 
 
+@pytest.mark.parametrize("task", ["classification", "regression"])
 @pytest.mark.parametrize("rule", ["full", "head", "last-layers:1"])
-def test_members_that_take_turns_have_their_mean_as_gradient(parts, rule):
+def test_members_that_take_turns_have_their_mean_as_gradient(parts, rule, task):
     x, y, x_query, y_query = parts
-    session = small_model(members=4).fork()
+    session = small_model("tabpfn_v2", task, members=4).fork()
     parameters = get_rule(rule).parameters(session)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    context, costs = session.context(x, y, 3), session.cost_model
+    classes = 3 if task == "classification" else 0
+    context, costs = session.context(x, y, classes), session.cost_model
     queries = costs.frozen_features(context, session.queries(context, x_query, y_query), Execution(13))
     rows, wanted = np.arange(80), 0.0
     whole = [

@@ -25,8 +25,6 @@ CELLS, LEAST_ROWS, MOST_ROWS = 1000, 32, 200
 bundled model (benchmarks/run_speed.py): 128 rows instead of 200 take 1.2 to 1.4 times as long on tables of 2
 to 20 columns; on 57 columns 200 rows take 0.87 of the memory of tabpfn's own fine-tuning; 1,600 cells gain
 nothing on 20 and 36 columns."""
-
-
 GPU_CELLS, GPU_ROWS = 128_000, 8192
 """The same on a GPU, whose cores wait for Python on small chunks; not measured yet (docs/gpu.md)."""
 MOST_KEPT = 256 * 1024**2
@@ -61,7 +59,7 @@ class Costs:
         """
         if not shares_context(self._session.architecture, Execution()):
             return None
-        cells = sum(call.context.shape[1] * (-(-call.context.shape[2] // 2) + 1) for call in context.calls)
+        cells = _cells(context)
         aim, most = (GPU_CELLS, GPU_ROWS) if self._session.device.type == "cuda" else (CELLS, MOST_ROWS)
         return min(most, max(LEAST_ROWS, aim // cells))
 
@@ -83,20 +81,17 @@ class Costs:
         session, first = self._session, self._first_trained()
         if session.architecture != SHARES_CONTEXT or not first:
             return queries
-        layers = layers_of(session.module)
+        layers, whole = layers_of(session.module), session.whole_calls(context)
         if first < len(layers):
-            whole = session.whole_calls(context)
-            if self._kept_bytes(context, len(queries)) > MOST_KEPT or not shares_context(SHARES_CONTEXT, how):
+            kept = 4 * _cells(context) * (context.n + len(queries)) * session.module.embedding_dim
+            if kept > MOST_KEPT or not shares_context(SHARES_CONTEXT, how):
                 return queries
             parts = [self._through(layers[first], context, queries, which, how) for which in whole]
             tails = [Tail(first, cells[0], torch.cat(cells[1:], dim=1)) for cells in parts]
             return replace(queries, tails=tails)
         output = session.module.get_submodule(OUTPUT)
-        whole = session.whole_calls(context)
-        return replace(
-            queries,
-            embedded=[torch.cat(self._through(output, context, queries, which, how)) for which in whole],
-        )
+        embedded = [torch.cat(self._through(output, context, queries, which, how)) for which in whole]
+        return replace(queries, embedded=embedded)
 
     def _first_trained(self) -> int:
         """Return the first layer that trains: their number where none does, 0 where what they read does."""
@@ -107,10 +102,6 @@ class Costs:
             number for number, layer in enumerate(layers) if any(p.requires_grad for p in layer.parameters())
         ]
         return 0 if before else min(moving, default=len(layers))
-
-    def _kept_bytes(self, context: PreparedContext, queries: int) -> int:
-        cells = sum(call.context.shape[1] * (-(-call.context.shape[2] // 2) + 1) for call in context.calls)
-        return 4 * cells * (context.n + queries) * self._session.module.embedding_dim
 
     def _through(
         self,
@@ -126,6 +117,11 @@ class Costs:
             for rows in chunks_of(np.arange(len(queries)), how.chunk):
                 session.outputs(context, queries, rows, which, how)
         return seen
+
+
+def _cells(context: PreparedContext) -> int:
+    """Return the cells of a row as the layers see it, of all members."""
+    return sum(call.context.shape[1] * (-(-call.context.shape[2] // 2) + 1) for call in context.calls)
 
 
 @contextmanager

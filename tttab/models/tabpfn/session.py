@@ -203,7 +203,7 @@ class OpenedModel(Passes):
     def queries(self, context: PreparedContext, x: pd.DataFrame, y: np.ndarray) -> PreparedQueries:
         """Transform labelled query rows under `context`, once; unseen categories count as missing."""
         pieces = []
-        for start in range(0, len(y), PIECE):
+        for start in range(0, max(1, len(y)), PIECE):
             calls, _ = self._record(context, x.iloc[start : start + PIECE])
             pieces.append(join_inputs(context.calls, context.groups, calls, context.n))
         inputs = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
