@@ -1,6 +1,7 @@
 """What test-time training costs, against tabpfn's own fine-tuning, and what serving a short context saves.
 
 Run: python -m benchmarks.run_speed [--tables banana,spambase] [--device cpu] [--threads 2] [--out FOLDER]
+     [--model tttab-tiny] [--precision fp32] [--k 800]
 
 (a) one TTT step on n = 200, k = 800 against one epoch of `FinetunedTabPFNClassifier` on the same 1,000
     rows, one ensemble member, float32, the same model file. An epoch's time is the difference of a fit with
@@ -57,6 +58,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chunk", type=int, default=0, help="query rows at a time; 0: as the plan chooses")
+    parser.add_argument("--k", type=int, default=800, help="query rows of a step")
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of both trainings")
     parser.add_argument("--label", default="cpu")
     parser.add_argument("--out")
     parser.add_argument("--worker", choices=["step", "epoch", "serve"])
@@ -90,7 +93,7 @@ def measure(table: str, args: argparse.Namespace) -> dict[str, float]:
 
 def run_worker(kind: str, table: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.run_speed", "--worker", kind, "--table", table]
-    for name in ("model", "device", "threads", "chunk", "repeats"):
+    for name in ("model", "device", "threads", "chunk", "repeats", "k", "precision"):
         command += [f"--{name}", str(getattr(args, name))]
     env = os.environ | {
         "OMP_NUM_THREADS": str(args.threads),
@@ -127,14 +130,14 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
 
     from tttab.contracts import Execution
 
-    session, classes, context_rows, query_rows, _ = unit(args, 200, 800)
+    session, classes, context_rows, query_rows, _ = unit(args, 200, args.k)
     session._weights.inference_config.N_ESTIMATORS = 1  # as the other side is told
     fork = session.fork()
     context = fork.context(*context_rows, classes)
     queries = fork.queries(context, *query_rows)
     parameters = list(fork.module.requires_grad_(True).parameters())
     optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-    how = Execution(args.chunk or fork.cost_model.preferred_chunk(context))
+    how = Execution(args.chunk or fork.cost_model.preferred_chunk(context), precision=args.precision)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -159,7 +162,7 @@ def time_epoch(args: argparse.Namespace) -> dict[str, float]:
     from tttab.models import resolve
 
     warnings.simplefilter("ignore")
-    _, _, (x_context, y_context), (x_query, y_query), _ = unit(args, 200, 800)
+    _, _, (x_context, y_context), (x_query, y_query), _ = unit(args, 200, args.k)
     x = np.concatenate([x_context.to_numpy(), x_query.to_numpy()])
     y = np.concatenate([y_context, y_query])
     path = random_v2() if args.model == "random-v2" else str(resolve(args.model, "classification")[0])
@@ -177,7 +180,8 @@ def time_epoch(args: argparse.Namespace) -> dict[str, float]:
             extra_classifier_kwargs={
                 "model_path": path,
                 "ignore_pretraining_limits": True,
-                "inference_precision": torch.float32,  # by itself it takes bf16 on some processors
+                # By itself it takes bf16 on some processors; on a GPU it trains in fp16 whatever this says.
+                "inference_precision": torch.float32 if args.precision == "fp32" else "auto",
             },
         )
         start = time.perf_counter()
@@ -200,7 +204,7 @@ def time_serving(args: argparse.Namespace) -> dict[str, float]:
     import numpy as np
     import pandas as pd
 
-    session, classes, (x_context, y_context), (x_query, y_query), (x_test, _) = unit(args, 200, 1000)
+    session, classes, (x_context, y_context), (x_query, y_query), (x_test, _) = unit(args, 200, args.k + 200)
     x_all = pd.concat([x_context, x_query])
     y_all = np.concatenate([y_context, y_query])
     rows = x_test.iloc[np.resize(np.arange(len(x_test)), 1000)].reset_index(drop=True)

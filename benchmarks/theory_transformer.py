@@ -47,7 +47,7 @@ class Run:
 
     def __init__(self, options):
         self.options = options
-        self.started = time.monotonic()
+        self.started, self.failed = time.monotonic(), False
         options.out.mkdir(parents=True, exist_ok=True)
         self.rows = options.out / "rows.jsonl"
         self.machine = device_name(options.device)
@@ -81,6 +81,7 @@ def main():
         attempt(run, f"paper {paper} {kind} d={d}", lambda: stage(run, paper, kind, d, share))  # noqa: B023
     attempt(run, "vectorised against looped", lambda: speed(run))
     run.say(f"done: {run.rows}")
+    return int(run.failed)
 
 
 def parse():
@@ -108,6 +109,7 @@ def attempt(run, name, work):
         work()
     except Exception as error:
         traceback.print_exc()
+        run.failed = True
         run.write({"experiment": "failure", "stage": name, "error": f"{type(error).__name__}: {error}"})
 
 
@@ -213,4 +215,4 @@ def timed(work, device):
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

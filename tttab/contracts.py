@@ -179,6 +179,10 @@ class CostModel(Protocol[C, Q]):
         """
         ...
 
+    def of_members(self, context: C, queries: Q, members: Sequence[int]) -> tuple[C, Q]:
+        """Return context and queries as the ensemble members numbered `members` see them."""
+        ...
+
     def frozen_features(self, context: C, queries: Q, how: Execution) -> Q:
         """Return the queries with what layers that do not train make of them; as they are where some do.
 

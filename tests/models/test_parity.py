@@ -177,7 +177,8 @@ def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architectur
 
 
 @pytest.mark.parametrize(
-    ("rule", "frozen"), [("head", True), ("temperature", True), ("last-layers", False), ("lora", False)]
+    ("rule", "frozen"),
+    [("head", 3), ("temperature", 3), ("last-layers:1", 2), ("last-layers", 1), ("lora", 0)],
 )
 def test_frozen_layers_run_once_and_score_the_same(parts, rule, frozen):
     x, y, x_query, y_query = parts
@@ -187,14 +188,91 @@ def test_frozen_layers_run_once_and_score_the_same(parts, rule, frozen):
     context = session.context(x, y, 3)
     queries = session.queries(context, x_query, y_query)
     embedded = session.cost_model.frozen_features(context, queries, Execution(13))
-    assert (embedded is not queries) == frozen
+    assert (embedded is not queries) == bool(frozen)
     if frozen:
         before = session.row_scores(context, queries, np.arange(80)).loss
         assert np.abs(session.row_scores(context, embedded, np.arange(80)).loss - before).max() < 1e-5
         with torch.no_grad():
-            for parameter in session.module.blocks.parameters():
+            for parameter in session.module.blocks[:frozen].parameters():
                 parameter.zero_()
         assert np.abs(session.row_scores(context, embedded, np.arange(80)).loss - before).max() < 1e-5
+
+
+def test_cells_that_would_take_too_much_are_computed_again(parts, monkeypatch):
+    x, y, x_query, y_query = parts
+    session = small_model().fork()
+    for parameter in get_rule("last-layers:1").parameters(session):
+        parameter.requires_grad_(True)
+    context = session.context(x, y, 3)
+    queries = session.queries(context, x_query, y_query)
+    (tail, *_) = kept = session.cost_model.frozen_features(context, queries, Execution(13)).tails
+    held = sum(4 * (one.context.numel() + one.queries.numel()) for one in kept)
+    assert tail.queries.shape[1] == 80 and tail.first == 2
+    for most, again in ((held, False), (held - 1, True)):
+        monkeypatch.setattr("tttab.models.tabpfn.costs.MOST_KEPT", most)
+        assert (session.cost_model.frozen_features(context, queries, Execution(13)) is queries) == again
+    recomputed = Execution(13, recompute_activations=True)
+    monkeypatch.undo()
+    assert session.cost_model.frozen_features(context, queries, recomputed) is queries
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("rule", ["full", "head", "last-layers:1"])
+def test_members_that_take_turns_have_their_mean_as_gradient(parts, rule, task):
+    x, y, x_query, y_query = parts
+    session = small_model("tabpfn_v2", task, members=4).fork()
+    parameters = get_rule(rule).parameters(session)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    classes = 3 if task == "classification" else 0
+    context, costs = session.context(x, y, classes), session.cost_model
+    queries = costs.frozen_features(context, session.queries(context, x_query, y_query), Execution(13))
+    rows, wanted = np.arange(80), 0.0
+    whole = [
+        session.member_log_likelihoods(context, queries, rows, which)
+        for which in session.whole_calls(context)
+    ]
+    wanted = -torch.cat(whole).sum(dim=1).mean() / 80
+    wanted.backward()
+    exact = torch.cat([p.grad.flatten() for p in parameters])
+    session.module.zero_grad(set_to_none=True)
+    found = [
+        session.accumulate_gradients(*costs.of_members(context, queries, [m]), rows, 1 / 320, Execution(13))
+        for m in range(4)
+    ]
+    assert sum(found) == pytest.approx(wanted.item(), rel=1e-5)
+    ours = torch.cat([p.grad.flatten() for p in parameters])
+    assert (ours - exact).norm() < 1e-5 * exact.norm()
+
+
+def test_members_see_what_they_see_among_all(parts):
+    x, y, x_query, y_query = parts
+    session = small_model(members=4)
+    context = session.context(x, y, 3)
+    queries, rows = session.queries(context, x_query, y_query), np.arange(80)
+    with torch.no_grad():
+        everyone = session.logits(context, queries, rows)
+        for members in ([0], [3], [1, 2]):
+            some = session.logits(*session.cost_model.of_members(context, queries, members), rows)
+            np.testing.assert_allclose(some, everyone[members], atol=1e-5)
+
+
+def test_queries_prepared_in_pieces_are_those_prepared_at_once(tiny_model, parts, monkeypatch):
+    x, y, x_query, y_query = parts
+    context = tiny_model.context(x, y, 3)
+    whole, asked = tiny_model.queries(context, x_query, y_query), []
+    monkeypatch.setattr("tttab.models.tabpfn.session.PIECE", 27)
+    record = type(tiny_model)._record
+    monkeypatch.setattr(
+        type(tiny_model),
+        "_record",
+        lambda self, *given: (asked.append(len(given[1])), record(self, *given))[1],
+    )
+    pieces = tiny_model.queries(context, x_query, y_query)
+    assert asked == [27, 27, 26]
+    for one, other in zip(pieces.inputs, whole.inputs, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(pieces.y, whole.y)
 
 
 def test_scores_in_chunks_are_the_scores_of_all_rows_at_once(parts):
@@ -224,3 +302,11 @@ def test_rows_are_served_in_pieces_as_tabpfn_predicts_them_at_once(tiny_model, p
     plain = plain_estimator().fit(x, y).predict_proba(x_query)
     np.testing.assert_allclose(server.predict(x_query), plain, atol=2e-6)
     assert not any("forward" in vars(block) for block in tiny_model.module.blocks), "left as it was found"
+
+
+def test_chunks_are_larger_on_a_gpu(parts):
+    session = small_model()
+    context = session.context(parts[0], parts[1], 3)
+    on_cpu = session.cost_model.preferred_chunk(context)
+    session.device = torch.device("cuda")
+    assert on_cpu <= 200 < 10 * on_cpu < session.cost_model.preferred_chunk(context)

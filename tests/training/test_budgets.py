@@ -131,6 +131,70 @@ def test_members_that_train_share_the_weights_and_all_members_judge():
     assert not np.array_equal(ours, alone.row_scores(narrow, queries, rows, run_._how).loss), "it was trained"
 
 
+def test_members_take_turns():
+    session = small_model(members=4)
+    context = session.context(X[:40], Y[:40], 2)
+
+    def trained(members, **schedule):
+        run_ = Adaptation(
+            members, get_rule("full"), context, (X[40:], Y[40:]), Schedule(steps=4, batch=16, **schedule)
+        )
+        seen, own = [], type(session).accumulate_gradients
+
+        def record(self, context, *rest):
+            seen.append(
+                {
+                    call.context[:, b].numpy().tobytes()
+                    for call in context.calls
+                    for b in range(call.context.shape[1])
+                }
+            )
+            return own(self, context, *rest)
+
+        run_.prepare()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(session), "accumulate_gradients", record)
+            return run_.result, seen, list(run_)
+
+    everyone, seen, _ = trained(session, step_members=4)
+    assert [len(one) for one in seen] == [4] * 4
+    plan, seen, _ = trained(session, step_members=1)
+    assert sorted(map(len, seen)) == [1] * 4 and len(set.union(*seen)) == 4
+    assert plan.plan.needed < everyone.plan.needed
+    _, seen, _ = trained(session)
+    assert [len(one) for one in seen] == [2] * 4 and len(seen[0] | seen[1]) == len(seen[2] | seen[3]) == 4
+    _, seen, _ = trained(session, train_members=3, step_members=2)
+    assert sorted(map(len, seen[:2])) == [1, 2] and len(seen[0] | seen[1]) == 3
+
+
+@pytest.mark.parametrize(
+    ("members", "step_members", "held_out", "rule", "every"),
+    # 40 context rows, 100 queries, a batch of 16: a score of h rows costs (40 + h) members, a step 3 * 56.
+    [(1, None, 0.2, "full", 1), (4, 1, 0.2, "full", 3), (4, 2, 0.2, "full", 2), (4, 4, 0.2, "full", 1),
+     (2, None, 0.8, "full", 2), (2, None, 0.8, "temperature", 1)],
+)  # fmt: skip
+def test_scores_take_at_most_half_the_time_of_the_steps(members, step_members, held_out, rule, every):
+    session = small_model(members=members)
+    context = session.context(X[:40], Y[:40], 2)
+    schedule = Schedule(steps=6, batch=16, step_members=step_members, held_out=held_out, evaluate_every=1)
+    run_ = Adaptation(session, get_rule(rule), context, (X[40:], Y[40:]), schedule)
+    scores = [step.held_out for step in run_]
+    changes = [number for number in range(1, 6) if scores[number] != scores[number - 1]]
+    expected = [number for number in range(2, 7) if number % every == 0 or number == 6]
+    assert [number + 1 for number in changes] == expected
+
+
+def test_the_gradient_of_a_single_step_is_that_of_all_members():
+    session = small_model(members=4)
+    context = session.context(X[:40], Y[:40], 2)
+    run_ = Adaptation(
+        session, get_rule("full"), context, (X[40:], Y[40:]), Schedule(optimizer="sgd-1", step_members=1)
+    )
+    run_.prepare()
+    assert [len(batch.context.members) for batch in run_._source.whole()] == [4]
+    assert run_.schedule.evaluate_every == Schedule().evaluate_every
+
+
 @pytest.mark.parametrize("members", [1, 3])
 def test_members_are_tabpfns_own(members):
     from tabpfn import TabPFNClassifier
@@ -161,7 +225,7 @@ def test_what_was_asked_for_is_in_a_rows_identity_and_nothing_else_is(tiny_model
     split = split_rows(table.y, SplitRequest(n=30, k=60, test_size=40), 0, classes=2)
     plain = Trial(table, split, tiny_model, schedule=Schedule(steps=2))
     assert "members" not in plain.identity("ttt@n+k")
-    assert not {"max_seconds", "train_members"} & plain.identity("ttt@n+k")["schedule"].keys()
+    assert not {"max_seconds", "train_members", "step_members"} & plain.identity("ttt@n+k")["schedule"].keys()
     few = Trial(table, split, tiny_model.with_members(1), schedule=Schedule(steps=2), members=1)
     assert few.identity("icl@n")["members"] == 1
     assert "members" not in few.identity("gbt")
@@ -203,6 +267,7 @@ QUICK = ["run", "--n", "20", "--k", "40", "--test-size", "30", "--model", "tttab
         (["--members", "0"], "an ensemble has 1 to 64 members, not 0"),
         (["--members", "many"], "Input should be a valid integer"),
         (["--train-members", "0"], "at least one member must train, got 0"),
+        (["--step-members", "0"], "at least one member must train in a step, got 0"),
         (["--time", "0.001s"], "a step takes about"),
     ],
 )

@@ -18,8 +18,10 @@ import torch
 
 from tttab.contracts import Execution
 from tttab.errors import MemoryPlanError
+from tttab.rules import get_rule
 from tttab.testing import INFO, ToySession
 from tttab.training import footprint
+from tttab.training.config import Schedule
 from tttab.training.footprint import (
     LARGEST_SAMPLE,
     SAMPLE_BYTES,
@@ -27,6 +29,7 @@ from tttab.training.footprint import (
     PeakCounter,
     measure_step,
 )
+from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
     EXECUTION_MODES,
@@ -275,6 +278,24 @@ def test_what_is_held_is_the_process_s_or_the_gpu_s(monkeypatch):
     monkeypatch.setattr(footprint, "resident_bytes", lambda: 11)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 22 if device.index == 3 else 0)
     assert [footprint.held_bytes(torch.device(kind)) for kind in ("cpu", "cuda:3")] == [11, 22]
+
+
+def test_a_gpu_smaller_than_the_budget_is_the_limit(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 22)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    gpu, cpu = torch.device("cuda:1"), torch.device("cpu")
+    assert [footprint.usable_bytes(gpu, budget) for budget in (121, 122, 123)] == [121, 122, 122]
+    assert footprint.usable_bytes(cpu, 123) == 123
+
+
+def test_a_gpu_that_is_too_small_is_said_to_be(tiny_model, mixed_frame, monkeypatch):
+    x, y = mixed_frame
+    context = tiny_model.context(x[:40], y[:40], 3)
+    monkeypatch.setattr(footprint, "usable_bytes", lambda device, budget: 2 * 2**20)
+    run = Adaptation(tiny_model, get_rule("full"), context, (x[40:], y[40:]), Schedule(steps=1))
+    with pytest.raises(MemoryPlanError, match=r"cpu is too small: 2\.0 MiB of memory cannot hold") as caught:
+        list(run)
+    assert caught.value.hint == "--device cpu"
 
 
 def test_the_counter_counts_what_lives_at_once():

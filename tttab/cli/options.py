@@ -93,6 +93,12 @@ Members = Annotated[
 TrainMembers = Annotated[
     int | None, typer.Option(help="Ensemble members that train (default: all).", rich_help_panel=BUDGET)
 ]
+StepMembers = Annotated[
+    int | None,
+    typer.Option(
+        help="Of those, members that one step trains, in turns (default: 2).", rich_help_panel=BUDGET
+    ),
+]
 Time = Annotated[
     str | None,
     typer.Option(help="The most that training may take, such as 120s or 10m.", rich_help_panel=BUDGET),
@@ -131,6 +137,7 @@ class AdaptOptions:
     max_memory: MaxMemory = "4G"
     members: Members = None
     train_members: TrainMembers = None
+    step_members: StepMembers = None
     time: Time = None
     keep_on_interrupt: KeepOnInterrupt = False
     column: Columns = None

@@ -62,6 +62,8 @@ class TrialRequest:
     """Ensemble members that serve; None: as many as the model's file says."""
     train_members: int | None = None
     """Ensemble members that train; None: all that serve."""
+    step_members: int | None = None
+    """Of those, how many one step trains, taking turns; None: at most two."""
     time: str | float | None = None
     """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
     blend: str | None = None
@@ -72,7 +74,8 @@ class TrialRequest:
     @property
     def schedule(self) -> Schedule:
         """How far the weights may move."""
-        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision", "train_members")
+        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
+        names = (*names, "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 

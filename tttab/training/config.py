@@ -8,6 +8,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+STEP_MEMBERS = 2
+"""Members that a step trains where nothing else is asked: as many as the bundled models have."""
+SCORING_SHARE = 0.5
+"""The most that held-out scores may take, of the time that the steps take."""
 STARTS = ("pretrained", "random")
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
@@ -31,6 +35,7 @@ class Schedule:
     held_out: float = 0.2
     """Share of the k rows that chooses the step."""
     evaluate_every: int = 2
+    """Steps between held-out scores, at least: more where a score would cost much beside the steps."""
     optimizer: str = "adamw"
     """`adamw` or `sgd-1`."""
     split: str = "fixed"
@@ -45,11 +50,13 @@ class Schedule:
     """The most that preparing and training may take; as many steps are taken as fit, at most `steps`."""
     train_members: int | None = None
     """Ensemble members that train; None: all that serve."""
+    step_members: int | None = None
+    """Of those, how many one step trains, taking turns; None: at most `STEP_MEMBERS`."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.
 
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
-        later = ("max_seconds", "train_members")
+        later = ("max_seconds", "train_members", "step_members")
         return {name: value for name, value in asdict(self).items() if name not in later or value is not None}

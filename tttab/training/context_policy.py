@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tttab.contracts import Context, Queries, Session
+from tttab.contracts import Context, CostModel, Queries, Session
 from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
@@ -157,6 +157,54 @@ def get_context_policy(name: str) -> Callable[[Labelled], ContextPolicy]:
     if name not in CONTEXT_POLICIES:
         raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(CONTEXT_POLICIES)}")
     return CONTEXT_POLICIES[name]
+
+
+class InTurns:
+    """Batches that some ensemble members see at a time, every member as often as any other."""
+
+    def __init__(self, policy: ContextPolicy, costs: CostModel, members: int, size: int, seed: int) -> None:
+        """Take turns.
+
+        Args:
+            policy: makes the batches.
+            costs: of the session that trains.
+            members: its ensemble members.
+            size: members per batch.
+            seed: names the stream that orders them.
+        """
+        self._policy, self._costs = policy, costs
+        self._turns = _endless_turns(members, size, numpy_stream(seed, "members"))
+
+    def batch(self, size: int) -> Batch:
+        """Return the next batch as the members whose turn it is see it."""
+        batch = self._policy.batch(size)
+        seen = self._costs.of_members(batch.context, batch.queries, next(self._turns))
+        return Batch(*seen, batch.rows)
+
+    def whole(self) -> list[Batch]:
+        """Return all training queries, seen by all members."""
+        return self._policy.whole()
+
+
+def heaviest_turn(
+    costs: CostModel, context: Context, queries: Queries, members: int, size: int | None
+) -> tuple[Context, Queries]:
+    """Return what those `size` of the members see whose step takes the most memory; None: all of them."""
+    if size is None:
+        return context, queries
+
+    def seen(*some: int) -> tuple[Context, Queries]:
+        return costs.of_members(context, queries, some)
+
+    order = sorted(range(members), key=lambda member: -costs.row_bytes(seen(member)[0]))
+    return seen(*order[:size])
+
+
+def _endless_turns(members: int, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Yield members, `size` at a time, in a new random order each time round."""
+    while True:
+        for turn in np.array_split(rng.permutation(members), -(-members // size)):
+            yield turn.tolist()
 
 
 def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:

@@ -95,6 +95,13 @@ def held_bytes(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
 
 
+def usable_bytes(device: torch.device, budget: int) -> int:
+    """Return the most that may be held: the budget, or what a GPU has for this process where that is less."""
+    if device.type != "cuda":
+        return budget
+    return min(budget, torch.cuda.mem_get_info(device)[0] + held_bytes(device))
+
+
 def _peak(session: Session, context: Context, queries: Queries, rows: int, how: Execution) -> int:
     """Return the most bytes at once of a step with so many queries, gradients left out."""
     trained = session.trainable().values()

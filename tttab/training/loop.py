@@ -23,8 +23,8 @@ from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, STARTS, Schedule
-from tttab.training.context_policy import Labelled, get_context_policy
+from tttab.training.config import LARGEST_RATE, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
+from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
     ExecutionMode,
@@ -56,6 +56,10 @@ def check_schedule(schedule: Schedule) -> None:
     if schedule.train_members is not None and schedule.train_members < 1:
         raise RequestError(
             f"at least one member must train, got {schedule.train_members}", "--train-members 1"
+        )
+    if schedule.step_members is not None and schedule.step_members < 1:
+        raise RequestError(
+            f"at least one member must train in a step, got {schedule.step_members}", "--step-members 1"
         )
     get_optimizer(schedule.optimizer)
     get_context_policy(schedule.split)
@@ -154,7 +158,7 @@ class Adaptation:
     def _fit_into(self, seconds: float) -> None:
         """Measure one step and take as many as fit; the batch is drawn apart, so training sees its own."""
         start = time.perf_counter()
-        batch = get_context_policy(self.schedule.split)(self._labelled).batch(self.schedule.batch)
+        batch = self._batches().batch(self.schedule.batch)
         trains = self._labelled.session
         trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how)
         now = time.perf_counter()
@@ -213,18 +217,51 @@ class Adaptation:
         train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
+        self._members = self._members_of_a_step(costs)
         self._how = self._plan(costs, train)
         if costs is not None:
             self._queries = costs.frozen_features(self._context, raw, self._how)
-            if self._queries is not raw:  # what is left of a step runs in float32
+            layers = self._session.layers.parameters()
+            if self._queries is not raw and not any(p.requires_grad for p in layers):  # no layer runs
                 self._how = replace(self._how, precision="fp32")
         self.result.execution = self._how
         self._labelled = self._for_training(train, costs)
-        self._source = get_context_policy(self.schedule.split)(self._labelled)
+        self._source = self._batches()
         self._steps = 0
+        if self._queries is raw:  # layers run
+            every = self._scoring_interval(self._members or self._labelled.session.members, len(train))
+            self.schedule = replace(self.schedule, evaluate_every=every)
         start = time.perf_counter()
         self._evaluate_untouched(raw)
         self._score_seconds = time.perf_counter() - start
+
+    def _members_of_a_step(self, costs: CostModel | None) -> int | None:
+        """Return how many members a step trains; None where it trains all that train."""
+        schedule = self.schedule
+        trained = min(schedule.train_members or self._session.members, self._session.members)
+        size = schedule.step_members or STEP_MEMBERS
+        takes_turns = costs is not None and get_optimizer(schedule.optimizer).in_turns
+        return size if takes_turns and size < trained else None
+
+    def _scoring_interval(self, members: int, rows: int) -> int:
+        """Return after how many steps, each of so many members and at most so many rows, a score is made.
+
+        It is a forward pass of every member, a step a forward and a backward pass, three times as much, of
+        those whose turn it is.
+        """
+        n, served = self._context.n, self._session.members
+        score = served * (n + len(self._held))
+        step = 3 * members * (n + min(self.schedule.batch, rows))
+        return max(self.schedule.evaluate_every, math.ceil(score / (SCORING_SHARE * step)))
+
+    def _batches(self) -> ContextPolicy:
+        """Return what makes the batches, from its first."""
+        labelled, size = self._labelled, self._members
+        policy = get_context_policy(self.schedule.split)(labelled)
+        costs = labelled.session.cost_model
+        if size is None or costs is None:
+            return policy
+        return InTurns(policy, costs, labelled.session.members, size, self._seed)
 
     def _for_training(self, train: np.ndarray, costs: CostModel | None) -> Labelled:
         """Return what training reads: the whole ensemble, or as many members as train."""
@@ -242,29 +279,33 @@ class Adaptation:
     def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
         """Return how steps run: within the budget, where the model's costs are known."""
         session, batch = self._session, min(self.schedule.batch, len(train))
-        how = Execution(batch)
+        how, seen = Execution(batch), (self._context, self._queries)
         if costs is not None:
-            self.result.plan = self._memory_plan(costs, batch)
+            seen = heaviest_turn(costs, *seen, self._session.members, self._members)
+            self.result.plan = self._memory_plan(costs, batch, *seen)
             how = self.result.plan.execution
         rows = train[: how.chunk]
-        asked = self.schedule.precision
-        return replace(
-            how, precision=choose_precision(asked, session, self._context, self._queries, rows, how)
-        )
+        return replace(how, precision=choose_precision(self.schedule.precision, session, *seen, rows, how))
 
-    def _memory_plan(self, costs: CostModel, batch: int) -> MemoryPlan:
-        from tttab.training.footprint import held_bytes, measure_step
+    def _memory_plan(self, costs: CostModel, batch: int, context: Context, queries: Queries) -> MemoryPlan:
+        from tttab.training.footprint import held_bytes, measure_step, usable_bytes
 
         session = self._session
 
         def measure(mode: ExecutionMode) -> Footprint:
-            return measure_step(session, costs, self._context, self._queries, mode.execution())
+            return measure_step(session, costs, context, queries, mode.execution())
 
         weights = sum(p.numel() * p.element_size() for p in self.parameters)
-        held, shared = held_bytes(session.device), costs.preferred_chunk(self._context)
-        return plan_step(
-            StepRequirements(self._budget, held, weights, self._context.n, batch, shared), measure
-        )
+        held, shared = held_bytes(session.device), costs.preferred_chunk(context)
+        budget = usable_bytes(session.device, self._budget)
+        try:
+            return plan_step(StepRequirements(budget, held, weights, context.n, batch, shared), measure)
+        except MemoryPlanError as error:
+            if budget == self._budget:
+                raise
+            raise MemoryPlanError(
+                f"{session.device} is too small: {error.message}", "--device cpu"
+            ) from error
 
     @contextmanager
     def _memory_errors(self) -> Generator[None]:
@@ -280,12 +321,9 @@ class Adaptation:
         from tttab.training.footprint import held_bytes
 
         how, plan = self.result.execution, self.result.plan
-        if how is None:
-            return MemoryPlanError(
-                "the machine ran out of memory before the first step", f"--n {max(1, self._context.n // 2)}"
-            )
-        message = f"the machine ran out of memory in a step of {how.chunk} query rows at a time"
-        if plan is None:
+        where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
+        message = f"the machine ran out of memory {where}"
+        if how is None or plan is None:
             return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
         megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
         return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")

@@ -78,6 +78,11 @@ class Optimiser(Protocol):
         """What it is called in a schedule."""
         ...
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether ensemble members may take turns: no where one gradient is all there is."""
+        ...
+
     def updates(self, training: Training, before: Score) -> Updates:
         """Update the weights; yield after each move."""
         ...
@@ -93,6 +98,7 @@ class SingleStep:
     """
 
     name: str = "sgd-1"
+    in_turns: bool = False
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per trial size, and a last one to the best size tried."""
@@ -148,6 +154,7 @@ class AdamW:
     """
 
     name: str = "adamw"
+    in_turns: bool = True
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per step; every `evaluate_every`-th and the last ask for a score."""

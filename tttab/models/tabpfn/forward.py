@@ -21,7 +21,7 @@ from tttab.contracts import Execution, RowScores
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
 from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
-from tttab.models.tabpfn.shared_context import SharedContext
+from tttab.models.tabpfn.shared_context import SharedContext, SharedTail
 
 if TYPE_CHECKING:
     from tabpfn.architectures.interface import Architecture
@@ -134,8 +134,11 @@ class Passes:
         index = torch.as_tensor(rows, dtype=torch.long, device=self.device)
         if queries.embedded is not None:
             return self.module.get_submodule(OUTPUT)(queries.embedded[which.call][index][:, which.members])
-        x = queries.inputs[which.call][index][:, which.members]
         with self._reduced_precision(how):
+            if which in self._shared and queries.tails is not None:
+                cells = queries.tails[which.call].queries[which.members][:, index]
+                return self._shared[which].outputs(cells).float()
+            x = queries.inputs[which.call][index][:, which.members]
             if which in self._shared:
                 return self._shared[which].outputs(x).float()
             shown, y, options = self._call(context, which, how)
@@ -178,14 +181,22 @@ class Passes:
             return
         try:
             with self._reduced_precision(how):
-                module = cast("TabPFNV2", self.module)
                 for which in passes:
-                    self._shared[which] = SharedContext(module, *self._call(context, which, how))
+                    self._shared[which] = self._share(context, queries, which, how)
             yield
             for shared in self._shared.values():
                 shared.backward()
         finally:
             self._shared.clear()
+
+    def _share(
+        self, context: PreparedContext, queries: PreparedQueries, which: ForwardPass, how: Execution
+    ) -> SharedContext:
+        module = cast("TabPFNV2", self.module)
+        if queries.tails is None:
+            return SharedContext(module, *self._call(context, which, how))
+        tail = queries.tails[which.call]
+        return SharedTail(module, tail.context[which.members], tail.first)
 
     def _accumulate_by_member(
         self,

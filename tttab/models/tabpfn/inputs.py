@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -91,6 +91,16 @@ class PreparedContext:
 
 
 @dataclass
+class Tail:
+    """What the frozen first layers make of every row of a call, shape (members, rows, columns, width)."""
+
+    first: int
+    """The first layer that trains."""
+    context: torch.Tensor
+    queries: torch.Tensor
+
+
+@dataclass
 class PreparedQueries:
     """Query rows transformed under one context; see `tttab.contracts.Queries`."""
 
@@ -100,6 +110,8 @@ class PreparedQueries:
     """Shape (rows,): class codes, or targets in the table's own units."""
     embedded: list[torch.Tensor] | None = None
     """What frozen layers make of them, shape (rows, members, width) per call; None where layers train."""
+    tails: list[Tail] | None = None
+    """Where the last layers alone train: what the others make of the rows, per call."""
 
     def __len__(self) -> int:
         """Return the number of query rows."""
@@ -124,8 +136,6 @@ def join_inputs(
 
 def place_members(members: list[Member], groups: list[list[int]], calls: list[Call]) -> list[Member]:
     """Return the members with their places in the joined calls instead of the recorded ones."""
-    from dataclasses import replace
-
     starts = {}
     for number, group in enumerate(groups):
         offset = 0
@@ -136,6 +146,37 @@ def place_members(members: list[Member], groups: list[list[int]], calls: list[Ca
         replace(member, call=starts[member.call][0], batch=starts[member.call][1] + member.batch)
         for member in members
     ]
+
+
+def part_of(
+    context: PreparedContext, queries: PreparedQueries, members: list[Member]
+) -> tuple[PreparedContext, PreparedQueries]:
+    """Return what some members see of a context and of queries: calls of these members alone."""
+    calls: list[Call] = []
+    placed: list[Member] = []
+    taken: list[tuple[int, list[int]]] = []
+    for number, call in enumerate(context.calls):
+        here = [member for member in members if member.call == number]
+        if not here:
+            continue
+        places = [member.batch for member in here]
+        kwargs = dict(call.kwargs)
+        if kwargs.get("categorical_inds") is not None:
+            kwargs["categorical_inds"] = [kwargs["categorical_inds"][place] for place in places]
+        placed += [replace(m, call=len(calls), batch=batch) for batch, m in enumerate(here)]
+        calls.append(Call(call.context[:, places], call.y[:, places], kwargs))
+        taken.append((number, places))
+
+    def only(parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [parts[number][:, places] for number, places in taken]
+
+    embedded = None if queries.embedded is None else only(queries.embedded)
+    tails = queries.tails and [
+        replace(tail, context=tail.context[places], queries=tail.queries[places])
+        for tail, places in ((queries.tails[number], places) for number, places in taken)
+    ]
+    fewer = replace(queries, inputs=only(queries.inputs), embedded=embedded, tails=tails)
+    return replace(context, calls=calls, members=placed), fewer
 
 
 @contextmanager

@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 
 
 MOST_MEMBERS = 64
+PIECE = 4096
+"""Query rows prepared at a time: tabpfn's preprocessing makes several copies of what it is given."""
 MOST_CLASSES = 256
 """The recorder tells the network's outputs apart by a byte."""
 
@@ -203,8 +205,11 @@ class OpenedModel(Passes):
 
     def queries(self, context: PreparedContext, x: pd.DataFrame, y: np.ndarray) -> PreparedQueries:
         """Transform labelled query rows under `context`, once; unseen categories count as missing."""
-        calls, _ = self._record(context, x)
-        inputs = join_inputs(context.calls, context.groups, calls, context.n)
+        pieces = []
+        for start in range(0, max(1, len(y)), PIECE):
+            calls, _ = self._record(context, x.iloc[start : start + PIECE])
+            pieces.append(join_inputs(context.calls, context.groups, calls, context.n))
+        inputs = [torch.cat(parts) for parts in zip(*pieces, strict=True)]
         return PreparedQueries(inputs, self._labels(y))
 
     def serve(self, context: PreparedContext) -> Predictor:

@@ -43,10 +43,7 @@ class SharedContext:
         taken = _targets_of(face)
         cache: TabPFNV2Cache = face(x, y, return_kv_cache=True, **options)[1]
         entries = [cast("KVCacheEntry", cache.kv[number]) for number in range(len(module.blocks))]
-        self._outer = [tensor for entry in entries for tensor in _held(entry)] + taken[-1:]
-        # A tensor without a graph stays a constant: rules that move late layers pay for no more.
-        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in self._outer]
-        *heads, unknown = self._leaves
+        *heads, unknown = self._cut([*(tensor for entry in entries for tensor in _held(entry)), taken[-1]])
         kv = {
             number: KVCacheEntry(key=key, value=value)
             for number, (key, value) in enumerate(zip(heads[::2], heads[1::2], strict=True))
@@ -58,6 +55,13 @@ class SharedContext:
         face = own_layers(self._module)
         return face(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
 
+    def _cut(self, outer: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the tensors as leaves, whose gradients `backward` takes further."""
+        self._outer = outer
+        # A tensor without a graph stays a constant: rules that move late layers pay for no more.
+        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in outer]
+        return self._leaves
+
     def backward(self) -> None:
         """Push what the chunks' backward passes have left through the context, once."""
         reached = [(o, leaf.grad) for o, leaf in zip(self._outer, self._leaves, strict=True)]
@@ -65,6 +69,29 @@ class SharedContext:
         if reached:
             outer, gradients = zip(*reached, strict=True)
             torch.autograd.backward(list(outer), list(gradients))
+
+
+class SharedTail(SharedContext):
+    """The same of the last layers alone, where what the layers before them make of every row is known."""
+
+    def __init__(self, module: TabPFNV2, cells: torch.Tensor, first: int) -> None:
+        """Run the layers from number `first` on the context's cells (members, rows, columns, width)."""
+        from tabpfn.architectures.kv_cache import KVCacheEntry
+
+        self._module = module
+        self._blocks = list(cast("Iterable[TabPFNBlock]", module.blocks))[first:]
+        outer: list[torch.Tensor] = []
+        for block in self._blocks:
+            cells, entry = _layer(block, block is self._blocks[-1], cells, 0, None)
+            outer += _held(cast("KVCacheEntry", entry))
+        leaves = self._cut(outer)
+        self._kv = [KVCacheEntry(key=k, value=v) for k, v in zip(leaves[::2], leaves[1::2], strict=True)]
+
+    def outputs(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the network's outputs for the queries' cells x (members, rows, columns, width)."""
+        for block, entry in zip(self._blocks, self._kv, strict=True):
+            x, _ = _layer(block, block is self._blocks[-1], x, 0, None, cached_kv=entry)
+        return self._module.output_projection(x[:, :, -1].transpose(0, 1))
 
 
 def own_layers(module: TabPFNV2) -> TabPFNV2:
