@@ -128,14 +128,14 @@ def test_bundle_weights_swapped_after_their_hash_was_checked_are_refused(
         next(iter(other.module.parameters())).add_(1.0)
     other.save(tmp_path / "other.safetensors")
     weights = next(folder.glob("weights-*"))
-    read = bundles._read_context
+    read = bundles.read_context
 
     def swap_then_read(*arguments):
         shutil.copy(tmp_path / "other.safetensors", weights)
         return read(*arguments)
 
     assert len(bundles.load_bundle(folder, device="cpu").y) == 60
-    monkeypatch.setattr(bundles, "_read_context", swap_then_read)
+    monkeypatch.setattr(bundles, "read_context", swap_then_read)
     with pytest.raises(BundleError, match="was changed: its hash is"):
         bundles.load_bundle(folder, device="cpu")
 

@@ -306,3 +306,13 @@ def test_more_members_than_make_sense_are_refused(few):
     assert few[0].with_members(5).members == 5 and few[0].members == 3
     with pytest.raises(ModelError, match="1 to 64 members"):
         few[0].with_members(65)
+
+
+def test_members_see_what_they_see_among_all(few):
+    session, *_ = few
+    context, queries = prepared(*few)
+    with torch.no_grad():
+        everyone = session.logits(context, queries, ALL)
+        for members in ((0,), (1,), (1, 0)):
+            some = session.logits(*session.cost_model.of_members(context, queries, members), ALL)
+            np.testing.assert_allclose(some, everyone[list(members)], atol=1e-5)

@@ -20,14 +20,15 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_X_y, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from tttab.api.estimator_input import (
     class_names,
-    days_for_dates,
     divide,
     numbered,
+    result_of,
     target_name,
+    training_rows,
     whole_number,
     whole_seed,
     without_infinities,
@@ -42,7 +43,6 @@ from tttab.data.frames import as_frame
 from tttab.data.reading import check_names
 from tttab.data.schema import Schema
 from tttab.data.splits import Split
-from tttab.data.target import check_targets
 from tttab.errors import BundleError, DataError
 from tttab.models import open_model
 from tttab.rules import get_rule
@@ -127,7 +127,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         seed = whole_seed(self.random_state)
         n, k = whole_number("n_context", self.n_context), self.n_queries
         k = k if k is None else whole_number("n_queries", k)
-        frame, labels = self._check_training_rows(X, y)
+        frame, labels = training_rows(self, X, y, numeric=self._task == "regression")
         found = convert_features(frame, list(frame.columns), declared=self.columns)
         for doubt in found.doubts:
             warnings.warn(doubt, UserWarning, stacklevel=3)
@@ -180,12 +180,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         from tttab.explain.shapley import explain
 
         bundle, x = self._check_rows(X)
-        steps = explain(bundle, x, background=background, seed=whole_seed(self.random_state))
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                return end.value
+        return result_of(explain(bundle, x, background=background, seed=whole_seed(self.random_state)))
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str], *, device: str = "auto") -> Self:
@@ -224,22 +219,6 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         estimator.n_queries_ = bundle.record.get("split", {}).get("k", 0)
         estimator._restore_labels(own)
         return estimator
-
-    def _check_training_rows(self, X: Any, y: Any) -> tuple[pd.DataFrame, np.ndarray]:
-        numeric = self._task == "regression"
-        checks = {"ensure_min_samples": 2, "y_numeric": numeric}
-        y = days_for_dates(y) if numeric else y
-        frame = as_frame(X)
-        if frame is None:
-            X, y = validate_data(self, X, y, dtype=None, ensure_all_finite="allow-nan", **checks)
-            frame = numbered(X)
-        else:
-            check_names(frame.columns, "X")
-            validate_data(self, frame, y, skip_check_array=True)
-            _, y = check_X_y(np.zeros((len(frame), frame.shape[1])), y, **checks)
-        if numeric:
-            check_targets(np.asarray(y, dtype=np.float64), target_name(y, ()), np.arange(len(y)))
-        return without_infinities(frame), y
 
     def _check_rows(self, X: Any) -> tuple[Bundle, pd.DataFrame]:
         """Return what was fitted and new rows in its form, with a warning on texts that a column never had.

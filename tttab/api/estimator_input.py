@@ -5,22 +5,27 @@ What does not belong here: what a column means (`data.columns`) and fitting (`es
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Generator
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_X_y, validate_data
 
 from tttab.core import Column
 from tttab.data.cells import cells_of, label_text
 from tttab.data.columns import LARGEST, convert
-from tttab.data.frames import as_series
+from tttab.data.frames import as_frame, as_series
+from tttab.data.reading import check_names
 from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.data.target import check_targets
 from tttab.errors import RequestError
 from tttab.text import decoded
 
+T = TypeVar("T")
 FEWEST_QUERIES = 20
 """With fewer rows left than this, all rows become context and nothing is trained."""
 
@@ -100,3 +105,35 @@ def divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Spl
         return Split(everything, everything[:0], everything[:0], seed)
     request = SplitRequest(n, len(y) if k is None else k)
     return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
+
+
+def training_rows(
+    estimator: BaseEstimator, X: Any, y: Any, *, numeric: bool
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return what `fit` was given as a frame and labels, and note names and number of features.
+
+    Raises:
+        ValueError: scikit-learn's checks refuse the rows, or a target cannot be used.
+    """
+    checks = {"ensure_min_samples": 2, "y_numeric": numeric}
+    y = days_for_dates(y) if numeric else y
+    frame = as_frame(X)
+    if frame is None:
+        X, y = validate_data(estimator, X, y, dtype=None, ensure_all_finite="allow-nan", **checks)
+        frame = numbered(X)
+    else:
+        check_names(frame.columns, "X")
+        validate_data(estimator, frame, y, skip_check_array=True)
+        _, y = check_X_y(np.zeros((len(frame), frame.shape[1])), y, **checks)
+    if numeric:
+        check_targets(np.asarray(y, dtype=np.float64), target_name(y, ()), np.arange(len(y)))
+    return without_infinities(frame), y
+
+
+def result_of(steps: Generator[Any, None, T]) -> T:
+    """Run a generator to its end and return what it returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

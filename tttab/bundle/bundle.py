@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import io
 import json
 import os
 import threading
@@ -25,6 +24,7 @@ import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.blend.trees import Trees, levels_of
+from tttab.bundle.context_file import read_context
 from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
@@ -45,7 +45,6 @@ from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow
 
     from tttab.data.schema import Schema
 
@@ -55,8 +54,6 @@ READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
 RESERVED = ("weights", "context", "trees", "manifest", "made", "new_made")
 """Names that no attachment may have."""
-SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
-"""Bytes that any context may fill in memory, and how often its file's size beyond that."""
 
 
 @dataclass
@@ -291,7 +288,7 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     context = _checked_bytes(directory, manifest["files"]["context"], again)
     try:
         schema = schema_from_dict(manifest["schema"])
-        x, y = _read_context(context, schema, manifest["rows"])
+        x, y = read_context(context, schema, manifest["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
         session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
@@ -325,56 +322,6 @@ def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> byt
     if hashlib.sha256(content).hexdigest() != about["sha256"]:
         raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
     return content
-
-
-def _read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
-    import pyarrow
-
-    try:
-        table = _read_table(content, schema.target, rows)
-        frame = table.to_pandas(ignore_metadata=True)
-        return schema.stored.apply(frame), schema.stored.labels(frame[schema.target])
-    except DataError:
-        raise
-    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
-        raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
-
-
-def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
-    """Read a context, its texts as dictionaries: a small file may hold a long text very often."""
-    import pyarrow
-    import pyarrow.parquet as parquet
-
-    form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
-    nested = any(pyarrow.types.is_nested(column.type) for column in form)
-    if nested or target not in form.names or about.num_rows != rows:
-        raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
-    sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
-    most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
-    if max(8 * rows * about.num_columns, sum(sizes)) > most:
-        raise _too_large()
-    texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
-    table = parquet.read_table(io.BytesIO(content), read_dictionary=texts)
-    if sum(map(_bytes_written_out, table.columns)) > most:
-        raise _too_large()
-    return table
-
-
-def _too_large() -> DataError:
-    return DataError("the context file would fill far more memory than a context does")
-
-
-def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
-    """Return the bytes of a column's texts, each as often as it stands in a row."""
-    import pyarrow
-    from pyarrow import compute
-
-    if not pyarrow.types.is_dictionary(column.type):
-        return column.nbytes
-    lengths = [
-        compute.call_function("binary_length", [part.dictionary]).take(part.indices) for part in column.chunks
-    ]
-    return sum(compute.call_function("sum", [part.cast("int64")]).as_py() or 0 for part in lengths)
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:

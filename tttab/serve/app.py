@@ -109,15 +109,7 @@ def application(
             raise HTTPException(404, f"no bundle is called {found!r:.60}; there are: {', '.join(bundles)}")
         return found
 
-    @app.get("/health")
-    async def health() -> dict[str, Any]:
-        """Say that the server is up, and what it serves."""
-        return {"status": "ok", "version": tttab.__version__, "bundles": list(bundles)}
-
-    @app.get("/metrics", dependencies=may, response_class=fastapi.responses.PlainTextResponse)
-    async def metrics() -> str:
-        """Return counters and latencies in Prometheus's form."""
-        return generate_latest(figures.registry).decode()
+    _add_state(app, may, list(bundles), figures)
 
     @app.get("/schema", dependencies=may)
     @app.get("/schema/{name}", dependencies=may)
@@ -147,6 +139,18 @@ def application(
     for path in ("/predict", "/predict/{name}"):
         app.post(path, dependencies=may, openapi_extra={"requestBody": _ROWS})(predict)
     return app
+
+
+def _add_state(app: fastapi.FastAPI, may: list[Any], names: list[str], figures: _Figures) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, Any]:
+        """Say that the server is up, and what it serves."""
+        return {"status": "ok", "version": tttab.__version__, "bundles": names}
+
+    @app.get("/metrics", dependencies=may, response_class=fastapi.responses.PlainTextResponse)
+    async def metrics() -> str:
+        """Return counters and latencies in Prometheus's form."""
+        return generate_latest(figures.registry).decode()
 
 
 def _guard(token: str) -> Any:

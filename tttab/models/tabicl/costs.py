@@ -5,6 +5,7 @@ What does not belong here: planning (`training.memory_plan`) and measuring (`tra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,16 @@ class Costs:
         """Return the query rows worth taking at a time: they share one pass of the context."""
         cells = len(context.inputs) * (context.inputs.shape[2] + self._session.module.row_num_cls)
         return min(MOST_ROWS, max(LEAST_ROWS, CELLS // cells))
+
+    def of_members(
+        self, context: PreparedContext, queries: PreparedQueries, members: Sequence[int]
+    ) -> tuple[PreparedContext, PreparedQueries]:
+        """Return context and queries as the ensemble members numbered `members` see them."""
+        chosen = list(members)
+        own = {name: getattr(context, name)[chosen] for name in ("inputs", "labels", "columns")}
+        kept = {name: getattr(queries, name) for name in ("inputs", "rows", "context_rows", "last")}
+        parts = {name: tensor if tensor is None else tensor[chosen] for name, tensor in kept.items()}
+        return replace(context, **own), replace(queries, **parts)
 
     def frozen_features(
         self, context: PreparedContext, queries: PreparedQueries, how: Execution

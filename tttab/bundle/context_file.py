@@ -1,0 +1,82 @@
+"""The file of a bundle that holds its context rows, read within bounds: it may be a stranger's.
+
+What does not belong here: hashes and the manifest (`bundle`, `manifest`).
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tttab.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow
+
+    from tttab.data.schema import Schema
+
+SMALL_CONTEXT, MOST_EXPANSION = 2**28, 1000
+"""Bytes that any context may fill in memory, and how often its file's size beyond that."""
+
+
+def read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return x and y of a context file.
+
+    Args:
+        content: of the file.
+        schema: of the bundle.
+        rows: that the manifest tells of.
+
+    Raises:
+        DataError: it is damaged, does not hold these rows, or would fill far more memory than a context does.
+    """
+    import pyarrow
+
+    try:
+        table = _read_table(content, schema.target, rows)
+        frame = table.to_pandas(ignore_metadata=True)
+        return schema.stored.apply(frame), schema.stored.labels(frame[schema.target])
+    except DataError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
+        raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
+
+
+def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
+    """Read a context, its texts as dictionaries: a small file may hold a long text very often."""
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
+    nested = any(pyarrow.types.is_nested(column.type) for column in form)
+    if nested or target not in form.names or about.num_rows != rows:
+        raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
+    sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
+    most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
+    if max(8 * rows * about.num_columns, sum(sizes)) > most:
+        raise _too_large()
+    texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
+    table = parquet.read_table(io.BytesIO(content), read_dictionary=texts)
+    if sum(map(_bytes_written_out, table.columns)) > most:
+        raise _too_large()
+    return table
+
+
+def _too_large() -> DataError:
+    return DataError("the context file would fill far more memory than a context does")
+
+
+def _bytes_written_out(column: pyarrow.ChunkedArray) -> int:
+    """Return the bytes of a column's texts, each as often as it stands in a row."""
+    import pyarrow
+    from pyarrow import compute
+
+    if not pyarrow.types.is_dictionary(column.type):
+        return column.nbytes
+    lengths = [
+        compute.call_function("binary_length", [part.dictionary]).take(part.indices) for part in column.chunks
+    ]
+    return sum(compute.call_function("sum", [part.cast("int64")]).as_py() or 0 for part in lengths)
