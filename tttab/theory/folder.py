@@ -22,7 +22,7 @@ from tttab.theory.experiment import Experiment, Row
 from tttab.theory.linear_attention.settings import Simulation
 from tttab.theory.plots import draw
 
-LAWS_VERSION = 1
+LAWS_VERSION = 2
 """Raised when a change of the code changes numbers, so that old folders are filled anew."""
 
 
