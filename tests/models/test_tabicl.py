@@ -191,7 +191,7 @@ def tabicls_own_tree(fork, context, queries):
     ids=str,
 )
 @pytest.mark.parametrize("rule", ["full", "last-layers", "head"])
-@pytest.mark.parametrize(("of", "own"), [("few", tabicls_own), ("many", tabicls_own_tree)], ids=str)
+@pytest.mark.parametrize(("of", "own"), [("few", tabicls_own), ("many", tabicls_own_tree)], ids=["few", "many"])
 def test_every_way_to_run_a_step_gives_the_gradient_of_tabicls_own_passes(request, of, own, rule, how):
     case = request.getfixturevalue(of)
     theirs, loss = gradient(case, rule, own)
