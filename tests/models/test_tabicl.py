@@ -306,3 +306,8 @@ def test_more_members_than_make_sense_are_refused(few):
     assert few[0].with_members(5).members == 5 and few[0].members == 3
     with pytest.raises(ModelError, match="1 to 64 members"):
         few[0].with_members(65)
+
+
+def test_tabicls_own_fine_tuner_is_not_asked_for_more_classes_than_outputs(many):
+    session, x, y, *_, classes = many
+    assert session.finetuned(x, y, classes, 0) is None
