@@ -191,7 +191,9 @@ def tabicls_own_tree(fork, context, queries):
     ids=str,
 )
 @pytest.mark.parametrize("rule", ["full", "last-layers", "head"])
-@pytest.mark.parametrize(("of", "own"), [("few", tabicls_own), ("many", tabicls_own_tree)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    ("of", "own"), [("few", tabicls_own), ("many", tabicls_own_tree)], ids=["few", "many"]
+)
 def test_every_way_to_run_a_step_gives_the_gradient_of_tabicls_own_passes(request, of, own, rule, how):
     case = request.getfixturevalue(of)
     theirs, loss = gradient(case, rule, own)
@@ -316,3 +318,8 @@ def test_members_see_what_they_see_among_all(few):
         for members in ((0,), (1,), (1, 0)):
             some = session.logits(*session.cost_model.of_members(context, queries, members), ALL)
             np.testing.assert_allclose(some, everyone[list(members)], atol=1e-5)
+
+
+def test_tabicls_own_fine_tuner_is_not_asked_for_more_classes_than_outputs(many):
+    session, x, y, *_, classes = many
+    assert session.finetuned(x, y, classes, 0) is None
