@@ -265,7 +265,7 @@ def test_few_rows_all_become_context(learnable):
         ({"columns": {"x0": "zip"}}, RequestError, "cannot be declared as 'zip'.*columns={'x0': 'number'}"),
         ({"steps": 0}, RequestError, "steps must be at least 1"),
         ({"model": "gone.ckpt"}, ModelError, "no model file"),
-        ({"max_memory": "lots"}, RequestError, "not a memory size"),
+        ({"max_memory": "lots"}, RequestError, "not a size in bytes"),
     ],
 )
 def test_mistakes(learnable, change, error, message):

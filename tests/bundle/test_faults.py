@@ -67,7 +67,7 @@ else:
 class StandIn:
     """A session that only knows how to be saved: 200 kB named by a number."""
 
-    seed = 0
+    seed, suffix, package, random_embeddings = 0, "safetensors", "tabpfn", True
 
     def __init__(self, number: int) -> None:
         from tttab.core import ModelInfo

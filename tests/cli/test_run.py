@@ -166,7 +166,7 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", "--init", "warm"], "warm", "--init"),
         (["--dataset", "{table}", "--precision", "fp8"], "fp8", "--precision"),
         (["--dataset", "{table}", "--steps", "0"], "steps must be at least 1", "--steps 50"),
-        (["--dataset", "{table}", "--max-memory", "lots"], "not a memory size", "--max-memory 4G"),
+        (["--dataset", "{table}", "--max-memory", "lots"], "not a size in bytes", "--max-memory 4G"),
         (["--dataset", "{table}", *N20, "--max-memory", "1M"], "cannot hold a training step", "--max-memory"),
         (["--dataset", "{long}", *N20, "--k", "10000", "--test-size", "9"], "context of 10,020 rows", "--n "),
         (["--datasat", "31"], "--datasat", "tttab run --help"),

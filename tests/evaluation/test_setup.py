@@ -53,7 +53,7 @@ def test_the_task_is_what_is_asked_for_or_guessed():
 @pytest.mark.parametrize(
     ("bad", "about"),
     [
-        ({"max_memory": "4 elephants"}, "not a memory size"),
+        ({"max_memory": "4 elephants"}, "not a size in bytes"),
         ({"steps": 0}, "steps must be at least 1"),
         ({"rule": "no-such"}, "no rule is called"),
         ({"context": "no-such"}, "no choice of context"),

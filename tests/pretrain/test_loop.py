@@ -271,7 +271,8 @@ def test_a_kill_costs_a_twentieth_of_the_minutes_and_never_more_than_a_quarter_o
     tmp_path, monkeypatch, budget, seconds
 ):
     trainer = Trainer(Run(recipe("tiny", "classification"), Budget(**budget), tmp_path), None)
-    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds - 1)
+    trainer._saved = 0.0
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: seconds - 1.0)
     assert not trainer.save_due
-    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: trainer._saved + seconds)
+    monkeypatch.setattr("tttab.pretrain.loop.time.perf_counter", lambda: float(seconds))
     assert trainer.save_due
