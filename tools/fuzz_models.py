@@ -160,7 +160,7 @@ def _change_tensor(state, rng, as_archive):
     """Change one tensor: values, shape, type, name, or (in an archive) what lies below it."""
     import torch
 
-    name = pick(rng, list(state))
+    name = pick(rng, [name for name, value in state.items() if isinstance(value, torch.Tensor)])
     tensor = state[name]
     flat = tensor.reshape(-1)
     values = [math.nan, math.inf, -math.inf, 1e7, -1e6, 999_999.0, 1e-40, 3e38, 0.0]

@@ -8,6 +8,8 @@ import json
 import math
 import os
 import re
+import subprocess
+import sys
 import time
 import typing
 
@@ -313,3 +315,19 @@ def test_a_model_that_claims_more_classes_than_it_has_outputs_refuses_the_table(
     file.write(path, file.lie(("inference_config", "MAX_NUMBER_OF_CLASSES"), 10**6))
     with pytest.raises(ModelError, match="the table has 11 classes, the model can tell 10 apart"):
         open_model(str(path), device="cpu").check_fits(11, 3)
+
+
+def test_shapes_are_checked_without_torchs_compiler():
+    """Loading it makes a folder in the temporary directory; a large count of classes once did."""
+    code = """
+import sys
+import torch
+from tttab.models.tabpfn.building import _Unfilled
+with _Unfilled(weightless=True):
+    rows = torch.randn(2**21, 2)
+    rows = rows / rows.norm(dim=-1, keepdim=True).clamp(min=1e-8)
+assert rows.is_meta and rows.shape == (2**21, 2)
+assert "torch._dynamo" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -266,15 +266,17 @@ def test_every_matrix_that_lora_adds_to_takes_part(few):
     assert factors and all(factor.grad is not None for factor in factors)
 
 
-@pytest.mark.parametrize("of", ["few", "many"])
-def test_what_a_step_allocates_is_foretold_from_a_few_rows_in_every_mode(request, of):
+@pytest.mark.parametrize(
+    ("of", "modes"), [("few", EXECUTION_MODES), ("many", EXECUTION_MODES[:1])], ids=["few", "many"]
+)
+def test_what_a_step_allocates_is_foretold_from_a_few_rows_in_every_mode(request, of, modes):
     session, *parts = request.getfixturevalue(of)
     fork = session.fork()
     for parameter in fork.parameters("all"):
         parameter.requires_grad_(True)
     context, queries = prepared(fork, *parts)
     feet = {}
-    for mode in EXECUTION_MODES:
+    for mode in modes:
         how = mode.execution()
         foot = feet[mode.by_member, mode.recompute_activations] = measure_step(
             fork, fork.cost_model, context, queries, how
@@ -283,8 +285,9 @@ def test_what_a_step_allocates_is_foretold_from_a_few_rows_in_every_mode(request
         # Recomputed, the peak is that of one layer at a time and grows less than in proportion.
         most = 2.5 if mode.recompute_activations else 1.4
         assert 0.8 * allocated < foot.bytes(60, 60) < most * allocated, mode
-    assert feet[False, True].query_row < 0.7 * feet[False, False].query_row
-    assert feet[True, False].query_row < 0.7 * feet[False, False].query_row
+    if len(feet) == len(EXECUTION_MODES):
+        assert feet[False, True].query_row < 0.7 * feet[False, False].query_row
+        assert feet[True, False].query_row < 0.7 * feet[False, False].query_row
 
 
 def test_members_stand_in_an_order_that_no_process_changes(few):

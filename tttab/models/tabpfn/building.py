@@ -177,11 +177,24 @@ class _Unfilled(TorchFunctionMode):
             kwargs = {**kwargs, "device": "meta"}
             made: torch.Tensor = torch.empty(*args, **kwargs)
             return made if made.numel() > LARGE else torch.zeros(made.shape, dtype=made.dtype)
+        if self._weightless and func in ARITHMETIC and args[0].is_meta:
+            return args[0]
         return func(*args, **kwargs)
 
 
 LARGE = 2**20
 """Elements, from which a network whose shapes are checked gets no memory."""
+ARITHMETIC = frozenset(
+    {
+        torch.Tensor.norm,
+        torch.Tensor.clamp,
+        torch.Tensor.div,
+        torch.Tensor.__truediv__,
+        torch.Tensor.copy_,
+    }
+)
+"""What architectures make of random numbers. Of tensors without memory torch would load its compiler for it,
+which takes seconds and makes a folder in the temporary directory; nobody reads the answer."""
 FILLS = frozenset(
     {
         torch.nn.init.normal_,

@@ -316,7 +316,7 @@ EXPERIMENT = Experiment(
         *("lead_fresh", "lead_stderr_fresh", "lead_same", "lead_stderr_same"),
         *("place", "gamma_star", "low", "high", "largest_gamma", "gamma_limit", "gamma_law"),
     ),
-    quick=(NetworkSettings(n=8, k=(10, 20), contexts=2, test_size=40, steps=2),),
+    quick=(NetworkSettings(dataset="banana", n=8, k=(10, 20), contexts=2, test_size=20, steps=2),),
     tables=tables,
     panels=panels,
     title=lambda rows: (
