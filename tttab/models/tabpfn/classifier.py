@@ -16,14 +16,14 @@ from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
-from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries, match_categories
+from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
 from tttab.models.tabpfn.session import OpenedModel, Weights
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PreparedContext", "PreparedQueries", "Server", "TabPFNSession", "Weights", "match_categories"]
+__all__ = ["PreparedContext", "PreparedQueries", "Server", "TabPFNSession", "Weights"]
 
 
 class TabPFNSession(OpenedModel):

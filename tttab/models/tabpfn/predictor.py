@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from tttab.data.levels import match_categories
 from tttab.errors import DataError, ModelError
 from tttab.metrics import classification_metrics
-from tttab.models.tabpfn.inputs import match_categories
 from tttab.models.tabpfn.shared_context import ARCHITECTURE, run_own_layers
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ import torch
 
 from tttab.contracts import Group, Limits, Predictor
 from tttab.core import ModelInfo, Task
+from tttab.data.levels import drop_unused_categories, match_categories
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabpfn.costs import Costs
 from tttab.models.tabpfn.forward import Passes
@@ -28,10 +29,8 @@ from tttab.models.tabpfn.inputs import (
     Member,
     PreparedContext,
     PreparedQueries,
-    drop_unused_categories,
     group_calls,
     join_inputs,
-    match_categories,
     place_members,
     recorder,
 )
