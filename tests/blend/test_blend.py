@@ -13,11 +13,12 @@ from sklearn.datasets import make_classification
 import tttab
 from tttab.bench import ALL_ARMS, BenchRequest
 from tttab.blend.blending import Blend, BlendedPredictor, best_weight, check_kind, fit_blend
-from tttab.blend.trees import Trees, levels_of
+from tttab.blend.trees import Trees
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import MANIFEST, digest_of, read_manifest
 from tttab.cli import run
 from tttab.data import Origin, schema_of, table_from_frame
+from tttab.data.levels import levels_of
 from tttab.errors import BundleError, MissingExtra, RequestError
 from tttab.evaluation.arms import ARMS
 

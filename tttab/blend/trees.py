@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tttab.data.levels import coded, levels_of
 from tttab.errors import BundleError, MissingExtra
 from tttab.seeding import stream_seed
 
@@ -86,7 +87,7 @@ class Trees:
             raise MissingExtra("lightgbm", "trees") from error
         levels = levels_of(x)
         categories = [place for place, count in enumerate(levels) if count]
-        data = lightgbm.Dataset(_numbers(x, levels), y, categorical_feature=categories)
+        data = lightgbm.Dataset(coded(x, levels), y, categorical_feature=categories)
         settings = SETTINGS | {
             "objective": OBJECTIVES.get(classes, "multiclass"),
             "seed": stream_seed(seed, "blend") % 2**31,
@@ -103,7 +104,7 @@ class Trees:
 
         Categories beyond those of the rows it was fitted on count as missing.
         """
-        cells = _numbers(x, self.levels)
+        cells = coded(x, self.levels)
         step = max(1, CELLS // len(self.roots))
         score = np.concatenate([self._scores(cells[at : at + step]) for at in range(0, len(cells), step)])
         if self.classes == 0:
@@ -181,25 +182,6 @@ class Trees:
                 raise ValueError(f"{name} leads outside")
         if self.subsets.shape[1:] != (max(self.levels),) or not np.isfinite(self.value).all():
             raise ValueError("they are those of another table")
-
-
-def levels_of(x: pd.DataFrame) -> tuple[int, ...]:
-    """Return the number of categories of each column; 0 where it holds numbers."""
-    return tuple(len(x[name].cat.categories) if x[name].dtype == "category" else 0 for name in x.columns)
-
-
-def _numbers(x: pd.DataFrame, levels: tuple[int, ...]) -> np.ndarray:
-    """Return the cells as numbers, shape (rows, features): categories as codes, missing as NaN."""
-    columns = [
-        _codes(x[name], count) if count else x[name].to_numpy(float)
-        for name, count in zip(x.columns, levels, strict=True)
-    ]
-    return np.stack(columns, axis=1)
-
-
-def _codes(column: pd.Series, count: int) -> np.ndarray:
-    codes = column.cat.codes.to_numpy(float)
-    return np.where((codes < 0) | (codes >= count), np.nan, codes)
 
 
 def _flat(structures: list[dict[str, Any]], levels: tuple[int, ...]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor
-from tttab.blend.trees import Trees, levels_of
+from tttab.blend.trees import Trees
 from tttab.bundle.context_file import read_context
 from tttab.bundle.manifest import (
     AGAIN,
@@ -38,6 +38,7 @@ from tttab.bundle.manifest import (
 from tttab.bundle.staging import Writer, staged
 from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
+from tttab.data.levels import levels_of
 from tttab.errors import BundleError, DataError, ModelError
 from tttab.system.claim import Claim, claimed
 from tttab.system.files import plain

@@ -6,7 +6,6 @@ belong here: the page and the terminal.
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 
+from tttab.data.levels import coded, levels_of
 from tttab.errors import MissingExtra, RequestError
 from tttab.seeding import numpy_stream, stream_seed
 
@@ -211,17 +211,12 @@ class _Codes:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle = bundle
         self._dtypes: Mapping[str, Any] = dict(bundle.x.dtypes)
+        self._levels = levels_of(bundle.x)
         self.calls = 0
 
     def encode(self, x: pd.DataFrame) -> np.ndarray:
         """Return the rows as numbers, shape (rows, features); texts that the table never had are missing."""
-        columns = [
-            _coded(x[name].cat.set_categories(dtype.categories))
-            if dtype == "category"
-            else x[name].to_numpy(float)
-            for name, dtype in self._dtypes.items()
-        ]
-        return np.stack(columns, axis=1)
+        return coded(x, self._levels)
 
     def predict(self, cells: np.ndarray) -> np.ndarray:
         """Return what the bundle predicts for a matrix of `encode`'s, shape (rows, outputs)."""
@@ -238,11 +233,6 @@ class _Codes:
         self.calls += len(cells)
         found = self._bundle.server.predict(pd.DataFrame(columns))
         return found.reshape(len(cells), -1).astype(float)
-
-
-def _coded(column: pd.Series) -> np.ndarray:
-    codes = column.cat.codes.to_numpy(float)
-    return np.where(codes < 0, math.nan, codes)
 
 
 def _library() -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tttab.data.levels import match_categories
 from tttab.errors import TttabError
 
 if TYPE_CHECKING:
@@ -108,21 +109,9 @@ def predict_together(bundle: Bundle, frames: Sequence[pd.DataFrame]) -> list[pd.
     """Return the predictions for each of several frames, from one call of the model."""
     import pandas as pd
 
-    known = [_with_levels_of(bundle.x, frame) for frame in frames]
+    # Texts that the table never had count as missing, as they would alone, and columns stay categories.
+    known = [match_categories(frame, bundle.x) for frame in frames]
     joined = known[0] if len(known) == 1 else pd.concat(known, ignore_index=True)
     answers = bundle.answers(joined)
     ends = np.cumsum([len(frame) for frame in frames])
     return [answers.iloc[end - len(frame) : end] for frame, end in zip(frames, ends, strict=True)]
-
-
-def _with_levels_of(reference: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Give every category column the levels of the bundle's rows; others count as missing, as they would."""
-    import pandas as pd
-
-    columns = {
-        name: frame[name].cat.set_categories(reference[name].cat.categories)
-        if isinstance(frame[name].dtype, pd.CategoricalDtype)
-        else frame[name]
-        for name in frame.columns
-    }
-    return pd.DataFrame(columns, index=frame.index)
