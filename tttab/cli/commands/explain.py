@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
@@ -40,9 +40,9 @@ def explain(
         int, typer.Option(min=1, help="Context rows that stand for what is not known; time grows with them.")
     ] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the background and the orders.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    device: options.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print every value as one JSON document.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Explain predictions: what each feature adds (SHAP), and what the loss is without it.
 

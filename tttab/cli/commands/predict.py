@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown, visible
 
@@ -42,11 +42,11 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Write a .csv, .tsv or .parquet file (default: rows on stdout).")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    device: options.Device = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON Lines instead; with --out a summary.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Predict new rows with a bundle: class and probabilities, or mean and quantiles.
 

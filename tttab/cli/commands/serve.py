@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def serve(
         str, typer.Option(help=f"Address to listen on; one that others reach needs ${TOKEN}.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
+    device: options.Device = "auto",
     max_body: Annotated[str, typer.Option(help="The largest request, such as 16M.")] = "16M",
     max_waiting: Annotated[
         int, typer.Option(min=1, help="Rows that may wait before a model; beyond them the answer is 503.")

@@ -64,7 +64,7 @@ class Ensemble:
         time: a first pass without gradients gives the mean logits, and the loss's gradient in them is every
         member's share.
         """
-        chunks, parts = chunks_of(rows, how.chunk), self.parts(context, how)
+        chunks, parts = how.chunks(rows), self.parts(context, how)
         if how.by_member and len(context.inputs) > 1:
             return self._by_member(context, queries, chunks, scale, how)
         total = 0.0
@@ -90,7 +90,7 @@ class Ensemble:
         found = []
         with torch.no_grad():
             opened = [self.open(context, queries, part, how) for part in self.parts(context, how)]
-            for chunk in chunks_of(rows, how.chunk):
+            for chunk in how.chunks(rows):
                 mean = self._logits(context, queries, chunk, opened).mean(dim=0)
                 top, guess = torch.softmax(mean / TEMPERATURE, dim=-1).max(dim=-1)
                 loss = self._losses(mean, queries, chunk)
@@ -192,9 +192,3 @@ def _push(opened: list[Opened]) -> None:
     for _, shared in opened:
         if shared is not None:
             shared.backward()
-
-
-def chunks_of(rows: np.ndarray, chunk: int | None) -> list[np.ndarray]:
-    """Return the rows, `chunk` at a time."""
-    step = chunk or len(rows)
-    return [rows[start : start + step] for start in range(0, len(rows), step)]

@@ -81,7 +81,7 @@ class Passes:
     ) -> RowScores:
         """Return how well the query rows numbered `rows` are predicted, in float32."""
         with torch.no_grad(), self.sharing(context, queries, self.whole_calls(context), how):
-            parts = [self._scores(context, queries, chunk, how) for chunk in chunks_of(rows, how.chunk)]
+            parts = [self._scores(context, queries, chunk, how) for chunk in how.chunks(rows)]
         return RowScores.joined(parts)
 
     def loss(
@@ -110,7 +110,7 @@ class Passes:
         time: d(-log mean_m p_m) is the sum of -w_m d(log p_m), w being the softmax of the log p_m, which a
         first pass without gradients gives.
         """
-        chunks = chunks_of(rows, how.chunk)
+        chunks = how.chunks(rows)
         if how.by_member:
             return self._accumulate_by_member(context, queries, chunks, scale, how)
         total = 0.0
@@ -273,9 +273,3 @@ def log_mean(likelihoods: torch.Tensor) -> torch.Tensor:
 def shares_context(architecture: str, how: Execution) -> bool:
     """Tell whether a step computes its context once, not again with every chunk of queries."""
     return architecture == SHARES_CONTEXT and not how.recompute_activations
-
-
-def chunks_of(rows: np.ndarray, chunk: int | None) -> list[np.ndarray]:
-    """Return the rows, `chunk` at a time."""
-    step = chunk or len(rows)
-    return [rows[start : start + step] for start in range(0, len(rows), step)]
