@@ -44,11 +44,6 @@ class Execution:
     precision: Precision = "fp32"
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
 
-    def chunks(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the numbers of query rows, `chunk` at a time."""
-        step = self.chunk or len(rows)
-        return [rows[start : start + step] for start in range(0, len(rows), step)]
-
 
 @dataclass(frozen=True)
 class Limits:

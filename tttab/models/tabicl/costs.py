@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution
+from tttab.models.chunks import chunks_of
 from tttab.models.tabicl.ensemble import Ensemble
 from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 
@@ -94,7 +95,7 @@ class Costs:
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         _, shared = self._session.open(context, queries, part, how)
         assert shared is not None, "these queries have no frozen features yet"
-        chunks = how.chunks(np.arange(len(queries)))
+        chunks = chunks_of(np.arange(len(queries)), how.chunk)
         rows = torch.cat([shared.rows(queries.inputs[part][:, chunk]) for chunk in chunks], dim=1)
         last = torch.cat([shared.last(rows[:, chunk]) for chunk in chunks], dim=1) if through else rows
         return shared.own_rows, rows, last

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution, RowScores
+from tttab.models.chunks import chunks_of
 from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 from tttab.models.tabicl.passes import TEMPERATURE, SharedContext, decoded
 
@@ -64,7 +65,7 @@ class Ensemble:
         time: a first pass without gradients gives the mean logits, and the loss's gradient in them is every
         member's share.
         """
-        chunks, parts = how.chunks(rows), self.parts(context, how)
+        chunks, parts = chunks_of(rows, how.chunk), self.parts(context, how)
         if how.by_member and len(context.inputs) > 1:
             return self._by_member(context, queries, chunks, scale, how)
         total = 0.0
@@ -90,7 +91,7 @@ class Ensemble:
         found = []
         with torch.no_grad():
             opened = [self.open(context, queries, part, how) for part in self.parts(context, how)]
-            for chunk in how.chunks(rows):
+            for chunk in chunks_of(rows, how.chunk):
                 mean = self._logits(context, queries, chunk, opened).mean(dim=0)
                 top, guess = torch.softmax(mean / TEMPERATURE, dim=-1).max(dim=-1)
                 loss = self._losses(mean, queries, chunk)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution
+from tttab.models.chunks import chunks_of
 from tttab.models.tabpfn.forward import ForwardPass, Passes, shares_context
 from tttab.models.tabpfn.inputs import PreparedContext, PreparedQueries, Tail, part_of
 from tttab.models.tabpfn.parts import LAYERS, OUTPUT, layers_of
@@ -114,7 +115,7 @@ class Costs:
         """Return what `part` is given for the context, if it reads it, and for each chunk of the queries."""
         session = self._session
         with torch.no_grad(), _inputs_of(part) as seen, session.sharing(context, queries, [which], how):
-            for rows in how.chunks(np.arange(len(queries))):
+            for rows in chunks_of(np.arange(len(queries)), how.chunk):
                 session.outputs(context, queries, rows, which, how)
         return seen
 

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution, RowScores
+from tttab.models.chunks import chunks_of
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
 from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
@@ -81,7 +82,7 @@ class Passes:
     ) -> RowScores:
         """Return how well the query rows numbered `rows` are predicted, in float32."""
         with torch.no_grad(), self.sharing(context, queries, self.whole_calls(context), how):
-            parts = [self._scores(context, queries, chunk, how) for chunk in how.chunks(rows)]
+            parts = [self._scores(context, queries, chunk, how) for chunk in chunks_of(rows, how.chunk)]
         return RowScores.joined(parts)
 
     def loss(
@@ -110,7 +111,7 @@ class Passes:
         time: d(-log mean_m p_m) is the sum of -w_m d(log p_m), w being the softmax of the log p_m, which a
         first pass without gradients gives.
         """
-        chunks = how.chunks(rows)
+        chunks = chunks_of(rows, how.chunk)
         if how.by_member:
             return self._accumulate_by_member(context, queries, chunks, scale, how)
         total = 0.0
