@@ -43,6 +43,21 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def quick_commands():
+    """Read the command's options once, and time predictions on few rows: no test asks how long they take."""
+    from functools import cache
+
+    import typer.main
+
+    from tttab.evaluation import arms
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
+        patch.setattr(arms, "LATENCY_ROWS", 20)
+        yield
+
+
 @pytest.fixture(scope="session")
 def mixed_frame():
     """120 rows with numbers, categories, missing values and a constant column; 3 classes to learn."""

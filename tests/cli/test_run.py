@@ -102,7 +102,7 @@ def test_the_main_command_in_a_pipe_prints_rows_and_says_what_it_decided():
     """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
     command = [sys.executable, "-m", "tttab", "run", "--dataset", "31", "--n", "200", "--k", "1000"]
     done = subprocess.run(
-        [*command, "--steps", "2", "--top-features", "3", "--model", "tttab-tiny", "--device", "cpu"],
+        [*command, "--top-features", "3", "--test-size", "60", *SMALL[6:]],
         capture_output=True,
         text=True,
         timeout=300,

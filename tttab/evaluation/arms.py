@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LATENCY_ROWS = 1000
-LATENCY_CALLS = 3
+LATENCY_CALLS, LATENCY_SECONDS = 3, 1.0
 
 
 @dataclass(frozen=True)
@@ -379,12 +379,16 @@ def _latency(
 ) -> float:
     """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
 
+    No call follows one that took `LATENCY_SECONDS`: what disturbs a short call hardly moves a long one.
     Without a call it follows from `asked`, the seconds that predicting `x` has taken.
     """
     rows = x.iloc[np.resize(np.arange(len(x)), LATENCY_ROWS)].reset_index(drop=True)
-    best = asked * LATENCY_ROWS / len(x) if calls == 0 else float("inf")
+    best = asked * 1000 / len(x) if calls == 0 else float("inf")
     for _ in range(calls):
         start = time.perf_counter()
         predict(rows)
-        best = min(best, time.perf_counter() - start)
+        took = time.perf_counter() - start
+        best = min(best, took * 1000 / LATENCY_ROWS)
+        if took > LATENCY_SECONDS:
+            break
     return 1000 * best

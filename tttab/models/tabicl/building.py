@@ -17,10 +17,11 @@ from tabicl._model.tabicl import TabICL
 from tttab.core import Task
 from tttab.errors import ModelError
 from tttab.models.checkpoint import check_weights
+from tttab.models.opened import MOST_MEMBERS
 from tttab.system.files import atomic_path
 from tttab.text import shown
 
-MEMBERS, MOST_MEMBERS = 8, 64
+MEMBERS = 8
 """Ensemble members of plain `TabICLClassifier`, and the most there may be."""
 LARGEST_SIZE = 65_536
 """Of any number in a header: the weights must have the shapes that follow from it."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -21,7 +21,8 @@ from tabicl._model.tabicl import TabICL
 from tttab.contracts import Group, Limits
 from tttab.core import ModelInfo, Task
 from tttab.errors import ModelError, SplitError
-from tttab.models.tabicl.building import MOST_MEMBERS, Weights, write_checkpoint
+from tttab.models.opened import OpenedNetwork, check_members, check_varies
+from tttab.models.tabicl.building import Weights, write_checkpoint
 from tttab.models.tabicl.costs import Costs
 from tttab.models.tabicl.ensemble import Ensemble
 from tttab.models.tabicl.inputs import (
@@ -32,14 +33,13 @@ from tttab.models.tabicl.inputs import (
     query_tensor,
 )
 from tttab.models.tabicl.predictor import Server
-from tttab.seeding import stream_seed
 from tttab.text import shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class TabICLSession(Ensemble):
+class TabICLSession(Ensemble, OpenedNetwork):
     """An opened TabICL classifier. Pretrained weights are never changed: adapt a fork."""
 
     task: Task = "classification"
@@ -71,10 +71,9 @@ class TabICLSession(Ensemble):
         """Return the same model, its weights shared, with another number of ensemble members.
 
         Raises:
-            ModelError: fewer than one or more than `MOST_MEMBERS`.
+            ModelError: fewer than one or more than `opened.MOST_MEMBERS`.
         """
-        if not 1 <= members <= MOST_MEMBERS:
-            raise ModelError(f"an ensemble has 1 to {MOST_MEMBERS} members, not {members}", "--members 4")
+        check_members(members)
         twin = copy.copy(self)
         twin._weights = replace(self._weights, members=members)
         return twin
@@ -83,10 +82,6 @@ class TabICLSession(Ensemble):
     def cost_model(self) -> Costs:
         """What a training step costs."""
         return Costs(self)
-
-    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
-        """Raise ModelError where a table is beyond the model's limits."""
-        self.limits.check(classes, features, rows)
 
     def fork(self) -> Self:
         """Return an independent copy, weights included, that may be trained."""
@@ -106,8 +101,7 @@ class TabICLSession(Ensemble):
         missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
         if missing:
             raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
-        if all(x[name].nunique() < 2 for name in x.columns):
-            raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
+        check_varies(x)
         try:
             estimator = fit_estimator(self.module, x, y, self.members, self.seed, cache=False)
         except ValueError as error:
@@ -159,37 +153,15 @@ class TabICLSession(Ensemble):
             self.save(path := Path(folder) / f"model.{self.suffix}")
             return finetune(path, self.device, x, y, seed, seconds, self.members)
 
-    def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes)."""
-        return self.serve(context).predict(x)
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters that are set to train, by name."""
-        return {name: parameter for name, parameter in self._named() if parameter.requires_grad}
-
-    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put the values of `state`, by the names of `trainable`, into the parameters."""
-        own = dict(self._named())
-        with torch.no_grad():
-            for name, tensor in state.items():
-                own[name].copy_(tensor)
-
-    def reinitialise(self, seed: int) -> None:
-        """Replace all weights by the architecture's own random ones: the papers' cold start."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "cold start"))
-            fresh = TabICL(**self._weights.config)
-        self.module.load_state_dict(fresh.state_dict())
+    def fresh_network(self) -> TabICL:
+        """Return a network of this architecture with weights drawn from torch's own stream."""
+        return TabICL(**self._weights.config)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights as a file that plain tabicl loads; a trained temperature is in the last layer."""
         terms = {"license": self.info.license} if self.info.license else {}
         extra = {"members": self.members} | terms | dict(metadata or {})
         write_checkpoint(path, self._plain(), self._weights.config, extra)
-
-    def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        yield from self.module.named_parameters()
-        yield "log_temperature", self.log_temperature
 
     def _plain(self) -> TabICL:
         """Return a copy of the network that answers under tabicl's own temperature as this one does here."""

@@ -10,7 +10,7 @@ import copy
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -21,7 +21,8 @@ import torch
 from tttab.contracts import Group, Limits, Predictor
 from tttab.core import ModelInfo, Task
 from tttab.data.levels import drop_unused_categories, match_categories
-from tttab.errors import ModelError, SplitError
+from tttab.errors import ModelError
+from tttab.models.opened import OpenedNetwork, check_members, check_varies
 from tttab.models.tabpfn.costs import Costs
 from tttab.models.tabpfn.forward import Passes
 from tttab.models.tabpfn.inputs import (
@@ -36,7 +37,6 @@ from tttab.models.tabpfn.inputs import (
 )
 from tttab.models.tabpfn.parts import head_of, layers_of, projections_of
 from tttab.models.tabpfn.shared_context import face_of
-from tttab.seeding import stream_seed
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from tabpfn.inference_config import InferenceConfig
 
 
-MOST_MEMBERS = 64
 PIECE = 4096
 """Query rows prepared at a time: tabpfn's preprocessing makes several copies of what it is given."""
 MOST_CLASSES = 256
@@ -65,7 +64,7 @@ class Weights:
     """A regressor's distribution over standardised targets; None for a classifier."""
 
 
-class OpenedModel(Passes):
+class OpenedModel(Passes, OpenedNetwork):
     """An opened TabPFN network. Pretrained weights are never changed: adapt a fork."""
 
     task: Task
@@ -113,10 +112,9 @@ class OpenedModel(Passes):
         """Return the same model, its weights shared, with another number of ensemble members.
 
         Raises:
-            ModelError: fewer than one or more than `MOST_MEMBERS`.
+            ModelError: fewer than one or more than `opened.MOST_MEMBERS`.
         """
-        if not 1 <= members <= MOST_MEMBERS:
-            raise ModelError(f"an ensemble has 1 to {MOST_MEMBERS} members, not {members}", "--members 4")
+        check_members(members)
         twin = copy.copy(self)
         twin._shared = {}
         config = replace(self._weights.inference_config, N_ESTIMATORS=members)
@@ -151,29 +149,11 @@ class OpenedModel(Passes):
         twin.log_temperature.data.copy_(self.log_temperature.data)
         return twin
 
-    def reinitialise(self, seed: int) -> None:
-        """Replace all weights by the architecture's own random ones: the papers' cold start."""
+    def fresh_network(self) -> Architecture:
+        """Return a network of this architecture with weights drawn from torch's own stream."""
         from tabpfn.architectures import ARCHITECTURES
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "cold start"))
-            fresh = ARCHITECTURES[self.architecture].get_architecture(self._weights.config)
-        self.module.load_state_dict(fresh.state_dict())
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Return the parameters that are set to train, by name."""
-        return {name: parameter for name, parameter in self._named() if parameter.requires_grad}
-
-    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Put the values of `state`, by the names of `trainable`, into the parameters."""
-        own = dict(self._named())
-        with torch.no_grad():
-            for name, tensor in state.items():
-                own[name].copy_(tensor)
-
-    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
-        """Raise ModelError where a table is beyond the model's limits."""
-        self.limits.check(classes, features, rows)
+        return ARCHITECTURES[self.architecture].get_architecture(self._weights.config)
 
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
         """Fit the preprocessing on the context rows; y holds class codes, or targets for regression.
@@ -184,8 +164,7 @@ class OpenedModel(Passes):
         """
         self.check_fits(classes, x.shape[1], len(y))
         self._check_labels(y, classes)
-        if all(x[name].nunique() < 2 for name in x.columns):
-            raise SplitError("all features of the context are constant", f"--n {2 * len(y)}")
+        check_varies(x)
         x = drop_unused_categories(x)
         module = face_of(self.module)
         estimator = self._fitted(module, x, y)
@@ -229,10 +208,6 @@ class OpenedModel(Passes):
             first = self.architecture == "tabpfn_v2"
             return finetune(path, self.device, x, y, seed, seconds, first)
 
-    def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
-        return self.serve(context).predict(x)
-
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
         from tttab.models.tabpfn.checkpoint import write_checkpoint
@@ -254,10 +229,6 @@ class OpenedModel(Passes):
             raise ModelError(
                 f"{self.info.name} cannot take this context: {reason}", f"--n {2 * len(y)}, or --model auto"
             ) from error
-
-    def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
-        yield from self.module.named_parameters()
-        yield "log_temperature", self.log_temperature
 
     def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
         """Return the network's inputs for context and `x`, and where each member stands in them."""

@@ -1,0 +1,88 @@
+"""What the opened models of every family do alike: names of weights, limits, a fresh start, one prediction.
+
+What does not belong here: anything that depends on how a network reads a table (the families).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from tttab.contracts import C, Limits, Predictor
+from tttab.errors import ModelError, SplitError
+from tttab.seeding import stream_seed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MOST_MEMBERS = 64
+
+
+class OpenedNetwork(ABC):
+    """A network, the temperature of its softmax as a parameter beside it, and the limits of its tables."""
+
+    log_temperature: torch.nn.Parameter
+
+    @property
+    @abstractmethod
+    def module(self) -> torch.nn.Module:
+        """The network."""
+
+    @property
+    @abstractmethod
+    def limits(self) -> Limits:
+        """The largest table the model reads."""
+
+    @abstractmethod
+    def fresh_network(self) -> torch.nn.Module:
+        """Return a network of this architecture with weights drawn from torch's own stream."""
+
+    @abstractmethod
+    def serve(self, context: C) -> Predictor:
+        """Return a predictor from `context`, on a copy of the weights as they are now."""
+
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return all parameters by name, the temperature last."""
+        return {**dict(self.module.named_parameters()), "log_temperature": self.log_temperature}
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters that are set to train, by name."""
+        return {name: own for name, own in self.named_parameters().items() if own.requires_grad}
+
+    def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Put the values of `state`, by the names of `trainable`, into the parameters."""
+        own = self.named_parameters()
+        with torch.no_grad():
+            for name, tensor in state.items():
+                own[name].copy_(tensor)
+
+    def reinitialise(self, seed: int) -> None:
+        """Replace all weights by the architecture's own random ones: the papers' cold start."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(stream_seed(seed, "cold start"))
+            fresh = self.fresh_network()
+        self.module.load_state_dict(fresh.state_dict())
+
+    def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
+        """Raise ModelError where a table is beyond the model's limits."""
+        self.limits.check(classes, features, rows)
+
+    def predict(self, context: C, x: pd.DataFrame) -> np.ndarray:
+        """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
+        return self.serve(context).predict(x)
+
+
+def check_members(members: int) -> None:
+    """Raise ModelError for fewer members than one or more than `MOST_MEMBERS`."""
+    if not 1 <= members <= MOST_MEMBERS:
+        raise ModelError(f"an ensemble has 1 to {MOST_MEMBERS} members, not {members}", "--members 4")
+
+
+def check_varies(x: pd.DataFrame) -> None:
+    """Raise SplitError where no feature of a context has two values."""
+    if all(x[name].nunique() < 2 for name in x.columns):
+        raise SplitError("all features of the context are constant", f"--n {2 * len(x)}")
