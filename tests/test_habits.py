@@ -53,3 +53,11 @@ def test_the_rule_in_the_guide_for_contributors_works():
     session = ToySession()
     assert rule.parameters(session) == list(session.layers[0].parameters()) != []
     assert rule.name == "first-layer"
+
+
+def test_every_figure_of_the_theory_is_drawn_from_rows_that_are_here():
+    from tools.figures import FIGURES, rows_of
+
+    drawn = {path.name for path in (ROOT / "docs").glob("theory-*.*") if path.suffix in (".svg", ".png")}
+    assert set(FIGURES) == drawn
+    assert all(rows_of(names) for names in FIGURES.values())
