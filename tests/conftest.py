@@ -45,17 +45,32 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_commands():
-    """Read the command's options once, and time predictions on few rows: no test asks how long they take."""
+    """Read the command's options once, time predictions on few rows, and measure no step before the first.
+
+    No test asks how long predictions take; those that ask for memory use `measured_steps`.
+    """
     from functools import cache
 
     import typer.main
 
     from tttab.evaluation import arms
+    from tttab.training import footprint
+    from tttab.training.memory_plan import Footprint
 
+    measured = footprint.measure_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         patch.setattr(arms, "LATENCY_ROWS", 20)
-        yield
+        patch.setattr(footprint, "measure_step", lambda *_: Footprint(1e6, 1e3, 1e3))
+        yield measured
+
+
+@pytest.fixture
+def measured_steps(monkeypatch, quick_commands):
+    """Plan training by the memory that a step takes, as it is outside the tests."""
+    from tttab.training import footprint
+
+    monkeypatch.setattr(footprint, "measure_step", quick_commands)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import EXECUTION_MODES
 from tttab.training.precision import has_bfloat16
 
+pytestmark = pytest.mark.usefixtures("measured_steps")
+
 DEVICE = os.environ.get("TTTAB_TEST_DEVICE", "cpu")
 KIND = torch.device(DEVICE).type
 ROWS = np.arange(80)

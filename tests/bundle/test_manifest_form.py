@@ -23,7 +23,7 @@ from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifes
 from tttab.cli import run
 from tttab.errors import BundleError, TttabError
 
-INPUTS = int(os.environ.get("TTTAB_FUZZ", "100"))
+INPUTS = int(os.environ.get("TTTAB_FUZZ", "50"))
 FUZZ = settings(max_examples=INPUTS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 
 

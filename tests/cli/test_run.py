@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -96,25 +94,6 @@ def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
     assert len(predictions) == 60
     assert np.allclose(predictions[["ttt@n+k:no", "ttt@n+k:yes"]].sum(axis=1), 1, atol=1e-5)
     assert run(["inspect", str(out)]) == 0
-
-
-def test_the_main_command_in_a_pipe_prints_rows_and_says_what_it_decided():
-    """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
-    command = [sys.executable, "-m", "tttab", "run", "--dataset", "31", "--n", "200", "--k", "1000"]
-    done = subprocess.run(
-        [*command, "--top-features", "3", "--test-size", "60", *SMALL[6:]],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [line.split("\t") for line in done.stdout.splitlines()]
-    assert [line[0] for line in lines] == ["arm", "icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic"]
-    assert {len(line) for line in lines} == {len(lines[0])}
-    assert "k shrank from 1,000 to 550" in done.stderr
-    assert "source: bundled copy" in done.stderr
-    assert "sha256" in done.stderr
-    assert "TTT" in done.stderr.splitlines()[-1]
 
 
 def csv(tmp_path, frame):

@@ -29,7 +29,7 @@ from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.models.tabpfn.ranges import LENGTHS, ONLY_OFF, RANGES, SHARES
 from tttab.system.resources import resident_bytes
 
-TRIES = int(os.environ.get("TTTAB_FUZZ", "60"))
+TRIES = int(os.environ.get("TTTAB_FUZZ", "30"))
 GROWTH = 2**30
 KINDS = [(architecture, task) for architecture in SIZES for task in ("classification", "regression")]
 TRANSFORM = ("inference_config", "PREPROCESS_TRANSFORMS", 0)

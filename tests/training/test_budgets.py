@@ -20,6 +20,8 @@ from tttab.testing import ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
+pytestmark = pytest.mark.usefixtures("measured_steps")
+
 RNG = np.random.default_rng(3)
 Y = RNG.integers(0, 2, 140)
 X = pd.DataFrame({"a": Y + RNG.normal(0, 0.5, 140), "b": RNG.normal(size=140)})

@@ -24,6 +24,8 @@ from tttab.training.config import LARGEST_RATE, Schedule
 from tttab.training.loop import Adaptation, Adapted, check_schedule
 from tttab.training.memory_plan import EXECUTION_MODES, RESERVE, MemoryPlan, StepRequirements
 
+pytestmark = pytest.mark.usefixtures("measured_steps")
+
 TOY = ToySession()
 N, K = 40, 80
 FP32 = {"precision": "fp32", "batch": 16, "evaluate_every": 1}

@@ -44,6 +44,8 @@ GIB = 1024**3
 FEET = {EXECUTION_MODES[0]: Footprint(0, 30e6, 30e6), EXECUTION_MODES[1]: Footprint(0, 8e6, 8e6),
         EXECUTION_MODES[2]: Footprint(0, 5e6, 5e6), EXECUTION_MODES[3]: Footprint(0, 1e6, 1e6)}  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("measured_steps")
+
 
 def demand(budget):
     return StepRequirements(budget, held=GIB // 2, weights=10**7, context_rows=200, batch=256)
