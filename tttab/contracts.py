@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import Access, KnownModel, ModelInfo, Task
-from tttab.errors import ModelError, RuleError
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
+from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,40 +43,6 @@ class Execution:
     """Recompute activations in the backward pass: less memory, more time."""
     precision: Precision = "fp32"
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest table a model reads."""
-
-    classes: int
-    """0 for a model that tells no classes apart."""
-    features: int
-    rows: int
-    """Of a context."""
-
-    def check(self, classes: int, features: int, rows: int = 0) -> None:
-        """Refuse tables beyond the limits.
-
-        Raises:
-            ModelError: too many classes, features or context rows; the hint names a way on.
-        """
-        if classes > self.classes:
-            raise ModelError(
-                f"the table has {classes} classes, the model can tell {self.classes} apart",
-                f"--top-classes {self.classes}, "
-                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
-            )
-        if features > self.features:
-            raise ModelError(
-                f"the table has {features} features, the model reads {self.features}",
-                f"--top-features {self.features}",
-            )
-        if rows > self.rows:
-            raise ModelError(
-                f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
-                f"--n {self.rows // 2} --k {self.rows // 2}",
-            )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tttab.contracts import Execution, Group, Limits, RowScores, Session
-from tttab.core import Access, KnownModel, ModelInfo, Task
+from tttab.contracts import Execution, Group, RowScores, Session
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
 from tttab.errors import ModelError
 from tttab.metrics import classification_metrics
 from tttab.seeding import stream_seed
