@@ -8,7 +8,6 @@ the files (`bundle`).
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from tttab.api.estimator_input import (
     class_names,
     divide,
     numbered,
+    restored_labels,
     result_of,
     target_name,
     training_rows,
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from sklearn.utils import Tags
 
     from tttab.explain.shapley import Explanation
-
-_DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 
 
 class _TestTimeEstimator(BaseEstimator, ABC):
@@ -360,13 +358,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
 
     def _restore_labels(self, own: Mapping[str, Any]) -> None:
-        names = self.bundle_.schema.classes
-        dtype = own.get("dtype", "|O")
-        if not _DTYPE.fullmatch(dtype):
-            raise ValueError(f"labels of dtype {dtype!r:.20}")
-        self.classes_ = np.array(own.get("classes", list(names)), dtype=dtype)
-        if self.classes_.shape != (len(names),):
-            raise ValueError("labels and classes differ in number")
+        self.classes_ = restored_labels(own, self.bundle_.schema.classes)
 
 
 class TTTRegressor(RegressorMixin, _TestTimeEstimator):
