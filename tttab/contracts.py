@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+Loss = Literal["ensemble", "members"]
 Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
@@ -43,6 +44,21 @@ class Execution:
     """Recompute activations in the backward pass: less memory, more time."""
     precision: Precision = "fp32"
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Which loss trains; rows are numbered as the queries are."""
+
+    loss: Loss = "ensemble"
+    """`ensemble`: the loss of the members' average, as it is served; `members`: the mean of their losses."""
+    weights: np.ndarray | None = None
+    """Shape (queries,): how much each row counts; None: 1."""
+    targets: np.ndarray | None = None
+    """Shape (queries, classes): probabilities that are to be met; None: the labels."""
+
+
+AS_LABELLED = Objective()
 
 
 @dataclass(frozen=True)
@@ -230,11 +246,20 @@ class Session(Protocol[C, Q]):
         ...
 
     def accumulate_gradients(
-        self, context: C, queries: Q, rows: np.ndarray, scale: float, how: Execution
+        self,
+        context: C,
+        queries: Q,
+        rows: np.ndarray,
+        scale: float,
+        how: Execution,
+        objective: Objective = AS_LABELLED,
     ) -> float:
         """Add the gradient of `scale` times the summed loss of the rows numbered `rows`; return that product.
 
-        The loss is the one that is served, nats. Where it is not finite, no gradient is added.
+        The loss, nats, is what `objective` says. Where it is not finite, no gradient is added.
+
+        Raises:
+            ModelError: the objective has targets and the model tells no classes.
         """
         ...
 

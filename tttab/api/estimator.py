@@ -82,6 +82,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         context: str = "stratified",
         split: str = "fixed",
         guard: str = "loss",
+        loss: str = "ensemble",
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -100,6 +101,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         self.context = context
         self.split = split
         self.guard = guard
+        self.loss = loss
         self.model = model
         self.device = device
         self.max_memory = max_memory
@@ -241,7 +243,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         return bundle, read.x
 
     def _schedule(self) -> Schedule:
-        names = ("steps", "lr", "optimizer", "split", "guard")
+        names = ("steps", "lr", "optimizer", "split", "guard", "loss")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
@@ -304,6 +306,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
