@@ -8,7 +8,6 @@ the files (`bundle`).
 from __future__ import annotations
 
 import os
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,6 +25,7 @@ from tttab.api.estimator_input import (
     class_names,
     divide,
     numbered,
+    restored_labels,
     result_of,
     target_name,
     training_rows,
@@ -56,8 +56,6 @@ if TYPE_CHECKING:
 
     from tttab.explain.shapley import Explanation
 
-_DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
-
 
 class _TestTimeEstimator(BaseEstimator, ABC):
     """What classifier and regressor share. See `TTTClassifier` for the parameters."""
@@ -84,6 +82,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         context: str = "stratified",
         split: str = "fixed",
         guard: str = "loss",
+        loss: str = "ensemble",
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -102,6 +101,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         self.context = context
         self.split = split
         self.guard = guard
+        self.loss = loss
         self.model = model
         self.device = device
         self.max_memory = max_memory
@@ -243,7 +243,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         return bundle, read.x
 
     def _schedule(self) -> Schedule:
-        names = ("steps", "lr", "optimizer", "split", "guard")
+        names = ("steps", "lr", "optimizer", "split", "guard", "loss")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
@@ -306,6 +306,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
@@ -360,13 +361,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
 
     def _restore_labels(self, own: Mapping[str, Any]) -> None:
-        names = self.bundle_.schema.classes
-        dtype = own.get("dtype", "|O")
-        if not _DTYPE.fullmatch(dtype):
-            raise ValueError(f"labels of dtype {dtype!r:.20}")
-        self.classes_ = np.array(own.get("classes", list(names)), dtype=dtype)
-        if self.classes_.shape != (len(names),):
-            raise ValueError("labels and classes differ in number")
+        self.classes_ = restored_labels(own, self.bundle_.schema.classes)
 
 
 class TTTRegressor(RegressorMixin, _TestTimeEstimator):

@@ -83,6 +83,13 @@ Split = Annotated[
 Guard = Annotated[
     str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
 ]
+Loss = Annotated[
+    str,
+    typer.Option(
+        help="What trains: ensemble (the averaged prediction's loss) or members (the mean of their own).",
+        rich_help_panel=PANEL,
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
 
 
@@ -132,6 +139,7 @@ class AdaptOptions:
     context: Context = "stratified"
     split: Split = "fixed"
     guard: Guard = "loss"
+    loss: Loss = "ensemble"
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"

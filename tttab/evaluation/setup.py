@@ -53,6 +53,7 @@ class TrialRequest:
     context: str = "stratified"
     split: str = "fixed"
     guard: str = "loss"
+    loss: str = "ensemble"
     precision: str = "auto"
     device: str = "auto"
     max_memory: str = "4G"
@@ -75,7 +76,7 @@ class TrialRequest:
     def schedule(self) -> Schedule:
         """How far the weights may move."""
         names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
-        names = (*names, "train_members", "step_members")
+        names = (*names, "loss", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
+from tttab.contracts import AS_LABELLED, Context, CostModel, Execution, Objective, Queries, Rule, Session
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import calibration_error
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
+from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
@@ -53,6 +53,8 @@ def check_schedule(schedule: Schedule) -> None:
         )
     if schedule.init not in STARTS:
         raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    if schedule.loss not in LOSSES:
+        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
     if schedule.train_members is not None and schedule.train_members < 1:
         raise RequestError(
             f"at least one member must train, got {schedule.train_members}", "--train-members 1"
@@ -78,6 +80,7 @@ class Adaptation:
         schedule: how far.
         seed: names the streams that divide and order the queries.
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
+        objective: weights and targets of the queries; which loss trains is the schedule's affair.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
     """
@@ -92,12 +95,14 @@ class Adaptation:
         seed: int = 0,
         budget: int = DEFAULT_BUDGET,
         *,
+        objective: Objective = AS_LABELLED,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
+        self._objective = replace(objective, loss=schedule.loss)
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
         self._ready: bool | None = None
 
@@ -160,7 +165,7 @@ class Adaptation:
         start = time.perf_counter()
         batch = self._batches().batch(self.schedule.batch)
         trains = self._labelled.session
-        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how)
+        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how, batch.objective)
         now = time.perf_counter()
         step = now - start + self._score_seconds / self.schedule.evaluate_every
         steps = min(self.schedule.steps, int((seconds - (now - self._start)) / step))
@@ -193,7 +198,7 @@ class Adaptation:
         self._steps += 1
         loss = sum(
             self._labelled.session.accumulate_gradients(
-                batch.context, batch.queries, batch.rows, 1 / count, self._how
+                batch.context, batch.queries, batch.rows, 1 / count, self._how, batch.objective
             )
             for batch in batches
         )
@@ -274,7 +279,7 @@ class Adaptation:
             queries = session.queries(context, x, y)
             if costs is not None:
                 queries = costs.frozen_features(context, queries, self._how)
-        return Labelled(session, context, queries, x, y, train, self._seed)
+        return Labelled(session, context, queries, x, y, train, self._seed, self._objective)
 
     def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
         """Return how steps run: within the budget, where the model's costs are known."""
