@@ -67,11 +67,12 @@ def new_rows(table, tmp_path_factory):
 
 def test_adapt_says_which_rows_are_used_for_what(table, tmp_path, capfd):
     command = ["adapt", str(table), "--out", str(tmp_path / "b"), "--n", "40", "--k", "50", "--rule", "none"]
-    assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
+    assert run([*command, "--no-held-rows", "--model", "tttab-tiny", "--device", "cpu"]) == 0
     captured = capfd.readouterr()
     assert "40 rows are the context, 50 the training queries, 70 are not used (--k 120 would)" in captured.err
     assert "no target was named" in captured.err
     assert "Nothing was trained" in captured.err.splitlines()[-1]
+    assert "held" not in read_manifest(tmp_path / "b")
     head, *lines = captured.out.splitlines()
     assert head.split("\t")[:2] == ["measured on", "rows"]
     assert {line.split("\t")[2] for line in lines} == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
@@ -224,6 +225,7 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     out = capfd.readouterr().out
     assert "tttab-tiny" in out
     assert "adaptation rule\tfull" in out
+    assert "context rows\t60, in clear" in out and "held-out rows\t14, in clear" in out
     copy = shutil.copytree(adapted, tmp_path / "copy")
     next(copy.glob("weights-*")).write_bytes(b"other")
     assert run(["inspect", str(copy), "--json"]) == 1
@@ -231,7 +233,7 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     verdicts = {item["role"]: item["verdict"] for item in json.loads(captured.out)["check"]}
     assert verdicts["context"] == "ok"
     assert verdicts["weights"].startswith("was changed")
-    assert "1 of 2 files are not those of the bundle" in captured.err
+    assert "1 of 3 files are not those of the bundle" in captured.err
     (copy / "manifest.json").write_text("{}")
     assert run(["inspect", str(copy)]) == 1
 

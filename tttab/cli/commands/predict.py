@@ -136,20 +136,13 @@ class Served:
 
 def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
     """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
-    from tttab.bundle.manifest import AGAIN, read_manifest
-    from tttab.data.schema import schema_from_dict
-    from tttab.errors import BundleError, DataError
+    from tttab.bundle import schema_in
+    from tttab.bundle.manifest import read_manifest
 
     manifest = read_manifest(bundle)
     if out is not None:
         _check_out(out, [rows, *(bundle / about["file"] for about in manifest["files"].values())])
-    try:
-        schema = schema_from_dict(manifest["schema"])
-    except DataError as error:
-        raise BundleError(
-            f"the bundle in {bundle} cannot be used: {error.message}", f"{AGAIN}{shell_word(bundle)}"
-        ) from error
-    return Served(schema, rows)
+    return Served(schema_in(manifest, bundle), rows)
 
 
 def _check_out(out: Path, taken: list[Path]) -> None:
