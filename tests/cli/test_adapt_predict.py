@@ -130,14 +130,18 @@ def test_without_out_rows_go_to_stdout(adapted, new_rows, capfd):
 
 def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, capfd):
     frame = pd.read_csv(new_rows, dtype={"postcode": str})
-    frame.assign(colour="violet", more=1).to_csv(tmp_path / "odd.csv", index=False)
-    out = tmp_path / "p.csv"
-    assert (
-        run(["predict", str(adapted), str(tmp_path / "odd.csv"), "--out", str(out), "--device", "cpu"]) == 0
-    )
+    frame.assign(colour="violet", more=1, size=99).to_csv(tmp_path / "odd.csv", index=False)
+    words = ["predict", str(adapted), str(tmp_path / "odd.csv"), "--out", str(tmp_path / "p.csv")]
+    assert run([*words, "--device", "cpu"]) == 0
     told = capfd.readouterr().err
-    assert "column 'colour': 160 cells hold texts the table never had" in told
+    (warning,) = [line for line in told.splitlines() if line.startswith("warning:")]
+    assert "100.0% of the cells of colour hold texts the table never had" in warning
+    assert "100.0% of the cells of size lie outside the range of the context" in warning
     assert "left out: more" in told
+    assert run([*words, "--device", "cpu", "--json"]) == 0
+    counts = json.loads(capfd.readouterr().out)
+    assert counts["unseen_cells"] == {"colour": 160} and counts["missing_cells"] == {}
+    assert counts["outside_cells"]["size"] == 160
 
 
 @pytest.mark.parametrize(
