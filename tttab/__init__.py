@@ -23,6 +23,7 @@ _HOME = {
     "load_table": "tttab.data",
     "open_model": "tttab.models",
     "run": "tttab.api.calls",
+    "update": "tttab.api.update",
 }
 
 __all__ = ["__version__", *sorted(_HOME)]

@@ -75,6 +75,7 @@ LIES = [
     ("rows", True),
     ("rows", 1e9),
     ("rows", 10**12),
+    ("held", {"rows": 5}),
     ("base", []),
     ("base.name", ...),
     ("base.provenance", {"a": 1}),

@@ -67,11 +67,12 @@ def new_rows(table, tmp_path_factory):
 
 def test_adapt_says_which_rows_are_used_for_what(table, tmp_path, capfd):
     command = ["adapt", str(table), "--out", str(tmp_path / "b"), "--n", "40", "--k", "50", "--rule", "none"]
-    assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
+    assert run([*command, "--no-held-rows", "--model", "tttab-tiny", "--device", "cpu"]) == 0
     captured = capfd.readouterr()
     assert "40 rows are the context, 50 the training queries, 70 are not used (--k 120 would)" in captured.err
     assert "no target was named" in captured.err
     assert "Nothing was trained" in captured.err.splitlines()[-1]
+    assert "held" not in read_manifest(tmp_path / "b")
     head, *lines = captured.out.splitlines()
     assert head.split("\t")[:2] == ["measured on", "rows"]
     assert {line.split("\t")[2] for line in lines} == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
@@ -129,14 +130,18 @@ def test_without_out_rows_go_to_stdout(adapted, new_rows, capfd):
 
 def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, capfd):
     frame = pd.read_csv(new_rows, dtype={"postcode": str})
-    frame.assign(colour="violet", more=1).to_csv(tmp_path / "odd.csv", index=False)
-    out = tmp_path / "p.csv"
-    assert (
-        run(["predict", str(adapted), str(tmp_path / "odd.csv"), "--out", str(out), "--device", "cpu"]) == 0
-    )
+    frame.assign(colour="violet", more=1, size=99).to_csv(tmp_path / "odd.csv", index=False)
+    words = ["predict", str(adapted), str(tmp_path / "odd.csv"), "--out", str(tmp_path / "p.csv")]
+    assert run([*words, "--device", "cpu"]) == 0
     told = capfd.readouterr().err
-    assert "column 'colour': 160 cells hold texts the table never had" in told
+    (warning,) = [line for line in told.splitlines() if line.startswith("warning:")]
+    assert "100.0% of the cells of colour hold texts the table never had" in warning
+    assert "100.0% of the cells of size lie outside the range of the context" in warning
     assert "left out: more" in told
+    assert run([*words, "--device", "cpu", "--json"]) == 0
+    counts = json.loads(capfd.readouterr().out)
+    assert counts["unseen_cells"] == {"colour": 160} and counts["missing_cells"] == {}
+    assert counts["outside_cells"]["size"] == 160
 
 
 @pytest.mark.parametrize(
@@ -224,6 +229,7 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     out = capfd.readouterr().out
     assert "tttab-tiny" in out
     assert "adaptation rule\tfull" in out
+    assert "context rows\t60, in clear" in out and "held-out rows\t14, in clear" in out
     copy = shutil.copytree(adapted, tmp_path / "copy")
     next(copy.glob("weights-*")).write_bytes(b"other")
     assert run(["inspect", str(copy), "--json"]) == 1
@@ -231,7 +237,7 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     verdicts = {item["role"]: item["verdict"] for item in json.loads(captured.out)["check"]}
     assert verdicts["context"] == "ok"
     assert verdicts["weights"].startswith("was changed")
-    assert "1 of 2 files are not those of the bundle" in captured.err
+    assert "1 of 3 files are not those of the bundle" in captured.err
     (copy / "manifest.json").write_text("{}")
     assert run(["inspect", str(copy)]) == 1
 

@@ -244,9 +244,7 @@ def adapt_result(
     server: Predictor = adapted.session.serve(trial.context)
     mixed = blend_of(trial, server) if blend else None
     server = server if mixed is None else BlendedPredictor(server, mixed)
-    x, y = trial.rows("queries")
-    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
-    samples = {"held_out": (x.iloc[held], y[held])}
+    samples = {"held_out": held_rows(trial)}
     if len(trial.split.test):
         samples["test"] = trial.rows("test")
     pretrained = trial.model.serve(trial.context)
@@ -254,6 +252,13 @@ def adapt_result(
     bundle = _bundle(trial, adapted, metrics, mixed)
     remarks = [*caveats(trial), *user_warnings(caught), *early_stop(adapted)]
     return AdaptResult(bundle, adapted, tuple(dict.fromkeys(remarks)))
+
+
+def held_rows(trial: Trial) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return the part of the queries that chooses the step."""
+    x, y = trial.rows("queries")
+    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
+    return x.iloc[held], y[held]
 
 
 @contextmanager
@@ -295,7 +300,8 @@ def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any], blend: B
     record = bundle_record(
         trial.split, adapted, trial.rule, trial.schedule, trial.seed, table=trial.table, metrics=metrics
     )
-    return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record, blend=blend)
+    held = held_rows(trial) if trial.split.k > 1 else None
+    return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record, (), blend, held)
 
 
 def _before_and_after(

@@ -9,6 +9,7 @@ from tttab.bundle.bundle import (
     load_bundle,
     room_for,
     save_bundle,
+    schema_in,
 )
 from tttab.bundle.record import bundle_record
 
@@ -19,4 +20,5 @@ __all__ = [
     "load_bundle",
     "room_for",
     "save_bundle",
+    "schema_in",
 ]

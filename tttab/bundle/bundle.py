@@ -53,7 +53,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """What `answers` gives beside the mean of a regression bundle."""
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-RESERVED = ("weights", "context", "trees", "manifest", "made", "new_made")
+RESERVED = ("weights", "context", "held", "trees", "manifest", "made", "new_made")
 """Names that no attachment may have."""
 
 
@@ -74,6 +74,8 @@ class Bundle:
     """What a reader should know before trusting predictions, a sentence each."""
     blend: Blend | None = None
     """Trees that the predictions are mixed with; None: the model predicts alone."""
+    held: tuple[pd.DataFrame, np.ndarray] | None = None
+    """Labelled rows that chose the step, in the form of x and y: an update is judged on them too."""
 
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
@@ -179,9 +181,14 @@ def save_bundle(
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
     weights = f"weights.{bundle.session.suffix}"
-    writers = {weights: _weights_writer(bundle), "context.parquet": _context_writer(bundle)}
+    writers = {
+        weights: _weights_writer(bundle),
+        "context.parquet": _rows_writer(bundle.schema, bundle.x, bundle.y),
+    }
     if bundle.blend is not None:
         writers["trees.safetensors"] = _trees_writer(bundle.blend)
+    if bundle.held is not None:
+        writers["held.parquet"] = _rows_writer(bundle.schema, *bundle.held)
     for name, writer in (attachments or {}).items():
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
@@ -193,6 +200,20 @@ def save_bundle(
         staging.publish({**description, "files": staging.write(writers)})
         claim.kept = True
     return claim.folder / MANIFEST
+
+
+def schema_in(manifest: dict[str, Any], directory: str | os.PathLike[str]) -> Schema:
+    """Return what new rows of a bundle must look like, from its manifest alone.
+
+    Raises:
+        BundleError: the manifest describes no schema.
+    """
+    from tttab.data.schema import schema_from_dict
+
+    try:
+        return schema_from_dict(manifest["schema"])
+    except DataError as error:
+        raise _unusable(directory, error) from error
 
 
 def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> Bundle:
@@ -230,11 +251,11 @@ def _trees_writer(blend: Blend) -> Writer:
     return write
 
 
-def _context_writer(bundle: Bundle) -> Writer:
+def _rows_writer(schema: Schema, x: pd.DataFrame, y: np.ndarray) -> Writer:
     def write(path: Path) -> None:
-        frame = bundle.x.reset_index(drop=True)
-        classes = np.array(bundle.schema.classes, dtype=object)
-        frame[bundle.schema.target] = classes[bundle.y] if len(classes) else np.asarray(bundle.y, float)
+        frame = x.reset_index(drop=True)
+        classes = np.array(schema.classes, dtype=object)
+        frame[schema.target] = classes[y] if len(classes) else np.asarray(y, float)
         try:
             with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
                 frame.to_parquet(stream, index=False)
@@ -263,6 +284,8 @@ def _description(bundle: Bundle) -> dict[str, Any]:
     }
     if bundle.blend is not None:
         description["blend"] = {"weight": bundle.blend.weight}
+    if bundle.held is not None:
+        description["held"] = {"rows": len(bundle.held[1])}
     return plain(description)
 
 
@@ -278,7 +301,6 @@ def _model_record(session: Session) -> dict[str, Any]:
 
 
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
-    from tttab.data.schema import schema_from_dict
     from tttab.models import open_model
 
     again = f"{AGAIN}{shell_word(directory)}"
@@ -286,17 +308,25 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     verdict = verdict_on(directory, manifest["files"]["weights"])
     if verdict != "ok":
         raise BundleError(f"{weights} {verdict}", again)
+    schema = schema_in(manifest, directory)
     context = _checked_bytes(directory, manifest["files"]["context"], again)
+    held = _checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
     try:
-        schema = schema_from_dict(manifest["schema"])
         x, y = read_context(context, schema, manifest["rows"])
+        kept = None if held is None else read_context(held, schema, manifest["held"]["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
         session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
-        raise BundleError(f"the bundle in {directory} cannot be used: {error.message}", again) from error
+        raise _unusable(directory, error) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
     blend = _read_blend(directory, manifest, schema, levels_of(x)) if "blend" in manifest else None
-    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session), blend)
+    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session), blend, kept)
+
+
+def _unusable(directory: str | os.PathLike[str], error: DataError | ModelError) -> BundleError:
+    return BundleError(
+        f"the bundle in {directory} cannot be used: {error.message}", f"{AGAIN}{shell_word(directory)}"
+    )
 
 
 def _read_blend(directory: Path, manifest: dict[str, Any], schema: Schema, levels: tuple[int, ...]) -> Blend:

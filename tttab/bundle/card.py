@@ -12,7 +12,12 @@ from typing import Any
 from tttab.text import markdown_text, shown
 
 _ADAPTED = ("rule", "steps", "chosen_step", "accepted")
-_TITLES = {"held_out": "held-out queries (they chose the step)", "test": "test rows (never seen)"}
+_TITLES = {
+    "held_out": "held-out queries (they chose the step)",
+    "test": "test rows (never seen)",
+    "new_held_out": "held-out rows of the last update (they chose the step)",
+    "old_held_out": "held-out rows from before the last update",
+}
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -43,7 +48,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{markdown_text(base['name'])}, adapted by test-time training to predict {target}. It predicts from "
-        f"{manifest['rows']:,} context rows, which lie in the bundle in clear."
+        f"{manifest['rows']:,} context rows, which lie in the bundle in clear{_held(manifest)}."
     )
     yield ""
     provenance = markdown_text(base["provenance"])
@@ -54,13 +59,19 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield f"- Adapted: {markdown_text(', '.join(words))}"
     yield f"- Made: {markdown_text(manifest['created'])} by tttab {markdown_text(manifest['tttab'])}"
     for name, measured in _part(manifest["record"], "metrics").items():
-        yield from _figures(_TITLES.get(name, name), measured)
+        yield from _figures(
+            _TITLES.get(name, name), "before" if name.endswith("_held_out") else "pretrained", measured
+        )
 
 
-def _figures(title: str, measured: Any) -> Iterator[str]:
+def _held(manifest: Mapping[str, Any]) -> str:
+    return f", with {manifest['held']['rows']:,} held-out rows" if "held" in manifest else ""
+
+
+def _figures(title: str, before_it: str, measured: Any) -> Iterator[str]:
     before, after = _part(measured, "before"), _part(measured, "after")
     yield ""
-    yield f"| {markdown_text(title)} | pretrained | adapted |"
+    yield f"| {markdown_text(title)} | {before_it} | adapted |"
     yield "|---|---|---|"
     for metric, value in before.items():
         yield f"| {markdown_text(metric)} | {_number(value)} | {_number(after.get(metric))} |"

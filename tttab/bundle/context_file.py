@@ -1,4 +1,4 @@
-"""The file of a bundle that holds its context rows, read within bounds: it may be a stranger's.
+"""The files of a bundle that hold rows, context and held out, read within bounds: they may be a stranger's.
 
 What does not belong here: hashes and the manifest (`bundle`, `manifest`).
 """

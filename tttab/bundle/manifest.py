@@ -26,8 +26,13 @@ LARGEST_MANIFEST = 32 * 1024**2
 """Bytes; a schema with many texts is far below."""
 HEX = 16
 """Digits of a file's SHA-256 that stand in its name."""
-OWN_FILES = {"weights": ("safetensors", "ckpt"), "context": ("parquet",), "trees": ("safetensors",)}
-"""How the names of the files that serve may end; there are trees where predictions are mixed with theirs."""
+OWN_FILES = {
+    "weights": ("safetensors", "ckpt"),
+    "context": ("parquet",),
+    "held": ("parquet",),
+    "trees": ("safetensors",),
+}
+"""How the names of tttab's own files may end; trees and held-out rows are not in every bundle."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
@@ -116,6 +121,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     check_form(manifest)
     if ("blend" in manifest) != ("trees" in manifest["files"]):
         raise ValueError("trees and their weight belong together")
+    if ("held" in manifest) != ("held" in manifest["files"]):
+        raise ValueError("held-out rows and their number belong together")
     for role, about in manifest["files"].items():
         _check_file_entry(role, about)
 

@@ -29,9 +29,10 @@ from tttab.cli.commands import (
     report,
     run,
     serve,
+    update,
 )
 
-WITH_MODELS = ("run", "adapt", "predict", "explain", "serve", "bench", "pretrain", "theory")
+WITH_MODELS = ("run", "adapt", "predict", "update", "explain", "serve", "bench", "pretrain", "theory")
 """The commands that load torch."""
 
 app = typer.Typer(
@@ -98,6 +99,7 @@ def _root(
 run.register(app)
 adapt.register(app)
 predict.register(app)
+update.register(app)
 serve.register(app)
 inspect.register(app)
 explain.register(app)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tttab.core import Table
     from tttab.evaluation.arms import Trial
     from tttab.evaluation.setup import TrialRequest
-    from tttab.training.result import Estimate, Step
+    from tttab.training.result import Adapted, Estimate, Step
 
 LONG_SECONDS = 120.0
 FOLDS = (
@@ -94,6 +94,23 @@ def warn_of_length(step: Step, quiet: bool) -> None:
     if whole > LONG_SECONDS and output.stderr().is_terminal:
         ways = "--time 2m, --members 2, --steps 20 or --rule head"
         output.note(f"training will take about {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
+
+
+def trained(trial: Trial, quiet: bool) -> Adapted:
+    """Train, with what it will cost and a bar."""
+    from tttab.api.calls import adaptation_of
+
+    with output.waiting("preparing the context", quiet=quiet):
+        adaptation = adaptation_of(trial)
+        adaptation.prepare()
+    if adaptation.result.estimate is not None:
+        output.note(expected(adaptation.result.estimate), quiet=quiet)
+    with output.progress(quiet=quiet) as bar:
+        task = bar.add_task("adapting", total=trial.schedule.steps, info="")
+        for step in adaptation:
+            warn_of_length(step, quiet)
+            bar.update(task, completed=step.number, total=step.total, info=step_info(step))
+    return adaptation.result
 
 
 @contextmanager

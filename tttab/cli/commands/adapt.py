@@ -5,20 +5,20 @@ What does not belong here: the comparison with rivals (`run`) and predictions (`
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import ended_by_ctrl_c, expected, open_trial, step_info, warn_of_length
+from tttab.cli.opening import ended_by_ctrl_c, open_trial, trained
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.api.calls import AdaptResult
     from tttab.evaluation.arms import Trial
-    from tttab.training.result import Adapted
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +40,9 @@ def adapt(
     test_size: Annotated[
         int, typer.Option(help="Rows to keep aside and measure on; 0: every row may be context or query.")
     ] = 0,
+    held_rows: Annotated[
+        bool, typer.Option(help="Keep the held-out queries in the bundle: `tttab update` judges by them.")
+    ] = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     *,
@@ -62,10 +65,10 @@ def adapt(
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
             with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
-                adapted = _adapt(trial, quiet)
+                adapted = trained(trial, quiet)
             output.note(adapted.plan_summary, quiet=quiet)
             result = calls.adapt_result(trial, adapted, caught, adapting.blend)
-        save_bundle(claim, result.bundle)
+        save_bundle(claim, result.bundle if held_rows else replace(result.bundle, held=None))
     _print(out, result, as_json)
 
 
@@ -77,22 +80,6 @@ def _division(trial: Trial) -> str:
     parts += [f"{len(split.test):,} are kept aside to measure on"] if len(split.test) else []
     parts += [f"{unused:,} are not used (--k {split.k + unused} would)"] if unused else []
     return "rows: " + ", ".join(parts)
-
-
-def _adapt(trial: Trial, quiet: bool) -> Adapted:
-    from tttab.api.calls import adaptation_of
-
-    with output.waiting("preparing the context", quiet=quiet):
-        adaptation = adaptation_of(trial)
-        adaptation.prepare()
-    if adaptation.result.estimate is not None:
-        output.note(expected(adaptation.result.estimate), quiet=quiet)
-    with output.progress(quiet=quiet) as bar:
-        task = bar.add_task("adapting", total=trial.schedule.steps, info="")
-        for step in adaptation:
-            warn_of_length(step, quiet)
-            bar.update(task, completed=step.number, total=step.total, info=step_info(step))
-    return adaptation.result
 
 
 def _print(out: Path, result: AdaptResult, as_json: bool) -> None:

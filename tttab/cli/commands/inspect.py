@@ -67,12 +67,14 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("task", manifest["task"] + (f": {', '.join(map(str, classes))}" if classes else "")),
         ("target", str(schema.get("target"))),
         ("features", f"{len(schema.get('columns', []))}: {_some_columns(schema)}"),
-        ("context rows", f"{manifest['rows']:,}"),
+        ("context rows", f"{manifest['rows']:,}, in clear"),
         ("base model", f"{base['name']}, {base['file']} ({base['provenance']})"),
         ("base sha256", base["sha256"]),
         ("base licence", base.get("license") or "not known"),
         ("adapted on", f"{model['device']}, {model['dtype']}, model seed {model['seed']}"),
     ]
+    if "held" in manifest:
+        lines.append(("held-out rows", f"{manifest['held']['rows']:,}, in clear"))
     if "blend" in manifest:
         lines.append(("trees' share", f"{manifest['blend']['weight']:.0%} of each prediction"))
     lines += [

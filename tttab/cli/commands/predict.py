@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.bundle import Bundle
-    from tttab.data.schema import Schema
+    from tttab.data.likeness import Likeness
+    from tttab.data.schema import NewRows, Schema
 
 PIECE = 20_000
 """Rows read, predicted and written at a time."""
@@ -93,8 +94,8 @@ class Served:
 
         self.schema, self._path = schema, path
         self.count = 0
-        self.unseen: Counter[str] = Counter()
-        """Cells per column that hold a text the table never had; they count as missing."""
+        self.likeness: Likeness | None = None
+        """How unlike the context the rows are; stands when they are predicted."""
         self.predicted: Counter[str] = Counter()
         """Rows per predicted class."""
         self.extra: tuple[str, ...] = ()
@@ -111,21 +112,24 @@ class Served:
         Raises:
             DataError: as above, deeper in the file.
         """
-        for x, done in chain([self._first], self._pieces):
-            self.count += len(x)
-            yield self._predictions(bundle, x), done
+        from tttab.data.likeness import Likeness
 
-    def _checked_pieces(self) -> Iterator[tuple[pd.DataFrame, float]]:
-        """Yield (features, share of the file done) of every piece that has rows."""
+        self.likeness = Likeness(bundle.x)
+        for read, done in chain([self._first], self._pieces):
+            self.count += len(read.x)
+            self.likeness.add(read)
+            yield self._predictions(bundle, read.x), done
+
+    def _checked_pieces(self) -> Iterator[tuple[NewRows, float]]:
+        """Yield (rows, share of the file done) of every piece that has rows."""
         from tttab.data.chunks import read_pieces
 
         schema = self.schema
         for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
             read = schema.read(piece.frame, piece.decimals)
             self.extra = read.extra
-            self.unseen.update(read.unseen)
             if len(read.x):
-                yield read.x, piece.done
+                yield read, piece.done
 
     def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
         answers = bundle.answers(x)
@@ -136,20 +140,13 @@ class Served:
 
 def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
     """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
-    from tttab.bundle.manifest import AGAIN, read_manifest
-    from tttab.data.schema import schema_from_dict
-    from tttab.errors import BundleError, DataError
+    from tttab.bundle import schema_in
+    from tttab.bundle.manifest import read_manifest
 
     manifest = read_manifest(bundle)
     if out is not None:
         _check_out(out, [rows, *(bundle / about["file"] for about in manifest["files"].values())])
-    try:
-        schema = schema_from_dict(manifest["schema"])
-    except DataError as error:
-        raise BundleError(
-            f"the bundle in {bundle} cannot be used: {error.message}", f"{AGAIN}{shell_word(bundle)}"
-        ) from error
-    return Served(schema, rows)
+    return Served(schema_in(manifest, bundle), rows)
 
 
 def _check_out(out: Path, taken: list[Path]) -> None:
@@ -238,19 +235,19 @@ def _parquet_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
 
 
 def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
-    from tttab.data.schema import unseen_remark
-
+    like = served.likeness
+    assert like is not None, "the rows were predicted"
     if as_json and out is not None:
         output.print_json({
             "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
-            "unseen_cells": dict(served.unseen),
+            "unseen_cells": like.unseen, "missing_cells": like.missing, "outside_cells": like.outside,
         })  # fmt: skip
     if served.extra:
         output.note(
             f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
         )
-    for name, count in served.unseen.items():
-        output.warn(unseen_remark(name, count))
+    if like.remark:
+        output.warn(like.remark)
     shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
     speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
     parts = [
