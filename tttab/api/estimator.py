@@ -20,18 +20,17 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from tttab.api.estimator_input import (
     class_names,
     divide,
-    numbered,
+    new_rows,
     result_of,
     target_name,
     training_rows,
     whole_number,
     whole_seed,
-    without_infinities,
 )
 from tttab.api.hints import in_python_words
 from tttab.blend.blending import check_kind, fit_blend
@@ -39,8 +38,6 @@ from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.core import Task
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
-from tttab.data.frames import as_frame
-from tttab.data.reading import check_names
 from tttab.data.schema import Schema
 from tttab.data.splits import Split
 from tttab.errors import BundleError, DataError
@@ -227,17 +224,8 @@ class _TestTimeEstimator(BaseEstimator, ABC):
             ValueError: columns are missing, or a cell is not of its column's kind.
         """
         check_is_fitted(self)
-        bundle, frame = self.bundle_, as_frame(X)
-        if frame is None:
-            X = validate_data(self, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
-            frame = numbered(X)
-        else:
-            check_names(frame.columns, "X")
-            validate_data(self, frame, reset=False, skip_check_array=True)
-        frame = without_infinities(frame)
-        # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
-        frame.columns = [column.name for column in bundle.schema.columns]
-        read = bundle.schema.read(frame)
+        bundle = self.bundle_
+        read = new_rows(self, bundle.schema, X)
         for remark in read.remarks:
             warnings.warn(remark, UserWarning, stacklevel=4)
         return bundle, read.x

@@ -20,6 +20,7 @@ from tttab.data.cells import cells_of, label_text
 from tttab.data.columns import LARGEST, convert
 from tttab.data.frames import as_frame, as_series
 from tttab.data.reading import check_names
+from tttab.data.schema import NewRows, Schema
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
 from tttab.errors import RequestError
@@ -128,6 +129,25 @@ def training_rows(
     if numeric:
         check_targets(np.asarray(y, dtype=np.float64), target_name(y, ()), np.arange(len(y)))
     return without_infinities(frame), y
+
+
+def new_rows(estimator: BaseEstimator, schema: Schema, X: Any) -> NewRows:
+    """Return rows in the form of those that `fit` was given.
+
+    Raises:
+        ValueError: columns are missing, or a cell is not of its column's kind.
+    """
+    frame = as_frame(X)
+    if frame is None:
+        X = validate_data(estimator, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
+        frame = numbered(X)
+    else:
+        check_names(frame.columns, "X")
+        validate_data(estimator, frame, reset=False, skip_check_array=True)
+    frame = without_infinities(frame)
+    # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
+    frame.columns = [column.name for column in schema.columns]
+    return schema.read(frame)
 
 
 def result_of(steps: Generator[Any, None, T]) -> T:
