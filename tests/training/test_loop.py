@@ -65,6 +65,25 @@ def held_out_score(session, parts, seed=0, rows=K):
     return scores.loss.mean(), calibration_error(scores.confidence, scores.correct)
 
 
+@pytest.mark.parametrize("split", ["fixed", "redraw"])
+def test_rows_that_were_given_to_choose_by_do_and_train_nothing(parts, split):
+    x, y, x_query, y_query = parts
+    session = WatchedSession()
+    context = session.context(x, y, 3)
+    schedule = Schedule(**FP32, steps=3, lr=1e-2, split=split)
+    run = Adaptation(session, get_rule("full"), context, (x_query, y_query), schedule, held=9)
+    run.prepare()
+    seen = session.seen[2:]
+    list(run)
+    held, rows = set(x_query.iloc[-9:, 0]), session.queries(context, x_query, y_query)
+    scores = session.row_scores(context, rows, np.arange(K - 9, K), Execution())
+    assert run.result.before == pytest.approx(float(scores.loss.mean()))
+    trained = session.seen[2 + len(seen) : -1]
+    assert not any(held & set(cells) for _, cells, _ in trained)
+    assert bool(trained) is (split == "redraw")
+    assert len(run._labelled.train) == K - 9
+
+
 def watch_weights(run):
     """Return the steps of a run, and the weights after each of them."""
     after = []

@@ -227,6 +227,7 @@ def adaptation_of(trial: Trial) -> Adaptation:
         trial.seed,
         trial.budget,
         stop=trial.stop,
+        held=trial.split.held,
     )
 
 
@@ -245,7 +246,8 @@ def adapt_result(
     mixed = blend_of(trial, server) if blend else None
     server = server if mixed is None else BlendedPredictor(server, mixed)
     x, y = trial.rows("queries")
-    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
+    classes, given = len(trial.table.classes), trial.split.held
+    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=given)
     samples = {"held_out": (x.iloc[held], y[held])}
     if len(trial.split.test):
         samples["test"] = trial.rows("test")

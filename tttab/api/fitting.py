@@ -21,11 +21,13 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from tttab.api.estimator_input import (
+    apart_of_rows,
     divide,
     new_rows,
     result_of,
     target_name,
     training_rows,
+    validation_rows,
     whole_number,
     whole_seed,
 )
@@ -37,6 +39,7 @@ from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.schema import Schema
 from tttab.data.splits import Split
+from tttab.data.validation import append_rows
 from tttab.errors import BundleError
 from tttab.models import open_model
 from tttab.rules import get_rule
@@ -103,7 +106,16 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.random_state = random_state
 
     @in_python_words()
-    def fit(self, X: Any, y: Any) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any,
+        X_val: Any = None,
+        y_val: Any = None,
+        *,
+        groups: Any = None,
+        times: Any = None,
+    ) -> Self:
         """Adapt the model.
 
         Args:
@@ -111,6 +123,9 @@ class AdaptingEstimator(BaseEstimator, ABC):
                 and text; missing values allowed) or an array of shape (rows, features).
             y: shape (rows,): class labels of any kind, or values for regression; dates and durations
                 count in days.
+            X_val, y_val: further labelled rows that choose the step, in the place of a part of the queries.
+            groups: shape (rows,): rows of equal values are all held out to choose the step, or none is.
+            times: shape (rows,), numbers or dates: the latest rows are held out.
 
         Raises:
             ValueError: the rows cannot be used, or there are too few of them for every class.
@@ -125,7 +140,11 @@ class AdaptingEstimator(BaseEstimator, ABC):
             warnings.warn(doubt, UserWarning, stacklevel=3)
         x, (codes, classes, labels) = found.x, self._encode(labels)
         schema = Schema(found.columns, target_name(y, x.columns), self._task, classes)
-        split = divide(codes, n, k, len(classes), seed)
+        apart, held = apart_of_rows(len(codes), groups, times), 0
+        if X_val is not None or y_val is not None:
+            more, known = validation_rows(self, schema, X_val, y_val, labels)
+            x, codes, held = append_rows(x, more), np.concatenate([codes, known]), len(known)
+        split = divide(codes, n, k, len(classes), seed, apart, held)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
@@ -134,7 +153,9 @@ class AdaptingEstimator(BaseEstimator, ABC):
         if self.blend and split.k > 1:
             rows = (bundle.x, bundle.y), (x.iloc[split.queries], codes[split.queries])
             share = self._schedule().held_out
-            bundle = replace(bundle, blend=fit_blend(bundle.server, *rows, len(classes), share, seed))
+            bundle = replace(
+                bundle, blend=fit_blend(bundle.server, *rows, len(classes), share, seed, split.held)
+            )
         fitted = {
             "n_context_": split.n,
             "n_queries_": split.k,
@@ -239,7 +260,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
-        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget)
+        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget, held=split.held)
         for _ in adaptation:
             pass
         return adaptation.result

@@ -47,6 +47,7 @@ def bundle_record(
             "seed": split.seed,
             "rows": split.digest,
             "notes": list(split.notes),
+            **({"held": split.held} if split.held else {}),
         },
         "adaptation": adaptation_record(adapted, rule, schedule, seed),
     }

@@ -64,6 +64,19 @@ Strict = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
+Validation = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Labelled rows that choose the step, in the place of a part of the k."),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Keep rows of one group on one side of the split; no feature."),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Train on earlier rows, judge by later ones; no feature."),
+]
+
 PANEL = "How to adapt"
 BUDGET = "What it may cost"
 Optimizer = Annotated[
@@ -140,6 +153,9 @@ class AdaptOptions:
     step_members: StepMembers = None
     time: Time = None
     keep_on_interrupt: KeepOnInterrupt = False
+    validation: Validation = None
+    group: GroupColumn = None
+    time_column: TimeColumn = None
     column: Columns = None
     regression: Regression = None
     top_classes: TopClasses = None

@@ -80,6 +80,7 @@ class Adaptation:
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
+        held: so many of the last queries are held out, in the place of the schedule's share (`Split.held`).
     """
 
     def __init__(
@@ -94,11 +95,13 @@ class Adaptation:
         *,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
+        held: int = 0,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
+        self._given = held
         self._ready: bool | None = None
 
     def prepare(self) -> bool:
@@ -214,7 +217,8 @@ class Adaptation:
             )
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
+        share, classes = self.schedule.held_out, self._context.classes
+        train, self._held = hold_out(y, share, self._seed, classes=classes, held=self._given)
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
         self._members = self._members_of_a_step(costs)
