@@ -114,6 +114,15 @@ def test_adapt_measures_on_the_rows_of_the_file_and_says_what_they_are(sizes, tm
     assert command(["predict", str(tmp_path / "b"), str(tmp_path / "t.csv"), "--quiet"]) == 0
 
 
+def test_a_metric_that_chooses_is_told(sizes, tmp_path, capsys):
+    fitted = TTTClassifier(**sizes | {"steps": 3, "lr": 0.1}, metric="balanced_accuracy").fit(X, Y)
+    told = fitted.bundle_.record["adaptation"]["held_out_metric"]
+    assert told["name"] == "balanced_accuracy" and fitted.history_[-1]["metric"] <= told["after"]
+    assert told["before"] <= told["after"] <= 1
+    with pytest.raises(ValueError, match="r2 is no metric of a classification; metric='accuracy' or metric="):
+        TTTClassifier(**sizes, metric="r2").fit(X, Y)
+
+
 @pytest.mark.parametrize(
     ("more", "about", "hint"),
     [
@@ -125,6 +134,8 @@ def test_adapt_measures_on_the_rows_of_the_file_and_says_what_they_are(sizes, tm
         ),
         (["--time-column", "c"], "no order in time", "--column c=date:%d.%m.%Y"),
         (["--validation", "odd.csv"], "the new rows lack 1 of 3 columns: a", "their header must hold"),
+        (["--metric", "auc"], "no metric is called 'auc'", "--metric accuracy|"),
+        (["--metric", "r2"], "r2 is no metric of a classification", "--metric accuracy|"),
         (["--group", "same"], "1 of the groups cannot be divided", "leave out --group"),
     ],
 )

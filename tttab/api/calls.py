@@ -206,10 +206,10 @@ class AdaptResult:
             why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
             return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
         loss, step = about["held_out_loss"], about["chosen_step"]
-        return (
-            f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "
-            f"to {loss['after']:.4f} in {about['seconds']:.1f} s."
-        )
+        did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
+        if metric := about.get("held_out_metric"):
+            did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"
+        return f"Step {step} of {about['steps']} {did} in {about['seconds']:.1f} s."
 
     def __repr__(self) -> str:
         """Return the verdict."""

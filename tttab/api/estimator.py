@@ -40,6 +40,8 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        metric: what the guard compares in the place of the loss, by the name of scikit-learn's scorer:
+            `roc_auc`, `accuracy`, `balanced_accuracy`, …
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.

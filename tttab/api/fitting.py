@@ -79,6 +79,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         context: str = "stratified",
         split: str = "fixed",
         guard: str = "loss",
+        metric: str | None = None,
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -97,6 +98,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.context = context
         self.split = split
         self.guard = guard
+        self.metric = metric
         self.model = model
         self.device = device
         self.max_memory = max_memory
@@ -247,14 +249,14 @@ class AdaptingEstimator(BaseEstimator, ABC):
         return bundle, read.x
 
     def _schedule(self) -> Schedule:
-        names = ("steps", "lr", "optimizer", "split", "guard")
+        names = ("steps", "lr", "optimizer", "split", "guard", "metric")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
-        check_schedule(schedule)
+        check_schedule(schedule, self._task)
         check_kind(self.blend)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)

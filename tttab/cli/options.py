@@ -96,6 +96,14 @@ Split = Annotated[
 Guard = Annotated[
     str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
 ]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="What the guard compares (default: the loss): roc_auc, accuracy, …",
+        autocompletion=completion.metrics,
+        rich_help_panel=PANEL,
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
 
 
@@ -145,6 +153,7 @@ class AdaptOptions:
     context: Context = "stratified"
     split: Split = "fixed"
     guard: Guard = "loss"
+    metric: Metric = None
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"

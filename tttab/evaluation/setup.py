@@ -18,6 +18,7 @@ from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
+from tttab.metrics import check_metric
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.text import brief, shell_word
@@ -61,6 +62,8 @@ class TrialRequest:
     context: str = "stratified"
     split: str = "fixed"
     guard: str = "loss"
+    metric: str | None = None
+    """What the guard compares in the place of the loss: `roc_auc`, `accuracy`, …"""
     precision: str = "auto"
     device: str = "auto"
     max_memory: str = "4G"
@@ -82,7 +85,7 @@ class TrialRequest:
     @property
     def schedule(self) -> Schedule:
         """How far the weights may move."""
-        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
+        names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
         names = (*names, "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
@@ -134,6 +137,7 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     """
     request.check()
     table = _load(request)
+    check_metric(request.metric, table.task)
     if request.top_classes is not None:
         from tttab.data.narrow import keep_classes
 
