@@ -6,11 +6,15 @@ import math
 
 import numpy as np
 import pytest
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import brier_score_loss, get_scorer, log_loss, roc_auc_score
 
+from tttab.errors import RequestError
 from tttab.metrics import (
+    METRICS,
     break_even,
     calibration_error,
+    check_metric,
     classification_metrics,
     crps_of_bars,
     expected_calibration_error,
@@ -43,6 +47,56 @@ def test_many_classes_average_one_against_rest():
         p = rng.dirichlet(np.ones(classes), 300)
         expected = roc_auc_score(y, p, multi_class="ovr", average="macro")
         assert roc_auc(y, p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_metrics_to_choose_by_are_scikit_learn_s_scorers_of_those_names(classes):
+    rng = np.random.default_rng(2)
+    y, p = rng.integers(0, classes, 200), rng.dirichlet(np.ones(classes), 200)
+    table = {"classification": (y, Probabilities(p)), "regression": (p[:, 0], Means(p[:, 1]))}
+    same = {"log_loss": "neg_log_loss", "roc_auc": "roc_auc_ovr"}
+    for name, (task, score) in METRICS.items():
+        truth, answers = table[task]
+        expected = get_scorer(same.get(name, name))(answers, None, truth)
+        if name == "neg_brier_score":  # sums the classes as ours does, which for two of them counts twice
+            expected *= 1 if classes > 2 else 2
+        assert score(truth, answers.given) == pytest.approx(expected), name
+
+
+class Means(RegressorMixin, BaseEstimator):
+    """An estimator that answers what it was given."""
+
+    def __init__(self, given):
+        self.given = given
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    def predict(self, x):
+        return self.given
+
+
+class Probabilities(ClassifierMixin, Means):
+    @property
+    def classes_(self):
+        return np.arange(self.given.shape[1])
+
+    def predict_proba(self, x):
+        return self.given
+
+    def predict(self, x):
+        return self.given.argmax(axis=1)
+
+
+def test_a_metric_is_refused_by_its_name_and_its_task():
+    check_metric(None, "regression")
+    check_metric("r2")
+    with pytest.raises(RequestError, match="no metric is called 'auc'") as caught:
+        check_metric("auc", "classification")
+    assert "roc_auc" in caught.value.hint and "r2" not in caught.value.hint
+    with pytest.raises(RequestError, match="accuracy is no metric of a regression") as caught:
+        check_metric("accuracy", "regression")
+    assert caught.value.hint == "--metric neg_root_mean_squared_error|neg_mean_absolute_error|r2"
 
 
 def test_a_class_of_one_row_has_a_curve_and_a_class_without_rows_has_none():

@@ -67,20 +67,17 @@ class RowScores:
 
     loss: np.ndarray
     """Shape (rows,): log loss, nats; for regression the negative log density."""
-    confidence: np.ndarray | None = None
-    """Shape (rows,): the probability of the likeliest class; None for regression."""
-    correct: np.ndarray | None = None
-    """Shape (rows,): whether that class is the true one; None for regression."""
+    predicted: np.ndarray | None = None
+    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
 
     @staticmethod
     def joined(parts: Sequence[RowScores]) -> RowScores:
         """Return the scores of several chunks as one."""
         import numpy as np
 
-        if parts[0].confidence is None:
-            return RowScores(np.concatenate([part.loss for part in parts]))
-        columns = zip(*((part.loss, part.confidence, part.correct) for part in parts), strict=True)
-        return RowScores(*(np.concatenate(column) for column in columns))
+        told = [part.predicted for part in parts if part.predicted is not None]
+        loss = np.concatenate([part.loss for part in parts])
+        return RowScores(loss, np.concatenate(told) if len(told) == len(parts) else None)
 
 
 class Context(Protocol):

@@ -7,10 +7,40 @@ predicts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from tttab.core import Task
+from tttab.errors import RequestError
+
+METRICS: dict[str, tuple[Task, Callable[[np.ndarray, np.ndarray], float]]] = {
+    "accuracy": ("classification", lambda y, p: float(np.mean(p.argmax(axis=1) == y))),
+    "balanced_accuracy": ("classification", lambda y, p: balanced_accuracy(y, p)),
+    "roc_auc": ("classification", lambda y, p: roc_auc(y, p)),
+    "average_precision": ("classification", lambda y, p: average_precision(y, p)),
+    "log_loss": ("classification", lambda y, p: -log_loss(y, p)),
+    "neg_log_loss": ("classification", lambda y, p: -log_loss(y, p)),
+    "neg_brier_score": ("classification", lambda y, p: -brier(y, p)),
+    "neg_root_mean_squared_error": ("regression", lambda y, mean: -_errors(y, mean)["rmse"]),
+    "neg_mean_absolute_error": ("regression", lambda y, mean: -_errors(y, mean)["mae"]),
+    "r2": ("regression", lambda y, mean: _errors(y, mean)["r2"]),
+}
+"""What a step can be chosen by, by the names of scikit-learn's scorers: of which task, and a function of
+labels and predictions whose largest value is best (so `log_loss` is `neg_log_loss`)."""
 ECE_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
+
+
+def check_metric(name: str | None, task: Task | None = None) -> None:
+    """Raise RequestError where there is no such metric, of a task if one is named; None is none."""
+    if name is None:
+        return
+    known = [other for other, (kind, _) in METRICS.items() if task in (None, kind)]
+    if name not in METRICS:
+        raise RequestError(f"no metric is called {name!r}", f"--metric {'|'.join(known)}")
+    if name not in known:
+        raise RequestError(f"{name} is no metric of a {task}", f"--metric {'|'.join(known)}")
 
 
 def classification_metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
@@ -47,8 +77,30 @@ def roc_auc(y: np.ndarray, p: np.ndarray) -> float:
     """
     from sklearn.metrics import roc_auc_score
 
+    return _mean_over_classes(roc_auc_score, y, p)
+
+
+def average_precision(y: np.ndarray, p: np.ndarray) -> float:
+    """Return the area under the precision-recall curve, as a sum of steps; many classes as in `roc_auc`.
+
+    Of two classes it is the second's; a guess has the share of its rows.
+    """
+    from sklearn.metrics import average_precision_score
+
+    return _mean_over_classes(average_precision_score, y, p)
+
+
+def balanced_accuracy(y: np.ndarray, p: np.ndarray) -> float:
+    """Return the mean over the classes among the labels of the share of their rows that are found."""
+    guess = p.argmax(axis=1)
+    return float(np.mean([np.mean(guess[y == label] == label) for label in np.unique(y)]))
+
+
+def _mean_over_classes(
+    area: Callable[[np.ndarray, np.ndarray], float], y: np.ndarray, p: np.ndarray
+) -> float:
     columns = [1] if p.shape[1] == 2 else range(p.shape[1])
-    areas = [roc_auc_score(y == c, p[:, c]) for c in columns if 0 < np.sum(y == c) < len(y)]
+    areas = [area(y == c, p[:, c]) for c in columns if 0 < np.sum(y == c) < len(y)]
     return float(np.mean(areas)) if areas else float("nan")
 
 
@@ -79,18 +131,22 @@ def regression_metrics(
         nll: negative log density of each target, per unit of the target, shape (rows,).
         crps: continuous ranked probability score of each row, in the target's unit, shape (rows,).
     """
-    error = mean - y
-    spread = float(((y - y.mean()) ** 2).sum())
-    metrics = {
-        "rmse": float(np.sqrt((error**2).mean())),
-        "mae": float(np.abs(error).mean()),
-        "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
-    }
+    metrics = _errors(y, mean)
     if nll is not None:
         metrics["nll"] = float(nll.mean())
     if crps is not None:
         metrics["crps"] = float(crps.mean())
     return metrics
+
+
+def _errors(y: np.ndarray, mean: np.ndarray) -> dict[str, float]:
+    error = mean - y
+    spread = float(((y - y.mean()) ** 2).sum())
+    return {
+        "rmse": float(np.sqrt((error**2).mean())),
+        "mae": float(np.abs(error).mean()),
+        "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+    }
 
 
 def crps_of_bars(y: np.ndarray, mass: np.ndarray, borders: np.ndarray) -> np.ndarray:

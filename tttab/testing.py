@@ -158,13 +158,12 @@ class ToySession:
     def row_scores(
         self, context: ToyContext, queries: ToyQueries, rows: np.ndarray, how: Execution
     ) -> RowScores:
-        """Return loss, confidence and correctness of the query rows numbered `rows`."""
+        """Return loss and probabilities of the query rows numbered `rows`."""
         with torch.no_grad():
             log_p = self.log_probabilities(context, queries.inputs[torch.as_tensor(rows)])
         y = queries.y[torch.as_tensor(rows)]
-        top, guess = log_p.max(dim=1)
         loss = torch.nn.functional.nll_loss(log_p, y, reduction="none")
-        return RowScores(loss.numpy(), top.exp().numpy(), (guess == y).numpy())
+        return RowScores(loss.numpy(), log_p.exp().numpy())
 
     def serve(self, context: ToyContext) -> ToyPredictor:
         """Return a predictor on a copy of the weights."""

@@ -104,6 +104,8 @@ def test_how_a_step_runs_changes_no_gradient_beyond_rounding(models, parts, fami
         loss = fork.accumulate_gradients(context, queries, np.arange(40), 0.1, how)
         scores = fork.row_scores(context, queries, np.arange(40), how)
         assert loss == pytest.approx(0.1 * scores.loss.sum(), rel=1e-4)
+        np.testing.assert_allclose(-np.log(scores.predicted[np.arange(40), y_query]), scores.loss, rtol=1e-3)
+        np.testing.assert_allclose(scores.predicted.sum(axis=1), 1, atol=1e-4)
         grads = [p.grad.flatten() for p in fork.trainable().values() if p.grad is not None]
         return torch.cat(grads)
 

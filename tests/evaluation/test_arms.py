@@ -295,3 +295,14 @@ def test_an_unknown_arm_and_an_arm_without_its_model_are_refused(unit):
     assert caught.value.hint == f"--arms {','.join(ARMS)}"
     with pytest.raises(RequestError, match="this trial has no model"):
         list(replace(unit, session=None, trained={}).run("icl@n"))
+
+
+def test_rows_given_to_choose_by_choose_and_stand_in_the_identity(unit):
+    given = replace(unit, split=replace(unit.split, held=11), trained={})
+    adapted = outcome(given, "ttt@n+k").adapted
+    x, y = unit.rows("queries")
+    context = unit.session.context(*unit.rows("context"), 3)
+    scores = unit.session.row_scores(context, unit.session.queries(context, x, y), np.arange(K - 11, K), None)
+    assert adapted.before == pytest.approx(float(scores.loss.mean()))
+    assert given.identity("ttt@n+k") != unit.identity("ttt@n+k")
+    assert given.identity("icl@n") == unit.identity("icl@n"), "no query changes it"

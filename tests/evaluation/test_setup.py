@@ -151,6 +151,58 @@ def test_a_table_beyond_the_model_s_limits_is_refused(monkeypatch, classes, feat
         open_trial(REQUEST, table, draw_rows(REQUEST)[1])
 
 
+WHO, DAY = np.arange(120) // 4, np.arange(120) % 60
+COLUMNS = TABLE.x.assign(who=WHO.astype(float), day=DAY.astype(float))
+SIDED = replace(REQUEST, dataset=replace(TABLE, x=COLUMNS, columns=()))
+
+
+@pytest.mark.parametrize("keep_test", [True, False])
+def test_groups_and_times_divide_the_rows_and_are_no_features(keep_test):
+    table, split = draw_rows(replace(SIDED, group="who"), keep_test=keep_test)
+    held = split.queries[split.k - split.held :]
+    sides = [set(WHO[rows]) for rows in (split.free, held, split.test)]
+    assert split.held and sum(map(len, sides)) == len(set.union(*sides)), "no group on two sides"
+    assert list(table.x.columns) == [*"abcd", "day"] and bool(sides[2]) is keep_test
+    table, split = draw_rows(replace(SIDED, time_column="day", top_features=2), keep_test=keep_test)
+    held = split.queries[split.k - split.held :]
+    assert DAY[split.free].max() < DAY[held].min() and "day" not in table.x.columns
+    assert (DAY[split.test] > DAY[held].max()).all() and bool(len(split.test)) is keep_test
+
+
+def test_rows_of_a_file_choose_the_step_and_all_k_train(tmp_path):
+    path = tmp_path / "more.csv"
+    FRAME[:7].assign(y="q").to_csv(path, index=False)
+    request = replace(REQUEST, validation=str(path))
+    table, split = draw_rows(request)
+    plain = draw_rows(REQUEST)[1]
+    assert len(table) == 127 and split.held == 7 and split.k == 47
+    assert split.queries.tolist() == [*plain.queries, *range(120, 127)]
+    assert split.context.tolist() == plain.context.tolist() and split.test.tolist() == plain.test.tolist()
+    _, split = draw_rows(replace(request, k=200), keep_test=False)
+    assert sorted([*split.context, *split.queries]) == list(range(127))
+
+
+@pytest.mark.parametrize(
+    ("bad", "about", "hint"),
+    [
+        ({"group": "who", "time_column": "day"}, "--group and --time-column both", "leave out --time-column"),
+        ({"group": "who", "validation": "v.csv"}, "--validation and --group both", "leave out --group"),
+        ({"group": "whom"}, "the nearest is 'who'", "--group who"),
+        ({"time_column": "when"}, "has no feature 'when'", "--time-column "),
+        ({"time_column": "text"}, "which have no order in time", "--column text=date:"),
+        ({"validation": "no-such.csv"}, "no-such.csv", ""),
+    ],
+)
+def test_rows_that_cannot_be_divided_so_are_refused(bad, about, hint):
+    x = COLUMNS.assign(text=pd.Categorical(np.array(["early", "late"])[DAY // 30]))
+    with pytest.raises(TttabError, match=about) as caught:
+        draw_rows(replace(REQUEST, dataset=replace(TABLE, x=x, columns=()), **bad))
+    assert caught.value.hint.startswith(hint) and caught.value.hint
+    fixed = replace(TABLE, x=x, columns=(), official_split=(np.arange(90), np.arange(90, 120)))
+    with pytest.raises(RequestError, match="says itself which rows are the test"):
+        draw_rows(replace(REQUEST, dataset=fixed, group="who"))
+
+
 def test_a_seed_of_zero_is_a_seed():
     TrialRequest(seed=0).check()
     with pytest.raises(RequestError) as caught:

@@ -57,7 +57,9 @@ def test_the_training_loss_is_the_density_that_tabpfn_serves(given, parts, prepa
     context, queries = prepared
     full = served(given, context, parts[2])
     theirs = full["criterion"](full["logits"].double(), torch.as_tensor(parts[3])).numpy()
-    ours = given.row_scores(context, queries, np.arange(50)).loss
+    scores = given.row_scores(context, queries, np.arange(50))
+    ours = scores.loss
+    np.testing.assert_allclose(scores.predicted, given.predict(context, parts[2]), rtol=1e-4, atol=1e-4)
     assert np.abs(ours - theirs).max() < 1e-4
     with torch.no_grad():
         assert given.loss(context, queries, np.arange(50)).item() == pytest.approx(theirs.sum(), rel=1e-5)

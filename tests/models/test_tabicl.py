@@ -94,8 +94,7 @@ def test_untouched_weights_predict_alike_in_every_way_and_in_plain_tabicl(case, 
     ):
         np.testing.assert_allclose(other, uncached, atol=1e-5)
     np.testing.assert_allclose(scores.loss, -np.log(uncached[ALL, y_query]), atol=1e-4)
-    np.testing.assert_allclose(scores.confidence, uncached.max(axis=1), atol=1e-5)
-    assert (scores.correct == (uncached.argmax(axis=1) == y_query)).all()
+    np.testing.assert_allclose(scores.predicted, uncached, atol=1e-5)
     assert np.ptp(uncached, axis=0).max() > 0.02, "a network that tells rows apart"
     assert (
         session.serve(context).cache_bytes is None if not cached else session.serve(context).cache_bytes > 0

@@ -16,10 +16,10 @@ from tests.support.toys import WatchedSession
 from tttab.contracts import Execution, Rule
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.metrics import calibration_error
+from tttab.metrics import METRICS, expected_calibration_error
 from tttab.rules import get_rule
 from tttab.testing import ToySession
-from tttab.training import loop
+from tttab.training import loop, selection
 from tttab.training.config import LARGEST_RATE, Schedule
 from tttab.training.loop import Adaptation, Adapted, check_schedule
 from tttab.training.memory_plan import EXECUTION_MODES, RESERVE, MemoryPlan, StepRequirements
@@ -64,7 +64,26 @@ def held_out_score(session, parts, seed=0, rows=K):
     queries = session.queries(context, x_query[:rows], y_query[:rows])
     held = hold_out(y_query[:rows], 0.2, seed, classes=3)[1]
     scores = session.row_scores(context, queries, held, Execution())
-    return scores.loss.mean(), calibration_error(scores.confidence, scores.correct)
+    return scores.loss.mean(), expected_calibration_error(y_query[held], scores.predicted)
+
+
+@pytest.mark.parametrize("split", ["fixed", "redraw"])
+def test_rows_that_were_given_to_choose_by_do_and_train_nothing(parts, split):
+    x, y, x_query, y_query = parts
+    session = WatchedSession()
+    context = session.context(x, y, 3)
+    schedule = Schedule(**FP32, steps=3, lr=1e-2, split=split)
+    run = Adaptation(session, get_rule("full"), context, (x_query, y_query), schedule, held=9)
+    run.prepare()
+    seen = session.seen[2:]
+    list(run)
+    held, rows = set(x_query.iloc[-9:, 0]), session.queries(context, x_query, y_query)
+    scores = session.row_scores(context, rows, np.arange(K - 9, K), Execution())
+    assert run.result.before == pytest.approx(float(scores.loss.mean()))
+    trained = session.seen[2 + len(seen) : -1]
+    assert not any(held & set(cells) for _, cells, _ in trained)
+    assert bool(trained) is (split == "redraw")
+    assert len(run._labelled.train) == K - 9
 
 
 def watch_weights(run):
@@ -306,24 +325,46 @@ def test_other_guards_keep_their_own_choice_in_the_same_run(adapt):
 
 def test_vetoed_steps_are_named(adapt, monkeypatch):
     errors = iter([0.1, *[0.9] * 30])
-    monkeypatch.setattr(loop, "calibration_error", lambda confidence, correct: next(errors))
+    monkeypatch.setattr(selection, "expected_calibration_error", lambda y, p: next(errors))
     run = adapt(steps=30, lr=3e-2, guard="loss+ece")
     better = tuple(step.number for step in run if step.held_out < run.result.before)
     assert run.result.vetoed == better != ()
     assert run.result.accepted is False and run.result.ece_after == run.result.ece_before == 0.1
 
 
-@pytest.mark.parametrize("confidence", [None, np.nan])
-def test_without_a_confidence_there_is_no_calibration_error(adapt, monkeypatch, confidence):
+@pytest.mark.parametrize("told", [None, np.nan])
+def test_without_probabilities_there_is_no_calibration_error_and_no_metric(adapt, monkeypatch, told):
     plain = ToySession.row_scores
 
     def unsure(self, *arguments):
         scores = plain(self, *arguments)
-        return replace(scores, confidence=confidence and scores.confidence * confidence)
+        return replace(scores, predicted=told and scores.predicted * told)
 
     monkeypatch.setattr(ToySession, "row_scores", unsure)
     run = adapt(steps=2, lr=1e-3)
     assert all(math.isnan(step.ece) for step in run) and math.isnan(run.result.ece_before)
+    with pytest.raises(RequestError, match="accuracy cannot be computed on 16 held-out rows"):
+        adapt(metric="accuracy").prepare()
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "roc_auc", "log_loss"])
+def test_a_metric_chooses_in_the_place_of_the_loss(adapt, parts, metric):
+    run = adapt(steps=25, lr=3e-2, metric=metric)
+    steps, after = watch_weights(run)
+    values = [run.result.metric_before, *(step.metric for step in steps)]
+    losses = [run.result.before, *(step.held_out for step in steps)]
+    best = min(range(26), key=lambda number: (-values[number], losses[number]))
+    assert run.result.step == best and run.result.metric_after == values[best] == max(values)
+    if best:
+        assert torch.equal(weights(run.result.session), after[best - 1])
+    _, _, x_query, y_query = parts
+    held = hold_out(y_query, 0.2, 0, classes=3)[1]
+    p = run.result.session.serve(run.result.context).predict(x_query.iloc[held])
+    assert METRICS[metric][1](y_query[held], p) == pytest.approx(max(values), abs=1e-5)
+    if metric == "log_loss":
+        plain = adapt(steps=25, lr=3e-2)
+        list(plain)
+        assert plain.result.step == best and math.isnan(plain.result.metric_after)
 
 
 def test_a_batch_is_at_most_what_may_train(adapt):

@@ -70,6 +70,16 @@ def test_weights_are_copied_only_where_they_are_kept():
     assert copies == [1, 3]
 
 
+def test_a_metric_decides_before_the_loss_and_the_loss_among_equals():
+    before = Score(1.0, 0.0, 64, 0.7)
+    scores = [Score(0.5, 0.0, 64, 0.6), Score(1.5, 0.0, 64, 0.8), Score(1.2, 0.0, 64, 0.8)]
+    choice = Selector("loss", before, by_metric=True)
+    for step, score in enumerate([*scores, Score(0.1, 0.0, 64, math.nan)], start=1):
+        choice.consider(step, 0.1, score, dict)
+    assert choice.step == 3 and choice.score == scores[2]
+    assert kept("loss", scores, before).step == 1, "the loss alone, where no metric was asked for"
+
+
 def test_unknown_guards_are_refused():
     for name in ("loss", "loss+ece", "off"):
         check_guard(name)

@@ -206,10 +206,10 @@ class AdaptResult:
             why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
             return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
         loss, step = about["held_out_loss"], about["chosen_step"]
-        return (
-            f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "
-            f"to {loss['after']:.4f} in {about['seconds']:.1f} s."
-        )
+        did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
+        if metric := about.get("held_out_metric"):
+            did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"
+        return f"Step {step} of {about['steps']} {did} in {about['seconds']:.1f} s."
 
     def __repr__(self) -> str:
         """Return the verdict."""
@@ -227,6 +227,7 @@ def adaptation_of(trial: Trial) -> Adaptation:
         trial.seed,
         trial.budget,
         stop=trial.stop,
+        held=trial.split.held,
     )
 
 
@@ -257,7 +258,8 @@ def adapt_result(
 def held_rows(trial: Trial) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the part of the queries that chooses the step."""
     x, y = trial.rows("queries")
-    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=len(trial.table.classes))
+    classes, given = len(trial.table.classes), trial.split.held
+    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=given)
     return x.iloc[held], y[held]
 
 

@@ -13,18 +13,20 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_random_state
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_X_y, validate_data
 
 from tttab.core import Column
+from tttab.data.apart import Apart, apart_of, split_apart
 from tttab.data.cells import cells_of, label_text
 from tttab.data.columns import LARGEST, convert
 from tttab.data.frames import as_frame, as_series
 from tttab.data.reading import check_names
+from tttab.data.schema import NewRows, Schema
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
-from tttab.errors import RequestError
-from tttab.text import decoded
+from tttab.errors import DataError, RequestError
+from tttab.text import brief, decoded
 
 T = TypeVar("T")
 _DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
@@ -118,14 +120,71 @@ def restored_labels(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     return labels
 
 
-def divide(y: np.ndarray, n: int, k: int | None, classes: int, seed: int) -> Split:
-    """Divide all rows into context and queries; all become context where too few would be queries."""
+def divide(
+    y: np.ndarray, n: int, k: int | None, classes: int, seed: int, apart: Apart | None = None, held: int = 0
+) -> Split:
+    """Divide all rows into context and queries; all become context where too few would be queries.
+
+    Args:
+        y: labels, shape (rows + held,).
+        n: context rows.
+        k: query rows; None: all that are left.
+        classes: 0 for regression.
+        seed: names the split.
+        apart: what is kept apart.
+        held: so many of the last rows are the user's own: they choose the step.
+
+    Raises:
+        RequestError: rows are both kept apart and given.
+        SplitError: a part would have too few rows.
+    """
+    if apart is not None and held:
+        raise RequestError("X_val already says which rows are held out", "in Python fit(X, y, groups=groups)")
     SplitRequest(n, 1 if k is None else k).check()
-    everything = np.arange(len(y))
-    if len(y) - n < FEWEST_QUERIES:
-        return Split(everything, everything[:0], everything[:0], seed)
-    request = SplitRequest(n, len(y) if k is None else k)
-    return split_rows(y, request, seed, classes=classes, prescribed=(everything, everything[:0]))
+    rows, none = np.arange(len(y) - held), np.arange(0)
+    if len(rows) - n < FEWEST_QUERIES:
+        return Split(rows, none, none, seed)
+    request = SplitRequest(n, len(rows) if k is None else k)
+    if apart is not None:
+        return split_apart(y, request, seed, apart, classes=classes, keep_test=False)
+    given = np.arange(len(rows), len(y)) if held else None
+    return split_rows(y[rows], request, seed, classes=classes, prescribed=(rows, none), held=given)
+
+
+def apart_of_rows(rows: int, groups: Any, times: Any) -> Apart | None:
+    """Return what `groups` or `times` of so many rows ask for, dates in days; None where neither is given.
+
+    Raises:
+        ValueError: there is not one value per row, or times are neither numbers nor dates.
+    """
+    given = groups if times is None else times
+    if given is not None:
+        check_consistent_length(np.empty(rows), given)
+    return apart_of(groups, None if times is None else np.asarray(days_for_dates(times), dtype=np.float64))
+
+
+def validation_rows(
+    estimator: BaseEstimator, schema: Schema, X: Any, y: Any, labels: np.ndarray | None
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return a user's own validation rows in the form of the training rows, with their codes or values.
+
+    Raises:
+        ValueError: one of `X` and `y` is missing, they do not fit the rows of `fit`, or a label is not known.
+    """
+    if X is None or y is None:
+        raise RequestError("validation rows need both X_val and y_val", "in Python fit(X, y, X_val, y_val)")
+    read = new_rows(estimator, schema, X)
+    y = column_or_1d(days_for_dates(y) if labels is None else y, warn=True)
+    check_consistent_length(read.x, y)
+    if labels is None:
+        values = np.asarray(y, dtype=np.float64)
+        check_targets(values, "y_val", np.arange(len(values)))
+        return read.x, values
+    place = {label: code for code, label in enumerate(labels.tolist())}
+    strange = next((label for label in y.tolist() if label not in place), None)
+    if strange is not None:
+        raise DataError(f"y_val holds {brief(strange)}, which is no label of y", "drop its rows")
+    return read.x, np.array([place[label] for label in y.tolist()], dtype=np.int64)
 
 
 def training_rows(
@@ -149,6 +208,25 @@ def training_rows(
     if numeric:
         check_targets(np.asarray(y, dtype=np.float64), target_name(y, ()), np.arange(len(y)))
     return without_infinities(frame), y
+
+
+def new_rows(estimator: BaseEstimator, schema: Schema, X: Any) -> NewRows:
+    """Return rows in the form of those that `fit` was given.
+
+    Raises:
+        ValueError: columns are missing, or a cell is not of its column's kind.
+    """
+    frame = as_frame(X)
+    if frame is None:
+        X = validate_data(estimator, X, reset=False, dtype=None, ensure_all_finite="allow-nan")
+        frame = numbered(X)
+    else:
+        check_names(frame.columns, "X")
+        validate_data(estimator, frame, reset=False, skip_check_array=True)
+    frame = without_infinities(frame)
+    # Positions rule, as everywhere in scikit-learn; names were compared above where there are any.
+    frame.columns = [column.name for column in schema.columns]
+    return schema.read(frame)
 
 
 def result_of(steps: Generator[Any, None, T]) -> T:

@@ -14,10 +14,11 @@ from tttab.errors import TttabError
 PARAMETERS = {
     "n": "n_context", "k": "n_queries", "seed": "random_state", "max-memory": "max_memory",
     "members": "n_members", "time": "max_seconds",
+    "group": "groups", "time-column": "times", "validation": "X_val",
     "train-members": "", "top-classes": "", "top-features": "", "test-size": "", "strict": "",
 }  # fmt: skip
 """The estimators' parameter for an option where the names differ; empty where there is none."""
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?:[ =]([^\s,]+))?")
+_OPTION = re.compile(r"(leave out )?--([a-z][a-z-]*)(?:[ =]([^\s,]+))?")
 _NUMBER = re.compile(r"[0-9.]+(?:e-?[0-9]+)?")
 
 
@@ -43,15 +44,16 @@ def _translated(hint: str, names: Mapping[str, str]) -> str:
     _, in_python, rest = hint.partition("in Python ")
     if in_python:
         return f"try {rest}"
-    parts = [
-        _OPTION.sub(lambda found: _parameter(found[1], found[2], names), part) for part in hint.split(", or ")
-    ]
+    parts = [_OPTION.sub(lambda found: _parameter(found, names), part) for part in hint.split(", or ")]
     kept = [part.strip() for part in parts if part.strip()]
     return ", or ".join(kept)
 
 
-def _parameter(option: str, value: str | None, names: Mapping[str, str]) -> str:
+def _parameter(found: re.Match[str], names: Mapping[str, str]) -> str:
+    without, option, value = found.groups()
     name = names.get(option, option.replace("-", "_"))
+    if name and without:
+        return f"leave out {name}"
     if not name or value is None:
         return name and f"{name}=True"
     if option == "column":

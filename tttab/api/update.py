@@ -33,14 +33,13 @@ from tttab.data.splits import Split
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
 from tttab.evaluation.caveats import early_stop, refusal, user_warnings
-from tttab.metrics import calibration_error
 from tttab.rules import get_rule
 from tttab.system.files import home_path
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import check_schedule
 from tttab.training.result import Adapted
-from tttab.training.selection import Score, Selector
+from tttab.training.selection import Score, Selector, score_of
 
 if TYPE_CHECKING:
     from tttab.contracts import Context
@@ -287,9 +286,7 @@ def _table(bundle: Bundle, x: pd.DataFrame, y: np.ndarray) -> Table:
 
 def _score(session: Session, context: Context, x: pd.DataFrame, y: np.ndarray, how: Execution) -> Score:
     found = session.row_scores(context, session.queries(context, x, y), np.arange(len(y)), how)
-    confidence, correct = found.confidence, found.correct
-    ece = float("nan") if confidence is None or correct is None else calibration_error(confidence, correct)
-    return Score(float(found.loss.mean()), ece, len(y))
+    return score_of(found, y, context.classes, None)
 
 
 def _compared(trial: Trial, adapted: Adapted, x: pd.DataFrame, y: np.ndarray) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def fit_blend(
     classes: int,
     held_out: float,
     seed: int,
+    held: int = 0,
 ) -> Blend:
     """Fit trees to the rows that the model has, and weigh them.
 
@@ -105,6 +106,7 @@ def fit_blend(
         classes: 0 for regression.
         held_out: their share that training held out.
         seed: of the training.
+        held: so many of the last queries were held out in the place of that share.
 
     Raises:
         MissingExtra: lightgbm is not installed.
@@ -112,14 +114,14 @@ def fit_blend(
     import pandas as pd
 
     x, y = queries
-    train, held = hold_out(y, held_out, seed, classes=classes)
+    train, judges = hold_out(y, held_out, seed, classes=classes, held=held)
 
     def trees(rows: np.ndarray) -> Trees:
         known = pd.concat([context[0], x.iloc[rows]]), np.concatenate([context[1], y[rows]])
         return Trees.fit(*known, classes, seed)
 
-    judged = model.predict(x.iloc[held])
-    weight = best_weight(judged, trees(train).predict(x.iloc[held]), y[held])
+    judged = model.predict(x.iloc[judges])
+    weight = best_weight(judged, trees(train).predict(x.iloc[judges]), y[judges])
     return Blend(trees(np.arange(len(y))), weight)
 
 

@@ -47,6 +47,7 @@ def bundle_record(
             "seed": split.seed,
             "rows": split.digest,
             "notes": list(split.notes),
+            **({"held": split.held} if split.held else {}),
         },
         "adaptation": adaptation_record(adapted, rule, schedule, seed),
     }
@@ -61,6 +62,7 @@ def table_record(table: Table) -> dict[str, Any]:
 
 def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int) -> dict[str, Any]:
     """Return how the weights were adapted, as plain data for `Bundle.record["adaptation"]`."""
+    metric = {"name": schedule.metric, "before": adapted.metric_before, "after": adapted.metric_after}
     return {
         "rule": rule,
         "schedule": (adapted.schedule or schedule).to_dict(),
@@ -74,4 +76,5 @@ def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int
         "held_out_loss": {"before": adapted.before, "after": adapted.after},
         "held_out_ece": {"before": adapted.ece_before, "after": adapted.ece_after},
         "precision": adapted.precision,
+        **({"held_out_metric": metric} if schedule.metric else {}),
     }

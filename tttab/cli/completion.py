@@ -22,3 +22,10 @@ def rules(incomplete: str) -> list[str]:
     from tttab.rules import RULES
 
     return [name for name in RULES if name.startswith(incomplete)]
+
+
+def metrics(incomplete: str) -> list[str]:
+    """Return the metrics that begin like `incomplete`."""
+    from tttab.metrics import METRICS
+
+    return [name for name in METRICS if name.startswith(incomplete)]

@@ -64,6 +64,19 @@ Strict = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
+Validation = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Labelled rows that choose the step, in the place of a part of the k."),
+]
+GroupColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Keep rows of one group on one side of the split; no feature."),
+]
+TimeColumn = Annotated[
+    str | None,
+    typer.Option(metavar="COLUMN", help="Train on earlier rows, judge by later ones; no feature."),
+]
+
 PANEL = "How to adapt"
 BUDGET = "What it may cost"
 Optimizer = Annotated[
@@ -87,6 +100,14 @@ Loss = Annotated[
     str,
     typer.Option(
         help="What trains: ensemble (the averaged prediction's loss) or members (the mean of their own).",
+        rich_help_panel=PANEL,
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="What the guard compares (default: the loss): roc_auc, accuracy, …",
+        autocompletion=completion.metrics,
         rich_help_panel=PANEL,
     ),
 ]
@@ -140,6 +161,7 @@ class AdaptOptions:
     split: Split = "fixed"
     guard: Guard = "loss"
     loss: Loss = "ensemble"
+    metric: Metric = None
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"
@@ -148,6 +170,9 @@ class AdaptOptions:
     step_members: StepMembers = None
     time: Time = None
     keep_on_interrupt: KeepOnInterrupt = False
+    validation: Validation = None
+    group: GroupColumn = None
+    time_column: TimeColumn = None
     column: Columns = None
     regression: Regression = None
     top_classes: TopClasses = None

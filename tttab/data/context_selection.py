@@ -39,13 +39,16 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
     check_choice(how)
     if how == "stratified":
         return split
-    labelled = np.sort(np.concatenate([split.context, split.queries]))
+    labelled = np.sort(split.free)
     order = ORDERS[how](lambda: point_cloud(x.iloc[labelled]), y[labelled], split.n, classes, split.seed)
     ranked = np.concatenate([order, np.setdiff1d(np.arange(len(labelled)), order)])
     choose = _every_class_first if classes else _with_two_targets
     chosen = labelled[choose(ranked, y[labelled], split.n, classes)]
     rest = np.setdiff1d(labelled, chosen)
-    return replace(split, context=chosen, queries=numpy_stream(split.seed, "queries", how).permutation(rest))
+    queries = numpy_stream(split.seed, "queries", how).permutation(rest)
+    return replace(
+        split, context=chosen, queries=np.concatenate([queries, split.queries[split.k - split.held :]])
+    )
 
 
 def check_choice(how: str) -> None:

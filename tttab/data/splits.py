@@ -33,6 +33,8 @@ class Split:
     seed: int
     notes: tuple[str, ...] = ()
     """Where the table could not give what was asked, a sentence each."""
+    held: int = 0
+    """So many of the last queries choose the step and never train; 0: `hold_out` draws a share of them."""
 
     @property
     def digest(self) -> str:
@@ -42,6 +44,7 @@ class Split:
     def digest_of(self, *parts: str) -> str:
         """SHA-256 of the row numbers of some parts, named as the fields are."""
         text = "|".join(",".join(map(str, getattr(self, part).tolist())) for part in parts)
+        text += f"|held out: {self.held}" if self.held and "queries" in parts else ""
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -53,6 +56,11 @@ class Split:
     def k(self) -> int:
         """Number of query rows."""
         return len(self.queries)
+
+    @property
+    def free(self) -> np.ndarray:
+        """The labelled rows that may be context or train, the context first."""
+        return np.concatenate([self.context, self.queries[: self.k - self.held]])
 
 
 @dataclass(frozen=True)
@@ -73,6 +81,10 @@ class SplitRequest:
         """The k that is asked for."""
         return self.k if self.budget == "paper" else LABELS_OF_EQUAL_BUDGET - self.n
 
+    def test_rows(self, rows: int, classes: int) -> int:
+        """The test rows that a table of so many rows and classes gives."""
+        return self.test_size or max(classes, 1, min(2000, rows // 4))
+
     def check(self) -> None:
         """Raise RequestError where a size is not positive."""
         if self.n < 1:
@@ -92,6 +104,7 @@ def split_rows(
     *,
     classes: int = 0,
     prescribed: tuple[np.ndarray, np.ndarray] | None = None,
+    held: np.ndarray | None = None,
 ) -> Split:
     """Divide rows into context, queries and test.
 
@@ -102,6 +115,7 @@ def split_rows(
         classes: number of classes; 0 means regression: the context is stratified by the target's value, the
             test rows are drawn at random.
         prescribed: (train, test) rows fixed from outside, an OpenML task's for example.
+        held: further rows that choose the step, beside the k; None: a part of the k does.
 
     Raises:
         RequestError: n or k is not positive.
@@ -123,28 +137,35 @@ def split_rows(
     # Under the equal budget the 1,000 labels are the same rows whatever n is.
     labelled = order[: request.n + k] if request.budget == "equal" else order
     queries = _draw_queries(labelled, request.n, k, seed)
-    return Split(order[: request.n], queries, test, seed, notes)
+    if held is None:
+        return Split(order[: request.n], queries, test, seed, notes)
+    return Split(order[: request.n], np.concatenate([queries, held]), test, seed, notes, len(held))
 
 
-def hold_out(y: np.ndarray, share: float, seed: int, *, classes: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def hold_out(
+    y: np.ndarray, share: float, seed: int, *, classes: int = 0, held: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Divide positions 0..k-1 of the query rows into (train, held out), stratified by class.
 
-    The held-out part chooses the step; it has `share` of the rows, at least one.
+    The held-out part chooses the step; it has `share` of the rows, at least one, or is the last `held`
+    rows where a split says so (`Split.held`).
 
     Raises:
         SplitError: fewer than two query rows.
     """
+    if held:
+        return np.arange(len(y) - held), np.arange(len(y) - held, len(y))
     if len(y) < 2:
         raise SplitError("one query row cannot be divided into a training and a held-out part", "--k 10")
-    held = max(1, min(len(y) - 1, round(share * len(y))))
+    size = max(1, min(len(y) - 1, round(share * len(y))))
     order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "hold-out"))
-    return np.sort(order[held:]), np.sort(order[:held])
+    return np.sort(order[size:]), np.sort(order[:size])
 
 
 def _draw_test(
     y: np.ndarray, request: SplitRequest, seed: int, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    size = request.test_size or max(classes, 1, min(2000, len(y) // 4))
+    size = request.test_rows(len(y), classes)
     if size >= len(y):
         raise SplitError(
             f"{size:,} test rows leave nothing of the table's {len(y):,} rows",

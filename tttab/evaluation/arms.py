@@ -229,8 +229,9 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
         rule = get_rule(about.rule or trial.rule)
         queries = trial.rows("queries")
         run = Adaptation(
-            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget, stop=trial.stop
-        )
+            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget,
+            stop=trial.stop, held=trial.split.held,
+        )  # fmt: skip
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -367,7 +368,7 @@ def blend_of(trial: Trial, server: Predictor) -> Blend:
         MissingExtra: lightgbm is not installed.
     """
     parts, share = (trial.rows("context"), trial.rows("queries")), trial.schedule.held_out
-    return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed)
+    return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed, trial.split.held)
 
 
 def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:

@@ -13,12 +13,15 @@ import numpy as np
 
 from tttab.blend.blending import check_kind
 from tttab.core import Table, Task
+from tttab.data.apart import Apart, apart_of, split_apart, take_column
 from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
-from tttab.errors import RequestError
+from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
+from tttab.metrics import check_metric
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
+from tttab.text import brief, shell_word
 from tttab.training.config import Schedule
 from tttab.training.loop import check_schedule
 
@@ -43,6 +46,12 @@ class TrialRequest:
     """Further labelled rows, the training queries."""
     test_size: int | None = None
     """Test rows; None: a quarter of the table, at most 2,000."""
+    validation: str | None = None
+    """A file of labelled rows that choose the step, in the place of a part of the k; None: a part does."""
+    group: str | None = None
+    """The column whose equal values must not stand on two sides of the split; it is no feature."""
+    time_column: str | None = None
+    """The column that orders the rows: earlier ones train, later ones judge; it is no feature."""
     seed: int = 0
     model: str = "auto"
     rule: str = "full"
@@ -54,6 +63,8 @@ class TrialRequest:
     split: str = "fixed"
     guard: str = "loss"
     loss: str = "ensemble"
+    metric: str | None = None
+    """What the guard compares in the place of the loss: `roc_auc`, `accuracy`, …"""
     precision: str = "auto"
     device: str = "auto"
     max_memory: str = "4G"
@@ -75,7 +86,7 @@ class TrialRequest:
     @property
     def schedule(self) -> Schedule:
         """How far the weights may move."""
-        names = ("steps", "lr", "optimizer", "init", "split", "guard", "precision")
+        names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
         names = (*names, "loss", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
@@ -102,6 +113,15 @@ class TrialRequest:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
         if self.task is not None and self.kind is not None:
             raise RequestError("an OpenML task says itself what it is", f"leave out --{self.kind}")
+        self._check_sides()
+
+    def _check_sides(self) -> None:
+        named = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
+        given = [option for option, value in named.items() if value is not None]
+        if len(given) > 1:
+            raise RequestError(
+                f"{' and '.join(given)} both say which rows are held out", f"leave out {given[-1]}"
+            )
 
 
 def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, Split]:
@@ -118,19 +138,32 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     """
     request.check()
     table = _load(request)
+    check_metric(request.metric, table.task)
     if request.top_classes is not None:
         from tttab.data.narrow import keep_classes
 
         table = keep_classes(table, request.top_classes)
-    prescribed = table.official_split if keep_test else (np.arange(len(table)), np.arange(0))
-    classes = len(table.classes)
-    split = split_rows(table.y, request.sizes, request.seed, classes=classes, prescribed=prescribed)
+    table, apart = _set_apart(table, request)
+    rows, classes = len(table), len(table.classes)
+    if apart is not None:
+        if table.official_split is not None and keep_test:
+            option = "--group" if request.group is not None else "--time-column"
+            raise RequestError("an OpenML task says itself which rows are the test", f"leave out {option}")
+        sizes, share = request.sizes, request.schedule.held_out
+        split = split_apart(
+            table.y, sizes, request.seed, apart, classes=classes, share=share, keep_test=keep_test
+        )
+    else:
+        prescribed = table.official_split if keep_test else (np.arange(rows), np.arange(0))
+        table, held = _with_validation(table, request)
+        split = split_rows(
+            table.y[:rows], request.sizes, request.seed, classes=classes, prescribed=prescribed, held=held
+        )
     split = choose_context(split, request.context, table.x, table.y, classes=classes)
     if request.top_features is not None:
         from tttab.data.narrow import keep_features
 
-        labelled = np.concatenate([split.context, split.queries])
-        table = keep_features(table, request.top_features, labelled)
+        table = keep_features(table, request.top_features, split.free)
     return table, split
 
 
@@ -163,3 +196,31 @@ def _load(request: TrialRequest) -> Table:
     if isinstance(request.dataset, Table):
         return request.dataset
     return load_table(request.dataset, target=request.target, task=request.kind, columns=request.columns)
+
+
+def _set_apart(table: Table, request: TrialRequest) -> tuple[Table, Apart | None]:
+    """Return the table without the column that divides its rows, and what that column asks for."""
+    import pandas as pd
+
+    if request.group is not None:
+        table, groups = take_column(table, request.group, "--group")
+        return table, apart_of(groups=groups)
+    if request.time_column is None:
+        return table, None
+    table, times = take_column(table, request.time_column, "--time-column")
+    if isinstance(times.dtype, pd.CategoricalDtype):
+        raise DataError(
+            f"column {brief(request.time_column)} holds texts, which have no order in time",
+            f"--column {shell_word(request.time_column)}=date:%d.%m.%Y",
+        )
+    return table, apart_of(times=times)
+
+
+def _with_validation(table: Table, request: TrialRequest) -> tuple[Table, np.ndarray | None]:
+    """Return the table with the validation rows behind its own, and their numbers."""
+    if request.validation is None:
+        return table, None
+    from tttab.data.validation import append_file
+
+    longer = append_file(table, request.validation)
+    return longer, np.arange(len(table), len(longer))

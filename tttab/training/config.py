@@ -48,6 +48,8 @@ class Schedule:
     """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
     guard: str = "loss"
     """`loss`, `loss+ece` or `off`: which candidate is kept."""
+    metric: str | None = None
+    """What the guard compares in the place of the loss, one of `tttab.metrics.METRICS`; None: the loss."""
     init: str = "pretrained"
     """`pretrained` (warm start) or `random` (cold start)."""
     precision: str = "auto"
@@ -66,7 +68,8 @@ class Schedule:
 
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
-        later = {"max_seconds": None, "train_members": None, "step_members": None, "loss": "ensemble"}
+        later = dict.fromkeys(("metric", "max_seconds", "train_members", "step_members"))
+        later |= {"loss": "ensemble"}
         return {
             name: value for name, value in asdict(self).items() if name not in later or value != later[name]
         }

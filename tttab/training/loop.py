@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tttab.contracts import AS_LABELLED, Context, CostModel, Execution, Objective, Queries, Rule, Session
+from tttab.core import Task
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.metrics import calibration_error
+from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
@@ -36,15 +37,15 @@ from tttab.training.memory_plan import (
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
 from tttab.training.precision import check_precision, choose_precision
 from tttab.training.result import Adapted, Estimate, Step
-from tttab.training.selection import Score, Selector, check_guard
+from tttab.training.selection import Score, Selector, check_guard, score_of, selectors
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
 
-def check_schedule(schedule: Schedule) -> None:
-    """Raise RequestError where a value makes no sense."""
+def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
+    """Raise RequestError where a value makes no sense, for a task if one is named."""
     if schedule.steps < 1:
         raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
     if not 0 < schedule.lr <= LARGEST_RATE:
@@ -66,6 +67,7 @@ def check_schedule(schedule: Schedule) -> None:
     get_optimizer(schedule.optimizer)
     get_context_policy(schedule.split)
     check_guard(schedule.guard)
+    check_metric(schedule.metric, task)
     check_precision(schedule.precision)
 
 
@@ -83,6 +85,7 @@ class Adaptation:
         objective: weights and targets of the queries; which loss trains is the schedule's affair.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
+        held: so many of the last queries are held out, in the place of the schedule's share (`Split.held`).
     """
 
     def __init__(
@@ -98,12 +101,14 @@ class Adaptation:
         objective: Objective = AS_LABELLED,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
+        held: int = 0,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         self._objective = replace(objective, loss=schedule.loss)
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
+        self._given = held
         self._ready: bool | None = None
 
     def prepare(self) -> bool:
@@ -120,7 +125,7 @@ class Adaptation:
                 self.result.stopped = "all targets of the context are equal"
             self._ready = self._rule.name != "none" and not self.result.stopped
             if self._ready:
-                check_schedule(self.schedule)
+                check_schedule(self.schedule, self._pretrained.task)
                 self._start = time.perf_counter()
                 with self._memory_errors():
                     self._open()
@@ -219,7 +224,8 @@ class Adaptation:
             )
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        train, self._held = hold_out(y, self.schedule.held_out, self._seed, classes=self._context.classes)
+        share, classes = self.schedule.held_out, self._context.classes
+        train, self._held = hold_out(y, share, self._seed, classes=classes, held=self._given)
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
         self._members = self._members_of_a_step(costs)
@@ -338,8 +344,9 @@ class Adaptation:
         self._score = untouched = self._score_now(self._session, self._queries, self._how)
         if self.schedule.init != "pretrained":
             untouched = self._score_now(self._pretrained.fork(), raw, Execution(self._how.chunk))
-        guards = dict.fromkeys([self.schedule.guard, *self._others])
-        self._choices = [Selector(guard, untouched) for guard in guards]
+        guards = [self.schedule.guard, *self._others]
+        self._choices = selectors(guards, untouched, self.schedule.metric)
+        self.result.metric_before = self.result.metric_after = untouched.metric
         self.result.before = self.result.after = untouched.loss
         self.result.ece_before = self.result.ece_after = untouched.ece
 
@@ -355,11 +362,7 @@ class Adaptation:
 
     def _score_now(self, session: Session, queries: Queries, how: Execution) -> Score:
         rows = session.row_scores(self._context, queries, self._held, how)
-        loss, ece = float(rows.loss.mean()), math.nan
-        confidence, correct = rows.confidence, rows.correct
-        if confidence is not None and correct is not None and np.isfinite(confidence).all():
-            ece = calibration_error(confidence, correct)
-        return Score(loss, ece, len(self._held))
+        return score_of(rows, self._raw[1][self._held], self._context.classes, self.schedule.metric)
 
     def _report(self, update: Update) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
@@ -372,6 +375,7 @@ class Adaptation:
             seconds,
             update.size,
             self._score.ece,
+            self._score.metric,
         )
 
     def _choose(self) -> None:
@@ -382,6 +386,7 @@ class Adaptation:
         result.session = self._settle(self._session, kept)
         result.step, result.size, result.vetoed = kept.step, kept.size, tuple(kept.vetoed)
         result.after, result.ece_after = kept.score.loss, kept.score.ece
+        result.metric_after = kept.score.metric
         result.accepted = kept.step > 0
         result.seconds = time.perf_counter() - self._start
 

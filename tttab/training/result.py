@@ -32,6 +32,8 @@ class Step:
     """Learning rate, or step size."""
     ece: float = math.nan
     """Expected calibration error of the held-out rows at the last evaluation."""
+    metric: float = math.nan
+    """The metric that chooses, of the held-out rows at the last evaluation; NaN where the loss does."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ class Adapted:
     """Why training ended early; empty where it did not."""
     ece_before: float = math.nan
     ece_after: float = math.nan
+    metric_before: float = math.nan
+    """Of the held-out rows, where a metric chooses; NaN where the loss does."""
+    metric_after: float = math.nan
     size: float = 0.0
     """Learning rate or step size of the chosen step."""
     vetoed: tuple[int, ...] = ()

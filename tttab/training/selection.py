@@ -1,19 +1,21 @@
 """Guards: which of the weights that training passed through are kept.
 
 Every scored step is a candidate, step 0 (the untouched weights) among them. What does not belong
-here: making the candidates (`optimizers`) and scoring them (`loop`).
+here: making the candidates (`optimizers`) and asking the model about them (`loop`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tttab.contracts import RowScores
 from tttab.errors import RequestError
+from tttab.metrics import METRICS, expected_calibration_error
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,29 @@ class Score:
     ece: float
     """Expected calibration error; NaN for regression."""
     rows: int
+    metric: float = math.nan
+    """What was asked for in the place of the loss, larger is better; NaN where nothing was."""
+
+
+def score_of(rows: RowScores, y: np.ndarray, classes: int, metric: str | None) -> Score:
+    """Return what held-out rows with the labels `y` say, with a metric if one is asked for."""
+    ece = value = math.nan
+    if rows.predicted is not None and np.isfinite(rows.predicted).all():
+        ece = expected_calibration_error(y, rows.predicted) if classes else ece
+        value = METRICS[metric][1](y, rows.predicted) if metric else value
+    return Score(float(rows.loss.mean()), ece, len(y), value)
+
+
+def selectors(guards: Iterable[str], untouched: Score, metric: str | None) -> list[Selector]:
+    """Return one selector per guard, each guard once.
+
+    Raises:
+        RequestError: the metric cannot be computed on the held-out rows.
+    """
+    if metric is not None and math.isnan(untouched.metric):
+        message = f"{metric} cannot be computed on {untouched.rows} held-out rows with these labels"
+        raise RequestError(message, "--k 1000, or leave out --metric")
+    return [Selector(guard, untouched, by_metric=metric is not None) for guard in dict.fromkeys(guards)]
 
 
 @dataclass
@@ -56,6 +81,8 @@ class Selector:
     score: Score = field(init=False)
     vetoed: list[int] = field(default_factory=list)
     """Steps with a better loss that were refused for their calibration."""
+    by_metric: bool = False
+    """Whether the metric decides, and the loss only among equal ones."""
 
     def __post_init__(self) -> None:
         self.score = self.before
@@ -68,15 +95,18 @@ class Selector:
             self.step, self.size, self.score, self.state = step, size, score, state()
 
     def _prefers(self, step: int, score: Score) -> bool:
-        if not math.isfinite(score.loss):
+        if not math.isfinite(score.loss) or (self.by_metric and math.isnan(score.metric)):
             return False
         if self.guard == "off":
             return True
-        better = score.loss < self.score.loss
+        better = self._rank(score) < self._rank(self.score)
         if better and self.guard == "loss+ece" and self._miscalibrated(score):
             self.vetoed.append(step)
             return False
         return better
+
+    def _rank(self, score: Score) -> tuple[float, float]:
+        return (-score.metric if self.by_metric else 0.0, score.loss)
 
     def _miscalibrated(self, score: Score) -> bool:
         return score.ece > self.before.ece + ECE_ALLOWANCE / np.sqrt(score.rows)

@@ -77,8 +77,10 @@ def _division(trial: Trial) -> str:
     split = trial.split
     unused = len(trial.table) - split.n - split.k - len(split.test)
     parts = [f"{split.n:,} rows are the context", f"{split.k:,} the training queries"]
+    parts += [f"the last {split.held:,} of them choose the step"] if split.held else []
     parts += [f"{len(split.test):,} are kept aside to measure on"] if len(split.test) else []
-    parts += [f"{unused:,} are not used (--k {split.k + unused} would)"] if unused else []
+    larger = "" if split.held else f" (--k {split.k + unused} would)"
+    parts += [f"{unused:,} are not used{larger}"] if unused else []
     return "rows: " + ", ".join(parts)
 
 

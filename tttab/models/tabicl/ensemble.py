@@ -98,10 +98,9 @@ class Ensemble:
             opened = [self.open(context, queries, part, how) for part in self.parts(context, how)]
             for chunk in chunks_of(rows, how.chunk):
                 mean = self._logits(context, queries, chunk, opened).mean(dim=0)
-                top, guess = torch.softmax(mean / TEMPERATURE, dim=-1).max(dim=-1)
+                p = torch.softmax(mean / TEMPERATURE, dim=-1)
                 loss = self._losses(mean, queries, chunk)
-                correct = guess == queries.y[self._places(chunk)]
-                found.append(RowScores(loss.cpu().numpy(), top.cpu().numpy(), correct.cpu().numpy()))
+                found.append(RowScores(loss.cpu().numpy(), p.cpu().numpy()))
         return RowScores.joined(found)
 
     def parts(self, context: PreparedContext, how: Execution) -> list[slice]:

@@ -79,9 +79,8 @@ class TabPFNSession(OpenedModel):
     ) -> RowScores:
         log_p = self.log_probabilities(context, queries, rows, how)
         labels = queries.y[torch.as_tensor(rows, device=self.device)]
-        top, guess = log_p.max(dim=-1)
         loss = torch.nn.functional.nll_loss(log_p, labels, reduction="none")
-        return RowScores(loss.cpu().numpy(), top.exp().cpu().numpy(), (guess == labels).cpu().numpy())
+        return RowScores(loss.cpu().numpy(), log_p.exp().cpu().numpy())
 
     def serve(self, context: PreparedContext) -> Server:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""

@@ -60,21 +60,12 @@ class TabPFNRegressionSession(OpenedModel):
                 "a regressor is trained on numbers, not on classes' probabilities", "targets=None"
             )
         outputs = self.outputs(context, queries, rows, which, how)
-        targets = queries.y[torch.as_tensor(rows, device=self.device)]
-        mean, scale = self._scale(context)
-        bars = [
-            self._bars(outputs[:, place], member).log() for member, place in self._members_of(context, which)
-        ]
-        standard = (targets - mean) / scale
-        return torch.stack([-self._criterion(log_p, standard) - math.log(scale) for log_p in bars])
+        bars = [self._bars(outputs[:, place], member) for member, place in self._members_of(context, which)]
+        return self._log_likelihoods(context, queries, rows, bars)
 
     def log_bars(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
         """Return the logarithm of the averaged bars' mass, shape (rows, buckets), as served."""
-        parts = []
-        for which in self.whole_calls(context):
-            outputs = self.outputs(context, queries, rows, which)
-            parts += [self._bars(outputs[:, place], m) for m, place in self._members_of(context, which)]
-        return torch.stack(parts).mean(dim=0).log()
+        return torch.stack(self._all_bars(context, queries, rows, AS_SERVED)).mean(dim=0).log()
 
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
         """Fit the preprocessing on the context rows; of equal targets nothing is fitted.
@@ -101,9 +92,31 @@ class TabPFNRegressionSession(OpenedModel):
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
     ) -> RowScores:
-        whole = self.whole_calls(context)
-        parts = [self.member_log_likelihoods(context, queries, rows, which, how) for which in whole]
-        return RowScores((-log_mean(torch.cat(parts))).cpu().numpy().astype(np.float64))
+        bars = self._all_bars(context, queries, rows, how)
+        loss = -log_mean(self._log_likelihoods(context, queries, rows, bars))
+        mean, scale = self._scale(context)
+        centre = self._criterion.mean(torch.stack(bars).mean(dim=0).log()) * scale + mean
+        return RowScores(*(values.cpu().numpy().astype(np.float64) for values in (loss, centre)))
+
+    def _all_bars(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
+    ) -> list[torch.Tensor]:
+        """Return every member's mass per bar, shape (rows, buckets) each."""
+        return [
+            self._bars(outputs[:, place], member)
+            for which in self.whole_calls(context)
+            for outputs in [self.outputs(context, queries, rows, which, how)]
+            for member, place in self._members_of(context, which)
+        ]
+
+    def _log_likelihoods(
+        self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, bars: list[torch.Tensor]
+    ) -> torch.Tensor:
+        """Return the log density of the targets, per unit of the target, under each member's bars."""
+        targets = queries.y[torch.as_tensor(rows, device=self.device)]
+        mean, scale = self._scale(context)
+        standard = (targets - mean) / scale
+        return torch.stack([-self._criterion(mass.log(), standard) - math.log(scale) for mass in bars])
 
     def _bars(self, logits: torch.Tensor, member: Member) -> torch.Tensor:
         """Return one member's mass per bar of standardised targets, shape (rows, buckets)."""
