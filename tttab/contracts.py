@@ -90,16 +90,6 @@ class RowScores:
     correct: np.ndarray | None = None
     """Shape (rows,): whether that class is the true one; None for regression."""
 
-    @staticmethod
-    def joined(parts: Sequence[RowScores]) -> RowScores:
-        """Return the scores of several chunks as one."""
-        import numpy as np
-
-        if parts[0].confidence is None:
-            return RowScores(np.concatenate([part.loss for part in parts]))
-        columns = zip(*((part.loss, part.confidence, part.correct) for part in parts), strict=True)
-        return RowScores(*(np.concatenate(column) for column in columns))
-
 
 class Context(Protocol):
     """The n labelled rows a model reads, with the preprocessing fitted on them, once."""

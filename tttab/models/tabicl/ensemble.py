@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution, RowScores
-from tttab.models.chunks import chunks_of
+from tttab.models.chunks import chunks_of, joined_scores
 from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 from tttab.models.tabicl.passes import TEMPERATURE, SharedContext, decoded
 
@@ -97,7 +97,7 @@ class Ensemble:
                 loss = self._losses(mean, queries, chunk)
                 correct = guess == queries.y[self._places(chunk)]
                 found.append(RowScores(loss.cpu().numpy(), top.cpu().numpy(), correct.cpu().numpy()))
-        return RowScores.joined(found)
+        return joined_scores(found)
 
     def parts(self, context: PreparedContext, how: Execution) -> list[slice]:
         """Return the members that run together: each alone where every one has a tree of its own."""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tttab.contracts import Execution, RowScores
-from tttab.models.chunks import chunks_of
+from tttab.models.chunks import chunks_of, joined_scores
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
 from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
@@ -83,7 +83,7 @@ class Passes:
         """Return how well the query rows numbered `rows` are predicted, in float32."""
         with torch.no_grad(), self.sharing(context, queries, self.whole_calls(context), how):
             parts = [self._scores(context, queries, chunk, how) for chunk in chunks_of(rows, how.chunk)]
-        return RowScores.joined(parts)
+        return joined_scores(parts)
 
     def loss(
         self,
