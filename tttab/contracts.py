@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import Access, KnownModel, ModelInfo, Task
-from tttab.errors import ModelError, RuleError
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
+from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +29,9 @@ Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
 network). A family that has none of a kind returns none."""
+Tuning = Literal["cache", "prompt", "inputs"]
+"""What may train while every weight is frozen: the keys and values of the context, those of a few rows beside
+it, or a gain and a shift of every column."""
 
 
 @dataclass(frozen=True)
@@ -43,40 +46,6 @@ class Execution:
     """Recompute activations in the backward pass: less memory, more time."""
     precision: Precision = "fp32"
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The largest table a model reads."""
-
-    classes: int
-    """0 for a model that tells no classes apart."""
-    features: int
-    rows: int
-    """Of a context."""
-
-    def check(self, classes: int, features: int, rows: int = 0) -> None:
-        """Refuse tables beyond the limits.
-
-        Raises:
-            ModelError: too many classes, features or context rows; the hint names a way on.
-        """
-        if classes > self.classes:
-            raise ModelError(
-                f"the table has {classes} classes, the model can tell {self.classes} apart",
-                f"--top-classes {self.classes}, "
-                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
-            )
-        if features > self.features:
-            raise ModelError(
-                f"the table has {features} features, the model reads {self.features}",
-                f"--top-features {self.features}",
-            )
-        if rows > self.rows:
-            raise ModelError(
-                f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
-                f"--n {self.rows // 2} --k {self.rows // 2}",
-            )
 
 
 @dataclass(frozen=True)
@@ -270,8 +239,30 @@ class Session(Protocol[C, Q]):
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
+    def row_vectors(self, context: C, x: pd.DataFrame) -> np.ndarray:
+        """Return what the network makes of rows under `context` before its output, shape (rows, width)."""
+        ...
+
+    def tuned(self, what: Tuning, context: C, rows: int = 0) -> Self | None:
+        """Return a copy of frozen weights in which `what` trains instead, for this context alone.
+
+        Its `parameters("all")` are what trains. None where the family has no such thing for this model.
+
+        Args:
+            what: see `Tuning`.
+            context: what it belongs to; the copy takes no other.
+            rows: of a `prompt`.
+        """
+        ...
+
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Predictor | None:
         """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
 
@@ -281,6 +272,7 @@ class Session(Protocol[C, Q]):
             classes: number of classes, 0 for regression.
             seed: of the fine-tuner.
             seconds: the most it may take; None: as long as it goes on by itself.
+            rows: so many rows, the first, serve as its context; None: all.
 
         Raises:
             MissingExtra: something that the fine-tuner needs is not installed.

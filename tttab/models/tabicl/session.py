@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from tabicl._model.tabicl import TabICL
 
-from tttab.contracts import Group, Limits
-from tttab.core import ModelInfo, Task
+from tttab.contracts import Group, Tuning
+from tttab.core import Limits, ModelInfo, Task
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabicl.building import MOST_MEMBERS, Weights, write_checkpoint
 from tttab.models.tabicl.costs import Costs
@@ -31,6 +31,7 @@ from tttab.models.tabicl.inputs import (
     fit_estimator,
     query_tensor,
 )
+from tttab.models.tabicl.passes import SharedContext
 from tttab.models.tabicl.predictor import Server
 from tttab.seeding import stream_seed
 from tttab.text import shown
@@ -140,8 +141,27 @@ class TabICLSession(Ensemble):
         served = fit_estimator(self._plain(), context.x, context.y, self.members, self.seed, cache=cache)
         return Server(served, self.members)
 
+    def row_vectors(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return the members' vectors of rows, which the in-context layers would read, side by side."""
+        queries, rows = query_tensor(context.estimator, x), []
+        with torch.no_grad():
+            for member, inputs in enumerate(queries):
+                own = slice(member, member + 1)
+                read = context.inputs[own], context.labels[own], context.classes
+                rows.append(SharedContext(self.module, *read).rows(inputs[None])[0])
+        return torch.cat(rows, dim=-1).cpu().numpy()
+
+    def tuned(self, what: Tuning, context: PreparedContext, rows: int = 0) -> None:
+        """Return nothing: there is no such thing for TabICL here."""
+
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Server | None:
         """Return what tabicl's own fine-tuner makes of labelled rows, by its defaults.
 
@@ -150,14 +170,15 @@ class TabICLSession(Ensemble):
         Raises:
             MissingExtra: transformers, whose learning rates it takes, is not installed.
         """
-        from tttab.models.tabicl.finetuning import finetune
+        from tttab.models.tabicl.finetuning import finetune, serve_finetuned
 
         self.check_fits(classes, x.shape[1], len(y))
         if classes > self.module.max_classes:
             return None
         with tempfile.TemporaryDirectory() as folder:
             self.save(path := Path(folder) / f"model.{self.suffix}")
-            return finetune(path, self.device, x, y, seed, seconds, self.members)
+            model = finetune(path, self.device, x, y, seed, seconds, self.members)
+        return serve_finetuned(model, x, y, rows, self.members)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes)."""

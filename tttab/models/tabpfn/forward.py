@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from tabpfn.architectures.interface import Architecture
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2
 
+    from tttab.models.tabpfn.tuned import Tuned
+
 AS_SERVED = Execution()
 """All rows and members at once, in float32."""
 EMBEDDERS = ("add_column_embeddings", "_add_column_embeddings")
@@ -56,6 +58,7 @@ class Passes:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._shared: dict[ForwardPass, SharedContext] = {}
+        self.tuning: Tuned | None = None
 
     @property
     def architecture(self) -> str:
@@ -194,6 +197,8 @@ class Passes:
         self, context: PreparedContext, queries: PreparedQueries, which: ForwardPass, how: Execution
     ) -> SharedContext:
         module = cast("TabPFNV2", self.module)
+        if self.tuning is not None:
+            return self.tuning.share(module, which.call, self._call(context, which, how))
         if queries.tails is None:
             return SharedContext(module, *self._call(context, which, how))
         tail = queries.tails[which.call]

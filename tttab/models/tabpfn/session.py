@@ -13,17 +13,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import torch
 
-from tttab.contracts import Group, Limits, Predictor
-from tttab.core import ModelInfo, Task
+from tttab.contracts import Group, Predictor, Tuning
+from tttab.core import Limits, ModelInfo, Task
 from tttab.data.levels import drop_unused_categories, match_categories
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabpfn.costs import Costs
-from tttab.models.tabpfn.forward import Passes
+from tttab.models.tabpfn.forward import AS_SERVED, Passes
 from tttab.models.tabpfn.inputs import (
     Call,
     Member,
@@ -35,6 +35,7 @@ from tttab.models.tabpfn.inputs import (
     recorder,
 )
 from tttab.models.tabpfn.parts import head_of, layers_of, projections_of
+from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
 from tttab.models.tabpfn.shared_context import face_of
 from tttab.seeding import stream_seed
 from tttab.text import shown
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tabpfn import ModelSpecs
     from tabpfn.architectures.interface import Architecture, ArchitectureConfig
     from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2
     from tabpfn.inference_config import InferenceConfig
 
 
@@ -124,9 +126,9 @@ class OpenedModel(Passes):
         return twin
 
     @property
-    def cost_model(self) -> Costs:
-        """What a training step costs."""
-        return Costs(self)
+    def cost_model(self) -> Costs | None:
+        """What a training step costs; None where other things than weights train."""
+        return Costs(self) if self.tuning is None else None
 
     @property
     def limits(self) -> Limits:
@@ -139,6 +141,8 @@ class OpenedModel(Passes):
         """Return the parameters of a group, in the network's order; none where no known name is found."""
         if group == "temperature":
             return [self.log_temperature]
+        if group == "all" and self.tuning is not None:
+            return list(self.tuning.leaves.values())
         if group == "all":
             return list(self.module.parameters())
         return head_of(self.module) if group == "head" else projections_of(self.module)
@@ -149,7 +153,30 @@ class OpenedModel(Passes):
             self.info, replace(self._weights, module=copy.deepcopy(self.module)), self.device, self.seed
         )
         twin.log_temperature.data.copy_(self.log_temperature.data)
+        twin.tuning = self.tuning and self.tuning.fork()
         return twin
+
+    def tuned(self, what: Tuning, context: PreparedContext, rows: int = 0) -> Self | None:
+        """Return a copy in which `what` trains instead of weights; for classifiers of TabPFN v2 alone."""
+        from tttab.models.tabpfn.tuned import TunedCache, TunedInputs
+
+        if self.task == "regression" or self.architecture != SHARES_CONTEXT:
+            return None
+        twin = self.fork()
+        module = cast("TabPFNV2", twin.module)
+        calls = [self._call(context, which, AS_SERVED) for which in self.whole_calls(context)]
+        inputs = what == "inputs"
+        twin.tuning = TunedInputs(module, calls) if inputs else TunedCache(module, calls, rows)
+        return twin
+
+    def row_vectors(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return the last layer's vectors of rows, the members' side by side."""
+        x = match_categories(x, context.x)
+        with context.lock:
+            parts = [
+                context.estimator.get_embeddings(x.iloc[at : at + PIECE]) for at in range(0, len(x), PIECE)
+            ]
+        return np.concatenate(list(np.concatenate(parts, axis=1)), axis=-1)
 
     def reinitialise(self, seed: int) -> None:
         """Replace all weights by the architecture's own random ones: the papers' cold start."""
@@ -216,10 +243,16 @@ class OpenedModel(Passes):
         raise NotImplementedError
 
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Predictor | None:
         """Return what tabpfn's own fine-tuner makes of rows, by its defaults; None for regression."""
-        from tttab.models.tabpfn.finetuning import finetune
+        from tttab.models.tabpfn.finetuning import finetune, serve_finetuned
 
         self.check_fits(classes, x.shape[1], len(y))
         if self.task == "regression":
@@ -227,7 +260,8 @@ class OpenedModel(Passes):
         with tempfile.TemporaryDirectory() as folder:
             self.save(path := Path(folder) / f"model.{self.suffix}")
             first = self.architecture == "tabpfn_v2"
-            return finetune(path, self.device, x, y, seed, seconds, first)
+            model = finetune(path, self.device, x, y, seed, seconds, first)
+        return serve_finetuned(model, x, y, rows, self.architecture)
 
     def predict(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
         """Return class probabilities, shape (rows, classes), or the mean target, shape (rows,)."""
@@ -258,6 +292,7 @@ class OpenedModel(Passes):
     def _named(self) -> Iterator[tuple[str, torch.nn.Parameter]]:
         yield from self.module.named_parameters()
         yield "log_temperature", self.log_temperature
+        yield from self.tuning.leaves.items() if self.tuning is not None else ()
 
     def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
         """Return the network's inputs for context and `x`, and where each member stands in them."""
