@@ -53,14 +53,14 @@ def quick_commands():
 
     import typer.main
 
-    from tttab.evaluation import arms
+    from tttab.evaluation import timing
     from tttab.training import footprint
     from tttab.training.memory_plan import Footprint
 
     measured = footprint.measure_step
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
-        patch.setattr(arms, "LATENCY_ROWS", 20)
+        patch.setattr(timing, "LATENCY_ROWS", 20)
         patch.setattr(footprint, "measure_step", lambda *_: Footprint(1e6, 1e3, 1e3))
         yield measured
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Objective, Task
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
-Loss = Literal["ensemble", "members"]
 Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
 network). A family that has none of a kind returns none."""
+Tuning = Literal["cache", "prompt", "inputs"]
+"""What may train while every weight is frozen: the keys and values of the context, those of a few rows beside
+it, or a gain and a shift of every column."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +48,6 @@ class Execution:
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
 
 
-@dataclass(frozen=True, eq=False)
-class Objective:
-    """Which loss trains; rows are numbered as the queries are."""
-
-    loss: Loss = "ensemble"
-    """`ensemble`: the loss of the members' average, as it is served; `members`: the mean of their losses."""
-    weights: np.ndarray | None = None
-    """Shape (queries,): how much each row counts; None: 1."""
-    targets: np.ndarray | None = None
-    """Shape (queries, classes): probabilities that are to be met; None: the labels."""
-
-
-AS_LABELLED = Objective()
-
-
 @dataclass(frozen=True)
 class RowScores:
     """How well single query rows are predicted, as served."""
@@ -69,15 +56,6 @@ class RowScores:
     """Shape (rows,): log loss, nats; for regression the negative log density."""
     predicted: np.ndarray | None = None
     """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
-
-    @staticmethod
-    def joined(parts: Sequence[RowScores]) -> RowScores:
-        """Return the scores of several chunks as one."""
-        import numpy as np
-
-        told = [part.predicted for part in parts if part.predicted is not None]
-        loss = np.concatenate([part.loss for part in parts])
-        return RowScores(loss, np.concatenate(told) if len(told) == len(parts) else None)
 
 
 class Context(Protocol):
@@ -268,8 +246,30 @@ class Session(Protocol[C, Q]):
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
+    def row_vectors(self, context: C, x: pd.DataFrame) -> np.ndarray:
+        """Return what the network makes of rows under `context` before its output, shape (rows, width)."""
+        ...
+
+    def tuned(self, what: Tuning, context: C, rows: int = 0) -> Self | None:
+        """Return a copy of frozen weights in which `what` trains instead, for this context alone.
+
+        Its `parameters("all")` are what trains. None where the family has no such thing for this model.
+
+        Args:
+            what: see `Tuning`.
+            context: what it belongs to; the copy takes no other.
+            rows: of a `prompt`.
+        """
+        ...
+
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Predictor | None:
         """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
 
@@ -279,6 +279,7 @@ class Session(Protocol[C, Q]):
             classes: number of classes, 0 for regression.
             seed: of the fine-tuner.
             seconds: the most it may take; None: as long as it goes on by itself.
+            rows: so many rows, the first, serve as its context; None: all.
 
         Raises:
             MissingExtra: something that the fine-tuner needs is not installed.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 Task = Literal["classification", "regression"]
 Kind = Literal["number", "level", "date", "duration", "boolean", "empty"]
+Loss = Literal["ensemble", "members"]
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,21 @@ class Limits:
                 f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
                 f"--n {self.rows // 2} --k {self.rows // 2}",
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Which loss trains; rows are numbered as the queries are."""
+
+    loss: Loss = "ensemble"
+    """`ensemble`: the loss of the members' average, as it is served; `members`: the mean of their losses."""
+    weights: np.ndarray | None = None
+    """Shape (queries,): how much each row counts; None: 1."""
+    targets: np.ndarray | None = None
+    """Shape (queries, classes): probabilities that are to be met; None: the labels."""
+
+
+AS_LABELLED = Objective()
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tttab.contracts import AS_LABELLED, Execution, Group, Objective, RowScores, Session
-from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
+from tttab.contracts import Execution, Group, RowScores, Session, Tuning
+from tttab.core import AS_LABELLED, Access, KnownModel, Limits, ModelInfo, Objective, Task
 from tttab.errors import ModelError
 from tttab.metrics import classification_metrics
 from tttab.seeding import stream_seed
@@ -169,8 +169,22 @@ class ToySession:
         """Return a predictor on a copy of the weights."""
         return ToyPredictor(self.fork(), context)
 
+    def row_vectors(self, context: ToyContext, x: pd.DataFrame) -> np.ndarray:
+        """Return what the layers make of rows, shape (rows, WIDTH)."""
+        with torch.no_grad():
+            return self._embed(context.inputs(x)).numpy()
+
+    def tuned(self, what: Tuning, context: ToyContext, rows: int = 0) -> None:
+        """Return nothing: a toy has weights alone."""
+
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> None:
         """Return nothing: there is no other way to train a toy."""
 

@@ -204,3 +204,16 @@ def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
     np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
     (untouched,) = trial.run("icl@n+k")
     assert np.abs(outcome.probabilities - untouched.probabilities).max() > 1e-6
+    (short,), (plain,) = trial.run("finetuned@n"), trial.run("icl@n")
+    assert short.row.n_context == 30 and short.row.cache_bytes > 0
+    assert np.abs(short.probabilities - plain.probabilities).max() > 1e-6
+
+
+@pytest.mark.parametrize("family", OPENED)
+def test_vectors_of_rows_are_told_apart_by_their_cells_and_do_not_depend_on_each_other(models, parts, family):
+    x, y, asked, _ = parts
+    session = models[family]
+    context = session.context(x, y, 3)
+    vectors = session.row_vectors(context, asked)
+    assert vectors.shape[0] == 40 and len(np.unique(vectors.round(4), axis=0)) == 40
+    np.testing.assert_allclose(session.row_vectors(context, asked[5:9]), vectors[5:9], atol=1e-4)

@@ -11,7 +11,8 @@ import torch
 
 from tests.support.small_models import small_model
 from tests.support.small_tabicl import small_tabicl
-from tttab.contracts import Execution, Loss, Objective
+from tttab.contracts import Execution
+from tttab.core import Loss, Objective
 from tttab.errors import ModelError
 from tttab.models.tabicl.passes import TEMPERATURE
 from tttab.testing import ToySession

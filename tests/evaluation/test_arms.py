@@ -16,16 +16,20 @@ from tttab.data import Origin, table_from_frame
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
-from tttab.evaluation import arms
+from tttab.evaluation import arms, rivals, timing
 from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
+from tttab.evaluation.baselines import BaggedTrees
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.testing import INFO, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
 N, K, TEST = 30, 40, 40
-WHOLE = {"icl@n+k", "redraw@n+k", "finetuned@n+k"}
-RIVALS = {"gbt", "logistic"}
+WHOLE = {"icl@n+k", "redraw@n+k", "finetuned@n+k", "predictlm-ttt@n+k"}
+RIVALS = {"gbt", "logistic", "lightgbm@n+k", "distilled-gbt@n+k"}
+"""They serve without a context."""
+TUNED = {arm for arm, about in ARMS.items() if about.tuning}
+"""A toy has nothing that they could tune: `tests/models/test_tuned.py`."""
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,11 @@ def split(table):
     return split_rows(table.y, SplitRequest(n=N, k=K, test_size=TEST), 0, classes=3)
 
 
+@pytest.fixture(autouse=True)
+def little_patience(monkeypatch):
+    monkeypatch.setattr(BaggedTrees, "PATIENCE", 5)
+
+
 @pytest.fixture
 def unit(table, split):
     schedule = Schedule(steps=12, lr=1e-2, precision="fp32")
@@ -49,7 +58,7 @@ def outcome(trial, arm):
     return list(trial.run(arm))[-1]
 
 
-@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("arm", sorted(ARMS.keys() - TUNED))
 def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
     *progress, last = unit.run(arm)
     trains = ARMS[arm].rule is not None
@@ -61,12 +70,15 @@ def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(
     assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
     assert last.row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N)
     assert last.row.k == (N + K if arm in RIVALS else K if trains or ARMS[arm].own_training else 0)
+    assert (last.row.cache_bytes or 0) > 0 or arm not in RIVALS
 
 
 def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split):
     number = {size: row for row, size in enumerate(table.x["size"])}
     labelled = [*split.context, *split.queries]
     for arm, about in ARMS.items():
+        if arm in TUNED:
+            continue
         session = WatchedSession()
         list(Trial(table, split, session, schedule=Schedule(steps=1), latency_calls=0).run(arm))
         seen = [(part, [number[size] for size in sizes], labels) for part, sizes, labels in session.seen]
@@ -75,6 +87,12 @@ def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split)
         contexts = [rows for part, rows, _ in seen if part == "context"]
         if arm in ("icl@n+k", "finetuned@n+k"):
             assert contexts == [labelled]
+        elif arm == "finetuned@n":
+            assert contexts == [list(split.context)]
+        elif arm == "medoids@n":
+            assert contexts[0] == list(split.context) and set(contexts[1]) < set(labelled)
+        elif arm in ("predictlm-ttt@n+k", "distilled-gbt@n+k"):
+            assert all(set(rows) <= set(labelled) for rows in contexts)
         elif about.choice:
             chosen = choose_context(split, about.choice, table.x, table.y, classes=3)
             assert contexts == [list(chosen.context)]
@@ -85,7 +103,7 @@ def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
-@pytest.mark.parametrize("arm", sorted(RIVALS))
+@pytest.mark.parametrize("arm", ["gbt", "logistic"])
 def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split, monkeypatch, arm, task):
     y = table.y if task == "classification" else table.y * 1.5
     p = np.eye(3)[table.y[split.test]] * 0.4 + 0.2
@@ -102,7 +120,8 @@ def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split
             return y[split.test] + 1.0 if len(x) == TEST else None
 
     asked = []
-    monkeypatch.setattr(arms, "baseline", lambda *a: asked.append(a) or Rival())
+    monkeypatch.setattr(rivals, "baseline", lambda *a: asked.append(a) or Rival())
+    monkeypatch.setattr(rivals, "kept_bytes", lambda model: 77)
     trial = Trial(replace(table, y=y, task=task), split, None, seed=5)
     (last,) = trial.run(arm)
     labelled = [*split.context, *split.queries]
@@ -113,7 +132,7 @@ def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split
         **regression_metrics(y[split.test], y[split.test] + 1.0)
     }  # fmt: skip
     assert last.row.metrics == expected
-    assert last.row.seconds["open"] == 0.0
+    assert last.row.seconds["open"] == 0.0 and last.row.cache_bytes == 77
 
 
 def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed_and_budget(
@@ -185,6 +204,7 @@ class Clock:
 def clock(monkeypatch):
     clock = Clock()
     monkeypatch.setattr(arms, "time", clock)
+    monkeypatch.setattr(timing, "time", clock)
     return clock
 
 
@@ -192,14 +212,14 @@ def test_latency_is_that_of_the_fastest_call_on_a_thousand_rows_repeated_as_need
     spent = iter([3.0, 0.5, 2.0])
     x = pd.DataFrame({"a": np.arange(300.0)}, index=np.arange(300)[::-1])
     seen = []
-    took = arms._latency(lambda rows: clock.spend(next(spent), seen.append(rows)), x, 3, 0.001)
+    took = timing.latency(lambda rows: clock.spend(next(spent), seen.append(rows)), x, 3, 0.001)
     assert took == 500.0
     assert all(rows.index.equals(pd.RangeIndex(1000)) for rows in seen)
     assert all(list(rows["a"]) == [*range(300)] * 3 + [*range(100)] for rows in seen)
 
 
 def test_latency_without_calls_follows_from_the_prediction_of_the_test_rows(clock):
-    assert arms._latency(None, pd.DataFrame({"a": np.arange(40.0)}), 0, 0.2) == pytest.approx(5000.0)
+    assert timing.latency(None, pd.DataFrame({"a": np.arange(40.0)}), 0, 0.2) == pytest.approx(5000.0)
 
 
 def test_seconds_are_opening_training_and_serving_with_its_cache(unit, clock, monkeypatch):
@@ -226,7 +246,8 @@ def test_the_seconds_of_a_rival_are_those_of_its_fit_and_of_its_prediction(unit,
     rival = SimpleNamespace(
         fit=lambda x, y: clock.spend(5.0, None), predict_proba=lambda x: clock.spend(2.0, p)
     )
-    monkeypatch.setattr(arms, "baseline", lambda *a: rival)
+    monkeypatch.setattr(rivals, "baseline", lambda *a: rival)
+    monkeypatch.setattr(rivals, "kept_bytes", lambda model: 77)
     row = outcome(replace(unit, latency_calls=0), "gbt").row
     assert row.seconds == {"open": 0.0, "adapt": 5.0, "predict": 2.0}
     assert row.ms_per_1000_rows == pytest.approx(2.0 * 1000 / TEST * 1000)
@@ -239,7 +260,7 @@ def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
     assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
     seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
-    assert seeded == changed | RIVALS | {"finetuned@n+k"}
+    assert seeded == changed | RIVALS | {"finetuned@n", "finetuned@n+k", "predictlm-ttt@n+k"}
     timed = replace(unit, schedule=replace(unit.schedule, max_seconds=9.0))
     assert timed.identity("finetuned@n+k") == unit.identity("finetuned@n+k") | {"seconds": 9.0}
     assert timed.identity("icl@n+k") == unit.identity("icl@n+k")
@@ -259,8 +280,10 @@ def test_a_model_without_a_fine_tuner_says_so_and_one_is_given_all_rows_seed_and
     trial = Trial(table, split, Given(), schedule=Schedule(max_seconds=9.0), seed=5, latency_calls=0)
     row = outcome(trial, "finetuned@n+k").row
     labelled = [*split.context, *split.queries]
-    assert asked == [(labelled, list(table.y[labelled]), 3, 5, 9.0)]
     assert row.identity["schedule"] is None and row.seconds["adapt"] > 0
+    outcome(trial, "finetuned@n")
+    given = labelled, list(table.y[labelled]), 3, 5, 9.0
+    assert asked == [(*given, None), (*given, N)]
 
 
 def test_an_identity_names_exactly_what_changes_the_number(unit, split):
@@ -287,6 +310,13 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
     assert unit.identity("icl@n") == untrained | {"arm": "icl@n", "seed": None, "split": short}
     planned = replace(unit, session=None, planned_model=INFO.sha256)
     assert all(planned.identity(arm) == unit.identity(arm) for arm in ARMS)
+
+
+def test_what_a_model_cannot_tune_is_refused_with_a_way_on(unit):
+    for arm in sorted(TUNED):
+        with pytest.raises(RequestError, match="is for classifiers of TabPFN v2, not for toy") as caught:
+            list(unit.run(arm))
+        assert caught.value.hint == "--arms ttt@n+k,redraw@n+k"
 
 
 def test_an_unknown_arm_and_an_arm_without_its_model_are_refused(unit):

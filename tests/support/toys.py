@@ -25,5 +25,5 @@ class WatchedSession(ToySession):
         self.seen.append(("queries", list(x.iloc[:, 0]), list(y)))
         return super().queries(context, x, y)
 
-    def finetuned(self, x, y, classes, seed, seconds=None):
-        return ToyPredictor(self, self.context(x, y, classes))
+    def finetuned(self, x, y, classes, seed, seconds=None, rows=None):
+        return ToyPredictor(self, self.context(x[:rows], y[:rows], classes))

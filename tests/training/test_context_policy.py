@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from tests.support.toys import WatchedSession
-from tttab.contracts import Objective
+from tttab.core import Objective
 from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.rules import get_rule

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 COMMON_SCALE = 1e-9
 """Columns whose standard deviation is smaller are constant and left out."""
+MOST_TURNS = 50
+"""Of groups and medoids; a handful is usual."""
 
 
 def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, classes: int = 0) -> Split:
@@ -49,6 +51,39 @@ def choose_context(split: Split, how: str, x: pd.DataFrame, y: np.ndarray, *, cl
     return replace(
         split, context=chosen, queries=np.concatenate([queries, split.queries[split.k - split.held :]])
     )
+
+
+def medoids_of(vectors: np.ndarray, y: np.ndarray, n: int, *, classes: int = 0) -> np.ndarray:
+    """Return the numbers of n rows that stand for all: medoids, each the nearest to all others of a group.
+
+    One row after the other, each brings the rows nearest to a chosen one (PAM's first phase, Kaufman and
+    Rousseeuw 1987); then groups and medoids take turns until neither moves (Park and Jun 2009).
+
+    Args:
+        vectors: shape (rows, width): the rows as vectors.
+        y: their labels.
+        n: how many.
+        classes: number of classes; every class keeps a row. 0 for regression, which keeps two targets.
+    """
+    from scipy.spatial.distance import cdist
+
+    distance, chosen = cdist(vectors, vectors), np.zeros(0, dtype=int)
+    nearest = np.full(len(y), distance.max())
+    for _ in range(n):
+        gain = np.maximum(nearest[:, None] - distance, 0.0).sum(axis=0)
+        gain[chosen] = -1.0
+        chosen = np.append(chosen, gain.argmax())
+        nearest = np.minimum(nearest, distance[:, chosen[-1]])
+    for _ in range(MOST_TURNS):
+        group = distance[:, chosen].argmin(axis=1)
+        group[chosen] = np.arange(n)  # of equal rows each medoid keeps itself
+        parts = [np.flatnonzero(group == number) for number in range(n)]
+        middles = np.array([part[distance[np.ix_(part, part)].sum(axis=1).argmin()] for part in parts])
+        if np.array_equal(middles, chosen):
+            break
+        chosen = middles
+    ranked = np.concatenate([chosen, np.setdiff1d(np.arange(len(y)), chosen)])
+    return (_every_class_first if classes else _with_two_targets)(ranked, y, n, classes)
 
 
 def check_choice(how: str) -> None:

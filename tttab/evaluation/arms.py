@@ -15,54 +15,37 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Predictor, Session
-from tttab.core import Row, Table, Task
+from tttab.contracts import Context, Predictor, Session, Tuning
+from tttab.core import Row, Table
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
-from tttab.evaluation.baselines import baseline
-from tttab.metrics import classification_metrics, regression_metrics
+from tttab.evaluation.outcome import Event, Outcome, Planned, Progress
+from tttab.evaluation.rivals import (
+    Fit,
+    Given,
+    fit_distilled,
+    fit_finetuned,
+    fit_finetuned_short,
+    fit_gbt,
+    fit_lightgbm,
+    fit_logistic,
+    fit_medoids,
+    fit_redrawn,
+)
+from tttab.evaluation.timing import LATENCY_CALLS, latency
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import DEFAULT_BUDGET
-from tttab.training.result import Adapted, Estimate, Step
+from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LATENCY_ROWS = 1000
-LATENCY_CALLS, LATENCY_SECONDS = 3, 1.0
 
-
-@dataclass(frozen=True)
-class Progress:
-    """An arm is at work: the step it has reached."""
-
-    arm: str
-    step: Step
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An arm is about to train, within a time."""
-
-    arm: str
-    estimate: Estimate
-
-
-Event = Planned | Progress
-
-
-@dataclass
-class Outcome:
-    """An arm is done."""
-
-    row: Row
-    probabilities: np.ndarray
-    """Predictions on the test rows: probabilities, shape (test, classes), or means, shape (test,)."""
-    adapted: Adapted | None = None
-    blend: Blend | None = None
+PROMPT_ROWS = 10
+Run = Callable[["Trial", str], Iterator[Event | Outcome]]
 
 
 @dataclass
@@ -79,7 +62,7 @@ class Trial:
     """Names the training streams; the split carries its own seed."""
     budget: int = DEFAULT_BUDGET
     open_seconds: float = 0.0
-    trained: dict[tuple[str | None, str | None], Adapted] = field(default_factory=dict)
+    trained: dict[tuple[str | None, ...], Adapted] = field(default_factory=dict)
     """What arms have trained, so that two arms with the same training share it."""
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
@@ -170,7 +153,7 @@ class Trial:
 class Arm:
     """How an arm runs and what sets it apart."""
 
-    run: Callable[[Trial, str], Iterator[Event | Outcome]]
+    run: Run
     about: str
     model: bool = True
     """Whether it reads the foundation model."""
@@ -185,9 +168,17 @@ class Arm:
     queries: bool = True
     """Whether the k query rows change its numbers."""
     own_training: bool = False
-    """Whether the model's own package trains; long, so only where it is asked for."""
+    """Whether it trains in its own way, not by the schedule."""
+    tuning: Tuning | None = None
+    """What trains instead of weights, which stay as they are."""
+    extra_rows: int = 0
+    """Rows beside the context that it serves with."""
+    rate: float = 1.0
+    """Of what is tuned, as a multiple of the schedule's learning rate."""
+    named: bool = False
+    """Whether it runs where it is named alone: most are, being dear."""
     check: Callable[[], None] | None = None
-    """Raises where something is not installed; an arm that has one runs where it is named, not by default."""
+    """Raises where something is not installed."""
 
 
 def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
@@ -223,15 +214,17 @@ def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
 def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     """Train as the arm says, or take what another arm has trained the same way."""
     about = ARMS[arm]
-    key = (about.rule, about.split)
+    key = (about.rule, about.split, about.tuning)
     if key not in trial.trained:
-        schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
-        rule = get_rule(about.rule or trial.rule)
+        rule, schedule, session = get_rule(about.rule or trial.rule), trial.schedule, trial.model
+        if about.split:
+            schedule = replace(schedule, split=about.split)
+        if about.tuning:
+            session, rule = _tuned(trial, arm), replace(rule, rate=about.rate)
+            schedule = replace(schedule, split="fixed", init="pretrained", train_members=None)
         queries = trial.rows("queries")
-        run = Adaptation(
-            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget,
-            stop=trial.stop, held=trial.split.held,
-        )  # fmt: skip
+        asked = rule, trial.context, queries, schedule, trial.seed, trial.budget
+        run = Adaptation(session, *asked, stop=trial.stop, held=trial.split.held)
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -240,46 +233,47 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     return trial.trained[key]
 
 
-def run_finetuned(trial: Trial, arm: str) -> Iterator[Outcome]:
-    """What the model's own package makes of all n + k rows by its own fine-tuning, with its own defaults.
+def _tuned(trial: Trial, arm: str) -> Session:
+    """Return the model in which what the arm tunes trains instead of weights."""
+    about = ARMS[arm]
+    assert about.tuning is not None, "the caller has looked"
+    session = trial.model.tuned(about.tuning, trial.context, about.extra_rows)
+    if session is None:
+        message = f"{arm} is for classifiers of TabPFN v2, not for {trial.model.info.name}"
+        raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
+    return session
+
+
+def run_tuned(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
+    """Train what the arm names beside frozen weights; serve the model as it is where nothing helps.
 
     Raises:
-        RequestError: it has none for this model and table.
+        RequestError: the model has nothing of the kind.
     """
-    x, y = trial.rows("labelled")
-    model, limit = trial.model, trial.schedule.max_seconds
-    start = time.perf_counter()
-    server = model.finetuned(x, y, len(trial.table.classes), trial.seed, limit)
-    if server is None:
-        message = f"{model.package} has no fine-tuning of its own for {model.info.name} on {trial.table.name}"
-        raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
-    seconds = {"adapt": time.perf_counter() - start, "predict": 0.0}
-    yield _predicted(trial, arm, server, len(y), trial.split.k, seconds)
+    adapted = yield from _train(trial, arm)
+    if not adapted.accepted:
+        adapted = replace(adapted, session=trial.model)
+    outcome = _serve(trial, arm, adapted.session, adapted.context, k=trial.split.k, adapted=adapted)
+    extra = ARMS[arm].extra_rows if adapted.accepted else 0
+    yield replace(outcome, row=replace(outcome.row, n_context=outcome.row.n_context + extra))
 
 
-def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
-    """A scikit-learn model on all n + k labelled rows."""
-    x, y = trial.rows("labelled")
-    model = baseline(arm, x, trial.table.task, trial.seed)
-    start = time.perf_counter()
-    model.fit(x, y)
-    fitted = time.perf_counter() - start
-    x_test, y_test = trial.rows("test")
-    predict = model.predict_proba if trial.table.task == "classification" else model.predict
-    start = time.perf_counter()
-    p = predict(x_test)
-    seconds = {"open": 0.0, "adapt": fitted, "predict": time.perf_counter() - start}
-    row = Row(
-        identity=trial.identity(arm),
-        arm=arm,
-        n_context=0,
-        k=len(y),
-        metrics=_metrics(trial.table.task, y_test, p),
-        seconds=seconds,
-        ms_per_1000_rows=_latency(predict, x_test, trial.latency_calls, seconds["predict"]),
-        test_rows=len(y_test),
-    )
-    yield Outcome(row, p)
+def rival(fit: Fit) -> Run:
+    """Return how an arm runs that fits a rival to all n + k rows and lets it serve."""
+
+    def run(trial: Trial, arm: str) -> Iterator[Outcome]:
+        (x, y), table = trial.rows("labelled"), trial.table
+        session = trial.session if ARMS[arm].model else None
+        given = Given(
+            session, x, y, trial.split.n, table.task, len(table.classes), trial.seed, table.name,
+            trial.schedule.max_seconds, trial.budget, trial.stop,
+        )  # fmt: skip
+        start = time.perf_counter()
+        fitted = fit(given)
+        seconds = {"adapt": time.perf_counter() - start, "predict": 0.0}
+        yield _predicted(trial, arm, fitted.server, fitted.n_context, fitted.k, seconds, fitted.adapted)
+
+    return run
 
 
 ARMS: dict[str, Arm] = {
@@ -290,6 +284,7 @@ ARMS: dict[str, Arm] = {
         "the same, mixed with boosted trees on n + k rows",
         rule="",
         check=partial(check_kind, "trees"),
+        named=True,
     ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
     "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
@@ -301,11 +296,39 @@ ARMS: dict[str, Arm] = {
     "icl@n-random": Arm(run_icl, "n rows drawn from n + k without strata", choice="random"),
     "icl@n-kcenter": Arm(run_icl, "n of n + k rows that lie far apart", choice="kcenter"),
     "finetuned@n+k": Arm(
-        run_finetuned, "the model's own fine-tuning on n + k rows", reads_all=True, own_training=True
+        rival(fit_finetuned),
+        "the model's own fine-tuning on n + k rows",
+        reads_all=True, own_training=True, named=True,
     ),
-    "gbt": Arm(run_estimator, "gradient-boosted trees on n + k rows", model=False),
-    "logistic": Arm(run_estimator, "logistic regression on n + k rows", model=False),
-}
+    "finetuned@n": Arm(
+        rival(fit_finetuned_short), "the same, context of n", own_training=True, named=True
+    ),
+    "predictlm-ttt@n+k": Arm(
+        rival(fit_redrawn), "15 steps on re-drawn splits, all n + k rows", own_training=True, named=True
+    ),
+    "learned-context@n+k": Arm(
+        run_tuned, "keys and values of n rows trained on k, weights frozen",
+        rule="full", tuning="cache", rate=30.0, named=True,
+    ),
+    "soft-prompt@n+k": Arm(
+        run_tuned, f"{PROMPT_ROWS} more rows' keys and values trained on k, weights frozen",
+        rule="full", tuning="prompt", extra_rows=PROMPT_ROWS, rate=30.0, named=True,
+    ),
+    "retouch@n+k": Arm(
+        run_tuned, "a gain and a shift per column trained on k rows, weights frozen",
+        rule="full", tuning="inputs", rate=30.0, named=True,
+    ),
+    "medoids@n": Arm(rival(fit_medoids), "n of n + k rows: medoids of the model's own vectors", named=True),
+    "distilled-gbt@n+k": Arm(
+        rival(fit_distilled), "boosted trees taught by icl@n+k out of fold", own_training=True, named=True
+    ),
+    "lightgbm@n+k": Arm(
+        rival(fit_lightgbm), "LightGBM in eight folds, as in TabArena, on n + k rows",
+        model=False, check=partial(check_kind, "trees"), named=True,
+    ),
+    "gbt": Arm(rival(fit_gbt), "gradient-boosted trees on n + k rows", model=False),
+    "logistic": Arm(rival(fit_logistic), "logistic regression on n + k rows", model=False),
+}  # fmt: skip
 
 
 def _serve(
@@ -344,7 +367,8 @@ def _predicted(
     start = time.perf_counter()
     p = server.predict(x_test)
     asked = time.perf_counter() - start
-    seconds = {"open": trial.open_seconds, **seconds, "predict": seconds["predict"] + asked}
+    opened = trial.open_seconds if ARMS[arm].model else 0.0
+    seconds = {"open": opened, **seconds, "predict": seconds["predict"] + asked}
     row = Row(
         identity=trial.identity(arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
@@ -352,7 +376,7 @@ def _predicted(
         k=k,
         metrics=server.metrics(x_test, y_test, p),
         seconds=seconds,
-        ms_per_1000_rows=_latency(server.predict, x_test, trial.latency_calls, asked),
+        ms_per_1000_rows=latency(server.predict, x_test, trial.latency_calls, asked),
         cache_bytes=server.cache_bytes,
         steps=adapted.step if adapted else 0,
         accepted=adapted.accepted if adapted else None,
@@ -369,27 +393,3 @@ def blend_of(trial: Trial, server: Predictor) -> Blend:
     """
     parts, share = (trial.rows("context"), trial.rows("queries")), trial.schedule.held_out
     return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed, trial.split.held)
-
-
-def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    return classification_metrics(y, p) if task == "classification" else regression_metrics(y, p)
-
-
-def _latency(
-    predict: Callable[[pd.DataFrame], np.ndarray], x: pd.DataFrame, calls: int, asked: float
-) -> float:
-    """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
-
-    No call follows one that took `LATENCY_SECONDS`: what disturbs a short call hardly moves a long one.
-    Without a call it follows from `asked`, the seconds that predicting `x` has taken.
-    """
-    rows = x.iloc[np.resize(np.arange(len(x)), LATENCY_ROWS)].reset_index(drop=True)
-    best = asked * 1000 / len(x) if calls == 0 else float("inf")
-    for _ in range(calls):
-        start = time.perf_counter()
-        predict(rows)
-        took = time.perf_counter() - start
-        best = min(best, took * 1000 / LATENCY_ROWS)
-        if took > LATENCY_SECONDS:
-            break
-    return 1000 * best

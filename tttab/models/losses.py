@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tttab.contracts import Objective
+from tttab.core import Objective
 
 if TYPE_CHECKING:
     import numpy as np

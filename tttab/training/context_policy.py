@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tttab.contracts import AS_LABELLED, Context, CostModel, Objective, Queries, Session
+from tttab.contracts import Context, CostModel, Queries, Session
+from tttab.core import AS_LABELLED, Objective
 from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream

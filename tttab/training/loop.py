@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.contracts import AS_LABELLED, Context, CostModel, Execution, Objective, Queries, Rule, Session
-from tttab.core import Task
+from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
+from tttab.core import AS_LABELLED, Objective, Task
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import check_metric
@@ -33,6 +33,7 @@ from tttab.training.memory_plan import (
     MemoryPlan,
     StepRequirements,
     plan_step,
+    ran_out,
 )
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
 from tttab.training.precision import check_precision, choose_precision
@@ -325,19 +326,10 @@ class Adaptation:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._smaller_plan() from error
+            from tttab.training.footprint import held_bytes
 
-    def _smaller_plan(self) -> MemoryPlanError:
-        """Return the error for memory that ran out although the plan was kept: others use it too."""
-        from tttab.training.footprint import held_bytes
-
-        how, plan = self.result.execution, self.result.plan
-        where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
-        message = f"the machine ran out of memory {where}"
-        if how is None or plan is None:
-            return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
-        megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
-        return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
+            result, held = self.result, held_bytes(self._session.device)
+            raise ran_out(result.execution, result.plan, held, self._context.n) from error
 
     def _evaluate_untouched(self, raw: Queries) -> None:
         """Make the pretrained weights step 0: a cold start has to beat them too."""

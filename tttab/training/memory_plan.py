@@ -166,3 +166,21 @@ def _nothing_fits(demand: StepRequirements, feet: dict[ExecutionMode, Footprint]
         f"{demand.context_rows:,} context rows",
         f"--max-memory {math.ceil(budget / 1024**2)}M{smaller}",
     )
+
+
+def ran_out(how: Execution | None, plan: MemoryPlan | None, held: int, n: int) -> MemoryPlanError:
+    """Return the error for memory that ran out although the plan was kept: others use it too.
+
+    Args:
+        how: how the step ran; None before the first.
+        plan: what was planned; None where nothing was.
+        held: what the process holds now, bytes.
+        n: context rows.
+    """
+    where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
+    message = f"the machine ran out of memory {where}"
+    if how is None or plan is None:
+        return MemoryPlanError(message, f"--n {max(1, n // 2)}")
+    return MemoryPlanError(
+        message, f"--max-memory {max(1, (plan.needed + held) // 2**21)}M plans with half of it"
+    )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tttab.contracts import AS_LABELLED, Execution, Objective, RowScores
-from tttab.models.chunks import chunks_of
+from tttab.contracts import Execution, RowScores
+from tttab.core import AS_LABELLED, Objective
+from tttab.models.chunks import chunks_of, joined_scores
 from tttab.models.losses import of_labels, weighted
 from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 from tttab.models.tabicl.passes import TEMPERATURE, SharedContext, decoded
@@ -101,7 +102,7 @@ class Ensemble:
                 p = torch.softmax(mean / TEMPERATURE, dim=-1)
                 loss = self._losses(mean, queries, chunk)
                 found.append(RowScores(loss.cpu().numpy(), p.cpu().numpy()))
-        return RowScores.joined(found)
+        return joined_scores(found)
 
     def parts(self, context: PreparedContext, how: Execution) -> list[slice]:
         """Return the members that run together: each alone where every one has a tree of its own."""

@@ -6,7 +6,7 @@ What does not belong here: test-time training.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tttab.errors import MissingExtra
 from tttab.models.tabicl.predictor import Server
@@ -27,8 +27,8 @@ def finetune(
     seed: int,
     seconds: float | None,
     members: int,
-) -> Server:
-    """Return what `FinetunedTabICLClassifier` makes of the weights of a file; so many members serve.
+) -> Any:
+    """Return the `FinetunedTabICLClassifier` of the weights of a file; so many members serve.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -46,5 +46,13 @@ def finetune(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model.fit(x, y)
+        return model.fit(x, y)
+
+
+def serve_finetuned(model: Any, x: pd.DataFrame, y: np.ndarray, rows: int | None, members: int) -> Server:
+    """Let what `finetune` returns serve from the rows it was trained on, or from the first `rows` of them."""
+    if rows is not None:
+        model._final_estimator_.kv_cache = True
+        model._final_estimator_._load_model = lambda: None  # the fine-tuned network is there already
+        model._final_estimator_.fit(model._transform_X_for_inference(x.iloc[:rows]), y[:rows])
     return Server(model, members)

@@ -50,7 +50,8 @@ class Server:
     @property
     def cache_bytes(self) -> int | None:
         """Size of the key-value cache, bytes; None where there is none, as for more classes than outputs."""
-        caches = getattr(self._estimator, "model_kv_cache_", None)
+        fitted = getattr(self._estimator, "_final_estimator_", self._estimator)  # a fine-tuner's
+        caches = getattr(fitted, "model_kv_cache_", None)
         if caches is None:
             return None
         parts = [part.kv.values() for cache in caches.values() for part in (cache.col_cache, cache.icl_cache)]

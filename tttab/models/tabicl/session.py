@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tabicl._model.tabicl import TabICL
 
-from tttab.contracts import Group
+from tttab.contracts import Group, Tuning
 from tttab.core import Limits, ModelInfo, Task
 from tttab.errors import ModelError, SplitError
 from tttab.models.opened import OpenedNetwork, check_members, check_varies
@@ -32,6 +32,7 @@ from tttab.models.tabicl.inputs import (
     fit_estimator,
     query_tensor,
 )
+from tttab.models.tabicl.passes import SharedContext
 from tttab.models.tabicl.predictor import Server
 from tttab.text import shown
 
@@ -134,8 +135,27 @@ class TabICLSession(Ensemble, OpenedNetwork):
         served = fit_estimator(self._plain(), context.x, context.y, self.members, self.seed, cache=cache)
         return Server(served, self.members)
 
+    def row_vectors(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return the members' vectors of rows, which the in-context layers would read, side by side."""
+        queries, rows = query_tensor(context.estimator, x), []
+        with torch.no_grad():
+            for member, inputs in enumerate(queries):
+                own = slice(member, member + 1)
+                read = context.inputs[own], context.labels[own], context.classes
+                rows.append(SharedContext(self.module, *read).rows(inputs[None])[0])
+        return torch.cat(rows, dim=-1).cpu().numpy()
+
+    def tuned(self, what: Tuning, context: PreparedContext, rows: int = 0) -> None:
+        """Return nothing: there is no such thing for TabICL here."""
+
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Server | None:
         """Return what tabicl's own fine-tuner makes of labelled rows, by its defaults.
 
@@ -144,14 +164,15 @@ class TabICLSession(Ensemble, OpenedNetwork):
         Raises:
             MissingExtra: transformers, whose learning rates it takes, is not installed.
         """
-        from tttab.models.tabicl.finetuning import finetune
+        from tttab.models.tabicl.finetuning import finetune, serve_finetuned
 
         self.check_fits(classes, x.shape[1], len(y))
         if classes > self.module.max_classes:
             return None
         with tempfile.TemporaryDirectory() as folder:
             self.save(path := Path(folder) / f"model.{self.suffix}")
-            return finetune(path, self.device, x, y, seed, seconds, self.members)
+            model = finetune(path, self.device, x, y, seed, seconds, self.members)
+        return serve_finetuned(model, x, y, rows, self.members)
 
     def fresh_network(self) -> TabICL:
         """Return a network of this architecture with weights drawn from torch's own stream."""

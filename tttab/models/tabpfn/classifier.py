@@ -18,7 +18,7 @@ from tttab.errors import SplitError
 from tttab.models.losses import of_labels
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
-from tttab.models.tabpfn.predictor import Server
+from tttab.models.tabpfn.predictor import Server, TunedServer
 from tttab.models.tabpfn.session import OpenedModel, Weights
 
 if TYPE_CHECKING:
@@ -84,9 +84,27 @@ class TabPFNSession(OpenedModel):
 
     def serve(self, context: PreparedContext) -> Server:
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
+        if self.tuning is not None:
+            return self._serve_tuned(context)
         module = copy.deepcopy(self.module).requires_grad_(False)
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return Server(fitted, context.x, self.architecture)
+
+    def _serve_tuned(self, context: PreparedContext) -> Server:
+        """Return a predictor that reads what has been tuned beside frozen weights."""
+        held, nothing = self.fork(), PreparedQueries([], torch.zeros(0))
+        with torch.no_grad():
+            for which in held.whole_calls(context):
+                held._shared[which] = held._share(context, nothing, which, AS_SERVED)
+
+        def answer(x: pd.DataFrame) -> np.ndarray:
+            queries, rows = held.queries(context, x, np.zeros(len(x), dtype=int)), np.arange(len(x))
+            with torch.no_grad():
+                p = torch.softmax(held.log_probabilities(context, queries, rows).double(), dim=-1)
+            return p.cpu().numpy()
+
+        kept = [tensor for shared in held._shared.values() for tensor in shared.read]
+        return TunedServer(answer, context.x, sum(t.numel() * t.element_size() for t in kept))
 
     def _read_places(self, context: PreparedContext, x: pd.DataFrame) -> list[Member]:
         answer = context.estimator.predict_raw_logits(x)

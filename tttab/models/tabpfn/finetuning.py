@@ -10,6 +10,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from tttab.data.levels import drop_unused_categories
 from tttab.models.tabpfn.predictor import Server
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def finetune(
     seed: int,
     seconds: float | None,
     first: bool,
-) -> FinetunedServer:
-    """Return what `FinetunedTabPFNClassifier` makes of the weights of a file; `first`: it is of TabPFN v2."""
+) -> Any:
+    """Return the `FinetunedTabPFNClassifier` of the weights of a file; `first`: it is of TabPFN v2."""
     from tabpfn.constants import ModelVersion
     from tabpfn.finetuning import FinetunedTabPFNClassifier
 
@@ -49,5 +50,20 @@ def finetune(
             extra_classifier_kwargs={"model_path": path, "ignore_pretraining_limits": True},
             **version,
         )
-        model.fit(x, y)
-    return FinetunedServer(model, x, "")
+        return model.fit(x, y)
+
+
+def serve_finetuned(
+    model: Any, x: pd.DataFrame, y: np.ndarray, rows: int | None, architecture: str
+) -> Server:
+    """Let what `finetune` returns serve from the rows it was trained on, or from the first `rows` of them.
+
+    Those few are kept as keys and values, as tabpfn keeps any short context.
+    """
+    if rows is None:
+        return FinetunedServer(model, x, "")
+    short, x = model.finetuned_inference_classifier_, drop_unused_categories(x.iloc[:rows])
+    short.fit_mode = "fit_with_cache"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Server(short.fit(x, y[:rows]), x, architecture)

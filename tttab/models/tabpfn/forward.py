@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from tttab.contracts import AS_LABELLED, Execution, Objective, RowScores
-from tttab.models.chunks import chunks_of
+from tttab.contracts import Execution, RowScores
+from tttab.core import AS_LABELLED, Objective
+from tttab.models.chunks import chunks_of, joined_scores
 from tttab.models.losses import weighted
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
@@ -28,6 +29,8 @@ from tttab.models.tabpfn.shared_context import SharedContext, SharedTail
 if TYPE_CHECKING:
     from tabpfn.architectures.interface import Architecture
     from tabpfn.architectures.tabpfn_v2 import TabPFNV2
+
+    from tttab.models.tabpfn.tuned import Tuned
 
 AS_SERVED = Execution()
 """All rows and members at once, in float32."""
@@ -57,6 +60,7 @@ class Passes:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._shared: dict[ForwardPass, SharedContext] = {}
+        self.tuning: Tuned | None = None
 
     @property
     def architecture(self) -> str:
@@ -92,7 +96,7 @@ class Passes:
         """Return how well the query rows numbered `rows` are predicted, in float32."""
         with torch.no_grad(), self.sharing(context, queries, self.whole_calls(context), how):
             parts = [self._scores(context, queries, chunk, how) for chunk in chunks_of(rows, how.chunk)]
-        return RowScores.joined(parts)
+        return joined_scores(parts)
 
     def loss(
         self,
@@ -233,6 +237,8 @@ class Passes:
         self, context: PreparedContext, queries: PreparedQueries, which: ForwardPass, how: Execution
     ) -> SharedContext:
         module = cast("TabPFNV2", self.module)
+        if self.tuning is not None:
+            return self.tuning.share(module, which.call, self._call(context, which, how))
         if queries.tails is None:
             return SharedContext(module, *self._call(context, which, how))
         tail = queries.tails[which.call]

@@ -13,18 +13,18 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
 import torch
 
-from tttab.contracts import Group, Predictor
+from tttab.contracts import Group, Predictor, Tuning
 from tttab.core import Limits, ModelInfo, Task
 from tttab.data.levels import drop_unused_categories, match_categories
 from tttab.errors import ModelError
 from tttab.models.opened import OpenedNetwork, check_members, check_varies
 from tttab.models.tabpfn.costs import Costs
-from tttab.models.tabpfn.forward import Passes
+from tttab.models.tabpfn.forward import AS_SERVED, Passes
 from tttab.models.tabpfn.inputs import (
     Call,
     Member,
@@ -36,6 +36,7 @@ from tttab.models.tabpfn.inputs import (
     recorder,
 )
 from tttab.models.tabpfn.parts import head_of, layers_of, projections_of
+from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
 from tttab.models.tabpfn.shared_context import face_of
 from tttab.text import shown
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tabpfn import ModelSpecs
     from tabpfn.architectures.interface import Architecture, ArchitectureConfig
     from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
+    from tabpfn.architectures.tabpfn_v2 import TabPFNV2
     from tabpfn.inference_config import InferenceConfig
 
 
@@ -122,9 +124,9 @@ class OpenedModel(Passes, OpenedNetwork):
         return twin
 
     @property
-    def cost_model(self) -> Costs:
-        """What a training step costs."""
-        return Costs(self)
+    def cost_model(self) -> Costs | None:
+        """What a training step costs; None where other things than weights train."""
+        return Costs(self) if self.tuning is None else None
 
     @property
     def limits(self) -> Limits:
@@ -137,6 +139,8 @@ class OpenedModel(Passes, OpenedNetwork):
         """Return the parameters of a group, in the network's order; none where no known name is found."""
         if group == "temperature":
             return [self.log_temperature]
+        if group == "all" and self.tuning is not None:
+            return list(self.tuning.leaves.values())
         if group == "all":
             return list(self.module.parameters())
         return head_of(self.module) if group == "head" else projections_of(self.module)
@@ -147,7 +151,30 @@ class OpenedModel(Passes, OpenedNetwork):
             self.info, replace(self._weights, module=copy.deepcopy(self.module)), self.device, self.seed
         )
         twin.log_temperature.data.copy_(self.log_temperature.data)
+        twin.tuning = self.tuning and self.tuning.fork()
         return twin
+
+    def tuned(self, what: Tuning, context: PreparedContext, rows: int = 0) -> Self | None:
+        """Return a copy in which `what` trains instead of weights; for classifiers of TabPFN v2 alone."""
+        from tttab.models.tabpfn.tuned import TunedCache, TunedInputs
+
+        if self.task == "regression" or self.architecture != SHARES_CONTEXT:
+            return None
+        twin = self.fork()
+        module = cast("TabPFNV2", twin.module)
+        calls = [self._call(context, which, AS_SERVED) for which in self.whole_calls(context)]
+        inputs = what == "inputs"
+        twin.tuning = TunedInputs(module, calls) if inputs else TunedCache(module, calls, rows)
+        return twin
+
+    def row_vectors(self, context: PreparedContext, x: pd.DataFrame) -> np.ndarray:
+        """Return the last layer's vectors of rows, the members' side by side."""
+        x = match_categories(x, context.x)
+        with context.lock:
+            parts = [
+                context.estimator.get_embeddings(x.iloc[at : at + PIECE]) for at in range(0, len(x), PIECE)
+            ]
+        return np.concatenate(list(np.concatenate(parts, axis=1)), axis=-1)
 
     def fresh_network(self) -> Architecture:
         """Return a network of this architecture with weights drawn from torch's own stream."""
@@ -195,10 +222,16 @@ class OpenedModel(Passes, OpenedNetwork):
         raise NotImplementedError
 
     def finetuned(
-        self, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, seconds: float | None = None
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        seed: int,
+        seconds: float | None = None,
+        rows: int | None = None,
     ) -> Predictor | None:
         """Return what tabpfn's own fine-tuner makes of rows, by its defaults; None for regression."""
-        from tttab.models.tabpfn.finetuning import finetune
+        from tttab.models.tabpfn.finetuning import finetune, serve_finetuned
 
         self.check_fits(classes, x.shape[1], len(y))
         if self.task == "regression":
@@ -206,7 +239,8 @@ class OpenedModel(Passes, OpenedNetwork):
         with tempfile.TemporaryDirectory() as folder:
             self.save(path := Path(folder) / f"model.{self.suffix}")
             first = self.architecture == "tabpfn_v2"
-            return finetune(path, self.device, x, y, seed, seconds, first)
+            model = finetune(path, self.device, x, y, seed, seconds, first)
+        return serve_finetuned(model, x, y, rows, self.architecture)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Write the weights as a file that plain tabpfn loads, with the device and dtype they belong to."""
@@ -229,6 +263,10 @@ class OpenedModel(Passes, OpenedNetwork):
             raise ModelError(
                 f"{self.info.name} cannot take this context: {reason}", f"--n {2 * len(y)}, or --model auto"
             ) from error
+
+    def named_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Return all parameters by name: weights, the temperature, what trains in the weights' place."""
+        return super().named_parameters() | (self.tuning.leaves if self.tuning is not None else {})
 
     def _record(self, context: PreparedContext, x: pd.DataFrame) -> tuple[list[Call], list[Member]]:
         """Return the network's inputs for context and `x`, and where each member stands in them."""

@@ -11,6 +11,7 @@ anything reads; serving runs them too. What does not belong here: chunks and los
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -36,19 +37,25 @@ class SharedContext:
         self, module: TabPFNV2, x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]
     ) -> None:
         """Run the context: x (rows, members, features), y (rows, members); `options` for the module."""
-        from tabpfn.architectures.kv_cache import KVCacheEntry
-
         self._module, self._options = module, options
         face = own_layers(module)
         taken = _targets_of(face)
         cache: TabPFNV2Cache = face(x, y, return_kv_cache=True, **options)[1]
         entries = [cast("KVCacheEntry", cache.kv[number]) for number in range(len(module.blocks))]
         *heads, unknown = self._cut([*(tensor for entry in entries for tensor in _held(entry)), taken[-1]])
-        kv = {
-            number: KVCacheEntry(key=key, value=value)
-            for number, (key, value) in enumerate(zip(heads[::2], heads[1::2], strict=True))
-        }
-        self._cache = dataclasses.replace(cache, kv=kv, test_y_embedding=unknown)
+        self._cache = dataclasses.replace(cache, kv=_entries(heads), test_y_embedding=unknown)
+
+    @property
+    def read(self) -> list[torch.Tensor]:
+        """The keys and values that queries read, layer by layer."""
+        return [tensor for entry in self._cache.kv.values() for tensor in _held(cast("KVCacheEntry", entry))]
+
+    def reading(self, module: TabPFNV2, tensors: list[torch.Tensor]) -> SharedContext:
+        """Return the same with other keys and values, in the order of `read`; their gradient ends there."""
+        twin = copy.copy(self)
+        twin._module, twin._outer, twin._leaves = module, [], []
+        twin._cache = dataclasses.replace(self._cache, kv=_entries(tensors))
+        return twin
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for query rows x (rows, members, features)."""
@@ -76,16 +83,13 @@ class SharedTail(SharedContext):
 
     def __init__(self, module: TabPFNV2, cells: torch.Tensor, first: int) -> None:
         """Run the layers from number `first` on the context's cells (members, rows, columns, width)."""
-        from tabpfn.architectures.kv_cache import KVCacheEntry
-
         self._module = module
         self._blocks = list(cast("Iterable[TabPFNBlock]", module.blocks))[first:]
         outer: list[torch.Tensor] = []
         for block in self._blocks:
             cells, entry = _layer(block, block is self._blocks[-1], cells, 0, None)
             outer += _held(cast("KVCacheEntry", entry))
-        leaves = self._cut(outer)
-        self._kv = [KVCacheEntry(key=k, value=v) for k, v in zip(leaves[::2], leaves[1::2], strict=True)]
+        self._kv = list(_entries(self._cut(outer)).values())
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for the queries' cells x (members, rows, columns, width)."""
@@ -121,6 +125,14 @@ def face_of(module: M) -> M:
     face._modules = dict(module._modules)
     face._forward_hooks = OrderedDict(module._forward_hooks)
     return face
+
+
+def _entries(tensors: list[torch.Tensor]) -> dict[int, KVCacheEntry]:
+    """Return keys and values, in turn, as tabpfn's entries by layer."""
+    from tabpfn.architectures.kv_cache import KVCacheEntry
+
+    pairs = zip(tensors[::2], tensors[1::2], strict=True)
+    return {number: KVCacheEntry(key=key, value=value) for number, (key, value) in enumerate(pairs)}
 
 
 def _held(entry: KVCacheEntry) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,38 @@
+"""How long a prediction takes.
+
+What does not belong here: how long anything else does (`arms`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LATENCY_ROWS = 1000
+LATENCY_CALLS, LATENCY_SECONDS = 3, 1.0
+
+
+def latency(
+    predict: Callable[[pd.DataFrame], np.ndarray], x: pd.DataFrame, calls: int, asked: float
+) -> float:
+    """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
+
+    No call follows one that took `LATENCY_SECONDS`: what disturbs a short call hardly moves a long one.
+    Without a call it follows from `asked`, the seconds that predicting `x` has taken.
+    """
+    rows = x.iloc[np.resize(np.arange(len(x)), LATENCY_ROWS)].reset_index(drop=True)
+    best = asked * 1000 / len(x) if calls == 0 else float("inf")
+    for _ in range(calls):
+        start = time.perf_counter()
+        predict(rows)
+        took = time.perf_counter() - start
+        best = min(best, took * 1000 / LATENCY_ROWS)
+        if took > LATENCY_SECONDS:
+            break
+    return 1000 * best
