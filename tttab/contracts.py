@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import Access, KnownModel, Limits, ModelInfo, Objective, Task
+from tttab.core import AS_LABELLED, Access, KnownModel, Limits, ModelInfo, Objective, Task
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:

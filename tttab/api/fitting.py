@@ -43,6 +43,7 @@ from tttab.data.validation import append_rows
 from tttab.errors import BundleError
 from tttab.models import open_model
 from tttab.rules import get_rule
+from tttab.system.files import plain
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation, check_schedule
@@ -163,7 +164,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         fitted = {
             "n_context_": split.n,
             "n_queries_": split.k,
-            "history_": [asdict(step) for step in adapted.history],
+            "history_": [plain(asdict(step)) for step in adapted.history],
             "accepted_": adapted.accepted,
             "bundle_": bundle,
         }

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tttab.contracts import Loss
+from tttab.core import Loss
 
 STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
