@@ -1,4 +1,4 @@
-"""The figures of the theory in docs/, drawn from the rows in results/theory.
+"""The figures in docs/: of the theory from the rows in results/theory, of the gain from results/offline.
 
     python -m tools.figures                  all
     python -m tools.figures theory-weak.svg  one
@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import json
 import lzma
+import statistics
 import sys
 from pathlib import Path
 
-from tttab.theory.plots import draw
+from tttab.bench.store import read_store
+from tttab.theory.plots import Panel, Series, curve, draw
 from tttab.theory.registry import EXPERIMENTS
 
 ROOT = Path(__file__).parents[1]
+GAIN = "gain.svg"
 FIGURES = {
     "theory-beyond.png": ["index-beyond"],
     "theory-calibration.svg": ["linear-calibration"],
@@ -53,7 +56,39 @@ def draw_figure(name, folder=ROOT / "docs"):
     draw(experiment.panels(rows), Path(folder, name), experiment.title_of(rows))
 
 
+def error_by_rows(table, arm, k=1000):
+    """Return the context rows of an arm, and its mean error and standard error over seeds, per cent."""
+    found = {}
+    for record in read_store(ROOT / "results" / "offline").done.values():
+        same = record.cell.table == table and record.row.arm == arm
+        if same and record.cell.budget in ("", f"paper k={k}"):
+            error = 100 * (1 - record.row.metrics["accuracy"])
+            found.setdefault(record.row.n_context, []).append(error)
+    rows = sorted(found)
+    means = [statistics.fmean(found[n]) for n in rows]
+    return rows, means, [statistics.stdev(found[n]) / len(found[n]) ** 0.5 for n in rows]
+
+
+def panel_of_gain(table):
+    """Return error against context rows, in context and after training, beside boosted trees."""
+    plain, trained = error_by_rows(table, "icl@n"), error_by_rows(table, "ttt@n+k")
+    _, (trees,), _ = error_by_rows(table, "gbt")
+    ends = [plain[0][0], plain[0][-1]]
+    series = [
+        *curve("in context", *plain, colour=1),
+        *curve("after test-time training on 1,000 rows", *trained, colour=0),
+        Series("boosted trees on 1,200 rows", ends, [trees, trees], "dotted", 6),
+    ]
+    return Panel(table, "labelled rows read per prediction", "error, %", series, log_x=True)
+
+
+def draw_gain(folder=ROOT / "docs"):
+    """Draw the gain on two tables of the package."""
+    title = "After training, 50 rows in context predict better than 400 without it"
+    draw([panel_of_gain("segment"), panel_of_gain("phoneme")], Path(folder, GAIN), title)
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or FIGURES:
-        draw_figure(name)
+    for name in sys.argv[1:] or [*FIGURES, GAIN]:
+        draw_gain() if name == GAIN else draw_figure(name)
         print(name)
