@@ -49,6 +49,7 @@ from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -76,13 +77,14 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         n_queries: int | None = 1000,
         columns: Mapping[str, str] | None = None,
         rule: str = "full",
-        steps: int = 50,
-        lr: float = 3e-4,
-        optimizer: str = "adamw",
+        recipe: str = "default",
+        steps: int | None = None,
+        lr: float | None = None,
+        optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
         guard: str = "loss",
-        loss: str = "ensemble",
+        loss: str | None = None,
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -95,6 +97,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         self.n_queries = n_queries
         self.columns = columns
         self.rule = rule
+        self.recipe = recipe
         self.steps = steps
         self.lr = lr
         self.optimizer = optimizer
@@ -245,7 +248,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard", "loss")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
-        return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
+        return schedule_of(self.recipe, max_seconds=limit, **{name: getattr(self, name) for name in names})
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
@@ -300,9 +303,10 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         columns: what single columns are, where the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
+        recipe: `default`, `fast` or `race`: what steps, lr, optimizer and loss are where they are None.
         steps: gradient steps at most.
         lr: learning rate.
-        optimizer: `adamw` over several steps, or `sgd-1`, one step whose size a line search finds.
+        optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
