@@ -28,7 +28,9 @@ CANNOT_HOLD = {
 }
 
 
-@parametrize_with_checks([TTTClassifier(**SMALL, n_members=1)], expected_failed_checks=lambda estimator: CANNOT_HOLD)
+@parametrize_with_checks(
+    [TTTClassifier(**SMALL, n_members=1)], expected_failed_checks=lambda estimator: CANNOT_HOLD
+)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 

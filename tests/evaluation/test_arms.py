@@ -21,7 +21,7 @@ from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
 from tttab.evaluation.baselines import BaggedTrees
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.testing import INFO, ToySession
-from tttab.training.config import Schedule
+from tttab.training.config import LATER, Schedule
 from tttab.training.loop import Adaptation
 
 N, K, TEST = 30, 40, 40
@@ -297,11 +297,7 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
         "model": INFO.sha256,
         "arm": "ttt@n+k",
         "rule": "full",
-        "schedule": {
-            name: value
-            for name, value in asdict(unit.schedule).items()
-            if name not in ("max_seconds", "train_members", "step_members", "loss", "metric")
-        },
+        "schedule": {name: value for name, value in asdict(unit.schedule).items() if name not in LATER},
         "seed": 0,
     }
     assert unit.identity("ttt@n+k") == trained

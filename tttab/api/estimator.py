@@ -31,9 +31,10 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         columns: what single columns are, where the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
+        recipe: `default`, `fast` or `race`: what steps, lr, optimizer and loss are where they are None.
         steps: gradient steps at most.
         lr: learning rate.
-        optimizer: `adamw` over several steps, or `sgd-1`, one step whose size a line search finds.
+        optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.

@@ -47,6 +47,7 @@ from tttab.system.files import plain
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -74,13 +75,14 @@ class AdaptingEstimator(BaseEstimator, ABC):
         n_queries: int | None = 1000,
         columns: Mapping[str, str] | None = None,
         rule: str = "full",
-        steps: int = 50,
-        lr: float = 3e-4,
-        optimizer: str = "adamw",
+        recipe: str = "default",
+        steps: int | None = None,
+        lr: float | None = None,
+        optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
         guard: str = "loss",
-        loss: str = "ensemble",
+        loss: str | None = None,
         metric: str | None = None,
         model: str = "auto",
         device: str = "auto",
@@ -94,6 +96,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.n_queries = n_queries
         self.columns = columns
         self.rule = rule
+        self.recipe = recipe
         self.steps = steps
         self.lr = lr
         self.optimizer = optimizer
@@ -254,7 +257,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard", "loss", "metric")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
-        return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
+        return schedule_of(self.recipe, max_seconds=limit, **{name: getattr(self, name) for name in names})
 
     def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")

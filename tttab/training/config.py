@@ -14,11 +14,15 @@ STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
 SCORING_SHARE = 0.5
 """The most that held-out scores may take, of the time that the steps take."""
+RACED = (1e-3, 3e-4, 3e-3)
+"""Learning rates that race where nothing else is asked."""
 STARTS = ("pretrained", "random")
 LOSSES: dict[Loss, str] = {
     "ensemble": "the loss of the members' average, as it is served",
     "members": "the mean of the members' own losses",
 }
+LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric")
+"""Settings that came after the first rows: an identity leaves them out where they ask for nothing special."""
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
 
@@ -43,7 +47,7 @@ class Schedule:
     evaluate_every: int = 2
     """Steps between held-out scores, at least: more where a score would cost much beside the steps."""
     optimizer: str = "adamw"
-    """`adamw` or `sgd-1`."""
+    """`adamw`, `sgd-1` or `race`."""
     split: str = "fixed"
     """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
     guard: str = "loss"
@@ -62,14 +66,15 @@ class Schedule:
     """Of those, how many one step trains, taking turns; None: at most `STEP_MEMBERS`."""
     loss: Loss = "ensemble"
     """`ensemble` or `members`: which loss trains. Held-out rows are scored as served."""
+    rates: tuple[float, ...] = ()
+    """Learning rates that race, in the place of `lr`; `steps` are then those of all of them together."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.
 
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
-        later = dict.fromkeys(("metric", "max_seconds", "train_members", "step_members"))
-        later |= {"loss": "ensemble"}
+        later = {name: getattr(Schedule, name) for name in LATER}
         return {
             name: value for name, value in asdict(self).items() if name not in later or value != later[name]
         }

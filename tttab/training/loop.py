@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -33,7 +33,6 @@ from tttab.training.memory_plan import (
     MemoryPlan,
     StepRequirements,
     plan_step,
-    ran_out,
 )
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
 from tttab.training.precision import check_precision, choose_precision
@@ -49,10 +48,11 @@ def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
     """Raise RequestError where a value makes no sense, for a task if one is named."""
     if schedule.steps < 1:
         raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
-    if not 0 < schedule.lr <= LARGEST_RATE:
-        raise RequestError(
-            f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {schedule.lr}", "--lr 3e-4"
-        )
+    for rate in (schedule.lr, *schedule.rates):
+        if not 0 < rate <= LARGEST_RATE:
+            raise RequestError(
+                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {rate}", "--lr 3e-4"
+            )
     if schedule.init not in STARTS:
         raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
     if schedule.loss not in LOSSES:
@@ -105,7 +105,8 @@ class Adaptation:
         held: int = 0,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
-        self.schedule, self.rate = schedule, schedule.lr * rule.rate
+        self.schedule = schedule
+        self.rates: Sequence[float] = [rate * rule.rate for rate in schedule.rates or (schedule.lr,)]
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         self._objective = replace(objective, loss=schedule.loss)
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
@@ -188,8 +189,12 @@ class Adaptation:
         members = trains.members, self._session.members
         self.result.estimate = Estimate(step, steps, expected, memory, *members)
 
-    def gradient(self, *, whole: bool) -> float:
+    def gradient(self, *, whole: bool, again: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
+
+        Args:
+            whole: all training queries.
+            again: the batch of the last call, not the next one.
 
         Returns:
             The mean loss, nats.
@@ -199,14 +204,15 @@ class Adaptation:
         """
         for parameter in self.parameters:
             parameter.grad = None
-        batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
-        count = sum(len(batch.rows) for batch in batches)
+        if not again:
+            self._asked = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
+        count = sum(len(batch.rows) for batch in self._asked)
         self._steps += 1
         loss = sum(
             self._labelled.session.accumulate_gradients(
                 batch.context, batch.queries, batch.rows, 1 / count, self._how, batch.objective
             )
-            for batch in batches
+            for batch in self._asked
         )
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
         if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
@@ -311,7 +317,9 @@ class Adaptation:
         held, shared = held_bytes(session.device), costs.preferred_chunk(context)
         budget = usable_bytes(session.device, self._budget)
         try:
-            return plan_step(StepRequirements(budget, held, weights, context.n, batch, shared), measure)
+            copies = get_optimizer(self.schedule.optimizer).copies(len(self.rates))
+            demand = StepRequirements(budget, held, weights, context.n, batch, shared, copies)
+            return plan_step(demand, measure)
         except MemoryPlanError as error:
             if budget == self._budget:
                 raise
@@ -326,10 +334,10 @@ class Adaptation:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            from tttab.training.footprint import held_bytes
+            from tttab.training.footprint import smaller_plan
 
-            result, held = self.result, held_bytes(self._session.device)
-            raise ran_out(result.execution, result.plan, held, self._context.n) from error
+            how, plan = self.result.execution, self.result.plan
+            raise smaller_plan(self._pretrained.device, how, plan, self._context.n) from error
 
     def _evaluate_untouched(self, raw: Queries) -> None:
         """Make the pretrained weights step 0: a cold start has to beat them too."""
@@ -358,17 +366,9 @@ class Adaptation:
 
     def _report(self, update: Update) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
-        return Step(
-            update.done,
-            update.total,
-            update.loss,
-            self._score.loss,
-            best,
-            seconds,
-            update.size,
-            self._score.ece,
-            self._score.metric,
-        )
+        score = self._score
+        seen = update.loss, score.loss, best, seconds, update.size, score.ece, score.metric
+        return Step(update.done, update.total, *seen)
 
     def _choose(self) -> None:
         kept, *others = self._choices

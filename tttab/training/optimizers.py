@@ -7,7 +7,7 @@ asked for one. What does not belong here: which weights move (rules), which cand
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
@@ -27,6 +27,14 @@ REFINEMENTS = (2.0, math.sqrt(2.0))
 PATIENCE = 2
 """The coarse search ends after this many sizes in a row that are worse than the best."""
 
+HEATS = ((12, 0.12), (32, 0.2))
+"""After so many steps, or such a share of all steps of all lanes where that is less, the slower half of the
+lanes of a race is left behind; after the last of them all but one."""
+LULL, GROWTH = 16, 0.5
+"""A lane ends so many steps after its best score, or such a share of the steps to it, where that is more."""
+MEAN = 0.9
+"""What a step keeps of the running mean of a lane's weights; the first steps count alike."""
+
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 
@@ -40,13 +48,13 @@ class Training(Protocol):
 
     parameters: list[torch.nn.Parameter]
     schedule: Schedule
-    rate: float
-    """Learning rate of the rule."""
+    rates: Sequence[float]
+    """Learning rates of the rule: one, or those that race."""
 
-    def gradient(self, *, whole: bool) -> float:
+    def gradient(self, *, whole: bool, again: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
-        Returns the mean loss, nats. Raises NotFinite.
+        With `again` the batch is the last one. Returns the mean loss, nats. Raises NotFinite.
         """
         ...
 
@@ -83,6 +91,10 @@ class Optimiser(Protocol):
         """Whether ensemble members may take turns: no where one gradient is all there is."""
         ...
 
+    def copies(self, rates: int) -> int:
+        """Return how many times the trained weights are held beside themselves, for so many rates."""
+        ...
+
     def updates(self, training: Training, before: Score) -> Updates:
         """Update the weights; yield after each move."""
         ...
@@ -99,6 +111,10 @@ class SingleStep:
 
     name: str = "sgd-1"
     in_turns: bool = False
+
+    def copies(self, rates: int) -> int:
+        """Return 5, as for `AdamW`."""
+        return 5
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per trial size, and a last one to the best size tried."""
@@ -156,6 +172,10 @@ class AdamW:
     name: str = "adamw"
     in_turns: bool = True
 
+    def copies(self, rates: int) -> int:
+        """Return 5: gradients, two moments, the choice and what it replaces."""
+        return 5
+
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per step; every `evaluate_every`-th and the last ask for a score."""
         import torch
@@ -165,12 +185,121 @@ class AdamW:
         for number in range(1, schedule.steps + 1):
             loss = training.gradient(whole=False)
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
-            rate = training.rate * _rise_and_fall(number - 1, schedule.warmup, schedule.steps)
-            for parameter, (mean, square) in zip(parameters, moments, strict=True):
-                if parameter.grad is not None:
-                    _update(parameter, mean, square, number, rate, schedule.weight_decay)
+            rate = training.rates[0] * _rise_and_fall(number - 1, schedule.warmup, schedule.steps)
+            _update_all(parameters, moments, number, rate, schedule.weight_decay)
             evaluate = number == schedule.steps or number % schedule.evaluate_every == 0
             yield Update(number, number, schedule.steps, loss, rate, evaluate)
+
+
+@dataclass
+class _Lane:
+    """A run at one rate: its weights, their running mean, its moments."""
+
+    rate: float
+    weights: list[torch.Tensor]
+    mean: list[torch.Tensor]
+    moments: list[tuple[torch.Tensor, torch.Tensor]]
+    best: float = math.inf
+    best_step: int = 0
+
+    def move(self, training: Training, number: int, *, again: bool) -> float:
+        """Take a step and leave the mean of the weights in the parameters; return the loss before it."""
+        import torch
+
+        schedule, parameters = training.schedule, training.parameters
+        _put(parameters, self.weights)
+        loss = training.gradient(whole=False, again=again)
+        torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        rate = self.rate * min(1.0, number / max(1, schedule.warmup))
+        _update_all(parameters, self.moments, number, rate, schedule.weight_decay)
+        for parameter, own, mean in zip(parameters, self.weights, self.mean, strict=True):
+            own.copy_(parameter.data)
+            mean.lerp_(own, max(1 - MEAN, 1 / number))
+        _put(parameters, self.mean)
+        return loss
+
+    def judge(self, number: int, score: Score) -> None:
+        """Note the score of the mean after so many steps."""
+        if score.loss < self.best:
+            self.best, self.best_step = score.loss, number
+
+    def rests(self, number: int) -> bool:
+        """Tell whether its best score is too long ago."""
+        return number - self.best_step >= max(LULL, GROWTH * self.best_step)
+
+
+@dataclass(frozen=True)
+class Race:
+    """AdamW at several constant rates, from the same weights and on the same batches.
+
+    A strong start is spoilt by the rate and the length that a weak one needs, so the held-out rows choose
+    both. What they score is the running mean of a lane's weights, which falls and rises smoothly enough to
+    stop by. The slower half of the lanes is left behind early (successive halving, Jamieson and Talwalkar
+    2016), and a lane ends where its score has not improved for a while.
+    """
+
+    name: str = "race"
+    in_turns: bool = True
+
+    def copies(self, rates: int) -> int:
+        """Return 3, as for `AdamW` without its moments, and 4 for every lane."""
+        return 3 + 4 * rates
+
+    def updates(self, training: Training, before: Score) -> Updates:
+        """Yield one move per lane and step, the mean of its weights in the parameters."""
+        schedule = training.schedule
+        lanes = [_lane(rate, training.parameters) for rate in training.rates[: schedule.steps]]
+        heats = [max(1, min(most, int(share * schedule.steps))) for most, share in HEATS]
+        done = number = 0
+        while lanes and done + len(lanes) <= schedule.steps:
+            number += 1
+            last = done + 2 * len(lanes) > schedule.steps
+            evaluate = last or number in heats or number % schedule.evaluate_every == 0
+            for place, lane in enumerate(list(lanes)):
+                done += 1
+                try:
+                    loss = lane.move(training, number, again=place > 0)
+                except NotFinite:
+                    lanes.remove(lane)
+                    if not lanes:
+                        raise
+                    continue
+                score = yield Update(number, done, schedule.steps, loss, lane.rate, evaluate)
+                if score is not None:
+                    lane.judge(number, score)
+            lanes = [lane for lane in _faster(lanes, heats, number) if not (evaluate and lane.rests(number))]
+
+
+def _lane(rate: float, parameters: list[torch.nn.Parameter]) -> _Lane:
+    import torch
+
+    weights, mean = ([p.detach().clone() for p in parameters] for _ in range(2))
+    return _Lane(rate, weights, mean, [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters])
+
+
+def _faster(lanes: list[_Lane], heats: list[int], number: int) -> list[_Lane]:
+    """Return the lanes that go on: all of them but after a heat."""
+    if number not in heats:
+        return lanes
+    kept = 1 if number >= heats[-1] else -(-len(lanes) // 2)
+    return sorted(lanes, key=lambda lane: lane.best)[:kept]
+
+
+def _put(parameters: list[torch.nn.Parameter], values: list[torch.Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data.copy_(value)
+
+
+def _update_all(
+    parameters: list[torch.nn.Parameter],
+    moments: list[tuple[torch.Tensor, torch.Tensor]],
+    number: int,
+    rate: float,
+    weight_decay: float,
+) -> None:
+    for parameter, (mean, square) in zip(parameters, moments, strict=True):
+        if parameter.grad is not None:
+            _update(parameter, mean, square, number, rate, weight_decay)
 
 
 def _update(
@@ -198,7 +327,9 @@ def _rise_and_fall(done: int, warmup: int, total: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-OPTIMIZERS: dict[str, Optimiser] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
+OPTIMIZERS: dict[str, Optimiser] = {
+    optimiser.name: optimiser for optimiser in (SingleStep(), AdamW(), Race())
+}
 
 
 def get_optimizer(name: str) -> Optimiser:

@@ -1,0 +1,45 @@
+"""Recipes: schedules by name, for who does not want to set each option. One line each.
+
+What does not belong here: what the settings mean (`optimizers`, `context_policy`, `selection`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tttab.errors import RequestError
+from tttab.training.config import RACED, Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How far the weights move where nothing else is asked."""
+
+    about: str
+    schedule: Schedule
+
+
+RECIPES = {
+    "default": Recipe("50 steps at 3e-4 on the loss that is served", Schedule()),
+    "fast": Recipe("the same, one ensemble member a step", Schedule(step_members=1)),
+    "race": Recipe(
+        "rate and length raced on the held-out rows, on the members' own losses",
+        Schedule(steps=200, loss="members", optimizer="race", rates=RACED),
+    ),
+}
+
+
+def schedule_of(recipe: str, **given: Any) -> Schedule:
+    """Return a recipe's schedule with what is given in its place; None: as the recipe has it.
+
+    A rate that is given does not race.
+
+    Raises:
+        RequestError: there is no such recipe.
+    """
+    if recipe not in RECIPES:
+        raise RequestError(f"no recipe is called {recipe!r}", f"--recipe {'|'.join(RECIPES)}")
+    settings = {name: value for name, value in given.items() if value is not None}
+    alone = {"rates": ()} if "lr" in settings else {}
+    return replace(RECIPES[recipe].schedule, **alone, **settings)
