@@ -33,10 +33,19 @@ class Hub:
         path = handler.path.partition("?")[0]
         path = "/" + path.partition("://")[2].partition("/")[2] if "://" in path else path
         self.asked.append((handler.command, handler.path))
+        if handler.command == "POST":
+            code, document = self.post(handler)
+            return _send(handler, code, json.dumps(document).encode(), {"Content-Type": "application/json"})
+        if "/tree/" in path:
+            return _send(handler, 200, json.dumps(self.tree()).encode())
         if path.startswith("/protected") or path.startswith("/account"):
             return self._licence(handler, path)
         if path.startswith("/api/models"):
-            return _send(handler, 200, json.dumps({"cardData": {"license_name": "some-licence"}}).encode())
+            return _send(
+                handler,
+                200,
+                json.dumps({"id": "me/people", "cardData": {"license_name": "some-licence"}}).encode(),
+            )
         if self.way == "silent":
             time.sleep(3)
         if self.way in ("gated", "refusing"):
@@ -50,6 +59,14 @@ class Hub:
         if not file.is_file():
             return _send(handler, 404, b"none", {"X-Error-Code": "EntryNotFound"})
         return self._file(handler, file)
+
+    def post(self, handler):
+        """Return what a request to write is answered: code and document."""
+        return 405, {"error": "nothing is taken here"}
+
+    def tree(self):
+        """Return what lies in a repository."""
+        return []
 
     def _file(self, handler, file):
         data = file.read_bytes()
@@ -92,7 +109,7 @@ def serving(hub):
         def do_GET(self):
             hub.answer(self)
 
-        do_HEAD = do_GET
+        do_HEAD = do_POST = do_GET
 
         def log_message(self, *arguments):
             pass

@@ -32,9 +32,9 @@ from tttab.bundle.manifest import (
     MANIFEST,
     check_replaceable,
     read_manifest,
-    verdict_on,
     versions,
 )
+from tttab.bundle.packing import weights_file
 from tttab.bundle.staging import Writer, staged
 from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
@@ -53,7 +53,7 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """What `answers` gives beside the mean of a regression bundle."""
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-RESERVED = ("weights", "context", "held", "trees", "manifest", "made", "new_made")
+RESERVED = ("weights", "moved", "context", "held", "trees", "manifest", "made", "new_made")
 """Names that no attachment may have."""
 
 
@@ -304,10 +304,6 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     from tttab.models import open_model
 
     again = f"{AGAIN}{shell_word(directory)}"
-    weights = directory / manifest["files"]["weights"]["file"]
-    verdict = verdict_on(directory, manifest["files"]["weights"])
-    if verdict != "ok":
-        raise BundleError(f"{weights} {verdict}", again)
     schema = schema_in(manifest, directory)
     context = _checked_bytes(directory, manifest["files"]["context"], again)
     held = _checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
@@ -315,7 +311,8 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
         x, y = read_context(context, schema, manifest["rows"])
         kept = None if held is None else read_context(held, schema, manifest["held"]["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
-        session = open_model(str(weights), schema.task, device=device, seed=seed, expected_sha256=digest)
+        with weights_file(directory, manifest) as path:
+            session = open_model(str(path), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
         raise _unusable(directory, error) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)

@@ -28,11 +28,12 @@ HEX = 16
 """Digits of a file's SHA-256 that stand in its name."""
 OWN_FILES = {
     "weights": ("safetensors", "ckpt"),
+    "moved": ("safetensors",),
     "context": ("parquet",),
     "held": ("parquet",),
     "trees": ("safetensors",),
 }
-"""How the names of tttab's own files may end; trees and held-out rows are not in every bundle."""
+"""How the names of tttab's own files may end; what moved stands for weights in packed bundles."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
 AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
@@ -84,7 +85,12 @@ def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]
     Raises:
         BundleError: there is no bundle, or its manifest is damaged.
     """
-    files = read_manifest(directory)["files"]
+    manifest = read_manifest(directory)
+    files = {
+        name: about
+        for name, about in manifest["files"].items()
+        if name != "weights" or "packed" not in manifest
+    }
     return [(role, about["file"], verdict_on(Path(directory), about)) for role, about in files.items()]
 
 
@@ -121,6 +127,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
     check_form(manifest)
     if ("blend" in manifest) != ("trees" in manifest["files"]):
         raise ValueError("trees and their weight belong together")
+    if ("packed" in manifest) != ("moved" in manifest["files"]):
+        raise ValueError("what moved and its base belong together")
     if ("held" in manifest) != ("held" in manifest["files"]):
         raise ValueError("held-out rows and their number belong together")
     for role, about in manifest["files"].items():

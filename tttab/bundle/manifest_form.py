@@ -179,6 +179,8 @@ _FIELDS: dict[str, Check] = {
     "record.adaptation?.accepted?": _TRUTH,
     "blend?": _OBJECT,
     "blend?.weight": ("a share from 0 to 1", _is_share),
+    "packed?": _OBJECT,
+    "packed?.base": _TEXT,
     "held?": _OBJECT,
     "held?.rows": ("a whole number from 1", lambda value: _ROWS[1](value) and value > 0),
     "files": _OBJECT,

@@ -40,6 +40,7 @@ class Staging:
     def __init__(self, folder: Path, part: Path) -> None:
         self._folder, self._part = folder, part
         self._made = _named(folder) or {}
+        self._written: dict[str, dict[str, Any]] = {}
         self._list()
 
     def write(self, writers: Mapping[str, Writer]) -> dict[str, dict[str, Any]]:
@@ -56,13 +57,14 @@ class Staging:
                 "sha256": digest,
                 "bytes": path.stat().st_size,
             }
+        self._written |= files
         return files
 
     def publish(self, document: dict[str, Any]) -> None:
-        """Move the files of the manifest `document` to their names, then put the manifest in place."""
+        """Move what was written to the names of the manifest `document`, then put that in place."""
         document = {**document, "sha256": digest_of(document)}
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        files = document["files"]
+        files = self._written
         self._made |= {about["file"]: about["sha256"] for about in files.values()}
         self._list()
         for role, about in files.items():

@@ -19,6 +19,7 @@ from tttab.cli import invocation
 from tttab.cli.commands import (
     adapt,
     bench,
+    bundle,
     data,
     doctor,
     explain,
@@ -29,6 +30,7 @@ from tttab.cli.commands import (
     report,
     run,
     serve,
+    share,
     update,
 )
 
@@ -102,6 +104,8 @@ predict.register(app)
 update.register(app)
 serve.register(app)
 inspect.register(app)
+bundle.register(app)
+share.register(app)
 explain.register(app)
 data.register(app)
 models.register(app)

@@ -73,6 +73,8 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("base licence", base.get("license") or "not known"),
         ("adapted on", f"{model['device']}, {model['dtype']}, model seed {model['seed']}"),
     ]
+    if "packed" in manifest:
+        lines.append(("packed", "what training moved; the rest is the base's file"))
     if "held" in manifest:
         lines.append(("held-out rows", f"{manifest['held']['rows']:,}, in clear"))
     if "blend" in manifest:

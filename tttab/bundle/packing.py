@@ -1,0 +1,288 @@
+"""Packed bundles: of the weights only what training moved, beside the hash of the base's file.
+
+A tensor that equals the base's is left out; of one that moved the bytes are kept as a difference (exclusive
+or, compressed: trained weights share sign, exponent and first digits with the base's). What comes back is the
+weights file byte for byte, proven by its hash. What does not belong here: opening models (`bundle`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from tttab.bundle.manifest import AGAIN, check_replaceable, read_manifest, verdict_on
+from tttab.bundle.staging import Writer, staged
+from tttab.errors import BundleError, ModelError, RequestError
+from tttab.models.catalog import resolve
+from tttab.models.checkpoint import LARGEST_FILE, LARGEST_HEADER, read_checkpoint
+from tttab.system.claim import claimed
+from tttab.system.files import sha256_of
+from tttab.text import shell_word
+
+if TYPE_CHECKING:
+    import torch
+
+_HEADER = "header"
+_LENGTH = 8
+"""Bytes at the start of a safetensors file that hold the length of its header."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What packing made of the weights."""
+
+    moved: int
+    tensors: int
+    before: int
+    """Bytes of the weights."""
+    after: int
+    """Bytes of what is kept of them."""
+
+
+def pack_bundle(directory: Path, out: Path, base: Path | None = None) -> Packed:
+    """Write a packed copy of a bundle to another folder.
+
+    Args:
+        directory: of the bundle; it stays as it is.
+        out: made if it is not there.
+        base: the base model's file; None: it is looked for by its name.
+
+    Raises:
+        BundleError: the bundle is damaged, or packed already, or its weights are a torch archive.
+        ModelError: the base is not here, or is another file.
+    """
+    manifest = _checked(directory, out)
+    about = manifest["files"]["weights"]
+    path = directory / about["file"]
+    if "packed" in manifest:
+        raise BundleError(f"{directory} is packed already", f"tttab inspect {shell_word(directory)}")
+    if path.suffix != ".safetensors":
+        raise BundleError(
+            f"{path.name} is a torch archive, which cannot be packed", "pass the bundle on as it is"
+        )
+    digest = manifest["base"]["sha256"]
+    arrays, tensors = _moved(path.read_bytes(), _base_state(manifest, base))
+    content = _saved(arrays)
+    writers = copies(directory, manifest, ("weights",))
+    writers["moved.safetensors"] = lambda part: _write(part, content)
+    publish(out, {**manifest, "packed": {"base": digest}}, writers, {"weights": about})
+    return Packed(len(arrays) - 1, tensors, about["bytes"], len(content))
+
+
+def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
+    """Write the bundle that was packed, byte for byte, to another folder.
+
+    Raises:
+        BundleError: the bundle is damaged or not packed.
+        ModelError: the base is not here, or is another file.
+    """
+    manifest = _checked(directory, out)
+    if "packed" not in manifest:
+        raise BundleError(
+            f"{directory} is not packed", f"tttab bundle pack {shell_word(directory)} --out NEW"
+        )
+    writers = copies(directory, manifest, ("weights", "moved"))
+    content = _restored(directory, manifest, base)
+    writers["weights.safetensors"] = lambda part: _write(part, content)
+    publish(out, {name: value for name, value in manifest.items() if name != "packed"}, writers, {})
+
+
+@contextmanager
+def weights_file(directory: Path, manifest: Mapping[str, Any]) -> Generator[Path]:
+    """Yield the weights of a bundle, packed or not, as a file with the hash that the manifest tells.
+
+    Raises:
+        BundleError: it is missing or was changed.
+        ModelError: the base of a packed bundle is not here.
+    """
+    about = manifest["files"]["weights"]
+    if "packed" not in manifest:
+        if (verdict := verdict_on(directory, about)) != "ok":
+            raise BundleError(f"{directory / about['file']} {verdict}", _again(directory))
+        yield directory / about["file"]
+        return
+    with tempfile.TemporaryDirectory(prefix="tttab-") as folder:
+        path = Path(folder) / about["file"]
+        _write(path, _restored(directory, manifest, None))
+        yield path
+
+
+def _checked(directory: Path, out: Path) -> dict[str, Any]:
+    manifest = read_manifest(directory)
+    if out.exists() and out.samefile(directory):
+        raise RequestError("a bundle is never packed or unpacked in place", "--out ANOTHER_FOLDER")
+    return manifest
+
+
+def _base_state(manifest: Mapping[str, Any], base: Path | None) -> dict[str, torch.Tensor]:
+    """Return the tensors of the base model's file, its hash checked."""
+    about = manifest["base"]
+    hint = f"tttab models get {shell_word(about['name'])}, or tttab bundle … --base FILE"
+    try:
+        path = base or resolve(about["name"], manifest["task"]).path
+    except ModelError as error:
+        raise ModelError(f"the base model {about['name']} is not here: {error.message}", hint) from error
+    if not path.is_file() or sha256_of(path) != about["sha256"]:
+        raise ModelError(f"{path} is not the base {about['file']}, SHA-256 {about['sha256'][:12]}…", hint)
+    return read_checkpoint(path, about["sha256"])["state_dict"]
+
+
+def _moved(content: bytes, base: Mapping[str, torch.Tensor]) -> tuple[dict[str, np.ndarray], int]:
+    """Return the header and the differences of a weights file by name, and how many tensors it has."""
+    head, entries = _layout(content)
+    arrays = {_HEADER: _deflated(np.frombuffer(content[:head], np.uint8))}
+    for name, place in entries.items():
+        mine = np.frombuffer(content[head + place.start : head + place.end], np.uint8)
+        other = _bytes_of(base.get(name), place.dtype)
+        delta = mine ^ other if len(other) == len(mine) else mine
+        if len(other) != len(mine) or delta.any():
+            arrays[f"moved.{name}"] = _deflated(delta.reshape(-1, place.width).T)
+    return arrays, len(entries)
+
+
+def _restored(directory: Path, manifest: Mapping[str, Any], base: Path | None) -> bytes:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    about, wanted = manifest["files"]["moved"], manifest["files"]["weights"]
+    if (verdict := verdict_on(directory, about)) != "ok":
+        raise BundleError(f"{directory / about['file']} {verdict}", _again(directory))
+    state = _base_state(manifest, base)
+    try:
+        content = _joined(load((directory / about["file"]).read_bytes()), state)
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
+        raise BundleError(
+            f"the weights in {directory} cannot be unpacked: {error}", _again(directory)
+        ) from error
+    if sha256(content).hexdigest() != wanted["sha256"]:
+        raise BundleError(f"the weights in {directory} are not those that were packed", _again(directory))
+    return content
+
+
+def _joined(arrays: Mapping[str, np.ndarray], base: Mapping[str, torch.Tensor]) -> bytes:
+    start_of_file = _inflated(arrays[_HEADER], LARGEST_HEADER + _LENGTH).tobytes()
+    _, entries = _layout(start_of_file)
+    parts, done = [start_of_file], 0
+    for name, place in sorted(entries.items(), key=lambda item: item[1]):
+        size, other = place.end - place.start, _bytes_of(base.get(name), place.dtype)
+        if place.start != done or size > LARGEST_FILE:
+            raise ValueError(f"the place of {name:.60} is none")
+        if (kept := arrays.get(f"moved.{name}")) is not None:
+            delta = _inflated(kept, size).reshape(place.width, -1).T.reshape(-1)
+            other = delta ^ other if len(other) == len(delta) else delta
+        if len(other) != size:
+            raise ValueError(f"{name:.60} has another size than the base's")
+        parts.append(other.tobytes())
+        done = place.end
+    return b"".join(parts)
+
+
+class _Place(NamedTuple):
+    """Where a tensor's bytes lie among a file's data."""
+
+    start: int
+    end: int
+    width: int
+    """Bytes of a number."""
+    dtype: str
+    """As safetensors calls it."""
+
+
+def _layout(content: bytes) -> tuple[int, dict[str, _Place]]:
+    """Return where a safetensors file's data begin, and the place of each tensor in them."""
+    head = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
+    header, places = json.loads(content[_LENGTH:head]), {}
+    for name, about in header.items():
+        if name == "__metadata__":
+            continue
+        start, end = about["data_offsets"]
+        count = int(np.prod(about["shape"], dtype=np.int64))
+        whole = type(start) is int and type(end) is int and 0 <= start <= end
+        if not whole or (end - start) % max(count, 1):
+            raise ValueError(f"the place of {name:.60} is none")
+        places[name] = _Place(start, end, (end - start) // max(count, 1) or 1, str(about["dtype"]))
+    return head, places
+
+
+def _bytes_of(tensor: torch.Tensor | None, dtype: str) -> np.ndarray:
+    """Return a tensor's bytes in a dtype, shape (bytes,); none of nothing. A base may be kept in float16."""
+    import torch
+
+    if tensor is None:
+        return np.zeros(0, np.uint8)
+    floats = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    if tensor.is_floating_point():
+        tensor = tensor.to(floats.get(dtype, tensor.dtype))
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+
+
+def _deflated(values: np.ndarray) -> np.ndarray:
+    return np.frombuffer(zlib.compress(np.ascontiguousarray(values).tobytes()), np.uint8)
+
+
+def _inflated(values: np.ndarray, most: int) -> np.ndarray:
+    return np.frombuffer(zlib.decompressobj().decompress(values.tobytes(), most), np.uint8)
+
+
+def _saved(arrays: dict[str, np.ndarray]) -> bytes:
+    from safetensors.numpy import save
+
+    return save(arrays)
+
+
+def copies(directory: Path, manifest: Mapping[str, Any], without: tuple[str, ...]) -> dict[str, Writer]:
+    """Return what copies the files of a bundle but those of some roles; each is checked first."""
+    writers: dict[str, Writer] = {}
+    for role, about in manifest["files"].items():
+        if role in without:
+            continue
+        source = directory / about["file"]
+        if (verdict := verdict_on(directory, about)) != "ok":
+            raise BundleError(f"{source} {verdict}", _again(directory))
+        writers[f"{role}{source.suffix}"] = lambda part, source=source: _copy(source, part)
+    return writers
+
+
+def _copy(source: Path, part: Path) -> None:
+    shutil.copyfile(source, part)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def publish(
+    out: Path, manifest: Mapping[str, Any], writers: Mapping[str, Writer], others: Mapping[str, Any]
+) -> None:
+    """Write a bundle to a folder, whole or not at all.
+
+    Args:
+        out: made if it is not there.
+        manifest: its files' entries are made anew.
+        writers: of the files, by role and ending.
+        others: entries of files that are not written.
+    """
+    with claimed(out) as claim, staged(claim.folder) as staging:
+        check_replaceable(out)
+        written = staging.write(writers)
+        files = {**others, **written}
+        order = [role for role in manifest["files"] if role in files]
+        staging.publish(
+            {**manifest, "files": {role: files[role] for role in dict.fromkeys([*order, *files])}}
+        )
+        claim.kept = True
+
+
+def _again(directory: str | os.PathLike[str]) -> str:
+    return f"{AGAIN}{shell_word(directory)}"
