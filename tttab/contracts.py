@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import Access, KnownModel, ModelInfo, Task
-from tttab.errors import ModelError, RuleError
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
+from tttab.errors import RuleError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 Precision = Literal["fp32", "bf16"]
+Loss = Literal["ensemble", "members"]
 Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
@@ -45,38 +46,19 @@ class Execution:
     """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The largest table a model reads."""
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Which loss trains; rows are numbered as the queries are."""
 
-    classes: int
-    """0 for a model that tells no classes apart."""
-    features: int
-    rows: int
-    """Of a context."""
+    loss: Loss = "ensemble"
+    """`ensemble`: the loss of the members' average, as it is served; `members`: the mean of their losses."""
+    weights: np.ndarray | None = None
+    """Shape (queries,): how much each row counts; None: 1."""
+    targets: np.ndarray | None = None
+    """Shape (queries, classes): probabilities that are to be met; None: the labels."""
 
-    def check(self, classes: int, features: int, rows: int = 0) -> None:
-        """Refuse tables beyond the limits.
 
-        Raises:
-            ModelError: too many classes, features or context rows; the hint names a way on.
-        """
-        if classes > self.classes:
-            raise ModelError(
-                f"the table has {classes} classes, the model can tell {self.classes} apart",
-                f"--top-classes {self.classes}, "
-                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
-            )
-        if features > self.features:
-            raise ModelError(
-                f"the table has {features} features, the model reads {self.features}",
-                f"--top-features {self.features}",
-            )
-        if rows > self.rows:
-            raise ModelError(
-                f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
-                f"--n {self.rows // 2} --k {self.rows // 2}",
-            )
+AS_LABELLED = Objective()
 
 
 @dataclass(frozen=True)
@@ -261,11 +243,20 @@ class Session(Protocol[C, Q]):
         ...
 
     def accumulate_gradients(
-        self, context: C, queries: Q, rows: np.ndarray, scale: float, how: Execution
+        self,
+        context: C,
+        queries: Q,
+        rows: np.ndarray,
+        scale: float,
+        how: Execution,
+        objective: Objective = AS_LABELLED,
     ) -> float:
         """Add the gradient of `scale` times the summed loss of the rows numbered `rows`; return that product.
 
-        The loss is the one that is served, nats. Where it is not finite, no gradient is added.
+        The loss, nats, is what `objective` says. Where it is not finite, no gradient is added.
+
+        Raises:
+            ModelError: the objective has targets and the model tells no classes.
         """
         ...
 

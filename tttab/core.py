@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from tttab.errors import ModelError
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -74,6 +76,40 @@ class Table:
     def dates(self) -> tuple[str, ...]:
         """The columns of x that were dates."""
         return tuple(column.name for column in self.columns if column.kind == "date")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest table a model reads."""
+
+    classes: int
+    """0 for a model that tells no classes apart."""
+    features: int
+    rows: int
+    """Of a context."""
+
+    def check(self, classes: int, features: int, rows: int = 0) -> None:
+        """Refuse tables beyond the limits.
+
+        Raises:
+            ModelError: too many classes, features or context rows; the hint names a way on.
+        """
+        if classes > self.classes:
+            raise ModelError(
+                f"the table has {classes} classes, the model can tell {self.classes} apart",
+                f"--top-classes {self.classes}, "
+                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
+            )
+        if features > self.features:
+            raise ModelError(
+                f"the table has {features} features, the model reads {self.features}",
+                f"--top-features {self.features}",
+            )
+        if rows > self.rows:
+            raise ModelError(
+                f"a context of {rows:,} rows is more than the {self.rows:,} the model reads",
+                f"--n {self.rows // 2} --k {self.rows // 2}",
+            )
 
 
 @dataclass(frozen=True)

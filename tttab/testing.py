@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tttab.contracts import Execution, Group, Limits, RowScores, Session
-from tttab.core import Access, KnownModel, ModelInfo, Task
+from tttab.contracts import AS_LABELLED, Execution, Group, Objective, RowScores, Session
+from tttab.core import Access, KnownModel, Limits, ModelInfo, Task
 from tttab.errors import ModelError
 from tttab.metrics import classification_metrics
 from tttab.seeding import stream_seed
@@ -132,14 +132,25 @@ class ToySession:
         return (torch.softmax(alike / self.log_temperature.exp(), dim=1) @ votes + 1e-6).log()
 
     def accumulate_gradients(
-        self, context: ToyContext, queries: ToyQueries, rows: np.ndarray, scale: float, how: Execution
+        self,
+        context: ToyContext,
+        queries: ToyQueries,
+        rows: np.ndarray,
+        scale: float,
+        how: Execution,
+        objective: Objective = AS_LABELLED,
     ) -> float:
         """Add the gradient of `scale` times the summed log loss; always in float32, chunk by chunk."""
         total = 0.0
         for start in range(0, len(rows), how.chunk or len(rows)):
-            chunk = torch.as_tensor(rows[start : start + (how.chunk or len(rows))])
-            log_p = self.log_probabilities(context, queries.inputs[chunk])
-            loss = scale * torch.nn.functional.nll_loss(log_p, queries.y[chunk], reduction="sum")
+            chunk = rows[start : start + (how.chunk or len(rows))]
+            places = torch.as_tensor(chunk)
+            log_p = self.log_probabilities(context, queries.inputs[places])
+            wanted, weights = objective.targets, objective.weights
+            labels = torch.nn.functional.one_hot(queries.y[places], context.classes)
+            aim = labels if wanted is None else torch.as_tensor(wanted[chunk])
+            count = torch.ones(len(chunk)) if weights is None else torch.as_tensor(weights[chunk])
+            loss = -scale * ((log_p * aim).sum(dim=1) * count).sum()
             loss.backward()
             total += loss.item()
         return total

@@ -105,7 +105,9 @@ def test_it_learns(trained, mixed_frame):
 
 def test_training_moves_the_weights_and_the_guard_decides(mixed_frame, tiny_model):
     frame, y = mixed_frame
-    bold = TTTClassifier(n_context=40, steps=6, lr=3e-3, model="tttab-tiny", device="cpu").fit(frame, y)
+    settings = {"steps": 6, "lr": 3e-3, "loss": "members", "model": "tttab-tiny", "device": "cpu"}
+    bold = TTTClassifier(n_context=40, **settings).fit(frame, y)
+    assert bold.bundle_.record["adaptation"]["schedule"]["loss"] == "members"
     held = [bold.bundle_.record["adaptation"]["held_out_loss"][when] for when in ("before", "after")]
     assert held[1] <= held[0]
     moved = any(

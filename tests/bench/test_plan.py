@@ -64,6 +64,7 @@ def test_plans_are_equal_for_equal_requests_and_differ_where_numbers_would():
     base = keys()
     assert keys() == base
     assert keys(device="cuda") == base
+    assert keys(schedule=Schedule(loss="members", precision="fp32"))["ttt@n+k"] != base["ttt@n+k"]
     faster = keys(schedule=Schedule(lr=1e-3, precision="fp32"))
     assert faster["ttt@n+k"] != base["ttt@n+k"]
     assert faster["icl@n"] == base["icl@n"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -32,10 +33,10 @@ class Slow(ToySession):
     first = 0.02
     taken = 0
 
-    def accumulate_gradients(self, context, queries, rows, scale, how):
+    def accumulate_gradients(self, context, queries, rows, scale, how, *asked):
         time.sleep(self.pause if type(self).taken else self.first)
         type(self).taken += 1
-        return super().accumulate_gradients(context, queries, rows, scale, how)
+        return super().accumulate_gradients(context, queries, rows, scale, how, *asked)
 
 
 def adaptation(session=None, stop=str, **schedule):
@@ -225,7 +226,13 @@ def test_what_was_asked_for_is_in_a_rows_identity_and_nothing_else_is(tiny_model
     split = split_rows(table.y, SplitRequest(n=30, k=60, test_size=40), 0, classes=2)
     plain = Trial(table, split, tiny_model, schedule=Schedule(steps=2))
     assert "members" not in plain.identity("ttt@n+k")
-    assert not {"max_seconds", "train_members", "step_members"} & plain.identity("ttt@n+k")["schedule"].keys()
+    later = {"max_seconds", "train_members", "step_members", "loss"}
+    assert not later & plain.identity("ttt@n+k")["schedule"].keys()
+    other = replace(plain, schedule=replace(plain.schedule, loss="members"))
+    assert other.identity("ttt@n+k")["schedule"] == {
+        **plain.identity("ttt@n+k")["schedule"],
+        "loss": "members",
+    }
     few = Trial(table, split, tiny_model.with_members(1), schedule=Schedule(steps=2), members=1)
     assert few.identity("icl@n")["members"] == 1
     assert "members" not in few.identity("gbt")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from tests.support.toys import WatchedSession
+from tttab.contracts import Objective
 from tttab.data.splits import SplitRequest, hold_out, split_rows, strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.rules import get_rule
@@ -155,6 +158,24 @@ def test_a_regression_context_holds_each_tenth_of_the_targets(policy):
     of = dict(zip(target[:100], codes, strict=True))
     for batch in source.whole():
         assert {of[value] for value in batch.context.y} == set(range(count))
+
+
+@pytest.mark.parametrize("policy", CONTEXT_POLICIES.values())
+def test_weights_and_targets_stay_with_their_rows(labelled, split, policy):
+    """Every query weighs its number in the table; context rows that become queries count as labelled."""
+    weights, targets = split.queries.astype(float), RNG.dirichlet(np.ones(4), K)
+    of_row = dict(zip(split.queries.tolist(), targets, strict=True))
+    labelled.session.queries = lambda context, x, y: x
+    asked = Objective("members", weights, targets)
+    source = policy(replace(labelled, queries=labelled.x, objective=asked))
+    for batch in [source.batch(9), source.batch(9), *source.whole()]:
+        assert batch.objective.loss == "members" and len(batch.rows)
+        for row in batch.rows:
+            number = NUMBER[batch.queries["a"].iloc[row]]
+            new = number in of_row
+            assert batch.objective.weights[row] == (number if new else 1.0)
+            expected = of_row[number] if new else np.eye(4)[Y[number]]
+            assert np.array_equal(batch.objective.targets[row], expected)
 
 
 def test_stacked_rows_keep_their_order_and_all_categories_of_both():

@@ -129,10 +129,10 @@ def test_no_held_out_row_is_ever_trained_on(adapt, parts, split, optimizer):
             queries.cells = list(x.iloc[:, 0])
             return queries
 
-        def accumulate_gradients(self, context, queries, rows, scale, how):
+        def accumulate_gradients(self, context, queries, rows, scale, how, objective):
             asked.extend(queries.cells[row] for row in rows)
             asked.extend(context.x.iloc[:, 0])
-            return super().accumulate_gradients(context, queries, rows, scale, how)
+            return super().accumulate_gradients(context, queries, rows, scale, how, objective)
 
     session.__class__ = Noting
     list(adapt(session=session, steps=6, split=split, optimizer=optimizer))
@@ -145,13 +145,13 @@ def test_adamw_takes_a_batch_a_step_and_the_single_step_all_training_rows_once(
 ):
     asked, plain = [], ToySession.accumulate_gradients
 
-    def noting(self, context, queries, numbers, scale, how):
+    def noting(self, context, queries, numbers, scale, how, objective):
         asked.append(len(set(numbers.tolist())))
-        assert scale == 1 / len(numbers)
+        assert scale == 1 / len(numbers) and objective.loss == "members"
         return plain(self, context, queries, numbers, scale, how)
 
     monkeypatch.setattr(ToySession, "accumulate_gradients", noting)
-    list(adapt(steps=6, optimizer=optimizer))
+    list(adapt(steps=6, optimizer=optimizer, loss="members"))
     assert asked == rows
 
 
@@ -383,6 +383,7 @@ def test_a_batch_is_at_most_what_may_train(adapt):
         ({"optimizer": "adam"}, "no optimiser is called 'adam'", "--optimizer adamw"),
         ({"split": "k-fold"}, "no split is called 'k-fold'", "--split fixed|redraw|kfold"),
         ({"guard": "ece"}, "no guard is called 'ece'", "--guard loss|loss+ece|off"),
+        ({"loss": "member"}, "no loss is called 'member'", "--loss ensemble|members"),
         ({"precision": "fp16"}, "no precision is called 'fp16'", "--precision auto|fp32|bf16"),
     ],
 )

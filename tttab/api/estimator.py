@@ -5,7 +5,6 @@ What does not belong here: how they are fitted, saved and loaded (`fitting`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,12 +12,10 @@ import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.utils.multiclass import check_classification_targets
 
-from tttab.api.estimator_input import class_names
+from tttab.api.estimator_input import class_names, restored_labels
 from tttab.api.fitting import AdaptingEstimator
 from tttab.api.hints import in_python_words
 from tttab.errors import DataError
-
-_DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 
 
 class TTTClassifier(ClassifierMixin, AdaptingEstimator):
@@ -42,6 +39,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         metric: what the guard compares in the place of the loss, by the name of scikit-learn's scorer:
             `roc_auc`, `accuracy`, `balanced_accuracy`, …
+        loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
         max_memory: the most memory to hold, such as `4G`.
@@ -96,13 +94,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
 
     def _restore_labels(self, own: Mapping[str, Any]) -> None:
-        names = self.bundle_.schema.classes
-        dtype = own.get("dtype", "|O")
-        if not _DTYPE.fullmatch(dtype):
-            raise ValueError(f"labels of dtype {dtype!r:.20}")
-        self.classes_ = np.array(own.get("classes", list(names)), dtype=dtype)
-        if self.classes_.shape != (len(names),):
-            raise ValueError("labels and classes differ in number")
+        self.classes_ = restored_labels(own, self.bundle_.schema.classes)
 
 
 class TTTRegressor(RegressorMixin, AdaptingEstimator):

@@ -5,7 +5,8 @@ What does not belong here: what a column means (`data.columns`) and fitting (`es
 
 from __future__ import annotations
 
-from collections.abc import Container, Generator
+import re
+from collections.abc import Container, Generator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -28,6 +29,7 @@ from tttab.errors import DataError, RequestError
 from tttab.text import brief, decoded
 
 T = TypeVar("T")
+_DTYPE = re.compile(r"[<|>](i|u|f|b|U|O)\d*")
 FEWEST_QUERIES = 20
 """With fewer rows left than this, all rows become context and nothing is trained."""
 
@@ -97,6 +99,25 @@ def class_names(classes: np.ndarray) -> tuple[str, ...]:
     if len(set(names)) < len(names):  # `true` and `True` are two labels with one text
         names = [f"{number}: {label}" for number, label in enumerate(classes)]
     return tuple(names)
+
+
+def restored_labels(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+    """Return the distinct labels that a bundle keeps, shape (classes,).
+
+    Args:
+        own: what the estimator wrote; a bundle of `tttab adapt` has nothing of it.
+        names: the classes' texts.
+
+    Raises:
+        ValueError: it is not what an estimator writes.
+    """
+    dtype = own.get("dtype", "|O")
+    if not _DTYPE.fullmatch(dtype):
+        raise ValueError(f"labels of dtype {dtype!r:.20}")
+    labels = np.array(own.get("classes", list(names)), dtype=dtype)
+    if labels.shape != (len(names),):
+        raise ValueError("labels and classes differ in number")
+    return labels
 
 
 def divide(

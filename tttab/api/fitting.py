@@ -80,6 +80,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         split: str = "fixed",
         guard: str = "loss",
         metric: str | None = None,
+        loss: str = "ensemble",
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -99,6 +100,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.split = split
         self.guard = guard
         self.metric = metric
+        self.loss = loss
         self.model = model
         self.device = device
         self.max_memory = max_memory
@@ -249,7 +251,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         return bundle, read.x
 
     def _schedule(self) -> Schedule:
-        names = ("steps", "lr", "optimizer", "split", "guard", "metric")
+        names = ("steps", "lr", "optimizer", "split", "guard", "metric", "loss")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 

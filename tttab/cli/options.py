@@ -104,6 +104,13 @@ Metric = Annotated[
         rich_help_panel=PANEL,
     ),
 ]
+Loss = Annotated[
+    str,
+    typer.Option(
+        help="What trains: ensemble (the averaged prediction's loss) or members (the mean of their own).",
+        rich_help_panel=PANEL,
+    ),
+]
 Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
 
 
@@ -154,6 +161,7 @@ class AdaptOptions:
     split: Split = "fixed"
     guard: Guard = "loss"
     metric: Metric = None
+    loss: Loss = "ensemble"
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"

@@ -64,6 +64,7 @@ class TrialRequest:
     guard: str = "loss"
     metric: str | None = None
     """What the guard compares in the place of the loss: `roc_auc`, `accuracy`, …"""
+    loss: str = "ensemble"
     precision: str = "auto"
     device: str = "auto"
     max_memory: str = "4G"
@@ -86,7 +87,7 @@ class TrialRequest:
     def schedule(self) -> Schedule:
         """How far the weights may move."""
         names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
-        names = (*names, "train_members", "step_members")
+        names = (*names, "loss", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 

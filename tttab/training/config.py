@@ -8,11 +8,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tttab.contracts import Loss
+
 STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
 SCORING_SHARE = 0.5
 """The most that held-out scores may take, of the time that the steps take."""
 STARTS = ("pretrained", "random")
+LOSSES: dict[Loss, str] = {
+    "ensemble": "the loss of the members' average, as it is served",
+    "members": "the mean of the members' own losses",
+}
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
 
@@ -54,11 +60,16 @@ class Schedule:
     """Ensemble members that train; None: all that serve."""
     step_members: int | None = None
     """Of those, how many one step trains, taking turns; None: at most `STEP_MEMBERS`."""
+    loss: Loss = "ensemble"
+    """`ensemble` or `members`: which loss trains. Held-out rows are scored as served."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.
 
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
-        later = ("metric", "max_seconds", "train_members", "step_members")
-        return {name: value for name, value in asdict(self).items() if name not in later or value is not None}
+        later = {"metric": None, "max_seconds": None, "train_members": None, "step_members": None}
+        later |= {"loss": "ensemble"}
+        return {
+            name: value for name, value in asdict(self).items() if name not in later or value != later[name]
+        }

@@ -8,12 +8,12 @@ serves are the same in all three. What does not belong here: the choice of the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from tttab.contracts import Context, CostModel, Queries, Session
+from tttab.contracts import AS_LABELLED, Context, CostModel, Objective, Queries, Session
 from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream
@@ -30,6 +30,8 @@ class Batch:
     queries: Queries
     rows: np.ndarray
     """Numbers of rows in `queries`."""
+    objective: Objective = AS_LABELLED
+    """What is asked of `queries`."""
 
 
 @dataclass(frozen=True)
@@ -47,17 +49,43 @@ class Labelled:
     train: np.ndarray
     """Numbers of the query rows that are not held out."""
     seed: int
+    objective: Objective = AS_LABELLED
+    """What is asked of the k query rows."""
 
-    def pool(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return the context and the training queries as one frame, the context first."""
+    def pool(self) -> Pool:
+        """Return the context and the training queries, the context first: there the labels count."""
         x = _stack(self.context.x, self.x.iloc[self.train])
-        return x, np.concatenate([self.context.y, self.y[self.train]])
+        weights, targets = self.objective.weights, self.objective.targets
+        if weights is not None:
+            weights = np.concatenate([np.ones(self.context.n), weights[self.train]])
+        if targets is not None:
+            targets = np.concatenate([np.eye(self.context.classes)[self.context.y], targets[self.train]])
+        objective = replace(self.objective, weights=weights, targets=targets)
+        return Pool(x, np.concatenate([self.context.y, self.y[self.train]]), objective)
 
-    def prepare(self, x: pd.DataFrame, y: np.ndarray, context: np.ndarray) -> tuple[Context, Queries]:
-        """Return the rows numbered `context` as a context and all others as its queries."""
-        rest = np.setdiff1d(np.arange(len(y)), context)
-        prepared = self.session.context(x.iloc[context], y[context], self.context.classes)
-        return prepared, self.session.queries(prepared, x.iloc[rest], y[rest])
+    def prepare(self, pool: Pool, context: np.ndarray) -> Batch:
+        """Return the rows of a pool that are numbered `context` as a context, all others as its queries."""
+        rest = np.setdiff1d(np.arange(len(pool.y)), context)
+        prepared = self.session.context(pool.x.iloc[context], pool.y[context], self.context.classes)
+        some = pool.take(rest)
+        queries = self.session.queries(prepared, some.x, some.y)
+        return Batch(prepared, queries, np.arange(len(rest)), some.objective)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Rows of which some become a context and others its queries."""
+
+    x: pd.DataFrame
+    y: np.ndarray
+    objective: Objective
+
+    def take(self, rows: np.ndarray) -> Pool:
+        """Return the rows numbered `rows`."""
+        asked = self.objective
+        weights = None if asked.weights is None else asked.weights[rows]
+        targets = None if asked.targets is None else asked.targets[rows]
+        return Pool(self.x.iloc[rows], self.y[rows], replace(asked, weights=weights, targets=targets))
 
 
 class ContextPolicy(Protocol):
@@ -83,11 +111,15 @@ class Fixed:
         """Return the next rows of an order that is drawn anew each time round."""
         labelled = self._labelled
         rows = [next(self._order) for _ in range(min(size, len(labelled.train)))]
-        return Batch(labelled.context, labelled.queries, np.array(rows))
+        return self._of(np.array(rows))
 
     def whole(self) -> list[Batch]:
         """Return all training queries under the one context."""
-        return [Batch(self._labelled.context, self._labelled.queries, self._labelled.train)]
+        return [self._of(self._labelled.train)]
+
+    def _of(self, rows: np.ndarray) -> Batch:
+        labelled = self._labelled
+        return Batch(labelled.context, labelled.queries, rows, labelled.objective)
 
 
 class Redraw:
@@ -95,8 +127,8 @@ class Redraw:
 
     def __init__(self, labelled: Labelled) -> None:
         self._labelled = labelled
-        self._x, self._y = labelled.pool()
-        self._strata = strata_of(self._y, labelled.context.classes)
+        self._pool = labelled.pool()
+        self._strata = strata_of(self._pool.y, labelled.context.classes)
         self._rng = numpy_stream(labelled.seed, "redraw")
 
     def batch(self, size: int) -> Batch:
@@ -106,39 +138,38 @@ class Redraw:
         order = stratified_order(codes, np.arange(len(codes)), count, self._rng)
         n = labelled.context.n
         chosen = np.concatenate([order[:n], self._rng.permutation(order[n:])[:size]])
-        context, queries = labelled.prepare(self._x.iloc[chosen], self._y[chosen], np.arange(n))
-        return Batch(context, queries, np.arange(len(queries)))
+        return labelled.prepare(self._pool.take(chosen), np.arange(n))
 
     def whole(self) -> list[Batch]:
         """Return one drawn context with all other rows as queries."""
-        return [self.batch(len(self._y))]
+        return [self.batch(len(self._pool.y))]
 
 
 class Folds:
     """K folds of about n rows over all n + k rows: each in turn is the context of all others."""
 
     def __init__(self, labelled: Labelled) -> None:
-        x, y = labelled.pool()
-        codes, strata = strata_of(y, labelled.context.classes)
+        pool = labelled.pool()
+        codes, strata = strata_of(pool.y, labelled.context.classes)
         rng = numpy_stream(labelled.seed, "folds")
-        order = stratified_order(codes, np.arange(len(y)), strata, rng)
-        count = max(2, round(len(y) / labelled.context.n))
+        order = stratified_order(codes, np.arange(len(pool.y)), strata, rng)
+        count = max(2, round(len(pool.y) / labelled.context.n))
         folds = [_with_every_stratum(order[f::count], order, codes, strata) for f in range(count)]
-        self._parts = [labelled.prepare(x, y, fold) for fold in folds]
-        self._orders = [_endless_order(np.arange(len(queries)), rng) for _, queries in self._parts]
+        self._parts = [labelled.prepare(pool, fold) for fold in folds]
+        self._orders = [_endless_order(part.rows, rng) for part in self._parts]
         self._turn = 0
 
     def batch(self, size: int) -> Batch:
         """Return the next fold's next rows."""
         fold = self._turn % len(self._parts)
         self._turn += 1
-        context, queries = self._parts[fold]
-        rows = [next(self._orders[fold]) for _ in range(min(size, len(queries)))]
-        return Batch(context, queries, np.array(rows))
+        part = self._parts[fold]
+        rows = [next(self._orders[fold]) for _ in range(min(size, len(part.rows)))]
+        return replace(part, rows=np.array(rows))
 
     def whole(self) -> list[Batch]:
         """Return every fold with all its queries."""
-        return [Batch(context, queries, np.arange(len(queries))) for context, queries in self._parts]
+        return self._parts
 
 
 CONTEXT_POLICIES: dict[str, Callable[[Labelled], ContextPolicy]] = {
@@ -179,7 +210,7 @@ class InTurns:
         """Return the next batch as the members whose turn it is see it."""
         batch = self._policy.batch(size)
         seen = self._costs.of_members(batch.context, batch.queries, next(self._turns))
-        return Batch(*seen, batch.rows)
+        return Batch(*seen, batch.rows, batch.objective)
 
     def whole(self) -> list[Batch]:
         """Return all training queries, seen by all members."""

@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tttab.contracts import Context, CostModel, Execution, Queries, Session
+from tttab.errors import MemoryPlanError
 from tttab.system.resources import resident_bytes
-from tttab.training.memory_plan import Footprint
+from tttab.training.memory_plan import Footprint, MemoryPlan
 
 SMALLEST_SAMPLE, LARGEST_SAMPLE = 2, 24
 SAMPLE_BYTES = 64 * 1024**2
@@ -93,6 +94,18 @@ def _samples(costs: CostModel, context: Context, queries: Queries) -> list[tuple
 def held_bytes(device: torch.device) -> int:
     """Return what is held now: the process's resident memory, or the tensors on a GPU."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else resident_bytes()
+
+
+def smaller_plan(
+    device: torch.device, how: Execution | None, plan: MemoryPlan | None, context_rows: int
+) -> MemoryPlanError:
+    """Return the error for memory that ran out although the plan was kept: others use it too."""
+    where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
+    message = f"the machine ran out of memory {where}"
+    if how is None or plan is None:
+        return MemoryPlanError(message, f"--n {max(1, context_rows // 2)}")
+    megabytes = max(1, (plan.needed + held_bytes(device)) // 2**21)
+    return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
 
 
 def usable_bytes(device: torch.device, budget: int) -> int:

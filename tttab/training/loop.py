@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
+from tttab.contracts import AS_LABELLED, Context, CostModel, Execution, Objective, Queries, Rule, Session
 from tttab.core import Task
 from tttab.data.splits import hold_out
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
+from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
@@ -54,6 +54,8 @@ def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
         )
     if schedule.init not in STARTS:
         raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    if schedule.loss not in LOSSES:
+        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
     if schedule.train_members is not None and schedule.train_members < 1:
         raise RequestError(
             f"at least one member must train, got {schedule.train_members}", "--train-members 1"
@@ -80,6 +82,7 @@ class Adaptation:
         schedule: how far.
         seed: names the streams that divide and order the queries.
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
+        objective: weights and targets of the queries; which loss trains is the schedule's affair.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
         held: so many of the last queries are held out, in the place of the schedule's share (`Split.held`).
@@ -95,6 +98,7 @@ class Adaptation:
         seed: int = 0,
         budget: int = DEFAULT_BUDGET,
         *,
+        objective: Objective = AS_LABELLED,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
         held: int = 0,
@@ -102,6 +106,7 @@ class Adaptation:
         self.result = Adapted(session, context, 0, None)
         self.schedule, self.rate = schedule, schedule.lr * rule.rate
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
+        self._objective = replace(objective, loss=schedule.loss)
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
         self._given = held
         self._ready: bool | None = None
@@ -165,7 +170,7 @@ class Adaptation:
         start = time.perf_counter()
         batch = self._batches().batch(self.schedule.batch)
         trains = self._labelled.session
-        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how)
+        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how, batch.objective)
         now = time.perf_counter()
         step = now - start + self._score_seconds / self.schedule.evaluate_every
         steps = min(self.schedule.steps, int((seconds - (now - self._start)) / step))
@@ -198,7 +203,7 @@ class Adaptation:
         self._steps += 1
         loss = sum(
             self._labelled.session.accumulate_gradients(
-                batch.context, batch.queries, batch.rows, 1 / count, self._how
+                batch.context, batch.queries, batch.rows, 1 / count, self._how, batch.objective
             )
             for batch in batches
         )
@@ -280,7 +285,7 @@ class Adaptation:
             queries = session.queries(context, x, y)
             if costs is not None:
                 queries = costs.frozen_features(context, queries, self._how)
-        return Labelled(session, context, queries, x, y, train, self._seed)
+        return Labelled(session, context, queries, x, y, train, self._seed, self._objective)
 
     def _plan(self, costs: CostModel | None, train: np.ndarray) -> Execution:
         """Return how steps run: within the budget, where the model's costs are known."""
@@ -320,19 +325,10 @@ class Adaptation:
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise self._smaller_plan() from error
+            from tttab.training.footprint import smaller_plan
 
-    def _smaller_plan(self) -> MemoryPlanError:
-        """Return the error for memory that ran out although the plan was kept: others use it too."""
-        from tttab.training.footprint import held_bytes
-
-        how, plan = self.result.execution, self.result.plan
-        where = "before the first step" if how is None else f"in a step of {how.chunk} query rows at a time"
-        message = f"the machine ran out of memory {where}"
-        if how is None or plan is None:
-            return MemoryPlanError(message, f"--n {max(1, self._context.n // 2)}")
-        megabytes = max(1, (plan.needed + held_bytes(self._session.device)) // 2**21)
-        return MemoryPlanError(message, f"--max-memory {megabytes}M plans with half of it")
+            how, plan = self.result.execution, self.result.plan
+            raise smaller_plan(self._pretrained.device, how, plan, self._context.n) from error
 
     def _evaluate_untouched(self, raw: Queries) -> None:
         """Make the pretrained weights step 0: a cold start has to beat them too."""

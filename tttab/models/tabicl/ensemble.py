@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tttab.contracts import Execution, RowScores
+from tttab.contracts import AS_LABELLED, Execution, Objective, RowScores
 from tttab.models.chunks import chunks_of
+from tttab.models.losses import of_labels, weighted
 from tttab.models.tabicl.inputs import PreparedContext, PreparedQueries
 from tttab.models.tabicl.passes import TEMPERATURE, SharedContext, decoded
 
@@ -58,26 +59,30 @@ class Ensemble:
         rows: np.ndarray,
         scale: float,
         how: Execution = AS_SERVED,
+        objective: Objective = AS_LABELLED,
     ) -> float:
         """Add the gradient of `scale` times the summed loss to the parameters; return that product.
 
         The gradients of chunks add up exactly. With `how.by_member` one member's activations are held at a
         time: a first pass without gradients gives the mean logits, and the loss's gradient in them is every
-        member's share.
+        member's share; the members' own losses need none.
         """
-        chunks, parts = chunks_of(rows, how.chunk), self.parts(context, how)
-        if how.by_member and len(context.inputs) > 1:
-            return self._by_member(context, queries, chunks, scale, how)
+        chunks, parts, members = chunks_of(rows, how.chunk), self.parts(context, how), len(context.inputs)
+        if how.by_member and members > 1 and objective.loss == "ensemble":
+            return self._by_member(context, queries, chunks, scale, how, objective)
         total = 0.0
-        with self._precision(how):
-            opened = [self.open(context, queries, part, how) for part in parts]
-            for chunk in chunks:
-                mean = self._logits(context, queries, chunk, opened).mean(dim=0)
-                loss = self._losses(mean, queries, chunk).sum() * scale
-                if torch.isfinite(loss):
-                    loss.backward()
-                total += loss.item()
-        _push(opened)
+        for group in [[part] for part in parts] if how.by_member else [parts]:
+            with self._precision(how):
+                opened = [self.open(context, queries, part, how) for part in group]
+                for chunk in chunks:
+                    logits = self._logits(context, queries, chunk, opened)
+                    logits = logits.mean(dim=0) if objective.loss == "ensemble" else logits
+                    share = 1 if objective.loss == "ensemble" else members
+                    loss = self._losses(logits, queries, chunk, objective).sum() / share * scale
+                    if torch.isfinite(loss):
+                        loss.backward()
+                    total += loss.item()
+            _push(opened)
         return total
 
     def row_scores(
@@ -146,6 +151,7 @@ class Ensemble:
         chunks: list[np.ndarray],
         scale: float,
         how: Execution,
+        objective: Objective,
     ) -> float:
         parts, members = self.parts(context, how), len(context.inputs)
         means = [torch.zeros((), device=self.device) for _ in chunks]
@@ -156,7 +162,8 @@ class Ensemble:
                 means = [mean + part / members for mean, part in zip(means, logits, strict=True)]
         leaves = [mean.requires_grad_() for mean in means]
         pairs = zip(leaves, chunks, strict=True)
-        loss = torch.stack([self._losses(leaf, queries, chunk).sum() for leaf, chunk in pairs]).sum() * scale
+        sums = [self._losses(leaf, queries, chunk, objective).sum() for leaf, chunk in pairs]
+        loss = torch.stack(sums).sum() * scale
         if not torch.isfinite(loss):
             return loss.item()
         shares = torch.autograd.grad(loss, leaves)
@@ -168,11 +175,18 @@ class Ensemble:
             _push(opened)
         return loss.item()
 
-    def _losses(self, mean: torch.Tensor, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
-        """Return the losses of rows, nats, from the members' mean logits."""
-        return torch.nn.functional.cross_entropy(
-            mean / TEMPERATURE, queries.y[self._places(rows)], reduction="none"
-        )
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        objective: Objective = AS_LABELLED,
+    ) -> torch.Tensor:
+        """Return the losses of rows, nats, from logits, shape (…, rows, classes); with targets by class."""
+        log_p = torch.log_softmax(logits / TEMPERATURE, dim=-1)
+        if objective.targets is None:
+            log_p = of_labels(log_p, queries.y[self._places(rows)])
+        return -weighted(log_p, objective, rows)
 
     def _precision(self, how: Execution) -> Any:
         if how.precision != "bf16":

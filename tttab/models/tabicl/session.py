@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from tabicl._model.tabicl import TabICL
 
-from tttab.contracts import Group, Limits
-from tttab.core import ModelInfo, Task
+from tttab.contracts import Group
+from tttab.core import Limits, ModelInfo, Task
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabicl.building import MOST_MEMBERS, Weights, write_checkpoint
 from tttab.models.tabicl.costs import Costs

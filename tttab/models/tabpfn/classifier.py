@@ -15,6 +15,7 @@ import torch
 from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import SplitError
+from tttab.models.losses import of_labels
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
@@ -63,13 +64,15 @@ class TabPFNSession(OpenedModel):
         rows: np.ndarray,
         which: ForwardPass,
         how: Execution = AS_SERVED,
+        *,
+        of_classes: bool = False,
     ) -> torch.Tensor:
-        """Return each member's log probability of the true class, shape (members of the pass, rows)."""
+        """Return each member's log probability of the true class, or of all, (members, rows[, classes])."""
         outputs = self.outputs(context, queries, rows, which, how) / self.log_temperature.exp()
         members = self._members_of(context, which)
         logits = torch.stack([outputs[:, place, member.columns] for member, place in members])
-        labels = queries.y[torch.as_tensor(rows, device=self.device)].expand(len(members), -1)
-        return torch.log_softmax(logits, dim=-1).gather(-1, labels[..., None])[..., 0]
+        log_p = torch.log_softmax(logits, dim=-1)
+        return log_p if of_classes else of_labels(log_p, queries.y[torch.as_tensor(rows, device=self.device)])
 
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution

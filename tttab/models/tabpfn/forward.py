@@ -1,7 +1,7 @@
 """Forward and backward passes of an opened model: member by member, chunk by chunk, in which precision.
 
-Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of
-the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
+Members of the ensemble are averaged as probabilities, so the loss of a row as served is minus the logarithm
+of the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
 which is why members may be taken one at a time. What does not belong here: weights and contexts
 (`session`), what the outputs mean (`classifier`, `regressor`).
 """
@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from tttab.contracts import Execution, RowScores
+from tttab.contracts import AS_LABELLED, Execution, Objective, RowScores
 from tttab.models.chunks import chunks_of
+from tttab.models.losses import weighted
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.parts import OUTPUT
 from tttab.models.tabpfn.shared_context import ARCHITECTURE as SHARES_CONTEXT
@@ -69,8 +70,16 @@ class Passes:
         rows: np.ndarray,
         which: ForwardPass,
         how: Execution = AS_SERVED,
+        *,
+        of_classes: bool = False,
     ) -> torch.Tensor:
-        """Return each member's log likelihood of the true label, shape (members of the pass, rows)."""
+        """Return each member's log likelihood of the true label, shape (members of the pass, rows).
+
+        With `of_classes` that of every class, shape (members of the pass, rows, classes).
+
+        Raises:
+            ModelError: so, and the model tells no classes.
+        """
         raise NotImplementedError
 
     def row_scores(
@@ -91,11 +100,10 @@ class Passes:
         queries: PreparedQueries,
         rows: np.ndarray,
         how: Execution = AS_SERVED,
+        objective: Objective = AS_LABELLED,
     ) -> torch.Tensor:
-        """Return the summed loss, nats, of the query rows numbered `rows`, as it is served."""
-        passes = self._passes(context, how)
-        parts = [self.member_log_likelihoods(context, queries, rows, which, how) for which in passes]
-        return -log_mean(torch.cat(parts)).sum()
+        """Return the summed loss, nats, of the query rows numbered `rows`."""
+        return self._loss(context, queries, rows, self._passes(context, how), how, objective)
 
     def accumulate_gradients(
         self,
@@ -104,23 +112,25 @@ class Passes:
         rows: np.ndarray,
         scale: float,
         how: Execution = AS_SERVED,
+        objective: Objective = AS_LABELLED,
     ) -> float:
         """Add the gradient of `scale` times the summed loss to the parameters; return that product.
 
         The gradients of chunks add up exactly. With `how.by_member` one member's activations are held at a
         time: d(-log mean_m p_m) is the sum of -w_m d(log p_m), w being the softmax of the log p_m, which a
-        first pass without gradients gives.
+        first pass without gradients gives; the members' own losses need none.
         """
-        chunks = chunks_of(rows, how.chunk)
-        if how.by_member:
-            return self._accumulate_by_member(context, queries, chunks, scale, how)
+        chunks, passes = chunks_of(rows, how.chunk), self._passes(context, how)
+        if how.by_member and objective.loss == "ensemble":
+            return self._accumulate_by_member(context, queries, chunks, scale, how, objective)
         total = 0.0
-        with self.sharing(context, queries, self._passes(context, how), how):
-            for chunk in chunks:
-                loss = self.loss(context, queries, chunk, how) * scale
-                if torch.isfinite(loss):
-                    loss.backward()
-                total += loss.item()
+        for group in [[which] for which in passes] if how.by_member else [passes]:
+            with self.sharing(context, queries, group, how):
+                for chunk in chunks:
+                    loss = self._loss(context, queries, chunk, group, how, objective) * scale
+                    if torch.isfinite(loss):
+                        loss.backward()
+                    total += loss.item()
         return total
 
     def outputs(
@@ -148,6 +158,35 @@ class Passes:
     def whole_calls(self, context: PreparedContext) -> list[ForwardPass]:
         """Return one pass per prepared call, with all its members."""
         return [ForwardPass(number, 0, call.context.shape[1]) for number, call in enumerate(context.calls)]
+
+    def _loss(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        passes: list[ForwardPass],
+        how: Execution,
+        objective: Objective,
+    ) -> torch.Tensor:
+        """Return what `passes` add to the summed loss; as it is served it takes all of them at once."""
+        every = torch.cat(self._likelihoods(context, queries, rows, passes, how, objective))
+        values = log_mean(every) if objective.loss == "ensemble" else every.sum(dim=0) / len(context.members)
+        return -weighted(values, objective, rows).sum()
+
+    def _likelihoods(
+        self,
+        context: PreparedContext,
+        queries: PreparedQueries,
+        rows: np.ndarray,
+        passes: list[ForwardPass],
+        how: Execution,
+        objective: Objective,
+    ) -> list[torch.Tensor]:
+        soft = objective.targets is not None
+        return [
+            self.member_log_likelihoods(context, queries, rows, which, how, of_classes=soft)
+            for which in passes
+        ]
 
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
@@ -206,21 +245,23 @@ class Passes:
         chunks: list[np.ndarray],
         scale: float,
         how: Execution,
+        objective: Objective,
     ) -> float:
-        passes, parts = self._passes(context, how), []
+        passes, rows, parts = self._passes(context, how), np.concatenate(chunks), []
         for which in passes:
             with torch.no_grad(), self.sharing(context, queries, [which], how):
-                likelihoods = [self.member_log_likelihoods(context, queries, c, which, how) for c in chunks]
-            parts.append(torch.cat(likelihoods, dim=1))
-        total = -log_mean(torch.cat(parts)).sum().item() * scale
-        shares = torch.softmax(torch.cat(parts), dim=0).split([len(part) for part in parts])
+                found = [self._likelihoods(context, queries, c, [which], how, objective)[0] for c in chunks]
+            parts.append(torch.cat(found, dim=1))
+        every = torch.cat(parts)
+        total = -weighted(log_mean(every), objective, rows).sum().item() * scale
+        shares = weighted(torch.softmax(every, dim=0), objective, rows).split([len(part) for part in parts])
         if not math.isfinite(total):
             return total
         sizes = [len(chunk) for chunk in chunks]
         for share, which in zip(shares, passes, strict=True):
             with self.sharing(context, queries, [which], how):
                 for chunk, part in zip(chunks, share.split(sizes, dim=1), strict=True):
-                    likelihoods = self.member_log_likelihoods(context, queries, chunk, which, how)
+                    (likelihoods,) = self._likelihoods(context, queries, chunk, [which], how, objective)
                     (-(part * likelihoods).sum() * scale).backward()
         return total
 

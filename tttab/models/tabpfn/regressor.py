@@ -19,7 +19,7 @@ import torch
 
 from tttab.contracts import Execution, RowScores
 from tttab.core import Task
-from tttab.errors import SplitError
+from tttab.errors import ModelError, SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
@@ -47,8 +47,18 @@ class TabPFNRegressionSession(OpenedModel):
         rows: np.ndarray,
         which: ForwardPass,
         how: Execution = AS_SERVED,
+        *,
+        of_classes: bool = False,
     ) -> torch.Tensor:
-        """Return each member's log density of the target, per unit of the target, (members, rows)."""
+        """Return each member's log density of the target, per unit of the target, (members, rows).
+
+        Raises:
+            ModelError: that of classes is asked for.
+        """
+        if of_classes:
+            raise ModelError(
+                "a regressor is trained on numbers, not on classes' probabilities", "targets=None"
+            )
         outputs = self.outputs(context, queries, rows, which, how)
         bars = [self._bars(outputs[:, place], member) for member, place in self._members_of(context, which)]
         return self._log_likelihoods(context, queries, rows, bars)

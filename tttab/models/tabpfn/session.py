@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import torch
 
-from tttab.contracts import Group, Limits, Predictor
-from tttab.core import ModelInfo, Task
+from tttab.contracts import Group, Predictor
+from tttab.core import Limits, ModelInfo, Task
 from tttab.data.levels import drop_unused_categories, match_categories
 from tttab.errors import ModelError, SplitError
 from tttab.models.tabpfn.costs import Costs
