@@ -44,6 +44,7 @@ from tttab.data.reading import check_names
 from tttab.data.schema import Schema
 from tttab.data.splits import Split
 from tttab.errors import BundleError, DataError
+from tttab.evaluation.teacher import teacher_of
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
@@ -259,7 +260,8 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
-        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget)
+        teach = teacher_of(session, context, queries, schedule, seed)
+        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget, teach=teach)
         for _ in adaptation:
             pass
         return adaptation.result
@@ -303,7 +305,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         columns: what single columns are, where the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
-        recipe: `default`, `fast` or `race`: what steps, lr, optimizer and loss are where they are None.
+        recipe: `default`, `fast`, `race` or `thorough`: what the next three and loss are where None.
         steps: gradient steps at most.
         lr: learning rate.
         optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.

@@ -15,43 +15,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Predictor, Session
+from tttab.contracts import Context, Predictor, Rule, Session
 from tttab.core import Row, Table, Task
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.evaluation.baselines import baseline
+from tttab.evaluation.events import Event, Planned, Progress
+from tttab.evaluation.teacher import teacher_of
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import DEFAULT_BUDGET
-from tttab.training.result import Adapted, Estimate, Step
+from tttab.training.recipes import get_recipe, schedule_of
+from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LATENCY_ROWS = 1000
 LATENCY_CALLS = 3
-
-
-@dataclass(frozen=True)
-class Progress:
-    """An arm is at work: the step it has reached."""
-
-    arm: str
-    step: Step
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An arm is about to train, within a time."""
-
-    arm: str
-    estimate: Estimate
-
-
-Event = Planned | Progress
 
 
 @dataclass
@@ -79,7 +63,7 @@ class Trial:
     """Names the training streams; the split carries its own seed."""
     budget: int = DEFAULT_BUDGET
     open_seconds: float = 0.0
-    trained: dict[tuple[str | None, str | None], Adapted] = field(default_factory=dict)
+    trained: dict[tuple[str | None, ...], Adapted] = field(default_factory=dict)
     """What arms have trained, so that two arms with the same training share it."""
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
@@ -110,7 +94,8 @@ class Trial:
         about = ARMS[arm]
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
-        schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
+        schedule = self.schedule_of(arm)
+        schedule = schedule if steps is None else replace(schedule, steps=steps)
         seconds = self.schedule.max_seconds
         limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
@@ -130,6 +115,20 @@ class Trial:
             **ensemble,
             **limit,
         }
+
+    def schedule_of(self, arm: str) -> Schedule:
+        """Return how far the arm may move: the trial's schedule, or that of the arm's recipe."""
+        recipe, own = ARMS[arm].recipe, self.schedule
+        if recipe is None:
+            return own
+        kept = ("precision", "max_seconds", "held_out", "guard")
+        return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
+
+    def adaptation(self, rule: Rule, schedule: Schedule) -> Adaptation:
+        """Return the training by a rule and a schedule, ready to be iterated over."""
+        given = self.model, self.context, self.rows("queries"), schedule, self.seed
+        teach = teacher_of(*given)
+        return Adaptation(given[0], rule, *given[1:], self.budget, teach=teach, stop=self.stop)
 
     @property
     def model(self) -> Session:
@@ -176,6 +175,8 @@ class Arm:
     """Whether it reads the foundation model."""
     rule: str | None = None
     """What it trains; "" is the trial's own rule, None nothing."""
+    recipe: str | None = None
+    """What it trains by where that is not the trial's schedule."""
     split: str | None = None
     """The contexts training sees where they are not the schedule's own."""
     reads_all: bool = False
@@ -186,7 +187,7 @@ class Arm:
     """Whether the k query rows change its numbers."""
     own_training: bool = False
     """Whether the model's own package trains; long, so only where it is asked for."""
-    check: Callable[[], None] | None = None
+    check: Callable[[], object] | None = None
     """Raises where something is not installed; an arm that has one runs where it is named, not by default."""
 
 
@@ -223,14 +224,12 @@ def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
 def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     """Train as the arm says, or take what another arm has trained the same way."""
     about = ARMS[arm]
-    key = (about.rule, about.split)
+    key = (about.rule, about.split, about.recipe)
     if key not in trial.trained:
-        schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
+        schedule = trial.schedule_of(arm)
+        schedule = replace(schedule, split=about.split) if about.split else schedule
         rule = get_rule(about.rule or trial.rule)
-        queries = trial.rows("queries")
-        run = Adaptation(
-            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget, stop=trial.stop
-        )
+        run = trial.adaptation(rule, schedule)
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -289,6 +288,13 @@ ARMS: dict[str, Arm] = {
         "the same, mixed with boosted trees on n + k rows",
         rule="",
         check=partial(check_kind, "trees"),
+    ),
+    "ttt+@n+k": Arm(
+        run_ttt,
+        "test-time training by the recipe `thorough`, context of n",
+        rule="",
+        recipe="thorough",
+        check=partial(get_recipe, "thorough"),
     ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
     "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
