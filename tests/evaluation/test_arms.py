@@ -23,6 +23,7 @@ from tttab.metrics import classification_metrics, regression_metrics
 from tttab.testing import INFO, ToySession
 from tttab.training.config import LATER, Schedule
 from tttab.training.loop import Adaptation
+from tttab.training.recipes import RECIPES
 
 N, K, TEST = 30, 40, 40
 WHOLE = {"icl@n+k", "redraw@n+k", "finetuned@n+k", "predictlm-ttt@n+k"}
@@ -62,7 +63,8 @@ def outcome(trial, arm):
 def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
     *progress, last = unit.run(arm)
     trains = ARMS[arm].rule is not None
-    assert [event.step.number for event in progress] == list(range(1, 13)) * trains
+    steps = len(progress) if ARMS[arm].recipe else 12
+    assert [event.step.number for event in progress] == list(range(1, steps + 1)) * trains
     assert all(isinstance(event, Progress) and event.arm == arm for event in progress)
     assert isinstance(last, Outcome)
     assert last.row.arm == arm and last.row.identity == unit.identity(arm)
@@ -261,9 +263,9 @@ def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     assert len(keys) == len(ARMS)
     other = replace(unit, schedule=replace(unit.schedule, steps=3))
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
-    assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
+    assert changed == {arm for arm, about in ARMS.items() if about.rule is not None and not about.recipe}
     seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
-    assert seeded == changed | RIVALS | {"finetuned@n", "finetuned@n+k", "predictlm-ttt@n+k"}
+    assert seeded == changed | RIVALS | {"finetuned@n", "finetuned@n+k", "predictlm-ttt@n+k", "ttt+@n+k"}
     timed = replace(unit, schedule=replace(unit.schedule, max_seconds=9.0))
     assert timed.identity("finetuned@n+k") == unit.identity("finetuned@n+k") | {"seconds": 9.0}
     assert timed.identity("icl@n+k") == unit.identity("icl@n+k")
@@ -302,6 +304,8 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
     }
     assert unit.identity("ttt@n+k") == trained
     assert unit.identity("head@n") == trained | {"arm": "head@n", "rule": "head"}
+    thorough = replace(RECIPES["thorough"].schedule, precision=unit.schedule.precision).to_dict()
+    assert unit.identity("ttt+@n+k") == trained | {"arm": "ttt+@n+k", "schedule": thorough}
     untrained = trained | {"rule": None, "schedule": None}
     assert unit.identity("gbt") == untrained | {"arm": "gbt", "model": None}
     assert unit.identity("icl@n+k") == untrained | {"arm": "icl@n+k", "seed": None}
@@ -335,3 +339,17 @@ def test_rows_given_to_choose_by_choose_and_stand_in_the_identity(unit):
     assert adapted.before == pytest.approx(float(scores.loss.mean()))
     assert given.identity("ttt@n+k") != unit.identity("ttt@n+k")
     assert given.identity("icl@n") == unit.identity("icl@n"), "no query changes it"
+
+
+def test_the_thorough_arm_trains_on_what_teachers_say_beside_the_labels(unit, monkeypatch):
+    """Six lanes, of which half ask for labels; the held-out rows choose as ever."""
+    asked, plain = [], ToySession.accumulate_gradients
+
+    def noting(self, context, queries, rows, scale, how, objective):
+        asked.append(objective.targets is None)
+        return plain(self, context, queries, rows, scale, how, objective)
+
+    monkeypatch.setattr(ToySession, "accumulate_gradients", noting)
+    row = outcome(replace(unit, trained={}), "ttt+@n+k").row
+    assert asked[:6] == [True, False] * 3
+    assert row.identity["schedule"]["taught"] and row.n_context == N

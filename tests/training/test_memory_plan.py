@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.small_models import small_model
 from tttab.contracts import Execution
 from tttab.errors import MemoryPlanError
 from tttab.rules import get_rule
@@ -290,11 +291,12 @@ def test_a_gpu_smaller_than_the_budget_is_the_limit(monkeypatch):
     assert footprint.usable_bytes(cpu, 123) == 123
 
 
-def test_a_gpu_that_is_too_small_is_said_to_be(tiny_model, mixed_frame, monkeypatch):
+def test_a_gpu_that_is_too_small_is_said_to_be(mixed_frame, monkeypatch):
     x, y = mixed_frame
-    context = tiny_model.context(x[:40], y[:40], 3)
+    session = small_model(members=1)
+    context = session.context(x[:40], y[:40], 3)
     monkeypatch.setattr(footprint, "usable_bytes", lambda device, budget: 2 * 2**20)
-    run = Adaptation(tiny_model, get_rule("full"), context, (x[40:], y[40:]), Schedule(steps=1))
+    run = Adaptation(session, get_rule("full"), context, (x[40:], y[40:]), Schedule(steps=1))
     with pytest.raises(MemoryPlanError, match=r"cpu is too small: 2\.0 MiB of memory cannot hold") as caught:
         list(run)
     assert caught.value.hint == "--device cpu"

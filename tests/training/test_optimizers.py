@@ -234,19 +234,20 @@ def test_a_gradient_that_is_no_number_ends_a_line_search_before_the_first_trial(
         next(SingleStep().updates(SimpleNamespace(gradient=gradient), Score(1.0, 0.1, 10)))
 
 
-def race(gradients, scores, rates, steps=200, every=2):
+def race(gradients, scores, rates, steps=200, every=2, taught=False):
     """Run a race whose lanes score as `scores(rate, step)` says; return updates and places after each."""
     w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    batches = []
+    batches, asked = [], []
 
-    def gradient(*, whole, again=False):
+    def gradient(*, whole, again, labels):
         assert not whole
+        asked.append(labels)
         if not again:
             batches.append(len(batches))
         w.grad = gradients(batches[-1], w.detach())
         return float(batches[-1])
 
-    schedule = Schedule(steps=steps, warmup=0, clip=1e9, evaluate_every=every)
+    schedule = Schedule(steps=steps, warmup=0, clip=1e9, evaluate_every=every, taught=taught)
     training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rates=rates)
     updates, seen, score = Race().updates(training, Score(1.0, 0.1, 10)), [], None
     while True:
@@ -254,7 +255,7 @@ def race(gradients, scores, rates, steps=200, every=2):
             update = updates.send(score)
         except StopIteration:
             return seen
-        seen.append((update, w.item()))
+        seen.append((update, w.item() if not taught else asked[-1]))
         score = Score(scores(update.size, update.number), 0.1, 10) if update.evaluate else None
 
 
@@ -267,13 +268,14 @@ def test_lanes_of_a_race_see_the_same_batches_and_show_the_mean_of_their_weights
     alone, places = torch.optim.AdamW([w], lr=0.3, weight_decay=0.0), []
     for batch, (_, place) in enumerate([one for one in seen if one[0].size == 0.3]):
         w.grad = w.detach() - batch - 1.0
+        alone.param_groups[0]["lr"] = 0.3 * (1 + math.cos(math.pi * batch / 12)) / 2
         alone.step()
         places.append(w.item())
         assert place == pytest.approx(sum(places) / len(places))
 
 
 def test_the_slower_half_is_left_behind_twice_and_the_winner_goes_on_until_nothing_improves():
-    """The middle rate improves until step 40; it stops 20 steps, half as many, later."""
+    """Cycles of 12, 24, 48 and 96 steps: the winner improves until step 40, so the fourth is its last."""
     ends = {1e-3: 40, 3e-4: 200, 3e-3: 10}
 
     def score(rate, step):
@@ -281,8 +283,8 @@ def test_the_slower_half_is_left_behind_twice_and_the_winner_goes_on_until_nothi
 
     seen = [update for update, _ in race(lambda batch, w: torch.ones_like(w), score, list(ends), steps=400)]
     steps = {rate: max(update.number for update in seen if update.size == rate) for rate in ends}
-    assert steps == {3e-3: 12, 3e-4: 32, 1e-3: 60}
-    assert len(seen) <= 2 * 60 and seen[-1].done == len(seen)
+    assert steps == {3e-3: 12, 3e-4: 36, 1e-3: 180}
+    assert len(seen) <= 2 * 180 and seen[-1].done == len(seen)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
@@ -305,6 +307,13 @@ def test_a_lane_whose_gradient_is_no_number_leaves_and_the_last_ends_the_race():
 
     updates = race(gradients, lambda rate, step: 1.0 / step, [1e-4, 1e-2], steps=40)
     assert max(update.number for update, _ in updates if update.size == 1e-2) == 3
-    assert max(update.number for update, _ in updates) > 16
+    assert max(update.number for update, _ in updates) > 12
     with pytest.raises(NotFinite):
         race(gradients, lambda rate, step: 1.0 / step, [1e-2], steps=40)
+
+
+def test_where_there_are_teachers_every_rate_runs_on_labels_and_on_what_they_say():
+    seen = race(lambda batch, w: torch.ones_like(w), lambda rate, step: 1.0, [1e-3, 3e-4], taught=True)
+    lanes = [(update.size, labels) for update, labels in seen[:4]]
+    assert lanes == [(1e-3, True), (1e-3, False), (3e-4, True), (3e-4, False)]
+    assert Race().copies(Schedule(rates=(1e-3, 3e-4), taught=True).lanes) == 3 + 4 * 4

@@ -218,17 +218,7 @@ class AdaptResult:
 
 def adaptation_of(trial: Trial) -> Adaptation:
     """Return the training that a trial asks for, ready to be iterated over."""
-    return Adaptation(
-        trial.model,
-        get_rule(trial.rule),
-        trial.context,
-        trial.rows("queries"),
-        trial.schedule,
-        trial.seed,
-        trial.budget,
-        stop=trial.stop,
-        held=trial.split.held,
-    )
+    return trial.adaptation(get_rule(trial.rule), trial.schedule)
 
 
 def adapt_result(

@@ -31,7 +31,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         columns: what single columns are, where the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
-        recipe: `default`, `fast` or `race`: what steps, lr, optimizer and loss are where they are None.
+        recipe: `default`, `fast`, `race` or `thorough`: what the next three and loss are where None.
         steps: gradient steps at most.
         lr: learning rate.
         optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.

@@ -41,6 +41,7 @@ from tttab.data.schema import Schema
 from tttab.data.splits import Split
 from tttab.data.validation import append_rows
 from tttab.errors import BundleError
+from tttab.evaluation.teacher import teacher_of
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.system.files import plain
@@ -268,7 +269,9 @@ class AdaptingEstimator(BaseEstimator, ABC):
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
-        adaptation = Adaptation(session, rule, context, queries, schedule, seed, budget, held=split.held)
+        teach = teacher_of(session, context, queries, schedule, seed)
+        asked = rule, context, queries, schedule, seed, budget
+        adaptation = Adaptation(session, *asked, held=split.held, teach=teach)
         for _ in adaptation:
             pass
         return adaptation.result

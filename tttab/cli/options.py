@@ -34,9 +34,7 @@ Rule = Annotated[
         help="Which weights move; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
-Recipe = Annotated[
-    str, typer.Option(help="Steps, rate and loss by name: default, fast (0.6 of the time), race (3 times).")
-]
+Recipe = Annotated[str, typer.Option(help="Steps, rate and loss by name: default, fast, race or thorough.")]
 Steps = Annotated[int | None, typer.Option(help="Gradient steps at most (default: the recipe's, 50).")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 3e-4).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Predictor, Session, Tuning
+from tttab.contracts import Context, Predictor, Rule, Session, Tuning
 from tttab.core import Row, Table
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
@@ -33,11 +33,13 @@ from tttab.evaluation.rivals import (
     fit_medoids,
     fit_redrawn,
 )
+from tttab.evaluation.teacher import teacher_of
 from tttab.evaluation.timing import LATENCY_CALLS, latency
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import DEFAULT_BUDGET
+from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ class Trial:
         about = ARMS[arm]
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
-        schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
+        schedule = self.schedule_of(arm)
+        schedule = schedule if steps is None else replace(schedule, steps=steps)
         seconds = self.schedule.max_seconds
         limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
@@ -113,6 +116,21 @@ class Trial:
             **ensemble,
             **limit,
         }
+
+    def schedule_of(self, arm: str) -> Schedule:
+        """Return how far the arm may move: the trial's schedule, or that of the arm's recipe."""
+        recipe, own = ARMS[arm].recipe, self.schedule
+        if recipe is None:
+            return own
+        kept = ("precision", "max_seconds", "held_out", "guard")
+        return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
+
+    def adaptation(self, rule: Rule, schedule: Schedule, session: Session | None = None) -> Adaptation:
+        """Return the training of the model, or of `session`, ready to be iterated over."""
+        given = session or self.model, self.context, self.rows("queries"), schedule, self.seed
+        model, *asked = given
+        teach, held = teacher_of(*given), self.split.held
+        return Adaptation(model, rule, *asked, self.budget, teach=teach, stop=self.stop, held=held)
 
     @property
     def model(self) -> Session:
@@ -159,6 +177,8 @@ class Arm:
     """Whether it reads the foundation model."""
     rule: str | None = None
     """What it trains; "" is the trial's own rule, None nothing."""
+    recipe: str | None = None
+    """What it trains by where that is not the trial's schedule."""
     split: str | None = None
     """The contexts training sees where they are not the schedule's own."""
     reads_all: bool = False
@@ -214,17 +234,15 @@ def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
 def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     """Train as the arm says, or take what another arm has trained the same way."""
     about = ARMS[arm]
-    key = (about.rule, about.split, about.tuning)
+    key = (about.rule, about.split, about.tuning, about.recipe)
     if key not in trial.trained:
-        rule, schedule, session = get_rule(about.rule or trial.rule), trial.schedule, trial.model
+        rule, schedule, session = get_rule(about.rule or trial.rule), trial.schedule_of(arm), trial.model
         if about.split:
             schedule = replace(schedule, split=about.split)
         if about.tuning:
             session, rule = _tuned(trial, arm), replace(rule, rate=about.rate)
             schedule = replace(schedule, split="fixed", init="pretrained", train_members=None)
-        queries = trial.rows("queries")
-        asked = rule, trial.context, queries, schedule, trial.seed, trial.budget
-        run = Adaptation(session, *asked, stop=trial.stop, held=trial.split.held)
+        run = trial.adaptation(rule, schedule, session)
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -284,6 +302,13 @@ ARMS: dict[str, Arm] = {
         "the same, mixed with boosted trees on n + k rows",
         rule="",
         check=partial(check_kind, "trees"),
+        named=True,
+    ),
+    "ttt+@n+k": Arm(
+        run_ttt,
+        "test-time training by the recipe `thorough`, context of n",
+        rule="",
+        recipe="thorough",
         named=True,
     ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),

@@ -57,7 +57,7 @@ class TrialRequest:
     model: str = "auto"
     rule: str = "full"
     recipe: str = "default"
-    """Which schedule these replace where they are not None: `default`, `fast`, `race`."""
+    """Which schedule these replace where they are not None: see `training.recipes`."""
     steps: int | None = None
     lr: float | None = None
     optimizer: str | None = None

@@ -21,7 +21,7 @@ LOSSES: dict[Loss, str] = {
     "ensemble": "the loss of the members' average, as it is served",
     "members": "the mean of the members' own losses",
 }
-LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric")
+LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric", "taught")
 """Settings that came after the first rows: an identity leaves them out where they ask for nothing special."""
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
@@ -68,6 +68,13 @@ class Schedule:
     """`ensemble` or `members`: which loss trains. Held-out rows are scored as served."""
     rates: tuple[float, ...] = ()
     """Learning rates that race, in the place of `lr`; `steps` are then those of all of them together."""
+    taught: bool = False
+    """Race every rate twice: on the labels, and on what teachers make of the rows (`evaluation.teacher`)."""
+
+    @property
+    def lanes(self) -> int:
+        """How many runs there are side by side."""
+        return max(1, len(self.rates)) * (1 + self.taught)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.

@@ -25,7 +25,14 @@ from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
 from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
-from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
+from tttab.training.context_policy import (
+    Batch,
+    ContextPolicy,
+    InTurns,
+    Labelled,
+    get_context_policy,
+    heaviest_turn,
+)
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
     ExecutionMode,
@@ -84,6 +91,7 @@ class Adaptation:
         seed: names the streams that divide and order the queries.
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
         objective: weights and targets of the queries; which loss trains is the schedule's affair.
+        teach: makes the targets of all queries from the numbers of those that train, where they are taught.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
         held: so many of the last queries are held out, in the place of the schedule's share (`Split.held`).
@@ -100,6 +108,7 @@ class Adaptation:
         budget: int = DEFAULT_BUDGET,
         *,
         objective: Objective = AS_LABELLED,
+        teach: Callable[[np.ndarray], np.ndarray] | None = None,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
         held: int = 0,
@@ -108,7 +117,7 @@ class Adaptation:
         self.schedule = schedule
         self.rates: Sequence[float] = [rate * rule.rate for rate in schedule.rates or (schedule.lr,)]
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
-        self._objective = replace(objective, loss=schedule.loss)
+        self._objective, self._teach = replace(objective, loss=schedule.loss), teach
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
         self._given = held
         self._ready: bool | None = None
@@ -171,8 +180,7 @@ class Adaptation:
         """Measure one step and take as many as fit; the batch is drawn apart, so training sees its own."""
         start = time.perf_counter()
         batch = self._batches().batch(self.schedule.batch)
-        trains = self._labelled.session
-        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how, batch.objective)
+        self._accumulate(batch, 1.0)
         now = time.perf_counter()
         step = now - start + self._score_seconds / self.schedule.evaluate_every
         steps = min(self.schedule.steps, int((seconds - (now - self._start)) / step))
@@ -185,16 +193,16 @@ class Adaptation:
             )
         self.schedule = replace(self.schedule, steps=steps)
         memory = self.result.plan.needed if self.result.plan else None
-        expected = now - self._start + steps * step
-        members = trains.members, self._session.members
-        self.result.estimate = Estimate(step, steps, expected, memory, *members)
+        members = self._labelled.session.members, self._session.members
+        self.result.estimate = Estimate(step, steps, now - self._start + steps * step, memory, *members)
 
-    def gradient(self, *, whole: bool, again: bool = False) -> float:
+    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
         Args:
             whole: all training queries.
             again: the batch of the last call, not the next one.
+            labels: ask for the labels where there are soft targets, too.
 
         Returns:
             The mean loss, nats.
@@ -208,16 +216,16 @@ class Adaptation:
             self._asked = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
         count = sum(len(batch.rows) for batch in self._asked)
         self._steps += 1
-        loss = sum(
-            self._labelled.session.accumulate_gradients(
-                batch.context, batch.queries, batch.rows, 1 / count, self._how, batch.objective
-            )
-            for batch in self._asked
-        )
+        loss = sum(self._accumulate(batch, 1 / count, labels=labels) for batch in self._asked)
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
         if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
             raise NotFinite(f"the loss or its gradient was not finite at step {self._steps}")
         return loss
+
+    def _accumulate(self, batch: Batch, scale: float, *, labels: bool = False) -> float:
+        asked = replace(batch.objective, targets=None) if labels else batch.objective
+        given = batch.context, batch.queries, batch.rows, scale, self._how, asked
+        return self._labelled.session.accumulate_gradients(*given)
 
     def _open(self) -> None:
         x, y = self._raw
@@ -233,6 +241,8 @@ class Adaptation:
             parameter.requires_grad_(True)
         share, classes = self.schedule.held_out, self._context.classes
         train, self._held = hold_out(y, share, self._seed, classes=classes, held=self._given)
+        if self.schedule.taught and self._teach is not None:
+            self._objective = replace(self._objective, targets=self._teach(train))
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
         self._members = self._members_of_a_step(costs)
@@ -317,7 +327,7 @@ class Adaptation:
         held, shared = held_bytes(session.device), costs.preferred_chunk(context)
         budget = usable_bytes(session.device, self._budget)
         try:
-            copies = get_optimizer(self.schedule.optimizer).copies(len(self.rates))
+            copies = get_optimizer(self.schedule.optimizer).copies(self.schedule.lanes)
             demand = StepRequirements(budget, held, weights, context.n, batch, shared, copies)
             return plan_step(demand, measure)
         except MemoryPlanError as error:

@@ -27,11 +27,11 @@ REFINEMENTS = (2.0, math.sqrt(2.0))
 PATIENCE = 2
 """The coarse search ends after this many sizes in a row that are worse than the best."""
 
-HEATS = ((12, 0.12), (32, 0.2))
-"""After so many steps, or such a share of all steps of all lanes where that is less, the slower half of the
-lanes of a race is left behind; after the last of them all but one."""
-LULL, GROWTH = 16, 0.5
-"""A lane ends so many steps after its best score, or such a share of the steps to it, where that is more."""
+FIRST_CYCLE, SHARE = 12, 0.12
+"""Steps of a race's first cycle, or such a share of all lanes' steps where that is less; each later one is
+twice as long."""
+HEATS = 2
+"""After each of so many cycles the slower half of the lanes is left behind, after the last all but one."""
 MEAN = 0.9
 """What a step keeps of the running mean of a lane's weights; the first steps count alike."""
 
@@ -51,10 +51,11 @@ class Training(Protocol):
     rates: Sequence[float]
     """Learning rates of the rule: one, or those that race."""
 
-    def gradient(self, *, whole: bool, again: bool = False) -> float:
+    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
-        With `again` the batch is the last one. Returns the mean loss, nats. Raises NotFinite.
+        With `again` the batch is the last one; with `labels` they count even where there are soft targets.
+        Returns the mean loss, nats. Raises NotFinite.
         """
         ...
 
@@ -91,8 +92,8 @@ class Optimiser(Protocol):
         """Whether ensemble members may take turns: no where one gradient is all there is."""
         ...
 
-    def copies(self, rates: int) -> int:
-        """Return how many times the trained weights are held beside themselves, for so many rates."""
+    def copies(self, lanes: int) -> int:
+        """Return how many times the trained weights are held beside themselves, for so many lanes."""
         ...
 
     def updates(self, training: Training, before: Score) -> Updates:
@@ -112,7 +113,7 @@ class SingleStep:
     name: str = "sgd-1"
     in_turns: bool = False
 
-    def copies(self, rates: int) -> int:
+    def copies(self, lanes: int) -> int:
         """Return 5, as for `AdamW`."""
         return 5
 
@@ -172,7 +173,7 @@ class AdamW:
     name: str = "adamw"
     in_turns: bool = True
 
-    def copies(self, rates: int) -> int:
+    def copies(self, lanes: int) -> int:
         """Return 5: gradients, two moments, the choice and what it replaces."""
         return 5
 
@@ -196,22 +197,26 @@ class _Lane:
     """A run at one rate: its weights, their running mean, its moments."""
 
     rate: float
+    labels: bool
+    """Whether it trains on labels where there are soft targets."""
     weights: list[torch.Tensor]
     mean: list[torch.Tensor]
     moments: list[tuple[torch.Tensor, torch.Tensor]]
     best: float = math.inf
     best_step: int = 0
 
-    def move(self, training: Training, number: int, *, again: bool) -> float:
-        """Take a step and leave the mean of the weights in the parameters; return the loss before it."""
+    def move(self, training: Training, number: int, share: float, *, again: bool) -> float:
+        """Take a step at a share of the rate and leave the mean of the weights in the parameters.
+
+        Returns the loss before it.
+        """
         import torch
 
         schedule, parameters = training.schedule, training.parameters
         _put(parameters, self.weights)
-        loss = training.gradient(whole=False, again=again)
+        loss = training.gradient(whole=False, again=again, labels=self.labels)
         torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
-        rate = self.rate * min(1.0, number / max(1, schedule.warmup))
-        _update_all(parameters, self.moments, number, rate, schedule.weight_decay)
+        _update_all(parameters, self.moments, number, self.rate * share, schedule.weight_decay)
         for parameter, own, mean in zip(parameters, self.weights, self.mean, strict=True):
             own.copy_(parameter.data)
             mean.lerp_(own, max(1 - MEAN, 1 / number))
@@ -223,42 +228,43 @@ class _Lane:
         if score.loss < self.best:
             self.best, self.best_step = score.loss, number
 
-    def rests(self, number: int) -> bool:
-        """Tell whether its best score is too long ago."""
-        return number - self.best_step >= max(LULL, GROWTH * self.best_step)
-
 
 @dataclass(frozen=True)
 class Race:
-    """AdamW at several constant rates, from the same weights and on the same batches.
+    """AdamW at several rates, from the same weights and on the same batches.
 
     A strong start is spoilt by the rate and the length that a weak one needs, so the held-out rows choose
-    both. What they score is the running mean of a lane's weights, which falls and rises smoothly enough to
-    stop by. The slower half of the lanes is left behind early (successive halving, Jamieson and Talwalkar
-    2016), and a lane ends where its score has not improved for a while.
+    both. Rates fall as a cosine and start again, over cycles of twice the length (Loshchilov and Hutter 2017,
+    SGDR). What is scored is the running mean of a lane's weights. After each of the first cycles the slower
+    lanes are left behind (successive halving, Jamieson and Talwalkar 2016); a lane ends with a cycle that has
+    not improved its best score.
     """
 
     name: str = "race"
     in_turns: bool = True
 
-    def copies(self, rates: int) -> int:
+    def copies(self, lanes: int) -> int:
         """Return 3, as for `AdamW` without its moments, and 4 for every lane."""
-        return 3 + 4 * rates
+        return 3 + 4 * lanes
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per lane and step, the mean of its weights in the parameters."""
         schedule = training.schedule
-        lanes = [_lane(rate, training.parameters) for rate in training.rates[: schedule.steps]]
-        heats = [max(1, min(most, int(share * schedule.steps))) for most, share in HEATS]
-        done = number = 0
+        both = (True, False) if schedule.taught else (False,)
+        ways = [(rate, labels) for rate in training.rates for labels in both]
+        lanes = [_lane(*way, training.parameters) for way in ways[: schedule.steps]]
+        length = max(1, min(FIRST_CYCLE, int(SHARE * schedule.steps)))
+        done = number = began = cycles = 0
         while lanes and done + len(lanes) <= schedule.steps:
+            share = _rise_and_fall(number - began, schedule.warmup, length)
             number += 1
+            ends = number == began + length
             last = done + 2 * len(lanes) > schedule.steps
-            evaluate = last or number in heats or number % schedule.evaluate_every == 0
+            evaluate = last or ends or number % schedule.evaluate_every == 0
             for place, lane in enumerate(list(lanes)):
                 done += 1
                 try:
-                    loss = lane.move(training, number, again=place > 0)
+                    loss = lane.move(training, number, share, again=place > 0)
                 except NotFinite:
                     lanes.remove(lane)
                     if not lanes:
@@ -267,21 +273,24 @@ class Race:
                 score = yield Update(number, done, schedule.steps, loss, lane.rate, evaluate)
                 if score is not None:
                     lane.judge(number, score)
-            lanes = [lane for lane in _faster(lanes, heats, number) if not (evaluate and lane.rests(number))]
+            if ends:
+                cycles += 1
+                lanes = [lane for lane in _faster(lanes, cycles) if lane.best_step > began]
+                began, length = number, 2 * length
 
 
-def _lane(rate: float, parameters: list[torch.nn.Parameter]) -> _Lane:
+def _lane(rate: float, labels: bool, parameters: list[torch.nn.Parameter]) -> _Lane:
     import torch
 
     weights, mean = ([p.detach().clone() for p in parameters] for _ in range(2))
-    return _Lane(rate, weights, mean, [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters])
+    return _Lane(
+        rate, labels, weights, mean, [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    )
 
 
-def _faster(lanes: list[_Lane], heats: list[int], number: int) -> list[_Lane]:
-    """Return the lanes that go on: all of them but after a heat."""
-    if number not in heats:
-        return lanes
-    kept = 1 if number >= heats[-1] else -(-len(lanes) // 2)
+def _faster(lanes: list[_Lane], cycles: int) -> list[_Lane]:
+    """Return the better half of the lanes, or the best after the last heat."""
+    kept = 1 if cycles >= HEATS else -(-len(lanes) // 2)
     return sorted(lanes, key=lambda lane: lane.best)[:kept]
 
 
