@@ -161,6 +161,7 @@ def _extras() -> Iterator[Finding]:
         ("explain", "shap", "tttab explain"),
         ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
+        ("autogluon", "autogluon.core", "tttab.integrations.autogluon"),
         ("tabicl", "tabicl", "--model tabicl"),
         ("pretrain", "xgboost-cpu", "tttab pretrain"),
         ("transformer", "transformers", "tttab theory transformer"),
