@@ -127,10 +127,9 @@ class Trial:
 
     def adaptation(self, rule: Rule, schedule: Schedule, session: Session | None = None) -> Adaptation:
         """Return the training of the model, or of `session`, ready to be iterated over."""
-        given = session or self.model, self.context, self.rows("queries"), schedule, self.seed
-        model, *asked = given
-        teach, held = teacher_of(*given), self.split.held
-        return Adaptation(model, rule, *asked, self.budget, teach=teach, stop=self.stop, held=held)
+        model, given = session or self.model, (self.context, self.rows("queries"), schedule, self.seed)
+        teach, held = teacher_of(model, *given), self.split.held
+        return Adaptation(model, rule, *given, self.budget, teach=teach, stop=self.stop, held=held)
 
     @property
     def model(self) -> Session:
