@@ -29,7 +29,7 @@ CANNOT_HOLD = {
 
 
 @parametrize_with_checks(
-    [TTTClassifier(**SMALL, n_members=1)], expected_failed_checks=lambda estimator: CANNOT_HOLD
+    [TTTClassifier(**SMALL)], expected_failed_checks=lambda estimator: CANNOT_HOLD
 )
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
