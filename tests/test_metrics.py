@@ -7,16 +7,28 @@ import math
 import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.metrics import brier_score_loss, get_scorer, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    f1_score,
+    get_scorer,
+    log_loss,
+    roc_auc_score,
+)
 
 from tttab.errors import RequestError
 from tttab.metrics import (
+    DECISIONS,
     METRICS,
+    best_threshold,
     break_even,
     calibration_error,
     check_metric,
+    check_threshold,
     classification_metrics,
     crps_of_bars,
+    decided,
     expected_calibration_error,
     regression_metrics,
     roc_auc,
@@ -32,6 +44,8 @@ def test_binary_figures_agree_with_scikit_learn():
     assert classification_metrics(y, p) == pytest.approx(
         {
             "accuracy": np.mean((q > 0.5) == y),
+            "balanced_accuracy": balanced_accuracy_score(y, q > 0.5),
+            "average_precision": average_precision_score(y, q),
             "roc_auc": roc_auc_score(y, q),
             "log_loss": log_loss(y, p),
             "brier": 2 * brier_score_loss(y, q),
@@ -86,6 +100,24 @@ class Probabilities(ClassifierMixin, Means):
 
     def predict(self, x):
         return self.given.argmax(axis=1)
+
+
+@pytest.mark.parametrize("metric", DECISIONS)
+def test_a_threshold_is_the_best_of_all_and_the_nearest_to_one_half(metric):
+    rng = np.random.default_rng(3)
+    y = (rng.random(300) < 0.05).astype(int)
+    p = np.clip(0.1 * y + rng.beta(1, 20, 300), 0, 1).astype(np.float32)
+    both = np.column_stack([1 - p, p])
+    score = {"f1": f1_score, "accuracy": lambda t, g: np.mean(t == g)}.get(metric, balanced_accuracy_score)
+    found = best_threshold(y, both, metric)
+    guess = decided(both, found)
+    assert guess.tolist() == (p >= found).astype(int).tolist()
+    assert score(y, guess) == pytest.approx(max(score(y, p >= one) for one in [*np.unique(p), 2]), abs=0.02)
+    assert score(y, guess) >= score(y, decided(both)) and decided(both).tolist() == (p > 0.5).tolist()
+    sure = np.array([0.1, 0.2, 0.8, 0.9])
+    assert best_threshold(np.array([0, 0, 1, 1]), np.column_stack([1 - sure, sure]), metric) == 0.5
+    with pytest.raises(RequestError, match="divides two classes, not 3 classes"):
+        check_threshold(metric, 3)
 
 
 def test_a_metric_is_refused_by_its_name_and_its_task():

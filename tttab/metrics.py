@@ -44,7 +44,7 @@ def check_metric(name: str | None, task: Task | None = None) -> None:
 
 
 def classification_metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    """Return accuracy, roc_auc, log_loss (nats), brier and ece.
+    """Return accuracy, balanced_accuracy, roc_auc, average_precision, log_loss (nats), brier and ece.
 
     Args:
         y: class codes, shape (rows,).
@@ -52,7 +52,9 @@ def classification_metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
     """
     return {
         "accuracy": float(np.mean(p.argmax(axis=1) == y)),
+        "balanced_accuracy": balanced_accuracy(y, p),
         "roc_auc": roc_auc(y, p),
+        "average_precision": average_precision(y, p),
         "log_loss": log_loss(y, p),
         "brier": brier(y, p),
         "ece": expected_calibration_error(y, p),
@@ -92,7 +94,10 @@ def average_precision(y: np.ndarray, p: np.ndarray) -> float:
 
 def balanced_accuracy(y: np.ndarray, p: np.ndarray) -> float:
     """Return the mean over the classes among the labels of the share of their rows that are found."""
-    guess = p.argmax(axis=1)
+    return _mean_recall(y, p.argmax(axis=1))
+
+
+def _mean_recall(y: np.ndarray, guess: np.ndarray) -> float:
     return float(np.mean([np.mean(guess[y == label] == label) for label in np.unique(y)]))
 
 
@@ -102,6 +107,54 @@ def _mean_over_classes(
     columns = [1] if p.shape[1] == 2 else range(p.shape[1])
     areas = [area(y == c, p[:, c]) for c in columns if 0 < np.sum(y == c) < len(y)]
     return float(np.mean(areas)) if areas else float("nan")
+
+
+def _f1(y: np.ndarray, guess: np.ndarray) -> float:
+    """Return the harmonic mean of precision and recall of class 1; 0 where it is not there nor guessed."""
+    return float(2 * np.sum(y & guess) / max(1, np.sum(y) + np.sum(guess)))
+
+
+DECISIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "balanced_accuracy": _mean_recall,
+    "accuracy": lambda y, guess: float(np.mean(guess == y)),
+    "f1": _f1,
+}
+"""What a decision threshold can be chosen by: functions of labels and guesses, 0 or 1."""
+MOST_THRESHOLDS = 200
+
+
+def check_threshold(metric: str | None, classes: int | None = None) -> None:
+    """Raise RequestError where a threshold cannot be chosen by `metric`, or for so many classes."""
+    if metric is not None and metric not in DECISIONS:
+        raise RequestError(f"no threshold is chosen by {metric!r}", f"--threshold {'|'.join(DECISIONS)}")
+    if metric is not None and classes not in (None, 2):
+        what = f"{classes} classes" if classes else "a regression target"
+        raise RequestError(f"a threshold divides two classes, not {what}", "leave out --threshold")
+
+
+def best_threshold(y: np.ndarray, p: np.ndarray, metric: str) -> float:
+    """Return from which probability of the second class on a row should count as one.
+
+    As scikit-learn's TunedThresholdClassifierCV, on rows that trained nothing. Candidates lie halfway
+    between neighbouring probabilities, of quantiles where those are many; of equals the
+    nearest to 1/2 wins.
+
+    Args:
+        y: class codes, shape (rows,).
+        p: probabilities, shape (rows, 2).
+        metric: one of `DECISIONS`.
+    """
+    known = np.unique(p[:, 1].astype(np.float64))
+    if len(known) > MOST_THRESHOLDS:
+        known = np.unique(np.quantile(known, np.linspace(0, 1, MOST_THRESHOLDS)))
+    tried = np.append((known[1:] + known[:-1]) / 2, 0.5)
+    values = [DECISIONS[metric](y, (p[:, 1] >= threshold).astype(np.int64)) for threshold in tried]
+    return float(min(zip(np.negative(values), np.abs(tried - 0.5), tried, strict=True))[2])
+
+
+def decided(p: np.ndarray, threshold: float | None = None) -> np.ndarray:
+    """Return the classes that count as predicted, shape (rows,): the likeliest, or by a threshold of two."""
+    return p.argmax(axis=1) if threshold is None else (p[:, 1] >= threshold).astype(np.int64)
 
 
 def expected_calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BINS) -> float:

@@ -28,9 +28,7 @@ CANNOT_HOLD = {
 }
 
 
-@parametrize_with_checks(
-    [TTTClassifier(**SMALL)], expected_failed_checks=lambda estimator: CANNOT_HOLD
-)
+@parametrize_with_checks([TTTClassifier(**SMALL)], expected_failed_checks=lambda estimator: CANNOT_HOLD)
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
 

@@ -75,7 +75,9 @@ def test_adapt_says_which_rows_are_used_for_what(table, tmp_path, capfd):
     assert "held" not in read_manifest(tmp_path / "b")
     head, *lines = captured.out.splitlines()
     assert head.split("\t")[:2] == ["measured on", "rows"]
-    assert {line.split("\t")[2] for line in lines} == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
+    assert {line.split("\t")[2] for line in lines} == {
+        "accuracy", "balanced_accuracy", "roc_auc", "average_precision", "log_loss", "brier", "ece"
+    }  # fmt: skip
 
 
 def test_the_manifest_tells_how_the_bundle_came_to_be(adapted, table):

@@ -62,7 +62,7 @@ def test_a_messy_table_runs_and_json_is_alone_on_stdout(messy_csv, capfd):
     assert [arm["arm"] for arm in document["arms"]] == ["icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic"]
     assert [arm["n_context"] for arm in document["arms"]] == [60, 60, 120, 0, 0]
     for arm in document["arms"]:
-        assert set(arm["metrics"]) == {"accuracy", "roc_auc", "log_loss", "brier", "ece"}
+        assert {"accuracy", "balanced_accuracy", "average_precision", "log_loss"} < set(arm["metrics"])
         assert all(np.isfinite(value) for value in arm["metrics"].values())
         assert set(arm["seconds"]) == {"open", "adapt", "predict"}
     assert document["arms"][0]["cache_bytes"] < document["arms"][2]["cache_bytes"]

@@ -19,13 +19,14 @@ from tttab.api.hints import in_python_words
 from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.bundle import Bundle, bundle_folder, bundle_record, room_for, save_bundle
 from tttab.bundle.manifest import versions
+from tttab.bundle.record import threshold_record
 from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
 from tttab.evaluation.arms import Event, Outcome, Trial, blend_of
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
-from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult
+from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult, threshold_words
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
 from tttab.rules import get_rule
 from tttab.system.files import home_path, plain
@@ -97,7 +98,7 @@ def adapt(
         adaptation = adaptation_of(trial)
         for _ in adaptation:
             pass
-        result = adapt_result(trial, adaptation.result, caught, request.blend)
+        result = adapt_result(trial, adaptation.result, caught, request.blend, request.threshold)
         if claim is not None:
             save_bundle(claim, result.bundle)
     return result
@@ -146,6 +147,8 @@ def run_result(
     """
     ended = [remark for outcome in outcomes for remark in early_stop(outcome.adapted)]
     arms = tuple(map(ArmResult.of, outcomes))
+    bundle = _bundle_of_run(trial, outcomes)
+    _choose_threshold(bundle, trial, request.get("threshold"))
     return RunResult(
         table=trial.table,
         split=trial.split,
@@ -156,7 +159,7 @@ def run_result(
         warnings=tuple(dict.fromkeys([*caveats(trial), *user_warnings(caught), *ended])),
         versions={"tttab": tttab.__version__, **versions(trial.model.package)},
         peak_rss_mb=round(peak_resident_bytes() / 1024**2, 1),
-        bundle=_bundle_of_run(trial, outcomes),
+        bundle=bundle,
     )
 
 
@@ -191,7 +194,7 @@ class AdaptResult:
     def verdict(self) -> str:
         """What training did, in one sentence."""
         about = self.bundle.record["adaptation"]
-        return f"{self._trained(about)}{self._mixed}"
+        return f"{self._trained(about)}{self._mixed}{threshold_words(self.bundle)}"
 
     @property
     def _mixed(self) -> str:
@@ -222,7 +225,11 @@ def adaptation_of(trial: Trial) -> Adaptation:
 
 
 def adapt_result(
-    trial: Trial, adapted: Adapted, caught: Sequence[warnings.WarningMessage], blend: str | None = None
+    trial: Trial,
+    adapted: Adapted,
+    caught: Sequence[warnings.WarningMessage],
+    blend: str | None = None,
+    threshold: str | None = None,
 ) -> AdaptResult:
     """Return the bundle, measured on the held-out part of the queries and on test rows if there are any.
 
@@ -231,6 +238,7 @@ def adapt_result(
         adapted: what training gave.
         caught: the warnings that were raised on the way.
         blend: `trees` mixes the predictions with those of boosted trees.
+        threshold: what a decision threshold is chosen by; None: none is.
     """
     server: Predictor = adapted.session.serve(trial.context)
     mixed = blend_of(trial, server) if blend else None
@@ -241,6 +249,7 @@ def adapt_result(
     pretrained = trial.model.serve(trial.context)
     metrics = {name: _before_and_after(pretrained, server, *rows) for name, rows in samples.items()}
     bundle = _bundle(trial, adapted, metrics, mixed)
+    _choose_threshold(bundle, trial, threshold)
     remarks = [*caveats(trial), *user_warnings(caught), *early_stop(adapted)]
     return AdaptResult(bundle, adapted, tuple(dict.fromkeys(remarks)))
 
@@ -294,6 +303,14 @@ def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any], blend: B
     )
     held = held_rows(trial) if trial.split.k > 1 else None
     return Bundle(adapted.session, *trial.rows("context"), schema_of(trial.table), record, (), blend, held)
+
+
+def _choose_threshold(bundle: Bundle | None, trial: Trial, metric: str | None) -> None:
+    """Let a bundle decide by a threshold, if one is asked for."""
+    if bundle is not None and metric is not None:
+        rows, share, held = trial.rows("queries"), trial.schedule.held_out, trial.split.held
+        chosen = threshold_record(metric, bundle.server, rows, share, trial.seed, held)
+        bundle.record["threshold"] = chosen
 
 
 def _before_and_after(

@@ -16,6 +16,7 @@ from tttab.api.estimator_input import class_names, restored_labels
 from tttab.api.fitting import AdaptingEstimator
 from tttab.api.hints import in_python_words
 from tttab.errors import DataError
+from tttab.metrics import decided
 
 
 class TTTClassifier(ClassifierMixin, AdaptingEstimator):
@@ -47,6 +48,8 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         n_members: ensemble members that serve; None: as many as the model's file says.
         max_seconds: the most that training may take; None: all steps.
         blend: `trees` mixes the predictions with those of boosted trees fitted on the same rows.
+        threshold: of two classes, choose on the held-out rows from which probability on `predict` tells the
+            second, by `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one.
         random_state: names the split and the training streams.
 
     Attributes:
@@ -74,9 +77,9 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         return p / p.sum(axis=1, keepdims=True)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the likeliest class of each row, shape (rows,)."""
-        best = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[best]
+        """Return the likeliest class of each row, or what the threshold decides, shape (rows,)."""
+        p = self.predict_proba(X)
+        return self.classes_[decided(p, self.bundle_.threshold)]
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
         """Return the codes of the labels, the classes' texts and the distinct labels."""

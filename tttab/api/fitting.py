@@ -34,6 +34,7 @@ from tttab.api.estimator_input import (
 from tttab.api.hints import in_python_words
 from tttab.blend.blending import check_kind, fit_blend
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
+from tttab.bundle.record import threshold_record
 from tttab.core import Task
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
@@ -42,6 +43,7 @@ from tttab.data.splits import Split
 from tttab.data.validation import append_rows
 from tttab.errors import BundleError
 from tttab.evaluation.teacher import teacher_of
+from tttab.metrics import check_threshold
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.system.files import plain
@@ -91,6 +93,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         n_members: int | None = None,
         max_seconds: float | None = None,
         blend: str | None = None,
+        threshold: str | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_context = n_context
@@ -112,6 +115,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.n_members = n_members
         self.max_seconds = max_seconds
         self.blend = blend
+        self.threshold = threshold
         self.random_state = random_state
 
     @in_python_words()
@@ -156,6 +160,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         split = divide(codes, n, k, len(classes), seed, apart, held)
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
+        check_threshold(self.threshold, len(classes))
         adapted = self._adapt(x, codes, len(classes), split, seed)
         record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
@@ -164,6 +169,11 @@ class AdaptingEstimator(BaseEstimator, ABC):
             share = self._schedule().held_out
             bundle = replace(
                 bundle, blend=fit_blend(bundle.server, *rows, len(classes), share, seed, split.held)
+            )
+        if self.threshold and split.k > 1:
+            rows = x.iloc[split.queries], codes[split.queries]
+            bundle.record["threshold"] = threshold_record(
+                self.threshold, bundle.server, rows, self._schedule().held_out, seed, split.held
             )
         fitted = {
             "n_context_": split.n,

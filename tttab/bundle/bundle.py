@@ -40,6 +40,7 @@ from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
 from tttab.data.levels import levels_of
 from tttab.errors import BundleError, DataError, ModelError
+from tttab.metrics import decided
 from tttab.system.claim import Claim, claimed
 from tttab.system.files import plain
 from tttab.text import shell_word
@@ -99,6 +100,11 @@ class Bundle:
                 self._server = model if self.blend is None else BlendedPredictor(model, self.blend)
             return self._server
 
+    @property
+    def threshold(self) -> float | None:
+        """From which probability on a row counts as of the second of two classes; None: the likelier one."""
+        return self.record.get("threshold", {}).get("value")
+
     def predict(self, frame: pd.DataFrame) -> np.ndarray:
         """Return what is predicted for raw rows: probabilities of shape (rows, classes).
 
@@ -113,8 +119,8 @@ class Bundle:
     def answers(self, x: pd.DataFrame) -> pd.DataFrame:
         """Return what `tttab predict` writes for rows that `schema.read` gave.
 
-        Column `prediction` is the likeliest class, then its probability per class, `p(CLASS)`; or the mean,
-        then quantiles, `q0.05` and so on.
+        Column `prediction` is the likeliest class, or what the threshold decides, then the probability per
+        class, `p(CLASS)`; or the mean, then quantiles, `q0.05` and so on.
         """
         import pandas as pd
 
@@ -125,7 +131,7 @@ class Bundle:
         p = self.server.predict(x)
         classes = np.array(self.schema.classes, dtype=object)
         columns = {f"p({name})": p[:, number] for number, name in enumerate(classes)}
-        return pd.DataFrame({"prediction": classes[p.argmax(axis=1)], **columns})
+        return pd.DataFrame({"prediction": classes[decided(p, self.threshold)], **columns})
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be built again: the prepared context and the cache, and the lock."""

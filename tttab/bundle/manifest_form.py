@@ -177,6 +177,8 @@ _FIELDS: dict[str, Check] = {
     "record.split?.k?": _ROWS,
     "record.adaptation?": _OBJECT,
     "record.adaptation?.accepted?": _TRUTH,
+    "record.threshold?": _OBJECT,
+    "record.threshold?.value": ("a share from 0 to 1", _is_share),
     "blend?": _OBJECT,
     "blend?.weight": ("a share from 0 to 1", _is_share),
     "packed?": _OBJECT,

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tttab.data.splits import hold_out
+from tttab.metrics import DECISIONS, best_threshold, decided
+
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from tttab.contracts import Predictor
     from tttab.core import Table
     from tttab.data.splits import Split
     from tttab.training.config import Schedule
@@ -52,6 +59,32 @@ def bundle_record(
         "adaptation": adaptation_record(adapted, rule, schedule, seed),
     }
     return record if metrics is None else record | {"metrics": dict(metrics)}
+
+
+def threshold_record(
+    metric: str,
+    server: Predictor,
+    queries: tuple[pd.DataFrame, np.ndarray],
+    share: float,
+    seed: int,
+    held: int,
+) -> dict[str, Any]:
+    """Return the threshold that held-out rows choose, as plain data for `Bundle.record["threshold"]`.
+
+    Args:
+        metric: one of `tttab.metrics.DECISIONS`.
+        server: what will serve.
+        queries: x and y of the query rows.
+        share: of them, held out.
+        seed: of the training.
+        held: so many of the last ones were held out in the place of that share.
+    """
+    x, y = queries
+    _, rows = hold_out(y, share, seed, classes=2, held=held)
+    p, judge = server.predict(x.iloc[rows]), DECISIONS[metric]
+    value = best_threshold(y[rows], p, metric)
+    found = {"before": judge(y[rows], decided(p)), "after": judge(y[rows], decided(p, value))}
+    return {"metric": metric, "value": value, "rows": len(rows), **found}
 
 
 def table_record(table: Table) -> dict[str, Any]:

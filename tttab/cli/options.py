@@ -138,6 +138,13 @@ Blend = Annotated[
     str | None,
     typer.Option(help="`trees`: mix in boosted trees fitted on the same rows, weighed on held-out rows."),
 ]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="METRIC",
+        help="Two classes: decide by a threshold chosen on held-out rows by balanced_accuracy, accuracy, f1.",
+    ),
+]
 KeepOnInterrupt = Annotated[
     bool,
     typer.Option(
@@ -182,6 +189,7 @@ class AdaptOptions:
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     blend: Blend = None
+    threshold: Threshold = None
     strict: Strict = False
 
     def request(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tttab.core import ModelInfo, Row, Table
 from tttab.data.splits import Split
 from tttab.evaluation.caveats import refusal
 from tttab.metrics import break_even
-from tttab.text import html_text
+from tttab.text import brief, html_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 ICL, TTT, ICL_ALL, BLEND = "icl@n", "ttt@n+k", "icl@n+k", "blend@n+k"
 LABELS = {
-    "accuracy": "accuracy", "roc_auc": "ROC AUC", "log_loss": "log loss", "brier": "Brier", "ece": "ECE",
+    "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "roc_auc": "ROC AUC",
+    "average_precision": "PR AUC", "log_loss": "log loss", "brier": "Brier", "ece": "ECE",
     "rmse": "RMSE", "mae": "MAE", "r2": "R2", "crps": "CRPS", "nll": "NLL",
 }  # fmt: skip
 """The metrics' names for people."""
@@ -186,7 +187,7 @@ class RunResult:
     @property
     def verdict(self) -> str:
         """What test-time training gained, what it cost and when it has paid for itself, shortly."""
-        return f"{self._gain()}{self._mixed()}"
+        return f"{self._gain()}{self._mixed()}{threshold_words(self.bundle)}"
 
     def _mixed(self) -> str:
         mixed = next((one for one in self.arms if one.arm == BLEND), None)
@@ -237,6 +238,18 @@ class RunResult:
         """Return the same for a notebook."""
         head = f"{self.table.name}: {len(self.split.test):,} test rows"
         return f"<p>{html_text(head)}</p>{self.to_frame().to_html()}<p>{html_text(self.verdict)}</p>"
+
+
+def threshold_words(bundle: Bundle | None) -> str:
+    """Say from which probability on a row counts as of the second class, and what that changed."""
+    about = bundle.record.get("threshold") if bundle is not None else None
+    if bundle is None or about is None:
+        return ""
+    return (
+        f" Rows count as {brief(bundle.schema.classes[1])} from a probability of {about['value']:.3f} on: "
+        f"{LABELS.get(about['metric'], 'F1')} of {about['rows']} held-out rows {about['after']:.3f}, "
+        f"at one half {about['before']:.3f}."
+    )
 
 
 def _second_figure(before: Mapping[str, float], after: Mapping[str, float]) -> str:

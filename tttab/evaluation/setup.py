@@ -18,7 +18,7 @@ from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
-from tttab.metrics import check_metric
+from tttab.metrics import check_metric, check_threshold
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.text import brief, shell_word
@@ -83,6 +83,9 @@ class TrialRequest:
     """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
     blend: str | None = None
     """`trees`: mix the predictions with those of boosted trees on the same rows; None: the model alone."""
+    threshold: str | None = None
+    """Choose on held-out rows from which probability on a row counts as of the second of two classes, by
+    `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one."""
     strict: bool = False
     """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
@@ -111,6 +114,7 @@ class TrialRequest:
         get_rule(self.rule)
         check_choice(self.context)
         check_kind(self.blend)
+        check_threshold(self.threshold)
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
@@ -142,6 +146,7 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     request.check()
     table = _load(request)
     check_metric(request.metric, table.task)
+    check_threshold(request.threshold, len(table.classes))
     if request.top_classes is not None:
         from tttab.data.narrow import keep_classes
 

@@ -67,7 +67,7 @@ def adapt(
             with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
                 adapted = trained(trial, quiet)
             output.note(adapted.plan_summary, quiet=quiet)
-            result = calls.adapt_result(trial, adapted, caught, adapting.blend)
+            result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
         save_bundle(claim, result.bundle if held_rows else replace(result.bundle, held=None))
     _print(out, result, as_json)
 

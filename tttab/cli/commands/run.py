@@ -111,24 +111,34 @@ def _run_arms(trial: Trial, arms: Sequence[str], quiet: bool) -> list[Outcome]:
     return outcomes
 
 
+FOR_RARE, RARE_SHARE = ("balanced_accuracy", "average_precision"), 0.2
+"""Metrics that a terminal shows where a class has less than this share of the rows: it has little room."""
+
+
 def _print(result: RunResult, as_json: bool) -> None:
     if as_json:
         output.print_json(result.to_dict())
         return
+    import numpy as np
+
     for remark in result.warnings:
         output.warn(remark)
     title = f"{result.table.name}: {len(result.split.test)} test rows; differences to icl@n below each figure"
     stacked = output.stdout().is_terminal
-    columns, rows = _table(result.arms, stacked=stacked)
+    classes = np.bincount(result.table.y) if result.table.classes else np.ones(1)
+    rare = classes.min() < RARE_SHARE * classes.sum()
+    columns, rows = _table(result.arms, stacked=stacked, hidden=() if rare or not stacked else FOR_RARE)
     output.print_table(columns, rows, title=title, left=("arm",), stacked=stacked)
     output.print_summary(result.verdict)
 
 
-def _table(arms: Sequence[ArmResult], *, stacked: bool) -> tuple[list[str], list[list[str]]]:
+def _table(
+    arms: Sequence[ArmResult], *, stacked: bool, hidden: Sequence[str] = ()
+) -> tuple[list[str], list[list[str]]]:
     """Return columns and rows; differences stand below the figures, or in columns of their own."""
     from tttab.evaluation.result import LABELS
 
-    names = list(arms[0].metrics)
+    names = [name for name in arms[0].metrics if name not in hidden]
     values = [[_figure(arm.metrics.get(name)) for name in names] for arm in arms]
     deltas = [[_difference(arm, arms[0], name) for name in names] for arm in arms]
     costs = [_cost_cells(arm) for arm in arms]

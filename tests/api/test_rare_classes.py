@@ -1,0 +1,75 @@
+"""A table with 1 % positives: a threshold chosen on held-out rows, weights that count, figures that tell."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import tttab
+from tests.support.small_models import small_model
+from tttab import TTTClassifier, TTTRegressor
+from tttab.cli import run as command
+from tttab.errors import RequestError
+
+RNG = np.random.default_rng(11)
+ROWS = 1000
+RARE = np.arange(ROWS) % 100 == 0
+X = pd.DataFrame({"a": RNG.normal(size=ROWS) + 3 * RARE, "b": RNG.normal(size=ROWS)})
+Y = np.where(RARE, "ill", "a well")
+
+
+@pytest.fixture(scope="module")
+def sizes(tmp_path_factory):
+    """The parameters of a fit of two steps with the bundled model's smallest ensemble."""
+    path = tmp_path_factory.mktemp("models") / "small.safetensors"
+    small_model(members=1).save(str(path))
+    return {"n_context": 100, "n_queries": 600, "steps": 1, "model": str(path), "device": "cpu"}
+
+
+def test_an_estimator_decides_by_a_threshold_and_keeps_it(sizes, tmp_path):
+    sizes = sizes | {"model": "tttab-tiny", "rule": "none", "n_members": 1}
+    plain = TTTClassifier(**sizes).fit(X, Y)
+    tuned = TTTClassifier(**sizes, threshold="balanced_accuracy").fit(X, Y)
+    about = tuned.bundle_.record["threshold"]
+    assert about["after"] >= about["before"] and about["rows"] == 120 and 0 < about["value"] < 0.5
+    p = tuned.predict_proba(X)
+    assert np.array_equal(p, plain.predict_proba(X)), "probabilities stay as they are"
+    assert tuned.predict(X).tolist() == tuned.classes_[(p[:, 1] >= about["value"]).astype(int)].tolist()
+    assert plain.predict(X).tolist() == plain.classes_[p.argmax(axis=1)].tolist()
+    tuned.save(tmp_path)
+    loaded = TTTClassifier.load(tmp_path, device="cpu")
+    assert loaded.predict(X).tolist() == tuned.predict(X).tolist() != plain.predict(X).tolist()
+
+
+def test_adapt_and_predict_decide_by_it_and_say_so(sizes, tmp_path, capsys):
+    X.assign(y=Y).to_csv(tmp_path / "t.csv", index=False)
+    words = ["adapt", str(tmp_path / "t.csv"), "--out", str(tmp_path / "b"), "--n", "100", "--k", "600"]
+    words += ["--model", sizes["model"], "--device", "cpu", "--steps", "1", "--test-size", "200"]
+    assert command([*words, "--threshold", "f1"]) == 0
+    said = capsys.readouterr()
+    assert "Rows count as 'ill' from a probability of 0." in said.err
+    figures = dict(line.split("\t")[2:4] for line in said.out.splitlines()[1:])
+    assert {"balanced_accuracy", "average_precision"} <= set(figures)
+    assert command(["predict", str(tmp_path / "b"), str(tmp_path / "t.csv"), "--quiet"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()[1:]]
+    value = json.loads((tmp_path / "b" / "manifest.json").read_text())["record"]["threshold"]["value"]
+    assert [line[0] for line in lines] == ["ill" if float(line[2]) >= value else "a well" for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "labels", "about"),
+    [
+        (TTTClassifier(threshold="recall"), Y, "no threshold is chosen by 'recall'; threshold='balanced_acc"),
+        (TTTClassifier(threshold="f1"), np.arange(ROWS) % 3, "not 3 classes; leave out threshold"),
+        (TTTRegressor(threshold="f1"), X["a"], "not a regression target; leave out threshold"),
+    ],
+)
+def test_a_threshold_that_makes_no_sense_is_refused(estimator, labels, about):
+    with pytest.raises(RequestError, match=about):
+        estimator.fit(X, labels)
+    table = tttab.data.table_from_frame(X.assign(y=np.arange(ROWS) % 3), tttab.data.Origin("made", "file"))
+    with pytest.raises(RequestError, match="divides two classes"):
+        tttab.run(table, threshold="f1")
