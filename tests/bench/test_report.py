@@ -23,6 +23,7 @@ from tttab.report import ReportTable, to_markdown
 from tttab.report.tables import cell_text
 from tttab.text import visible
 
+ARMS = ("icl@n", "ttt@n+k")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -70,21 +71,36 @@ def test_break_even(summary):
 
 def test_golden_overall_table(summary):
     assert to_markdown(overall_table(summary)).splitlines()[2:16] == [
-        "| figure | error rate | log loss |",
-        "| --- | ---: | ---: |",
-        "| data sets | 4 | 4 |",
-        "| mean ttt - icl | -0.0149 [-0.1248, +0.1109] | -0.0149 [-0.1248, +0.1109] |",
-        "| harmed | 1 of 4 | 1 of 4 |",
-        "| share harmed | 0.25 [0.00, 0.75] | 0.25 [0.00, 0.75] |",
-        "| units with a larger error | 0.273 [0.097, 0.566] | 0.273 [0.097, 0.566] |",
-        "| helped | 2 of 4 | 2 of 4 |",
-        "| undecided, one seed | 0 of 4 | 0 of 4 |",
-        "| n'/n, geometric mean | 1.70 [0.25, 5.00] | 1.70 [0.25, 5.00] |",
-        "| n'/n, median | 3.91 [0.25, 5.00] | 3.91 [0.25, 5.00] |",
-        "| data sets in n'/n | 3 | 3 |",
-        "| censored below | 1 of 3 | 1 of 3 |",
-        "| censored beyond | 1 of 3 | 1 of 3 |",
+        "| figure | error rate | log loss | 1 - ROC AUC |",
+        "| --- | ---: | ---: | ---: |",
+        "| data sets | 4 | 4 | 4 |",
+        "| mean ttt - icl" + 3 * " | -0.0149 [-0.1248, +0.1109]" + " |",
+        "| harmed | 1 of 4 | 1 of 4 | 1 of 4 |",
+        "| share harmed | 0.25 [0.00, 0.75] | 0.25 [0.00, 0.75] | 0.25 [0.00, 0.75] |",
+        "| units with a larger error | 0.273 [0.097, 0.566] | 0.273 [0.097, 0.566] | 0.273 [0.097, 0.566] |",
+        "| helped | 2 of 4 | 2 of 4 | 2 of 4 |",
+        "| undecided, one seed | 0 of 4 | 0 of 4 | 0 of 4 |",
+        "| n'/n, geometric mean | 1.70 [0.25, 5.00] | 1.70 [0.25, 5.00] | 1.70 [0.25, 5.00] |",
+        "| n'/n, median | 3.91 [0.25, 5.00] | 3.91 [0.25, 5.00] | 3.91 [0.25, 5.00] |",
+        "| data sets in n'/n | 3 | 3 | 3 |",
+        "| censored below | 1 of 3 | 1 of 3 | 1 of 3 |",
+        "| censored beyond | 1 of 3 | 1 of 3 | 1 of 3 |",
     ]
+
+
+def test_the_area_is_told_of_two_classes_alone_and_the_calibration_error_without_n_prime(tmp_path):
+    rows = []
+    for at in (cell("two", "icl@n"), cell("two", "ttt@n+k"), *(cell("many", a, classes=3) for a in ARMS)):
+        one = record(at, 0.2 if at.arm == "icl@n" else 0.1)
+        more = {"ece": 0.03, "roc_auc": 0.75 if at.arm == "icl@n" else 0.8}
+        rows.append(replace(one, row=replace(one.row, metrics=one.row.metrics | more)))
+    (summary,) = summaries(read_store(fill(tmp_path, rows)))
+    areas = [p for p in summary.pairs if p.metric == "roc_auc"]
+    assert [(p.table, p.base, p.error) for p in areas] == [("two", 0.25, pytest.approx(0.2))]
+    assert {p.table for p in summary.pairs if p.metric == "ece"} == {"two", "many"}
+    assert summary.metrics == ("accuracy", "log_loss", "roc_auc", "ece") and not summary.effects["ece"]
+    assert summary.drawn == ("accuracy", "log_loss")
+    assert [line.tables for line in summary.overall] == [2, 2, 1, 2]
 
 
 def test_golden_curves_table(summary):

@@ -299,8 +299,8 @@ def test_ctrl_c_keeps_the_best_weights_where_that_was_asked_for(monkeypatch, cap
         if step.number == 3:
             os.kill(os.getpid(), signal.SIGINT)
 
-    for command in ("run", "adapt"):
-        monkeypatch.setattr(f"tttab.cli.commands.{command}.warn_of_length", press)
+    for module in ("commands.run", "opening"):
+        monkeypatch.setattr(f"tttab.cli.{module}.warn_of_length", press)
     assert run([*QUICK, "--steps", "30", "--out", str(tmp_path / "kept"), *keep]) == code
     assert max(seen) == 3
     told = capfd.readouterr().err

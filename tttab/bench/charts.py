@@ -44,7 +44,7 @@ ROOM, WIDEST_TICK = 120, 44
 
 def effective_charts(summary: Summary) -> Iterator[Markup]:
     """Yield a chart per metric: n (plain) to n' (adapted) for every table at the reference n."""
-    for metric in summary.metrics:
+    for metric in summary.drawn:
         effects = sorted(
             (e for e in summary.effects[metric] if e.n == summary.reference_n), key=lambda e: e.ratio
         )
@@ -57,24 +57,24 @@ def effective_charts(summary: Summary) -> Iterator[Markup]:
 def curve_charts(summary: Summary) -> Iterator[Markup]:
     """Yield a chart per table and metric: icl and ttt along n with 95 % intervals over seeds."""
     for table in summary.grid.tables:
-        for metric in summary.metrics:
+        for metric in summary.drawn:
             yield _curve_chart(summary.grid, table, metric)
 
 
 def arm_charts(summary: Summary) -> Iterator[Markup]:
     """Yield the change of the point error against the distribution's, then cost against gain per metric."""
-    changes = [_changes(summary, metric) for metric in summary.metrics]
+    changes = [_changes(summary, metric) for metric in summary.drawn]
     if len(changes) == 2 and (tables := sorted(changes[0].keys() & changes[1].keys())):
         title = f"ttt - icl at n = {summary.reference_n}: lower left is better on both"
         points = [(table, changes[0][table], changes[1][table]) for table in tables]
-        names = [f"change of {NAMES[metric]}" for metric in summary.metrics]
+        names = [f"change of {NAMES[metric]}" for metric in summary.drawn]
         yield on_page(title, WIDE, TALL, lambda axes: _trade(axes, points, names), left=64)
-    yield from filter(None, (_cost_chart(summary, metric) for metric in summary.metrics))
+    yield from filter(None, (_cost_chart(summary, metric) for metric in summary.drawn))
 
 
 def front_charts(summary: Summary) -> Iterator[Markup]:
     """Yield per metric the error against rows read and against latency: the front is a line."""
-    for metric in summary.metrics:
+    for metric in summary.drawn:
         arms = [arm for arm in summary.arms[metric] if not math.isnan(arm.error)]
         n, curve = summary.reference_n, _mean_curve(summary, metric)
         rows: list[Point] = [(arm.name, arm.rows, arm.error) for arm in arms]

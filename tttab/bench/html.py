@@ -64,7 +64,7 @@ def _counts(contents: Contents) -> str:
 
 
 def _headline(summary: Summary) -> Iterator[tuple[str, str]]:
-    for line in (o for o in summary.overall if o.n == summary.reference_n):
+    for line in (o for o in summary.overall if o.n == summary.reference_n and o.metric in summary.drawn):
         yield _ratio_tile(line)
         share = "-" if not line.tables else f"{round(line.harmed.estimate * line.tables)} of {line.tables}"
         rest = f"{line.helped} helped" + f", {line.undecided} undecided (one seed)" * bool(line.undecided)

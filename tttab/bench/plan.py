@@ -7,9 +7,10 @@ running cells (see `work`).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import groupby
 from statistics import median
 
@@ -127,19 +128,23 @@ def estimate_seconds(cells: Sequence[Cell], measured: Iterable[Record]) -> tuple
     A cell takes what finished cells of its arm took on the same table, or else on any table; of several
     sizes n the nearest counts.
     """
-    known = [(r.cell, r.wall_seconds) for r in measured if not r.failed]
-    guesses = [_guess(cell, known) for cell in cells]
-    return sum(guess for guess in guesses if guess is not None), sum(guess is None for guess in guesses)
+    known: dict[tuple[str, ...], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for record in measured:
+        cell = record.cell
+        for pool in ((cell.arm, cell.table), (cell.arm,)):
+            if not record.failed:
+                known[pool][cell.n].append(record.wall_seconds)
 
+    @cache
+    def guess(arm: str, table: str, n: int) -> float | None:
+        sizes = known.get((arm, table)) or known.get((arm,))
+        if not sizes:
+            return None
+        nearest = min(abs(other - n) for other in sizes)
+        return median(one for other, some in sizes.items() if abs(other - n) == nearest for one in some)
 
-def _guess(cell: Cell, known: Sequence[tuple[Cell, float]]) -> float | None:
-    same_arm = [(other, seconds) for other, seconds in known if other.arm == cell.arm]
-    same_table = [pair for pair in same_arm if pair[0].table == cell.table]
-    pool = same_table or same_arm
-    if not pool:
-        return None
-    nearest = min(abs(other.n - cell.n) for other, _ in pool)
-    return median(seconds for other, seconds in pool if abs(other.n - cell.n) == nearest)
+    guesses = [guess(cell.arm, cell.table, cell.n) for cell in cells]
+    return sum(one for one in guesses if one is not None), sum(one is None for one in guesses)
 
 
 def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:

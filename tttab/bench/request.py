@@ -6,6 +6,7 @@ What does not belong here: which cells follow from it (see `plan`).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
@@ -103,7 +104,7 @@ class BenchRequest:
         """The label budget in words."""
         return f"paper k={self.k}" if self.budget == "paper" else "equal"
 
-    @property
+    @cached_property
     def recipe(self) -> str:
         """The schedule in words; equal words mean an equal schedule."""
         standard, mine = asdict(STANDARD), asdict(self.schedule)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -87,15 +88,21 @@ def seed_interval(differences: Sequence[float], overlap: float = 0.0) -> Interva
         differences: one per seed.
         overlap: n_test / n_train; 0 takes the seeds for independent, which is too narrow.
     """
-    from scipy.stats import t
-
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return Interval(float(values.mean()) if len(values) else np.nan, np.nan, np.nan)
     spread = values.std(ddof=1) * np.sqrt(1 / len(values) + overlap)
-    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * spread)
+    half = float(_student(len(values) - 1) * spread)
     mean = float(values.mean())
     return Interval(mean, mean - half, mean + half)
+
+
+@lru_cache
+def _student(freedom: int) -> float:
+    """Return the upper end of the t distribution's middle 95 %."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def verdict(differences: Sequence[float], overlap: float = 0.0) -> Verdict:

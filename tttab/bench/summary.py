@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tttab.bench import statistics as stats
-from tttab.bench.grid import ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, Grid, Group, groups_of
+from tttab.bench.grid import DRAWN, ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, UNORDERED, Grid, Group, groups_of
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
@@ -140,6 +140,11 @@ class Summary:
     reference_n: int
 
     @property
+    def drawn(self) -> tuple[str, ...]:
+        """The metrics that have figures."""
+        return tuple(metric for metric in self.metrics if metric in DRAWN)
+
+    @property
     def group(self) -> Group:
         """What the rows have in common."""
         return self.grid.group
@@ -162,7 +167,9 @@ def summarise(grid: Grid) -> Summary:
         for n in ns
         if (found := pair(grid, table, TTT, n, metric))
     )
-    effects = {m: tuple(e for t in grid.tables for n in ns if (e := effect(grid, t, n, m))) for m in metrics}
+    ordered = [m for m in metrics if m not in UNORDERED]
+    effects = {m: tuple(e for t in grid.tables for n in ns if (e := effect(grid, t, n, m))) for m in ordered}
+    effects |= {metric: () for metric in metrics if metric in UNORDERED}
     overall = tuple(_overall(grid, m, n, pairs, effects[m]) for m in metrics for n in ns)
     arms = {metric: arm_lines(grid, reference, metric) for metric in metrics}
     return Summary(grid, metrics, pairs, effects, overall, arms, _break_evens(grid, reference), reference)
@@ -266,7 +273,7 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
     here = [p for p in pairs if p.metric == metric and p.n == n]
     at_n = [e for e in effects if e.n == n]
     used = [e for e in at_n if not e.saturated and not e.gaps]
-    tables = [table for table in grid.tables if metric in METRICS[grid.tasks[table]]]
+    tables = [table for table in grid.tables if grid.judged(table, metric)]
     failed = {table: _failed(grid, table, TTT, n, metric) for table in tables}
     ratios = [e.ratio for e in used]
     return Overall(

@@ -20,7 +20,14 @@ CLOSE = 0.02
 """What counts as nearly as good, relative to the error."""
 MOST_NAMED = 20
 """Damaged lines that a sentence names."""
-NAMES = {"accuracy": "error rate", "log_loss": "log loss", "rmse": "RMSE", "nll": "negative log likelihood"}
+NAMES = {
+    "accuracy": "error rate",
+    "log_loss": "log loss",
+    "roc_auc": "1 - ROC AUC",
+    "ece": "ECE",
+    "rmse": "RMSE",
+    "nll": "negative log likelihood",
+}
 
 
 def overall_table(summary: Summary) -> ReportTable:

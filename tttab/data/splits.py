@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -43,7 +44,7 @@ class Split:
 
     def digest_of(self, *parts: str) -> str:
         """SHA-256 of the row numbers of some parts, named as the fields are."""
-        text = "|".join(",".join(map(str, getattr(self, part).tolist())) for part in parts)
+        text = "|".join(_numbers(getattr(self, part).astype(np.int64).tobytes()) for part in parts)
         text += f"|held out: {self.held}" if self.held and "queries" in parts else ""
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -61,6 +62,12 @@ class Split:
     def free(self) -> np.ndarray:
         """The labelled rows that may be context or train, the context first."""
         return np.concatenate([self.context, self.queries[: self.k - self.held]])
+
+
+@lru_cache(maxsize=8)
+def _numbers(rows: bytes) -> str:
+    """Return row numbers as text; the arms of a split ask for the same."""
+    return ",".join(map(str, np.frombuffer(rows, dtype=np.int64).tolist()))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,7 +111,7 @@ class Trial:
             "model": self.model_sha256 if about.model else None,
             "arm": arm,
             "rule": (about.rule or self.rule) if trained else None,
-            "schedule": schedule.to_dict() if trained else None,
+            "schedule": dict(_settings(schedule)) if trained else None,
             "seed": self.seed if trained or about.own_training or not about.model else None,
             **ensemble,
             **limit,
@@ -198,6 +198,11 @@ class Arm:
     """Whether it runs where it is named alone: most are, being dear."""
     check: Callable[[], None] | None = None
     """Raises where something is not installed."""
+
+
+@lru_cache
+def _settings(schedule: Schedule) -> dict[str, Any]:
+    return schedule.to_dict()
 
 
 def run_icl(trial: Trial, arm: str) -> Iterator[Outcome]:
