@@ -136,7 +136,8 @@ class AdaptingEstimator(BaseEstimator, ABC):
                 and text; missing values allowed) or an array of shape (rows, features).
             y: shape (rows,): class labels of any kind, or values for regression; dates and durations
                 count in days.
-            X_val, y_val: further labelled rows that choose the step, in the place of a part of the queries.
+            X_val: further rows that choose the step, in the place of a part of the queries.
+            y_val: their labels.
             groups: shape (rows,): rows of equal values are all held out to choose the step, or none is.
             times: shape (rows,), numbers or dates: the latest rows are held out.
 
