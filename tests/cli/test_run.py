@@ -98,6 +98,17 @@ def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
     assert run(["inspect", str(out)]) == 0
 
 
+def test_the_main_command_prints_rows_into_a_pipe_and_says_what_it_decided(capfd):
+    """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
+    small = ["--top-features", "3", "--test-size", "60", *SMALL[6:]]
+    assert run(["run", "--dataset", "31", "--n", "200", "--k", "1000", *small]) == 0
+    printed = capfd.readouterr()
+    assert [line.split("\t")[0] for line in printed.out.splitlines()][1:3] == ["icl@n", "ttt@n+k"]
+    for said in ("k shrank from 1,000 to 740", "source: bundled copy", "sha256"):
+        assert said in printed.err
+    assert "TTT" in printed.err.splitlines()[-1]
+
+
 def csv(tmp_path, frame):
     path = tmp_path / "table.csv"
     frame.to_csv(path, index=False)
