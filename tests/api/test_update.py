@@ -11,11 +11,12 @@ import torch
 
 import tttab
 from tests.support.small_models import small_model
-from tttab.api.update import next_version
+from tttab.api.update import UpdateRequest, next_version, update_trial
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import read_manifest
 from tttab.cli import run
 from tttab.data import Origin, schema_of, table_from_frame
+from tttab.data.reading import RawFrame
 from tttab.errors import DataError, RequestError
 from tttab.testing import ToySession
 
@@ -78,6 +79,15 @@ def test_rows_that_stand_in_the_bundle_do_not_judge_themselves():
         tttab.update(old, known)
 
 
+def test_where_rows_are_alike_by_nature_none_is_left_out():
+    def of_levels(rows):
+        return rows.assign(age=(rows["age"] > 40).astype(float))
+
+    table = table_from_frame(of_levels(people(60, 0)), Origin("people", "file"))
+    old = Bundle(ToySession(), table.x, table.y, schema_of(table), {"adaptation": {"rule": "full"}})
+    assert update_trial(old, RawFrame(of_levels(people(50, 1))), UpdateRequest()).split.k == 50
+
+
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
     [
@@ -131,4 +141,11 @@ def test_an_update_that_is_refused_or_cannot_be_leaves_nothing(saved, tmp_path, 
         people(60, 1).drop(columns="age").to_csv(tmp_path / "bad.csv", index=False)
         assert run(["update", str(saved), str(tmp_path / "bad.csv"), "--out", str(out)]) == 2
         assert "lack 1 of 2 columns: age" in capfd.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("tttab.training.loop.Adaptation.gradient", interrupted)
+        assert run([*words, "--out", str(out)]) == 130
     assert not out.exists()
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt

@@ -57,7 +57,11 @@ def saved(tiny_model, mixed_frame, tmp_path_factory):
     frame, y = mixed_frame
     table = table_from_frame(frame.assign(kind=np.array(["a", "b", "c"])[y]), Origin("mixed", "file"))
     rows = (table.x.iloc[:40], table.y[:40]), (table.x.iloc[40:60], table.y[40:60])
-    record = {"metrics": {"test": {"rows": 9, "before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}}}}
+    own = {"parameters": {"model": "/home/me/mine.ckpt", "steps": 3}}
+    record = {
+        "estimator": own,
+        "metrics": {"test": {"rows": 9, "before": {"accuracy": 0.5}, "after": {"accuracy": 0.75}}},
+    }
     folder = tmp_path_factory.mktemp("sharing") / "people"
     bundle = Bundle(tiny_model, *rows[0], schema_of(table), record, held=rows[1])
     save_bundle(folder, bundle, {"result.json": lambda path: path.write_text("{}")})
@@ -94,6 +98,7 @@ def test_what_is_pushed_is_pulled_whole_and_held_out_rows_stay(server, saved, tm
     kinds = sorted(path.name.partition("-")[0] for path in server.files.iterdir())
     assert kinds == ["README.md", "context", "manifest.json", "weights"]
     card = (server.files / "README.md").read_text()
+    assert "/home/me" not in (server.files / "manifest.json").read_text()
     assert "license: mit" in card and "| accuracy | 0.5000 | 0.7500 |" in card and "40 context rows" in card
     assert run(["pull", "me/people", "--out", str(tmp_path / "got")]) == 0
     got = load_bundle(tmp_path / "got", device="cpu")

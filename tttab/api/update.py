@@ -46,7 +46,11 @@ if TYPE_CHECKING:
 
 FEWEST_ROWS = 10
 """New rows; of fewer the held-out part would be one row or two."""
+COMMON_TWINS = 0.05
+"""Where more of the bundle's rows than this equal others of them, equal rows are no sign of the same row."""
 OLD, NEW = "old_held_out", "new_held_out"
+_KEPT = ("steps", "lr", "optimizer", "split", "guard", "precision")
+"""What an update takes over of the bundle's schedule; a stranger's may hold anything."""
 
 
 @dataclass(frozen=True)
@@ -242,8 +246,10 @@ def _updated(bundle: Bundle, trial: Trial, caught: Sequence[warnings.WarningMess
 
 
 def _unknown(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return the numbers of those new rows whose features no known row has."""
+    """Return the numbers of new rows whose features no known row has; all, where twins are common."""
     hashes = row_hashes(rows)
+    if len(np.unique(hashes[known])) < (1 - COMMON_TWINS) * len(known):
+        return new
     fresh = new[~np.isin(hashes[new], hashes[known])]
     if len(fresh) < FEWEST_ROWS:
         raise DataError(
@@ -258,12 +264,9 @@ def _unknown(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarr
 def _as_adapted(record: Mapping[str, Any], request: UpdateRequest) -> tuple[str, Schedule]:
     """Return rule and schedule: the bundle's own where they are such, with what is asked for."""
     own = record.get("adaptation", {})
-    found, usual = own.get("schedule", {}), Schedule().to_dict()
+    found, usual = own.get("schedule", {}), Schedule()
     found = found if isinstance(found, dict) else {}
-    # Where the old weights are the start, another start makes no sense.
-    same = {
-        name: found[name] for name in usual.keys() - {"init"} if type(found.get(name)) is type(usual[name])
-    }
+    same = {name: found[name] for name in _KEPT if type(found.get(name)) is type(getattr(usual, name))}
     asked = {name: value for name in ("steps", "lr") if (value := getattr(request, name)) is not None}
     limit = None if request.time is None else parse_seconds(request.time)
     schedule, rule = Schedule(**same | asked, max_seconds=limit), request.rule or own.get("rule", "none")

@@ -6,6 +6,7 @@ belong here: what a bundle is (`manifest`) and downloads of single files (`model
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Generator
@@ -46,6 +47,7 @@ def push(directory: Path, repository: str, *, private: bool = True) -> str:
     manifest = read_manifest(directory)
     stay = tuple(role for role in manifest["files"] if role not in OWN_FILES or role == "held")
     sent = {name: value for name, value in manifest.items() if name != "held"}
+    sent["record"] = _without_paths(manifest["record"])
     disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="tttab-") as part:
         folder = Path(part, "bundle")
@@ -95,6 +97,15 @@ def _check(repository: str) -> None:
         raise RequestError(f"{repository!r} is no repository of the hub", "USER/NAME")
     if forbids := offline():
         raise RequestError(f"{forbids} forbids asking the hub", f"unset {forbids}")
+
+
+def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record whose estimator names no file of this machine as its model."""
+    own = record.get("estimator", {})
+    given = own.get("parameters", {})
+    if os.sep not in str(given.get("model", "")):
+        return record
+    return {**record, "estimator": {**own, "parameters": {**given, "model": "auto"}}}
 
 
 def _get(repository: str, file: str, folder: Path) -> None:
