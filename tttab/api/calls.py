@@ -206,8 +206,11 @@ class AdaptResult:
             why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
             return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
         loss, step = about["held_out_loss"], about["chosen_step"]
+        among = f"of {about['steps']}"
+        if about["schedule"].get("rates"):
+            among = f"at a rate of {about['rate']:g}, in a race of {about['steps']} steps,"
         return (
-            f"Step {step} of {about['steps']} lowered the held-out loss from {loss['before']:.4f} "
+            f"Step {step} {among} lowered the held-out loss from {loss['before']:.4f} "
             f"to {loss['after']:.4f} in {about['seconds']:.1f} s."
         )
 

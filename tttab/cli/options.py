@@ -84,7 +84,8 @@ Split = Annotated[
     str, typer.Option(help="Contexts seen in training: fixed, redraw, kfold.", rich_help_panel=PANEL)
 ]
 Guard = Annotated[
-    str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
+    str | None,
+    typer.Option(help="What chooses the step: loss (default), margin, loss+ece, off.", rich_help_panel=PANEL),
 ]
 Loss = Annotated[
     str | None,
@@ -142,7 +143,7 @@ class AdaptOptions:
     init: Init = "pretrained"
     context: Context = "stratified"
     split: Split = "fixed"
-    guard: Guard = "loss"
+    guard: Guard = None
     loss: Loss = None
     precision: Precision = "auto"
     device: Device = "auto"
