@@ -84,7 +84,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
-        guard: str = "loss",
+        guard: str | None = None,
         loss: str | None = None,
         metric: str | None = None,
         model: str = "auto",

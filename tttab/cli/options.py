@@ -97,7 +97,8 @@ Split = Annotated[
     str, typer.Option(help="Contexts seen in training: fixed, redraw, kfold.", rich_help_panel=PANEL)
 ]
 Guard = Annotated[
-    str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
+    str | None,
+    typer.Option(help="What chooses the step: loss (default), margin, loss+ece, off.", rich_help_panel=PANEL),
 ]
 Loss = Annotated[
     str | None,
@@ -170,7 +171,7 @@ class AdaptOptions:
     init: Init = "pretrained"
     context: Context = "stratified"
     split: Split = "fixed"
-    guard: Guard = "loss"
+    guard: Guard = None
     loss: Loss = None
     metric: Metric = None
     precision: Precision = "auto"

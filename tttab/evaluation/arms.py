@@ -122,7 +122,7 @@ class Trial:
         recipe, own = ARMS[arm].recipe, self.schedule
         if recipe is None:
             return own
-        kept = ("precision", "max_seconds", "held_out", "guard")
+        kept = ("precision", "max_seconds", "held_out")
         return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
 
     def adaptation(self, rule: Rule, schedule: Schedule, session: Session | None = None) -> Adaptation:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tttab.errors import RequestError
 from tttab.training.config import Schedule
-from tttab.training.selection import Score
+from tttab.training.selection import MARGIN, Score
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,9 @@ FIRST_CYCLE, SHARE = 12, 0.12
 twice as long."""
 HEATS = 2
 """After each of so many cycles the slower half of the lanes is left behind, after the last all but one."""
+LULL = 24
+"""A lane ends so many steps after it last improved by the margin, or as many as it took to get there if those
+are more."""
 MEAN = 0.9
 """What a step keeps of the running mean of a lane's weights; the first steps count alike."""
 
@@ -203,7 +206,10 @@ class _Lane:
     mean: list[torch.Tensor]
     moments: list[tuple[torch.Tensor, torch.Tensor]]
     best: float = math.inf
-    best_step: int = 0
+    mark: float = math.inf
+    """The last score that was better by the margin, ..."""
+    marked: int = 0
+    """... and its step."""
 
     def move(self, training: Training, number: int, share: float, *, again: bool) -> float:
         """Take a step at a share of the rate and leave the mean of the weights in the parameters.
@@ -225,8 +231,9 @@ class _Lane:
 
     def judge(self, number: int, score: Score) -> None:
         """Note the score of the mean after so many steps."""
-        if score.loss < self.best:
-            self.best, self.best_step = score.loss, number
+        self.best = min(self.best, score.loss)
+        if score.loss < self.mark - MARGIN * abs(score.loss):
+            self.mark, self.marked = score.loss, number
 
 
 @dataclass(frozen=True)
@@ -236,8 +243,8 @@ class Race:
     A strong start is spoilt by the rate and the length that a weak one needs, so the held-out rows choose
     both. Rates fall as a cosine and start again, over cycles of twice the length (Loshchilov and Hutter 2017,
     SGDR). What is scored is the running mean of a lane's weights. After each of the first cycles the slower
-    lanes are left behind (successive halving, Jamieson and Talwalkar 2016); a lane ends with a cycle that has
-    not improved its best score.
+    lanes are left behind (successive halving, Jamieson and Talwalkar 2016); a lane ends where it
+    has not improved for long.
     """
 
     name: str = "race"
@@ -275,8 +282,9 @@ class Race:
                     lane.judge(number, score)
             if ends:
                 cycles += 1
-                lanes = [lane for lane in _faster(lanes, cycles) if lane.best_step > began]
-                began, length = number, 2 * length
+                lanes, began, length = _faster(lanes, cycles), number, 2 * length
+            if evaluate:
+                lanes = [lane for lane in lanes if number - lane.marked < max(LULL, lane.marked)]
 
 
 def _lane(rate: float, labels: bool, parameters: list[torch.nn.Parameter]) -> _Lane:
