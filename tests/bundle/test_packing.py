@@ -65,6 +65,30 @@ def test_a_packed_bundle_serves_and_is_told_by_command(saved, packed, tmp_path, 
     assert content(tmp_path / "u") == content(saved)
 
 
+def test_several_packed_bundles_over_one_base_answer_in_one_process(saved, packed, tmp_path, mixed_frame):
+    from fastapi.testclient import TestClient
+
+    from tttab.serve.app import application
+
+    other = load_bundle(saved, device="cpu")
+    other.session.parameters("head")[0].data.mul_(0.9)
+    save_bundle(tmp_path / "other", other)
+    pack_bundle(tmp_path / "other", tmp_path / "other-packed")
+    folders = {"people": packed, "other": tmp_path / "other-packed"}
+    rows = json.loads(mixed_frame[0].tail(4).to_json(orient="records"))
+    got = {}
+    with TestClient(
+        application({name: load_bundle(folder, device="cpu") for name, folder in folders.items()})
+    ) as client:
+        for name in folders:
+            answers = client.post(f"/predict/{name}", json={"rows": rows}).json()["predictions"]
+            got[name] = np.array([[answer[f"p({kind})"] for kind in "abc"] for answer in answers])
+    for name, folder in (("people", saved), ("other", tmp_path / "other")):
+        expected = load_bundle(folder, device="cpu").predict(mixed_frame[0].tail(4))
+        assert np.allclose(got[name], expected, atol=1e-6)
+    assert np.abs(got["people"] - got["other"]).max() > 1e-4
+
+
 def test_another_base_and_a_base_that_is_not_here_are_refused(saved, packed, tmp_path):
     with pytest.raises(ModelError, match=r"is not the base tttab-tiny-classifier\.safetensors"):
         unpack_bundle(packed, tmp_path / "u", next(saved.glob("weights-*")))
