@@ -306,3 +306,23 @@ def test_rows_given_to_choose_by_choose_and_stand_in_the_identity(unit):
     assert adapted.before == pytest.approx(float(scores.loss.mean()))
     assert given.identity("ttt@n+k") != unit.identity("ttt@n+k")
     assert given.identity("icl@n") == unit.identity("icl@n"), "no query changes it"
+
+
+def test_rows_that_count_twice_count_in_training_in_rivals_and_in_figures(unit, monkeypatch):
+    count = np.random.default_rng(0).integers(1, 4, len(unit.table)).astype(float)
+    weighted = replace(unit, table=replace(unit.table, weights=count), trained={})
+    asked = []
+    plain = Adaptation.__init__
+
+    def noted(self, *arguments, objective, **settings):
+        asked.append(objective.weights)
+        plain(self, *arguments, objective=objective, **settings)
+
+    monkeypatch.setattr(Adaptation, "__init__", noted)
+    y = unit.rows("test")[1]
+    for arm in ("icl@n", "ttt@n+k", "gbt"):
+        last = outcome(weighted, arm)
+        expected = classification_metrics(y, last.probabilities, count[unit.split.test])
+        assert last.row.metrics == pytest.approx(expected)
+        assert np.array_equal(last.probabilities, outcome(unit, arm).probabilities) == (arm == "icl@n")
+    assert asked[0].tolist() == count[unit.split.queries].tolist() and asked[1] is None

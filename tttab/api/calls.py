@@ -28,10 +28,8 @@ from tttab.evaluation.arms import Event, Outcome, Trial, blend_of
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
 from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult, threshold_words
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
-from tttab.rules import get_rule
 from tttab.system.files import home_path, plain
 from tttab.system.resources import peak_resident_bytes
-from tttab.training.loop import Adaptation
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -95,7 +93,7 @@ def adapt(
         trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
         if claim is not None:
             claim.check_room(room_for(trial.model))
-        adaptation = adaptation_of(trial)
+        adaptation = trial.adaptation()
         for _ in adaptation:
             pass
         result = adapt_result(trial, adaptation.result, caught, request.blend, request.threshold)
@@ -219,21 +217,6 @@ class AdaptResult:
         return self.verdict
 
 
-def adaptation_of(trial: Trial) -> Adaptation:
-    """Return the training that a trial asks for, ready to be iterated over."""
-    return Adaptation(
-        trial.model,
-        get_rule(trial.rule),
-        trial.context,
-        trial.rows("queries"),
-        trial.schedule,
-        trial.seed,
-        trial.budget,
-        stop=trial.stop,
-        held=trial.split.held,
-    )
-
-
 def adapt_result(
     trial: Trial,
     adapted: Adapted,
@@ -256,9 +239,10 @@ def adapt_result(
     x, y = trial.rows("queries")
     classes, given = len(trial.table.classes), trial.split.held
     _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=given)
-    samples = {"held_out": (x.iloc[held], y[held])}
+    counts = trial.weights("queries")
+    samples = {"held_out": (x.iloc[held], y[held], None if counts is None else counts[held])}
     if len(trial.split.test):
-        samples["test"] = trial.rows("test")
+        samples["test"] = (*trial.rows("test"), trial.weights("test"))
     pretrained = trial.model.serve(trial.context)
     metrics = {name: _before_and_after(pretrained, server, *rows) for name, rows in samples.items()}
     bundle = _bundle(trial, adapted, metrics, mixed)
@@ -318,7 +302,7 @@ def _choose_threshold(bundle: Bundle | None, trial: Trial, metric: str | None) -
 
 
 def _before_and_after(
-    pretrained: Predictor, adapted: Predictor, x: pd.DataFrame, y: np.ndarray
+    pretrained: Predictor, adapted: Predictor, x: pd.DataFrame, y: np.ndarray, weights: np.ndarray | None
 ) -> dict[str, Any]:
-    before, after = (server.metrics(x, y, server.predict(x)) for server in (pretrained, adapted))
+    before, after = (server.metrics(x, y, server.predict(x), weights) for server in (pretrained, adapted))
     return {"rows": len(y), "before": before, "after": after}

@@ -135,6 +135,15 @@ Blend = Annotated[
     str | None,
     typer.Option(help="`trees`: mix in boosted trees fitted on the same rows, weighed on held-out rows."),
 ]
+WeightsColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="How much each row counts, in training, guard and figures; no feature."
+    ),
+]
+Balanced = Annotated[
+    bool, typer.Option("--balanced", help="Let every class count alike in training and guard.")
+]
 Threshold = Annotated[
     str | None,
     typer.Option(
@@ -185,6 +194,8 @@ class AdaptOptions:
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     blend: Blend = None
+    weights: WeightsColumn = None
+    balanced: Balanced = False
     threshold: Threshold = None
     strict: Strict = False
 

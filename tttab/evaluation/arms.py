@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Predictor, Session
-from tttab.core import Row, Table, Task
+from tttab.contracts import Context, Objective, Predictor, Session
+from tttab.core import Row, Table
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.evaluation.baselines import baseline
-from tttab.metrics import classification_metrics, regression_metrics
+from tttab.metrics import figures
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
@@ -149,11 +149,26 @@ class Trial:
 
     def rows(self, part: str) -> tuple[pd.DataFrame, np.ndarray]:
         """Return x and y of a part of the split: `context`, `queries`, `test` or `labelled` (n + k)."""
-        if part == "labelled":
-            which = np.concatenate([self.split.context, self.split.queries])
-        else:
-            which = getattr(self.split, part)
+        which = self._numbers(part)
         return self.table.x.iloc[which], self.table.y[which]
+
+    def weights(self, part: str) -> np.ndarray | None:
+        """Return how much each row of a part counts, shape (rows,); None: all alike."""
+        return None if self.table.weights is None else self.table.weights[self._numbers(part)]
+
+    def _numbers(self, part: str) -> np.ndarray:
+        if part == "labelled":
+            return np.concatenate([self.split.context, self.split.queries])
+        return getattr(self.split, part)
+
+    def adaptation(self, rule: str | None = None, split: str | None = None) -> Adaptation:
+        """Return the training of the trial, by default with its own rule and contexts, not yet begun."""
+        schedule = replace(self.schedule, split=split) if split else self.schedule
+        return Adaptation(
+            self.model, get_rule(rule or self.rule), self.context, self.rows("queries"), schedule, self.seed,
+            self.budget, objective=Objective(weights=self.weights("queries")), stop=self.stop,
+            held=self.split.held,
+        )  # fmt: skip
 
     @cached_property
     def context(self) -> Context:
@@ -225,13 +240,7 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     about = ARMS[arm]
     key = (about.rule, about.split)
     if key not in trial.trained:
-        schedule = replace(trial.schedule, split=about.split) if about.split else trial.schedule
-        rule = get_rule(about.rule or trial.rule)
-        queries = trial.rows("queries")
-        run = Adaptation(
-            trial.model, rule, trial.context, queries, schedule, trial.seed, trial.budget,
-            stop=trial.stop, held=trial.split.held,
-        )  # fmt: skip
+        run = trial.adaptation(about.rule, about.split)
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -262,7 +271,8 @@ def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
     x, y = trial.rows("labelled")
     model = baseline(arm, x, trial.table.task, trial.seed)
     start = time.perf_counter()
-    model.fit(x, y)
+    weights = trial.weights("labelled")
+    model.fit(x, y, **({} if weights is None else {f"{model.steps[-1][0]}__sample_weight": weights}))
     fitted = time.perf_counter() - start
     x_test, y_test = trial.rows("test")
     predict = model.predict_proba if trial.table.task == "classification" else model.predict
@@ -274,7 +284,7 @@ def run_estimator(trial: Trial, arm: str) -> Iterator[Outcome]:
         arm=arm,
         n_context=0,
         k=len(y),
-        metrics=_metrics(trial.table.task, y_test, p),
+        metrics=figures(y_test, p, trial.weights("test")),
         seconds=seconds,
         ms_per_1000_rows=_latency(predict, x_test, trial.latency_calls, seconds["predict"]),
         test_rows=len(y_test),
@@ -350,7 +360,7 @@ def _predicted(
         arm=arm,
         n_context=n_context,
         k=k,
-        metrics=server.metrics(x_test, y_test, p),
+        metrics=server.metrics(x_test, y_test, p, trial.weights("test")),
         seconds=seconds,
         ms_per_1000_rows=_latency(server.predict, x_test, trial.latency_calls, asked),
         cache_bytes=server.cache_bytes,
@@ -369,10 +379,6 @@ def blend_of(trial: Trial, server: Predictor) -> Blend:
     """
     parts, share = (trial.rows("context"), trial.rows("queries")), trial.schedule.held_out
     return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed, trial.split.held)
-
-
-def _metrics(task: Task, y: np.ndarray, p: np.ndarray) -> dict[str, float]:
-    return classification_metrics(y, p) if task == "classification" else regression_metrics(y, p)
 
 
 def _latency(

@@ -16,6 +16,7 @@ from tttab.core import Table, Task
 from tttab.data.apart import Apart, apart_of, split_apart, take_column
 from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.data.weights import take_weights
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
 from tttab.metrics import check_metric, check_threshold
@@ -80,6 +81,10 @@ class TrialRequest:
     """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
     blend: str | None = None
     """`trees`: mix the predictions with those of boosted trees on the same rows; None: the model alone."""
+    weights: str | None = None
+    """The column that says how much each row counts in training, guard and metrics; it is no feature."""
+    balanced: bool = False
+    """Whether every class counts alike in training and guard."""
     threshold: str | None = None
     """Choose on held-out rows from which probability on a row counts as of the second of two classes, by
     `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one."""
@@ -90,7 +95,7 @@ class TrialRequest:
     def schedule(self) -> Schedule:
         """How far the weights may move."""
         names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
-        names = (*names, "loss", "train_members", "step_members")
+        names = (*names, "loss", "balanced", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
 
@@ -144,6 +149,8 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     table = _load(request)
     check_metric(request.metric, table.task)
     check_threshold(request.threshold, len(table.classes))
+    if request.balanced and not table.classes:
+        raise RequestError("a regression target has no classes to balance", "leave out --balanced")
     if request.top_classes is not None:
         from tttab.data.narrow import keep_classes
 
@@ -164,6 +171,8 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
         split = split_rows(
             table.y[:rows], request.sizes, request.seed, classes=classes, prescribed=prescribed, held=held
         )
+    if request.weights is not None:
+        table = take_weights(table, request.weights)
     split = choose_context(split, request.context, table.x, table.y, classes=classes)
     if request.top_features is not None:
         from tttab.data.narrow import keep_features

@@ -62,6 +62,8 @@ class Schedule:
     """Of those, how many one step trains, taking turns; None: at most `STEP_MEMBERS`."""
     loss: Loss = "ensemble"
     """`ensemble` or `members`: which loss trains. Held-out rows are scored as served."""
+    balanced: bool = False
+    """Whether every class counts alike in the training loss and the guard."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.
@@ -69,7 +71,7 @@ class Schedule:
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
         later = {"metric": None, "max_seconds": None, "train_members": None, "step_members": None}
-        later |= {"loss": "ensemble"}
+        later |= {"loss": "ensemble", "balanced": False}
         return {
             name: value for name, value in asdict(self).items() if name not in later or value != later[name]
         }

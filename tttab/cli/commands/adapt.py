@@ -82,10 +82,8 @@ def _division(trial: Trial) -> str:
 
 
 def _adapt(trial: Trial, quiet: bool) -> Adapted:
-    from tttab.api.calls import adaptation_of
-
     with output.waiting("preparing the context", quiet=quiet):
-        adaptation = adaptation_of(trial)
+        adaptation = trial.adaptation()
         adaptation.prepare()
     if adaptation.result.estimate is not None:
         output.note(expected(adaptation.result.estimate), quiet=quiet)

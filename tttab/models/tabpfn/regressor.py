@@ -179,10 +179,12 @@ class RegressionServer(Server):
         ]
         return np.concatenate(parts)
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return rmse, mae and r2 of the means, nll and crps of the densities."""
         scores = self.score(x, y)
-        return regression_metrics(y, predicted, scores["nll"], scores["crps"])
+        return regression_metrics(y, predicted, scores["nll"], scores["crps"], weights)
 
     def score(self, x: pd.DataFrame, y: np.ndarray) -> dict[str, np.ndarray]:
         """Return mean, negative log density and CRPS of each row, shape (rows,) each."""
@@ -214,9 +216,11 @@ class ConstantServer:
         """Return the value for every row and quantile, shape (rows, quantiles)."""
         return np.full((len(x), len(quantiles)), self._value)
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return rmse, mae, r2 and crps; a single value has no density, so there is no nll."""
-        return regression_metrics(y, predicted, crps=np.abs(y - predicted))
+        return regression_metrics(y, predicted, crps=np.abs(y - predicted), weights=weights)
 
 
 @contextmanager
