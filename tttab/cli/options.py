@@ -36,7 +36,7 @@ Rule = Annotated[
 ]
 Steps = Annotated[int, typer.Option(help="Gradient steps at most.")]
 Rate = Annotated[float, typer.Option(help="Learning rate.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, xpu, mps.")]
 MaxMemory = Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")]
 Columns = Annotated[
     list[str] | None,

@@ -21,6 +21,7 @@ from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import ModelError, SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
+from tttab.models.devices import widest
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
@@ -159,7 +160,7 @@ class TabPFNRegressionSession(OpenedModel):
         """Targets of any value can serve."""
 
     def _labels(self, y: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(y, dtype=np.float64), device=self.device)
+        return torch.as_tensor(np.asarray(y, dtype=np.float64)).to(self.device, widest(self.device))
 
 
 class RegressionServer(Server):
