@@ -163,6 +163,8 @@ def _extras() -> Iterator[Finding]:
         ("trees", "lightgbm", "--blend trees"),
         ("explain", "shap", "tttab explain"),
         ("intervals", "mapie", "docs/how-to-intervals.md"),
+        ("mlflow", "mlflow", "--log mlflow"),
+        ("wandb", "wandb", "--log wandb"),
         ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
         ("tabicl", "tabicl", "--model tabicl"),

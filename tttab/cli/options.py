@@ -144,6 +144,9 @@ WeightsColumn = Annotated[
 Balanced = Annotated[
     bool, typer.Option("--balanced", help="Let every class count alike in training and guard.")
 ]
+Log = Annotated[
+    str | None, typer.Option(metavar="WHERE", help="Write steps and figures down with mlflow or wandb.")
+]
 Threshold = Annotated[
     str | None,
     typer.Option(
@@ -197,6 +200,7 @@ class AdaptOptions:
     weights: WeightsColumn = None
     balanced: Balanced = False
     threshold: Threshold = None
+    log: Log = None
     strict: Strict = False
 
     def request(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.evaluation.baselines import baseline
+from tttab.evaluation.loggers import RunLogger, Silent
 from tttab.metrics import figures
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
@@ -87,6 +88,7 @@ class Trial:
     """Ensemble members that serve, where another number than the model's own was asked for."""
     stop: Callable[[], str] = str
     """Asked after every training step; a reason ends training, and the best weights so far are kept."""
+    logger: RunLogger = field(default_factory=Silent)
     planned_model: str = ""
     """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
 

@@ -19,6 +19,7 @@ from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.weights import take_weights
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
+from tttab.evaluation.loggers import check_logger
 from tttab.metrics import check_metric, check_threshold
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
@@ -88,6 +89,8 @@ class TrialRequest:
     threshold: str | None = None
     """Choose on held-out rows from which probability on a row counts as of the second of two classes, by
     `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one."""
+    log: str | None = None
+    """Where steps and figures are written down: `mlflow` or `wandb`; None: nowhere."""
     strict: bool = False
     """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
@@ -117,6 +120,7 @@ class TrialRequest:
         check_choice(self.context)
         check_kind(self.blend)
         check_threshold(self.threshold)
+        check_logger(self.log)
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")

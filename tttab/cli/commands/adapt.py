@@ -61,10 +61,11 @@ def adapt(
             trial = open_trial(request, quiet, keep_test=test_size > 0)
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
-            with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
-                adapted = _adapt(trial, quiet)
-            output.note(adapted.plan_summary, quiet=quiet)
-            result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
+            with calls.logged(trial, request):
+                with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
+                    adapted = _adapt(trial, quiet)
+                output.note(adapted.plan_summary, quiet=quiet)
+                result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
         save_bundle(claim, result.bundle)
     _print(out, result, as_json)
 
@@ -82,6 +83,8 @@ def _division(trial: Trial) -> str:
 
 
 def _adapt(trial: Trial, quiet: bool) -> Adapted:
+    from tttab.api.calls import steps_of
+
     with output.waiting("preparing the context", quiet=quiet):
         adaptation = trial.adaptation()
         adaptation.prepare()
@@ -89,7 +92,7 @@ def _adapt(trial: Trial, quiet: bool) -> Adapted:
         output.note(expected(adaptation.result.estimate), quiet=quiet)
     with output.progress(quiet=quiet) as bar:
         task = bar.add_task("adapting", total=trial.schedule.steps, info="")
-        for step in adaptation:
+        for step in steps_of(trial, adaptation):
             warn_of_length(step, quiet)
             bar.update(task, completed=step.number, total=step.total, info=step_info(step))
     return adaptation.result
