@@ -30,6 +30,7 @@ from tttab.metrics import (
     crps_of_bars,
     decided,
     expected_calibration_error,
+    figures,
     regression_metrics,
     roc_auc,
 )
@@ -74,7 +75,25 @@ def test_metrics_to_choose_by_are_scikit_learn_s_scorers_of_those_names(classes)
         expected = get_scorer(same.get(name, name))(answers, None, truth)
         if name == "neg_brier_score":  # sums the classes as ours does, which for two of them counts twice
             expected *= 1 if classes > 2 else 2
-        assert score(truth, answers.given) == pytest.approx(expected), name
+        assert score(truth, answers.given, None) == pytest.approx(expected), name
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_row_of_weight_two_is_two_rows_and_one_of_weight_zero_is_none(classes):
+    rng = np.random.default_rng(4)
+    y, p = rng.integers(0, classes, 60), rng.dirichlet(np.ones(classes), 60)
+    count = rng.integers(0, 3, 60)
+    count[y == classes - 1] = 0  # a class whose rows do not count is not there
+    many = np.repeat(np.arange(60), count)
+    data = {"classification": (y, p), "regression": (p[:, 0], p[:, 1])}
+    for name, (task, score) in METRICS.items():
+        truth, given = data[task]
+        expected = score(truth[many], given[many], None)
+        assert score(truth, given, count.astype(float)) == pytest.approx(expected, nan_ok=True), name
+    for truth, given in data.values():
+        expected, found = figures(truth[many], given[many]), figures(truth, given, count.astype(float))
+        assert found.pop("ece", 0) == figures(truth, given).get("ece", 0), "counts all rows alike"
+        assert found == pytest.approx({name: expected[name] for name in found}, nan_ok=True)
 
 
 class Means(RegressorMixin, BaseEstimator):

@@ -109,8 +109,13 @@ class Predictor(Protocol):
         """
         ...
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`.
+
+        `weights` say how much each row counts, shape (rows,); None: all alike.
+        """
         ...
 
 

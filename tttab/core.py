@@ -68,6 +68,8 @@ class Table:
     """What each column of x was, in its order; empty for a table that was made from values."""
     label: Column | None = None
     """What the target column was; None as above."""
+    weights: np.ndarray | None = None
+    """How much each row counts, shape (rows,); None: all alike."""
 
     def __len__(self) -> int:
         """Return the number of rows."""

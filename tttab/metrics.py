@@ -14,20 +14,22 @@ import numpy as np
 from tttab.core import Task
 from tttab.errors import RequestError
 
-METRICS: dict[str, tuple[Task, Callable[[np.ndarray, np.ndarray], float]]] = {
-    "accuracy": ("classification", lambda y, p: float(np.mean(p.argmax(axis=1) == y))),
-    "balanced_accuracy": ("classification", lambda y, p: balanced_accuracy(y, p)),
-    "roc_auc": ("classification", lambda y, p: roc_auc(y, p)),
-    "average_precision": ("classification", lambda y, p: average_precision(y, p)),
-    "log_loss": ("classification", lambda y, p: -log_loss(y, p)),
-    "neg_log_loss": ("classification", lambda y, p: -log_loss(y, p)),
-    "neg_brier_score": ("classification", lambda y, p: -brier(y, p)),
-    "neg_root_mean_squared_error": ("regression", lambda y, mean: -_errors(y, mean)["rmse"]),
-    "neg_mean_absolute_error": ("regression", lambda y, mean: -_errors(y, mean)["mae"]),
-    "r2": ("regression", lambda y, mean: _errors(y, mean)["r2"]),
+Weights = np.ndarray | None
+"""How much each row counts, shape (rows,); None: all alike."""
+METRICS: dict[str, tuple[Task, Callable[[np.ndarray, np.ndarray, Weights], float]]] = {
+    "accuracy": ("classification", lambda y, p, w: accuracy(y, p, w)),
+    "balanced_accuracy": ("classification", lambda y, p, w: balanced_accuracy(y, p, w)),
+    "roc_auc": ("classification", lambda y, p, w: roc_auc(y, p, w)),
+    "average_precision": ("classification", lambda y, p, w: average_precision(y, p, w)),
+    "log_loss": ("classification", lambda y, p, w: -log_loss(y, p, w)),
+    "neg_log_loss": ("classification", lambda y, p, w: -log_loss(y, p, w)),
+    "neg_brier_score": ("classification", lambda y, p, w: -brier(y, p, w)),
+    "neg_root_mean_squared_error": ("regression", lambda y, mean, w: -_errors(y, mean, w)["rmse"]),
+    "neg_mean_absolute_error": ("regression", lambda y, mean, w: -_errors(y, mean, w)["mae"]),
+    "r2": ("regression", lambda y, mean, w: _errors(y, mean, w)["r2"]),
 }
 """What a step can be chosen by, by the names of scikit-learn's scorers: of which task, and a function of
-labels and predictions whose largest value is best (so `log_loss` is `neg_log_loss`)."""
+labels, predictions and weights whose largest value is best (so `log_loss` is `neg_log_loss`)."""
 ECE_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
 
@@ -43,69 +45,89 @@ def check_metric(name: str | None, task: Task | None = None) -> None:
         raise RequestError(f"{name} is no metric of a {task}", f"--metric {'|'.join(known)}")
 
 
-def classification_metrics(y: np.ndarray, p: np.ndarray) -> dict[str, float]:
+def classification_metrics(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> dict[str, float]:
     """Return accuracy, balanced_accuracy, roc_auc, average_precision, log_loss (nats), brier and ece.
 
     Args:
         y: class codes, shape (rows,).
         p: probabilities, shape (rows, classes).
+        weights: how much each row counts; the calibration error counts all alike.
     """
     return {
-        "accuracy": float(np.mean(p.argmax(axis=1) == y)),
-        "balanced_accuracy": balanced_accuracy(y, p),
-        "roc_auc": roc_auc(y, p),
-        "average_precision": average_precision(y, p),
-        "log_loss": log_loss(y, p),
-        "brier": brier(y, p),
+        "accuracy": accuracy(y, p, weights),
+        "balanced_accuracy": balanced_accuracy(y, p, weights),
+        "roc_auc": roc_auc(y, p, weights),
+        "average_precision": average_precision(y, p, weights),
+        "log_loss": log_loss(y, p, weights),
+        "brier": brier(y, p, weights),
         "ece": expected_calibration_error(y, p),
     }
 
 
-def log_loss(y: np.ndarray, p: np.ndarray) -> float:
+def figures(y: np.ndarray, predicted: np.ndarray, weights: Weights = None) -> dict[str, float]:
+    """Return the figures of merit of probabilities, shape (rows, classes), or of means, shape (rows,)."""
+    if predicted.ndim == 2:
+        return classification_metrics(y, predicted, weights)
+    return regression_metrics(y, predicted, weights=weights)
+
+
+def accuracy(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
+    """Return the share of the rows whose likeliest class is the true one."""
+    return float(np.average(p.argmax(axis=1) == y, weights=weights))
+
+
+def log_loss(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
     """Return the mean negative log probability of the true class, nats."""
-    return float(-np.log(np.clip(p[np.arange(len(y)), y], SMALLEST_PROBABILITY, 1.0)).mean())
+    likelihood = np.clip(p[np.arange(len(y)), y], SMALLEST_PROBABILITY, 1.0)
+    return float(np.average(-np.log(likelihood), weights=weights))
 
 
-def brier(y: np.ndarray, p: np.ndarray) -> float:
+def brier(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
     """Return the mean over rows of the squared distance between p and the one-hot label, in [0, 2]."""
     hot = np.eye(p.shape[1])[y]
-    return float(((p - hot) ** 2).sum(axis=1).mean())
+    return float(np.average(((p - hot) ** 2).sum(axis=1), weights=weights))
 
 
-def roc_auc(y: np.ndarray, p: np.ndarray) -> float:
+def roc_auc(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
     """Return the area under the ROC curve; for many classes the mean of one against rest.
 
     Classes that the labels hold none or all of have no curve and are left out; NaN if none is left.
     """
     from sklearn.metrics import roc_auc_score
 
-    return _mean_over_classes(roc_auc_score, y, p)
+    return _mean_over_classes(roc_auc_score, y, p, weights)
 
 
-def average_precision(y: np.ndarray, p: np.ndarray) -> float:
+def average_precision(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
     """Return the area under the precision-recall curve, as a sum of steps; many classes as in `roc_auc`.
 
     Of two classes it is the second's; a guess has the share of its rows.
     """
     from sklearn.metrics import average_precision_score
 
-    return _mean_over_classes(average_precision_score, y, p)
+    return _mean_over_classes(average_precision_score, y, p, weights)
 
 
-def balanced_accuracy(y: np.ndarray, p: np.ndarray) -> float:
+def balanced_accuracy(y: np.ndarray, p: np.ndarray, weights: Weights = None) -> float:
     """Return the mean over the classes among the labels of the share of their rows that are found."""
-    return _mean_recall(y, p.argmax(axis=1))
+    return _mean_recall(y, p.argmax(axis=1), weights)
 
 
-def _mean_recall(y: np.ndarray, guess: np.ndarray) -> float:
-    return float(np.mean([np.mean(guess[y == label] == label) for label in np.unique(y)]))
+def _mean_recall(y: np.ndarray, guess: np.ndarray, weights: Weights = None) -> float:
+    known = y if weights is None else y[weights > 0]
+    found = [np.average(guess == y, weights=(y == c) * _or_ones(y, weights)) for c in np.unique(known)]
+    return float(np.mean(found))
 
 
-def _mean_over_classes(
-    area: Callable[[np.ndarray, np.ndarray], float], y: np.ndarray, p: np.ndarray
-) -> float:
-    columns = [1] if p.shape[1] == 2 else range(p.shape[1])
-    areas = [area(y == c, p[:, c]) for c in columns if 0 < np.sum(y == c) < len(y)]
+def _or_ones(y: np.ndarray, weights: Weights) -> np.ndarray:
+    return np.ones(len(y)) if weights is None else weights
+
+
+def _mean_over_classes(area: Callable[..., float], y: np.ndarray, p: np.ndarray, weights: Weights) -> float:
+    columns, known = [1] if p.shape[1] == 2 else range(p.shape[1]), y if weights is None else y[weights > 0]
+    areas = [
+        area(y == c, p[:, c], sample_weight=weights) for c in columns if 0 < np.sum(known == c) < len(known)
+    ]
     return float(np.mean(areas)) if areas else float("nan")
 
 
@@ -174,7 +196,11 @@ def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = E
 
 
 def regression_metrics(
-    y: np.ndarray, mean: np.ndarray, nll: np.ndarray | None = None, crps: np.ndarray | None = None
+    y: np.ndarray,
+    mean: np.ndarray,
+    nll: np.ndarray | None = None,
+    crps: np.ndarray | None = None,
+    weights: Weights = None,
 ) -> dict[str, float]:
     """Return rmse, mae and r2 of the means, and the means of nll (nats) and crps where there are any.
 
@@ -183,22 +209,21 @@ def regression_metrics(
         mean: predictions, shape (rows,).
         nll: negative log density of each target, per unit of the target, shape (rows,).
         crps: continuous ranked probability score of each row, in the target's unit, shape (rows,).
+        weights: how much each row counts.
     """
-    metrics = _errors(y, mean)
-    if nll is not None:
-        metrics["nll"] = float(nll.mean())
-    if crps is not None:
-        metrics["crps"] = float(crps.mean())
-    return metrics
+    told = {"nll": nll, "crps": crps}
+    means = {name: float(np.average(x, weights=weights)) for name, x in told.items() if x is not None}
+    return _errors(y, mean, weights) | means
 
 
-def _errors(y: np.ndarray, mean: np.ndarray) -> dict[str, float]:
+def _errors(y: np.ndarray, mean: np.ndarray, weights: Weights) -> dict[str, float]:
     error = mean - y
-    spread = float(((y - y.mean()) ** 2).sum())
+    count = _or_ones(y, weights)
+    spread = float((count * (y - np.average(y, weights=weights)) ** 2).sum())
     return {
-        "rmse": float(np.sqrt((error**2).mean())),
-        "mae": float(np.abs(error).mean()),
-        "r2": 1.0 - float((error**2).sum()) / spread if spread > 0 else float("nan"),
+        "rmse": float(np.sqrt(np.average(error**2, weights=weights))),
+        "mae": float(np.average(np.abs(error), weights=weights)),
+        "r2": 1.0 - float((count * error**2).sum()) / spread if spread > 0 else float("nan"),
     }
 
 

@@ -240,9 +240,11 @@ class ToyPredictor:
         """Raise ModelError: a class has no quantiles."""
         raise ModelError("a toy model classifies", "--model auto")
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return the figures of merit of `predicted` against the labels."""
-        return classification_metrics(y, predicted)
+        return classification_metrics(y, predicted, weights)
 
 
 class ToyFamily:

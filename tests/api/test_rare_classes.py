@@ -7,12 +7,16 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import tttab
 from tests.support.small_models import small_model
 from tttab import TTTClassifier, TTTRegressor
 from tttab.cli import run as command
 from tttab.errors import RequestError
+from tttab.training.loop import Adaptation
 
 RNG = np.random.default_rng(11)
 ROWS = 1000
@@ -73,3 +77,41 @@ def test_a_threshold_that_makes_no_sense_is_refused(estimator, labels, about):
     table = tttab.data.table_from_frame(X.assign(y=np.arange(ROWS) % 3), tttab.data.Origin("made", "file"))
     with pytest.raises(RequestError, match="divides two classes"):
         tttab.run(table, threshold="f1")
+
+
+def test_weights_count_in_an_estimator_and_are_routed_to_it(sizes, monkeypatch):
+    seen = []
+    plain = Adaptation.__init__
+
+    def noted(self, *arguments, objective, **settings):
+        seen.append((objective.weights, arguments[4].balanced))
+        plain(self, *arguments, objective=objective, **settings)
+
+    monkeypatch.setattr(Adaptation, "__init__", noted)
+    sizes = sizes | {"n_queries": 60}
+    count = np.where(RARE, 5.0, 1.0)[:300]
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = TTTClassifier(**sizes, class_weight="balanced").set_fit_request(sample_weight=True)
+        make_pipeline(StandardScaler().set_fit_request(sample_weight=False), model).fit(
+            X[:300], Y[:300], sample_weight=count
+        )
+    TTTClassifier(**sizes).fit(X[:300], Y[:300])
+    assert sorted(set(seen[0][0])) in ([1.0], [1.0, 5.0]) and len(seen[0][0]) == 60 and seen[0][1] is True
+    assert seen[1] == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "weights", "about"),
+    [
+        ({"class_weight": {"ill": 2}}, None, "class_weight must be None or 'balanced'"),
+        (
+            {},
+            np.full(ROWS, -1.0),
+            "sample_weight must be numbers from 0 on, not all zero; leave out sample_w",
+        ),
+        ({}, [1.0], "inconsistent numbers of samples"),
+    ],
+)
+def test_weights_that_make_no_sense_are_refused(parameters, weights, about):
+    with pytest.raises(ValueError, match=about):
+        TTTClassifier(**parameters, model="never-opened").fit(X, Y, sample_weight=weights)

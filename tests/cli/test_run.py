@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,6 +57,16 @@ def test_a_messy_table_runs_and_json_is_alone_on_stdout(messy_csv, capfd):
     captured = capfd.readouterr()
     document = json.loads(captured.out)
     assert captured.err == ""
+    assert run(["schema", "run"]) == 0
+    schema = json.loads(capfd.readouterr().out)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(document, schema)
+    with pytest.raises(jsonschema.ValidationError, match="'dataset' is a required property"):
+        jsonschema.validate({name: part for name, part in document.items() if name != "dataset"}, schema)
+    assert set(schema["properties"]) == set(document)
+    for part, kind in (("dataset", "Dataset"), ("split", "Rows"), ("model", "Model")):
+        assert set(schema["$defs"][kind]["properties"]) == set(document[part])
+    assert set(document["arms"][1]) == set(schema["$defs"]["Arm"]["properties"]), "ttt@n+k tells all"
     assert document["dataset"]["target"] == "label"
     assert document["dataset"]["classes"] == ["no", "yes"]
     assert document["split"] == {"n": 60, "k": 60, "test": 60, "notes": []}

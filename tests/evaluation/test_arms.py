@@ -353,3 +353,23 @@ def test_the_thorough_arm_trains_on_what_teachers_say_beside_the_labels(unit, mo
     row = outcome(replace(unit, trained={}), "ttt+@n+k").row
     assert asked[:6] == [True, False] * 3
     assert row.identity["schedule"]["taught"] and row.n_context == N
+
+
+def test_rows_that_count_twice_count_in_training_in_rivals_and_in_figures(unit, monkeypatch):
+    count = np.random.default_rng(0).integers(1, 4, len(unit.table)).astype(float)
+    weighted = replace(unit, table=replace(unit.table, weights=count), trained={})
+    asked = []
+    plain = Adaptation.__init__
+
+    def noted(self, *arguments, objective, **settings):
+        asked.append(objective.weights)
+        plain(self, *arguments, objective=objective, **settings)
+
+    monkeypatch.setattr(Adaptation, "__init__", noted)
+    y = unit.rows("test")[1]
+    for arm in ("icl@n", "ttt@n+k", "gbt"):
+        last = outcome(weighted, arm)
+        expected = classification_metrics(y, last.probabilities, count[unit.split.test])
+        assert last.row.metrics == pytest.approx(expected)
+        assert np.array_equal(last.probabilities, outcome(unit, arm).probabilities) == (arm == "icl@n")
+    assert asked[0].tolist() == count[unit.split.queries].tolist() and asked[1] is None

@@ -169,6 +169,32 @@ def test_groups_and_times_divide_the_rows_and_are_no_features(keep_test):
     assert (DAY[split.test] > DAY[held].max()).all() and bool(len(split.test)) is keep_test
 
 
+def test_a_column_of_weights_counts_rows_and_is_no_feature():
+    table, split = draw_rows(replace(SIDED, weights="day", balanced=True))
+    assert table.weights.tolist() == DAY.tolist() and list(table.x.columns) == [*"abcd", "who"]
+    assert same(split, draw_rows(SIDED)[1]) and replace(SIDED, balanced=True).schedule.balanced
+    other = replace(SIDED, dataset=replace(SIDED.dataset, x=COLUMNS.assign(day=DAY + 1.0)))
+    assert draw_rows(replace(other, weights="day"))[0].fingerprint != table.fingerprint
+    assert "balanced" not in REQUEST.schedule.to_dict() and table.fingerprint != TABLE.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("column", "about"),
+    [
+        ("text", "are texts"),
+        ("less", "numbers from 0 on"),
+        ("none", "numbers from 0 on"),
+        ("wht", "nearest is"),
+    ],
+)
+def test_what_are_no_weights_is_refused(column, about):
+    text = pd.Categorical(np.where(DAY % 2, "a", "b"))
+    x = COLUMNS.assign(text=text, less=DAY - 1.0, none=0.0)
+    with pytest.raises(TttabError, match=about) as caught:
+        draw_rows(replace(REQUEST, dataset=replace(TABLE, x=x, columns=()), weights=column))
+    assert "--weights" in caught.value.hint
+
+
 def test_rows_of_a_file_choose_the_step_and_all_k_train(tmp_path):
     path = tmp_path / "more.csv"
     FRAME[:7].assign(y="q").to_csv(path, index=False)

@@ -13,9 +13,10 @@ import torch
 
 from tests.support.small_models import small_model
 from tests.support.toys import WatchedSession
-from tttab.contracts import Execution, Rule
+from tttab.contracts import Execution, Objective, Rule
 from tttab.data.splits import hold_out
-from tttab.errors import MemoryPlanError, RequestError, RuleError
+from tttab.data.weights import training_weights
+from tttab.errors import DataError, MemoryPlanError, RequestError, RuleError
 from tttab.metrics import METRICS, expected_calibration_error
 from tttab.rules import get_rule
 from tttab.testing import ToySession
@@ -84,6 +85,31 @@ def test_rows_that_were_given_to_choose_by_do_and_train_nothing(parts, split):
     assert not any(held & set(cells) for _, cells, _ in trained)
     assert bool(trained) is (split == "redraw")
     assert len(run._labelled.train) == K - 9
+
+
+def test_rows_count_by_their_weights_in_the_score_and_classes_alike_where_asked_for(parts):
+    x, y, x_query, y_query = parts
+    context = TOY.context(x, y, 3)
+    given = np.random.default_rng(0).random(K)
+    for balanced in (False, True):
+        schedule = Schedule(**FP32, steps=1, balanced=balanced)
+        asked = Objective(weights=given)
+        run = Adaptation(TOY, get_rule("head"), context, (x_query, y_query), schedule, objective=asked)
+        run.prepare()
+        count = training_weights(y_query, given, 3, balanced=balanced)
+        scores = TOY.row_scores(context, TOY.queries(context, x_query, y_query), run._held, Execution())
+        expected = np.average(scores.loss, weights=count[run._held])
+        assert run.result.before == pytest.approx(expected) and count.mean() == pytest.approx(1)
+        assert run._labelled.objective.weights.tolist() == count.tolist()
+        mass = np.bincount(y_query, weights=count)
+        assert bool(np.ptp(mass) < 1e-9) is balanced
+    with pytest.raises(DataError, match="all training rows or all held-out rows have the weight 0"):
+        held = np.isin(np.arange(K), run._held).astype(float)
+        Adaptation(
+            TOY, get_rule("head"), context, (x_query, y_query), schedule, objective=Objective(weights=held)
+        ).prepare()
+    with pytest.raises(RequestError, match="no classes to balance"):
+        training_weights(given, None, 0, balanced=True)
 
 
 def watch_weights(run):
@@ -360,7 +386,7 @@ def test_a_metric_chooses_in_the_place_of_the_loss(adapt, parts, metric):
     _, _, x_query, y_query = parts
     held = hold_out(y_query, 0.2, 0, classes=3)[1]
     p = run.result.session.serve(run.result.context).predict(x_query.iloc[held])
-    assert METRICS[metric][1](y_query[held], p) == pytest.approx(max(values), abs=1e-5)
+    assert METRICS[metric][1](y_query[held], p, None) == pytest.approx(max(values), abs=1e-5)
     if metric == "log_loss":
         plain = adapt(steps=25, lr=3e-2)
         list(plain)

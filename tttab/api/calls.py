@@ -24,14 +24,13 @@ from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
-from tttab.evaluation.arms import Event, Outcome, Trial, blend_of
+from tttab.evaluation.arms import Event, Outcome, Progress, Trial, blend_of
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
+from tttab.evaluation.loggers import logging_to
 from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult, threshold_words
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
-from tttab.rules import get_rule
 from tttab.system.files import home_path, plain
 from tttab.system.resources import peak_resident_bytes
-from tttab.training.loop import Adaptation
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -40,6 +39,8 @@ if TYPE_CHECKING:
 
     from tttab.contracts import Predictor
     from tttab.system.claim import Claim
+    from tttab.training.loop import Adaptation
+    from tttab.training.result import Step
 
 RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
 """What `tttab run` compares, in this order."""
@@ -64,7 +65,9 @@ def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, *
         request = _request(dataset, options)
         trial = open_trial(request, *draw_rows(request))
         check_run(trial, claim)
-        outcomes = [event for event in run_arms(trial, arms_of(request.blend)) if isinstance(event, Outcome)]
+        with logged(trial, _plain_request(request)):
+            events = run_arms(trial, arms_of(request.blend))
+            outcomes = [event for event in events if isinstance(event, Outcome)]
         result = run_result(_plain_request(request), trial, outcomes, caught)
         if claim is not None:
             save_run(claim, result)
@@ -95,10 +98,11 @@ def adapt(
         trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
         if claim is not None:
             claim.check_room(room_for(trial.model))
-        adaptation = adaptation_of(trial)
-        for _ in adaptation:
-            pass
-        result = adapt_result(trial, adaptation.result, caught, request.blend, request.threshold)
+        adaptation = trial.adaptation()
+        with logged(trial, _plain_request(request)):
+            for _ in steps_of(trial, adaptation):
+                pass
+            result = adapt_result(trial, adaptation.result, caught, request.blend, request.threshold)
         if claim is not None:
             save_bundle(claim, result.bundle)
     return result
@@ -115,7 +119,26 @@ def arms_of(blend: str | None) -> tuple[str, ...]:
 def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Event | Outcome]:
     """Yield the progress and the outcome of each arm, one after the other."""
     for arm in arms:
-        yield from trial.run(arm)
+        for event in trial.run(arm):
+            if isinstance(event, Progress):
+                trial.logger.step(arm, event.step)
+            elif isinstance(event, Outcome):
+                trial.logger.figures(arm, event.row.metrics)
+            yield event
+
+
+def steps_of(trial: Trial, adaptation: Adaptation) -> Iterator[Step]:
+    """Yield the training steps of an adaptation, written down where the trial is."""
+    for step in adaptation:
+        trial.logger.step(TTT, step)
+        yield step
+
+
+@contextmanager
+def logged(trial: Trial, asked: Mapping[str, Any]) -> Generator[None]:
+    """Write the steps and figures of a trial down where `asked["log"]` says."""
+    with logging_to(asked.get("log"), asked) as trial.logger:
+        yield
 
 
 def check_run(trial: Trial, claim: Claim | None) -> None:
@@ -222,11 +245,6 @@ class AdaptResult:
         return self.verdict
 
 
-def adaptation_of(trial: Trial) -> Adaptation:
-    """Return the training that a trial asks for, ready to be iterated over."""
-    return trial.adaptation(get_rule(trial.rule), trial.schedule)
-
-
 def adapt_result(
     trial: Trial,
     adapted: Adapted,
@@ -246,11 +264,14 @@ def adapt_result(
     server: Predictor = adapted.session.serve(trial.context)
     mixed = blend_of(trial, server) if blend else None
     server = server if mixed is None else BlendedPredictor(server, mixed)
-    samples = {"held_out": held_rows(trial)}
+    numbers, counts = held_numbers(trial), trial.weights("queries")
+    samples = {"held_out": (*held_rows(trial), None if counts is None else counts[numbers])}
     if len(trial.split.test):
-        samples["test"] = trial.rows("test")
+        samples["test"] = (*trial.rows("test"), trial.weights("test"))
     pretrained = trial.model.serve(trial.context)
     metrics = {name: _before_and_after(pretrained, server, *rows) for name, rows in samples.items()}
+    for name, measured in metrics.items():
+        trial.logger.figures(name, measured["after"])
     bundle = _bundle(trial, adapted, metrics, mixed)
     _choose_threshold(bundle, trial, threshold)
     remarks = [*caveats(trial), *user_warnings(caught), *early_stop(adapted)]
@@ -259,10 +280,14 @@ def adapt_result(
 
 def held_rows(trial: Trial) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the part of the queries that chooses the step."""
-    x, y = trial.rows("queries")
-    classes, given = len(trial.table.classes), trial.split.held
-    _, held = hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=given)
+    (x, y), held = trial.rows("queries"), held_numbers(trial)
     return x.iloc[held], y[held]
+
+
+def held_numbers(trial: Trial) -> np.ndarray:
+    """Return the numbers of those queries."""
+    y, classes = trial.rows("queries")[1], len(trial.table.classes)
+    return hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=trial.split.held)[1]
 
 
 @contextmanager
@@ -317,7 +342,7 @@ def _choose_threshold(bundle: Bundle | None, trial: Trial, metric: str | None) -
 
 
 def _before_and_after(
-    pretrained: Predictor, adapted: Predictor, x: pd.DataFrame, y: np.ndarray
+    pretrained: Predictor, adapted: Predictor, x: pd.DataFrame, y: np.ndarray, weights: np.ndarray | None
 ) -> dict[str, Any]:
-    before, after = (server.metrics(x, y, server.predict(x)) for server in (pretrained, adapted))
+    before, after = (server.metrics(x, y, server.predict(x), weights) for server in (pretrained, adapted))
     return {"rows": len(y), "before": before, "after": after}

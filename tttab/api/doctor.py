@@ -74,8 +74,11 @@ def _torch() -> Iterator[Finding]:
         yield Finding("torch", "bad", f"cannot be imported: {error}", "pip install -c constraints.txt torch")
         return
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
-    if torch.cuda.is_available():
-        yield Finding("device", "ok", torch.cuda.get_device_name())
+    from tttab.models import pick_device
+
+    kind = pick_device("auto").type
+    if kind != "cpu":
+        yield Finding("device", "ok", torch.cuda.get_device_name() if kind == "cuda" else kind)
     else:
         yield Finding(
             "device", "note", "CPU only", "large models adapt faster on a GPU; the bundled one needs none"
@@ -159,6 +162,9 @@ def _extras() -> Iterator[Finding]:
         ("lora", "peft", "the rule lora"),
         ("trees", "lightgbm", "--blend trees"),
         ("explain", "shap", "tttab explain"),
+        ("intervals", "mapie", "docs/how-to-intervals.md"),
+        ("mlflow", "mlflow", "--log mlflow"),
+        ("wandb", "wandb", "--log wandb"),
         ("serve", "fastapi", "tttab serve"),
         ("ray", "ray", "tttab bench --engine ray"),
         ("autogluon", "autogluon.core", "tttab.integrations.autogluon"),

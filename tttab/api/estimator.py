@@ -50,6 +50,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         blend: `trees` mixes the predictions with those of boosted trees fitted on the same rows.
         threshold: of two classes, choose on the held-out rows from which probability on `predict` tells the
             second, by `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one.
+        class_weight: `balanced` makes every class count alike in training and in the choice of the step.
         random_state: names the split and the training streams.
 
     Attributes:

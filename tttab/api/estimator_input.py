@@ -16,7 +16,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import check_X_y, validate_data
 
-from tttab.core import Column
+from tttab.core import Column, Task
 from tttab.data.apart import Apart, apart_of, split_apart
 from tttab.data.cells import cells_of, label_text
 from tttab.data.columns import LARGEST, convert
@@ -25,6 +25,7 @@ from tttab.data.reading import check_names
 from tttab.data.schema import NewRows, Schema
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.target import check_targets
+from tttab.data.weights import check_weights
 from tttab.errors import DataError, RequestError
 from tttab.text import brief, decoded
 
@@ -161,6 +162,31 @@ def apart_of_rows(rows: int, groups: Any, times: Any) -> Apart | None:
     if given is not None:
         check_consistent_length(np.empty(rows), given)
     return apart_of(groups, None if times is None else np.asarray(days_for_dates(times), dtype=np.float64))
+
+
+def weights_of_rows(rows: int, sample_weight: Any, held: int) -> np.ndarray | None:
+    """Return how much each row counts, shape (rows + held,), validation rows 1; None: all alike.
+
+    Raises:
+        ValueError: there is not one weight per row, or they are not numbers from 0 on.
+    """
+    if sample_weight is None:
+        return None
+    weights = column_or_1d(sample_weight, dtype=np.float64)
+    check_consistent_length(np.empty(rows), weights)
+    return np.concatenate([check_weights(weights, "sample_weight"), np.ones(held)])
+
+
+def check_class_weight(class_weight: Any, task: Task) -> bool:
+    """Return whether every class is to count alike; raise RequestError for what is neither None nor that."""
+    if class_weight is None:
+        return False
+    if class_weight != "balanced":
+        message = f"class_weight must be None or 'balanced', got {class_weight!r:.40}"
+        raise RequestError(message, "in Python fit(X, y, sample_weight=…) for other weights")
+    if task == "regression":
+        raise RequestError("a regression target has no classes to balance", "leave out --class-weight")
+    return True
 
 
 def validation_rows(

@@ -22,12 +22,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from tttab.api.estimator_input import (
     apart_of_rows,
+    check_class_weight,
     divide,
     new_rows,
     result_of,
     target_name,
     training_rows,
     validation_rows,
+    weights_of_rows,
     whole_number,
     whole_seed,
 )
@@ -35,6 +37,7 @@ from tttab.api.hints import in_python_words
 from tttab.blend.blending import check_kind, fit_blend
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.bundle.record import threshold_record
+from tttab.contracts import Objective
 from tttab.core import Task
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
@@ -94,6 +97,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         max_seconds: float | None = None,
         blend: str | None = None,
         threshold: str | None = None,
+        class_weight: str | None = None,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.n_context = n_context
@@ -116,6 +120,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.max_seconds = max_seconds
         self.blend = blend
         self.threshold = threshold
+        self.class_weight = class_weight
         self.random_state = random_state
 
     @in_python_words()
@@ -128,6 +133,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         *,
         groups: Any = None,
         times: Any = None,
+        sample_weight: Any = None,
     ) -> Self:
         """Adapt the model.
 
@@ -140,6 +146,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
             y_val: their labels.
             groups: shape (rows,): rows of equal values are all held out to choose the step, or none is.
             times: shape (rows,), numbers or dates: the latest rows are held out.
+            sample_weight: how much each row counts in training and in the choice of the step, shape (rows,).
 
         Raises:
             ValueError: the rows cannot be used, or there are too few of them for every class.
@@ -162,7 +169,8 @@ class AdaptingEstimator(BaseEstimator, ABC):
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         check_threshold(self.threshold, len(classes))
-        adapted = self._adapt(x, codes, len(classes), split, seed)
+        weights = weights_of_rows(len(frame), sample_weight, held)
+        adapted = self._adapt(x, codes, len(classes), split, weights, seed)
         record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
         if self.blend and split.k > 1:
@@ -269,9 +277,19 @@ class AdaptingEstimator(BaseEstimator, ABC):
     def _schedule(self) -> Schedule:
         names = ("steps", "lr", "optimizer", "split", "guard", "loss", "metric")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
-        return schedule_of(self.recipe, max_seconds=limit, **{name: getattr(self, name) for name in names})
+        names = {name: getattr(self, name) for name in names}
+        balanced = check_class_weight(self.class_weight, self._task)
+        return schedule_of(self.recipe, max_seconds=limit, balanced=balanced, **names)
 
-    def _adapt(self, x: pd.DataFrame, y: np.ndarray, classes: int, split: Split, seed: int) -> Adapted:
+    def _adapt(
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        split: Split,
+        weights: np.ndarray | None,
+        seed: int,
+    ) -> Adapted:
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
         check_schedule(schedule, self._task)
@@ -282,7 +300,8 @@ class AdaptingEstimator(BaseEstimator, ABC):
         queries = x.iloc[split.queries], y[split.queries]
         teach = teacher_of(session, context, queries, schedule, seed)
         asked = rule, context, queries, schedule, seed, budget
-        adaptation = Adaptation(session, *asked, held=split.held, teach=teach)
+        count = Objective(weights=None if weights is None else weights[split.queries])
+        adaptation = Adaptation(session, *asked, objective=count, held=split.held, teach=teach)
         for _ in adaptation:
             pass
         return adaptation.result

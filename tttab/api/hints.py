@@ -15,6 +15,7 @@ PARAMETERS = {
     "n": "n_context", "k": "n_queries", "seed": "random_state", "max-memory": "max_memory",
     "members": "n_members", "time": "max_seconds",
     "group": "groups", "time-column": "times", "validation": "X_val",
+    "weights": "sample_weight", "balanced": "class_weight",
     "train-members": "", "top-classes": "", "top-features": "", "test-size": "", "strict": "",
 }  # fmt: skip
 """The estimators' parameter for an option where the names differ; empty where there is none."""

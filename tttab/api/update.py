@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from tttab.api.calls import adaptation_of, collected, held_rows
+from tttab.api.calls import collected, held_rows
 from tttab.api.hints import in_python_words
 from tttab.bundle import Bundle, bundle_folder, load_bundle, room_for, save_bundle
 from tttab.bundle.record import adaptation_record, table_record
@@ -239,7 +239,7 @@ def update_result(
 
 
 def _updated(bundle: Bundle, trial: Trial, caught: Sequence[warnings.WarningMessage]) -> UpdateResult:
-    adaptation = adaptation_of(trial)
+    adaptation = trial.adaptation()
     for _ in adaptation:
         pass
     return update_result(bundle, trial, adaptation.result, caught)

@@ -19,7 +19,7 @@ from tttab.blend.trees import Trees
 from tttab.contracts import Predictor
 from tttab.data.splits import hold_out
 from tttab.errors import MissingExtra, RequestError
-from tttab.metrics import classification_metrics, regression_metrics
+from tttab.metrics import figures
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +64,11 @@ class BlendedPredictor:
         found, mean = self._model.predict_quantiles(x, quantiles), self._model.predict(x)
         return found + (self._blend.mix(mean, x) - mean)[:, None]
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return the figures of merit of `predicted`; a density's are left out, since trees have none."""
-        classes = self._blend.trees.classes
-        return classification_metrics(y, predicted) if classes else regression_metrics(y, predicted)
+        return figures(y, predicted, weights)
 
 
 def check_kind(kind: str | None) -> None:

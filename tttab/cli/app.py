@@ -29,6 +29,7 @@ from tttab.cli.commands import (
     pretrain,
     report,
     run,
+    schema,
     serve,
     share,
     update,
@@ -110,6 +111,7 @@ explain.register(app)
 data.register(app)
 models.register(app)
 doctor.register(app)
+schema.register(app)
 bench.register(app)
 report.register(app)
 app.add_typer(theory_group, rich_help_panel="Research")

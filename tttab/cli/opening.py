@@ -98,16 +98,16 @@ def warn_of_length(step: Step, quiet: bool) -> None:
 
 def trained(trial: Trial, quiet: bool) -> Adapted:
     """Train, with what it will cost and a bar."""
-    from tttab.api.calls import adaptation_of
+    from tttab.api.calls import steps_of
 
     with output.waiting("preparing the context", quiet=quiet):
-        adaptation = adaptation_of(trial)
+        adaptation = trial.adaptation()
         adaptation.prepare()
     if adaptation.result.estimate is not None:
         output.note(expected(adaptation.result.estimate), quiet=quiet)
     with output.progress(quiet=quiet) as bar:
         task = bar.add_task("adapting", total=trial.schedule.steps, info="")
-        for step in adaptation:
+        for step in steps_of(trial, adaptation):
             warn_of_length(step, quiet)
             bar.update(task, completed=step.number, total=step.total, info=step_info(step))
     return adaptation.result

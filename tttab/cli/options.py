@@ -37,7 +37,7 @@ Rule = Annotated[
 Recipe = Annotated[str, typer.Option(help="Steps, rate and loss by name: default, fast, race or thorough.")]
 Steps = Annotated[int | None, typer.Option(help="Gradient steps at most (default: the recipe's, 50).")]
 Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 3e-4).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, xpu, mps.")]
 MaxMemory = Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")]
 Columns = Annotated[
     list[str] | None,
@@ -139,6 +139,18 @@ Blend = Annotated[
     str | None,
     typer.Option(help="`trees`: mix in boosted trees fitted on the same rows, weighed on held-out rows."),
 ]
+WeightsColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="How much each row counts, in training, guard and figures; no feature."
+    ),
+]
+Balanced = Annotated[
+    bool, typer.Option("--balanced", help="Let every class count alike in training and guard.")
+]
+Log = Annotated[
+    str | None, typer.Option(metavar="WHERE", help="Write steps and figures down with mlflow or wandb.")
+]
 Threshold = Annotated[
     str | None,
     typer.Option(
@@ -190,7 +202,10 @@ class AdaptOptions:
     top_classes: TopClasses = None
     top_features: TopFeatures = None
     blend: Blend = None
+    weights: WeightsColumn = None
+    balanced: Balanced = False
     threshold: Threshold = None
+    log: Log = None
     strict: Strict = False
 
     def request(self) -> dict[str, Any]:

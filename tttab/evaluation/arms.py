@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Predictor, Rule, Session, Tuning
+from tttab.contracts import Context, Objective, Predictor, Rule, Session, Tuning
 from tttab.core import Row, Table
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
+from tttab.evaluation.loggers import RunLogger, Silent
 from tttab.evaluation.outcome import Event, Outcome, Planned, Progress
 from tttab.evaluation.rivals import (
     Fit,
@@ -72,6 +73,7 @@ class Trial:
     """Ensemble members that serve, where another number than the model's own was asked for."""
     stop: Callable[[], str] = str
     """Asked after every training step; a reason ends training, and the best weights so far are kept."""
+    logger: RunLogger = field(default_factory=Silent)
     planned_model: str = ""
     """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
 
@@ -125,12 +127,6 @@ class Trial:
         kept = ("precision", "max_seconds", "held_out")
         return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
 
-    def adaptation(self, rule: Rule, schedule: Schedule, session: Session | None = None) -> Adaptation:
-        """Return the training of the model, or of `session`, ready to be iterated over."""
-        model, given = session or self.model, (self.context, self.rows("queries"), schedule, self.seed)
-        teach, held = teacher_of(model, *given), self.split.held
-        return Adaptation(model, rule, *given, self.budget, teach=teach, stop=self.stop, held=held)
-
     @property
     def model(self) -> Session:
         """The opened model.
@@ -149,11 +145,28 @@ class Trial:
 
     def rows(self, part: str) -> tuple[pd.DataFrame, np.ndarray]:
         """Return x and y of a part of the split: `context`, `queries`, `test` or `labelled` (n + k)."""
-        if part == "labelled":
-            which = np.concatenate([self.split.context, self.split.queries])
-        else:
-            which = getattr(self.split, part)
+        which = self._numbers(part)
         return self.table.x.iloc[which], self.table.y[which]
+
+    def weights(self, part: str) -> np.ndarray | None:
+        """Return how much each row of a part counts, shape (rows,); None: all alike."""
+        return None if self.table.weights is None else self.table.weights[self._numbers(part)]
+
+    def _numbers(self, part: str) -> np.ndarray:
+        if part == "labelled":
+            return np.concatenate([self.split.context, self.split.queries])
+        return getattr(self.split, part)
+
+    def adaptation(
+        self, rule: Rule | None = None, schedule: Schedule | None = None, session: Session | None = None
+    ) -> Adaptation:
+        """Return the training, by default with the trial's own rule, schedule and model, not yet begun."""
+        model, schedule = session or self.model, schedule or self.schedule
+        given = self.context, self.rows("queries"), schedule, self.seed
+        return Adaptation(
+            model, rule or get_rule(self.rule), *given, self.budget, teach=teacher_of(model, *given),
+            objective=Objective(weights=self.weights("queries")), stop=self.stop, held=self.split.held,
+        )  # fmt: skip
 
     @cached_property
     def context(self) -> Context:
@@ -288,7 +301,7 @@ def rival(fit: Fit) -> Run:
         session = trial.session if ARMS[arm].model else None
         given = Given(
             session, x, y, trial.split.n, table.task, len(table.classes), trial.seed, table.name,
-            trial.schedule.max_seconds, trial.budget, trial.stop,
+            trial.schedule.max_seconds, trial.budget, trial.stop, trial.weights("labelled"),
         )  # fmt: skip
         start = time.perf_counter()
         fitted = fit(given)
@@ -403,7 +416,7 @@ def _predicted(
         arm=arm,
         n_context=n_context,
         k=k,
-        metrics=server.metrics(x_test, y_test, p),
+        metrics=server.metrics(x_test, y_test, p, trial.weights("test")),
         seconds=seconds,
         ms_per_1000_rows=latency(server.predict, x_test, trial.latency_calls, asked),
         cache_bytes=server.cache_bytes,

@@ -19,7 +19,7 @@ from tttab.data.context_selection import medoids_of
 from tttab.data.splits import strata_of, stratified_order
 from tttab.errors import ModelError, RequestError
 from tttab.evaluation.baselines import BaggedTrees, baseline
-from tttab.metrics import classification_metrics, regression_metrics
+from tttab.metrics import figures
 from tttab.rules import get_rule
 from tttab.seeding import numpy_stream
 from tttab.training.config import Schedule
@@ -57,6 +57,8 @@ class Given:
     """The most that training may take."""
     budget: int = DEFAULT_BUDGET
     stop: Callable[[], str] = str
+    weights: np.ndarray | None = None
+    """Shape (rows,): how much each row counts; None: all alike. Of the rivals, `gbt` and `logistic` ask."""
 
     @property
     def model(self) -> Session:
@@ -104,10 +106,11 @@ class EstimatorServer:
         """Raise ModelError: it predicts means and classes alone."""
         raise ModelError("this model predicts no quantiles", "--arms icl@n")
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return the figures of merit of `predicted` against the labels."""
-        measure = classification_metrics if self._task == "classification" else regression_metrics
-        return measure(y, predicted)
+        return figures(y, predicted, weights)
 
 
 def kept_bytes(model: Any) -> int:
@@ -240,5 +243,6 @@ def _finetuned(given: Given, rows: int | None) -> Fitted:
 
 def _baseline(name: str, given: Given) -> Fitted:
     model = baseline(name, given.x, given.task, given.seed)
-    model.fit(given.x, given.y)
+    last, count = model.steps[-1][0], given.weights
+    model.fit(given.x, given.y, **({} if count is None else {f"{last}__sample_weight": count}))
     return Fitted(EstimatorServer(model, given.task), 0, len(given.y))

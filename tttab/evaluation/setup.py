@@ -16,8 +16,10 @@ from tttab.core import Table, Task
 from tttab.data.apart import Apart, apart_of, split_apart, take_column
 from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
+from tttab.data.weights import take_weights
 from tttab.errors import DataError, RequestError
 from tttab.evaluation.arms import Trial
+from tttab.evaluation.loggers import check_logger
 from tttab.metrics import check_metric, check_threshold
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
@@ -83,9 +85,15 @@ class TrialRequest:
     """The most that training may take: seconds, or `120s`, `10m`, `1h`; None: all steps."""
     blend: str | None = None
     """`trees`: mix the predictions with those of boosted trees on the same rows; None: the model alone."""
+    weights: str | None = None
+    """The column that says how much each row counts in training, guard and metrics; it is no feature."""
+    balanced: bool = False
+    """Whether every class counts alike in training and guard."""
     threshold: str | None = None
     """Choose on held-out rows from which probability on a row counts as of the second of two classes, by
     `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one."""
+    log: str | None = None
+    """Where steps and figures are written down: `mlflow` or `wandb`; None: nowhere."""
     strict: bool = False
     """Refuse to shrink k, and to take another model where the download of TabPFN v2 fails."""
 
@@ -93,7 +101,7 @@ class TrialRequest:
     def schedule(self) -> Schedule:
         """How far the weights may move."""
         names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
-        names = (*names, "loss", "train_members", "step_members")
+        names = (*names, "loss", "balanced", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
         return schedule_of(self.recipe, max_seconds=limit, **{name: getattr(self, name) for name in names})
 
@@ -115,6 +123,7 @@ class TrialRequest:
         check_choice(self.context)
         check_kind(self.blend)
         check_threshold(self.threshold)
+        check_logger(self.log)
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
@@ -147,6 +156,8 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     table = _load(request)
     check_metric(request.metric, table.task)
     check_threshold(request.threshold, len(table.classes))
+    if request.balanced and not table.classes:
+        raise RequestError("a regression target has no classes to balance", "leave out --balanced")
     if request.top_classes is not None:
         from tttab.data.narrow import keep_classes
 
@@ -167,6 +178,8 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
         split = split_rows(
             table.y[:rows], request.sizes, request.seed, classes=classes, prescribed=prescribed, held=held
         )
+    if request.weights is not None:
+        table = take_weights(table, request.weights)
     split = choose_context(split, request.context, table.x, table.y, classes=classes)
     if request.top_features is not None:
         from tttab.data.narrow import keep_features

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     import torch
 
 
+ACCELERATORS = ("cuda", "xpu", "mps")
+
+
 def pick_device(name: str) -> torch.device:
-    """Return the torch device for `auto` or a device name.
+    """Return the torch device of a name; `auto` is the first of `ACCELERATORS` that is there, or the CPU.
 
     Raises:
         RequestError: torch cannot see such a device.
@@ -25,13 +28,27 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(next((kind for kind in ACCELERATORS if _is_there(kind)), "cpu"))
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RequestError(f"there is no device {name!r} on this machine", "--device cpu") from error
     return device
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return the widest floating type on a device: MPS has no float64, and XPU may only emulate it."""
+    import torch
+
+    return torch.float64 if device.type in ("cpu", "cuda") else torch.float32
+
+
+def _is_there(kind: str) -> bool:
+    import torch
+
+    backend = torch.backends.mps if kind == "mps" else getattr(torch, kind, None)
+    return backend is not None and backend.is_available()
 
 
 def check_adapted_on(checkpoint: Mapping[str, Any], name: str, device: torch.device) -> tuple[str, ...]:

@@ -87,7 +87,9 @@ def check_address_space() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an exception, Python's or torch's, means that no memory was left."""
     names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"MemoryError", "OutOfMemoryError"}) or "can't allocate memory" in str(error)
+    return bool(names & {"MemoryError", "OutOfMemoryError"}) or any(
+        words in str(error) for words in ("can't allocate memory", "backend out of memory")
+    )
 
 
 def keep_freed_memory() -> bool:

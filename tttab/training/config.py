@@ -21,7 +21,7 @@ LOSSES: dict[Loss, str] = {
     "ensemble": "the loss of the members' average, as it is served",
     "members": "the mean of the members' own losses",
 }
-LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric", "taught")
+LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric", "taught", "balanced")
 """Settings that came after the first rows: an identity leaves them out where they ask for nothing special."""
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
@@ -70,6 +70,8 @@ class Schedule:
     """Learning rates that race, in the place of `lr`; `steps` are then those of all of them together."""
     taught: bool = False
     """Race every rate twice: on the labels, and on what teachers make of the rows (`evaluation.teacher`)."""
+    balanced: bool = False
+    """Whether every class counts alike in the training loss and the guard."""
 
     @property
     def lanes(self) -> int:

@@ -21,6 +21,7 @@ import numpy as np
 from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
 from tttab.core import AS_LABELLED, Objective, Task
 from tttab.data.splits import hold_out
+from tttab.data.weights import check_counts, training_weights
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
@@ -117,7 +118,8 @@ class Adaptation:
         self.schedule = schedule
         self.rates: Sequence[float] = [rate * rule.rate for rate in schedule.rates or (schedule.lr,)]
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
-        self._objective, self._teach = replace(objective, loss=schedule.loss), teach
+        count = training_weights(queries[1], objective.weights, context.classes, balanced=schedule.balanced)
+        self._objective, self._teach = replace(objective, loss=schedule.loss, weights=count), teach
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
         self._given = held
         self._ready: bool | None = None
@@ -245,6 +247,7 @@ class Adaptation:
             self._objective = replace(self._objective, targets=self._teach(train))
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
+        check_counts(self._objective.weights, train, self._held)
         self._members = self._members_of_a_step(costs)
         self._how = self._plan(costs, train)
         if costs is not None:
@@ -372,7 +375,9 @@ class Adaptation:
 
     def _score_now(self, session: Session, queries: Queries, how: Execution) -> Score:
         rows = session.row_scores(self._context, queries, self._held, how)
-        return score_of(rows, self._raw[1][self._held], self._context.classes, self.schedule.metric)
+        y, count = self._raw[1][self._held], self._objective.weights
+        count = None if count is None else count[self._held]
+        return score_of(rows, y, self._context.classes, self.schedule.metric, count)
 
     def _report(self, update: Update) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start

@@ -155,10 +155,14 @@ class _Ray:
     """The half line of weights from the starting point down the gradient."""
 
     def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        import torch
+
         self._parts = [
             (p, p.detach().clone(), p.grad.detach().clone()) for p in parameters if p.grad is not None
         ]
-        self.square = float(sum((gradient.double() ** 2).sum() for _, _, gradient in self._parts))
+        self.square = float(
+            sum((gradient.to("cpu", torch.float64) ** 2).sum() for _, _, gradient in self._parts)
+        )
 
     def move(self, eta: float) -> None:
         """Set the weights to start - eta · gradient."""

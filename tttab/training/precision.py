@@ -71,6 +71,8 @@ def has_bfloat16(device: str) -> bool:
 
     if device == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
+    if device != "cpu":
+        return False
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 

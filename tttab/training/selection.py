@@ -50,13 +50,18 @@ class Score:
     """What was asked for in the place of the loss, larger is better; NaN where nothing was."""
 
 
-def score_of(rows: RowScores, y: np.ndarray, classes: int, metric: str | None) -> Score:
-    """Return what held-out rows with the labels `y` say, with a metric if one is asked for."""
+def score_of(
+    rows: RowScores, y: np.ndarray, classes: int, metric: str | None, weights: np.ndarray | None = None
+) -> Score:
+    """Return what held-out rows with the labels `y` say, with a metric if one is asked for.
+
+    `weights` say how much each row counts; the calibration error counts all alike.
+    """
     ece = value = math.nan
     if rows.predicted is not None and np.isfinite(rows.predicted).all():
         ece = expected_calibration_error(y, rows.predicted) if classes else ece
-        value = METRICS[metric][1](y, rows.predicted) if metric else value
-    return Score(float(rows.loss.mean()), ece, len(y), value)
+        value = METRICS[metric][1](y, rows.predicted, weights) if metric else value
+    return Score(float(np.average(rows.loss, weights=weights)), ece, len(y), value)
 
 
 def selectors(guards: Iterable[str], untouched: Score, metric: str | None) -> list[Selector]:

@@ -64,10 +64,11 @@ def adapt(
             trial = open_trial(request, quiet, keep_test=test_size > 0)
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
-            with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
-                adapted = trained(trial, quiet)
-            output.note(adapted.plan_summary, quiet=quiet)
-            result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
+            with calls.logged(trial, request):
+                with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
+                    adapted = trained(trial, quiet)
+                output.note(adapted.plan_summary, quiet=quiet)
+                result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
         save_bundle(claim, result.bundle if held_rows else replace(result.bundle, held=None))
     _print(out, result, as_json)
 

@@ -80,7 +80,7 @@ def _measure(
     with calls.collected() as caught:
         trial = open_trial(request, quiet)
         calls.check_run(trial, claim)
-        with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
+        with ended_by_ctrl_c(trial, adapting.keep_on_interrupt), calls.logged(trial, request):
             outcomes = _run_arms(trial, calls.arms_of(adapting.blend), quiet)
     for outcome in outcomes:
         if outcome.adapted is not None and outcome.blend is None:
@@ -92,13 +92,14 @@ def _measure(
 
 
 def _run_arms(trial: Trial, arms: Sequence[str], quiet: bool) -> list[Outcome]:
+    from tttab.api import calls
     from tttab.evaluation.arms import Outcome, Planned, Progress
 
     outcomes = []
     with output.progress(quiet=quiet) as bar:
         for arm in arms:
             task = bar.add_task(f"{arm:8}", total=trial.schedule.steps if arm == "ttt@n+k" else 1, info="")
-            for event in trial.run(arm):
+            for event in calls.run_arms(trial, [arm]):
                 if isinstance(event, Planned):
                     output.note(f"{arm}: {expected(event.estimate)}", quiet=quiet)
                     bar.update(task, total=event.estimate.steps)

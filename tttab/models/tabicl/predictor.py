@@ -43,9 +43,11 @@ class Server:
         """Raise ModelError: a classifier has no quantiles."""
         raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
-        return classification_metrics(y, predicted)
+        return classification_metrics(y, predicted, weights)
 
     @property
     def cache_bytes(self) -> int | None:

@@ -21,6 +21,7 @@ from tttab.contracts import Execution, RowScores
 from tttab.core import Task
 from tttab.errors import ModelError, SplitError
 from tttab.metrics import crps_of_bars, regression_metrics
+from tttab.models.devices import widest
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server
@@ -159,7 +160,7 @@ class TabPFNRegressionSession(OpenedModel):
         """Targets of any value can serve."""
 
     def _labels(self, y: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.asarray(y, dtype=np.float64), device=self.device)
+        return torch.as_tensor(np.asarray(y, dtype=np.float64)).to(self.device, widest(self.device))
 
 
 class RegressionServer(Server):
@@ -179,10 +180,12 @@ class RegressionServer(Server):
         ]
         return np.concatenate(parts)
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return rmse, mae and r2 of the means, nll and crps of the densities."""
         scores = self.score(x, y)
-        return regression_metrics(y, predicted, scores["nll"], scores["crps"])
+        return regression_metrics(y, predicted, scores["nll"], scores["crps"], weights)
 
     def score(self, x: pd.DataFrame, y: np.ndarray) -> dict[str, np.ndarray]:
         """Return mean, negative log density and CRPS of each row, shape (rows,) each."""
@@ -214,9 +217,11 @@ class ConstantServer:
         """Return the value for every row and quantile, shape (rows, quantiles)."""
         return np.full((len(x), len(quantiles)), self._value)
 
-    def metrics(self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return rmse, mae, r2 and crps; a single value has no density, so there is no nll."""
-        return regression_metrics(y, predicted, crps=np.abs(y - predicted))
+        return regression_metrics(y, predicted, crps=np.abs(y - predicted), weights=weights)
 
 
 @contextmanager
