@@ -2,6 +2,9 @@
 
 Errors are always "smaller is better". Seeds are averaged first, data sets are resampled. What does
 not belong here: records, tables of text, charts.
+
+The few lines of a bootstrap, a share and a rank are written out: scipy.stats takes longer to load than all
+other work of a report does.
 """
 
 from __future__ import annotations
@@ -145,29 +148,27 @@ def bootstrap(
     estimate = float(statistic(array[None, :])[0])
     if len(array) < 2:
         return Interval(estimate, np.nan, np.nan)
-    from scipy.stats import bootstrap as resampled
-
-    found = resampled(
-        (array,),
-        lambda draws, axis: statistic(draws),
-        n_resamples=DRAWS,
-        vectorized=True,
-        confidence_level=LEVEL,
-        method="percentile",
-        rng=numpy_stream(seed, "bootstrap"),
-    )
-    low, high = found.confidence_interval
+    drawn = statistic(array[_resampled(len(array), seed)])
+    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Interval(estimate, float(low), float(high))
 
 
+@lru_cache(maxsize=8)
+def _resampled(count: int, seed: int) -> np.ndarray:
+    """Return draws with replacement of `count` places, shape (DRAWS, count), as scipy.stats makes them."""
+    return numpy_stream(seed, "bootstrap").integers(0, count, (DRAWS, count))
+
+
 def share(count: int, of: int) -> Interval:
-    """Return `count / of` with its 95 % Wilson interval."""
+    """Return `count / of` with its 95 % Wilson interval (Wilson 1927)."""
     if not of:
         return Interval(np.nan, np.nan, np.nan)
-    from scipy.stats import binomtest
+    from scipy.special import ndtri
 
-    low, high = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
-    return Interval(count / of, float(low), float(high))
+    z2, p = float(ndtri(0.5 + LEVEL / 2)) ** 2, count / of
+    middle, half = p + z2 / (2 * of), np.sqrt(z2 * (p * (1 - p) / of + z2 / (4 * of**2)))
+    low, high = ((middle + side * half) / (1 + z2 / of) for side in (-1, 1))
+    return Interval(p, float(low) if count else 0.0, float(high) if count < of else 1.0)
 
 
 def improvability(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -207,10 +208,10 @@ def mean_ranks(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     Args:
         errors: per arm one error per data set, the same data sets in the same order.
     """
-    from scipy.stats import rankdata
-
     if not errors:
         return {}
     table = np.array([list(values) for values in errors.values()], dtype=float)
-    ranks = rankdata(np.where(np.isnan(table), np.inf, table), axis=0)
+    table = np.where(np.isnan(table), np.inf, table)
+    below, equal = table[:, None] > table, table[:, None] == table
+    ranks = below.sum(axis=1) + (equal.sum(axis=1) + 1) / 2
     return {arm: float(row.mean()) for arm, row in zip(errors, ranks, strict=True)}

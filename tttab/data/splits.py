@@ -178,7 +178,7 @@ def _draw_test(
             f"{size:,} test rows leave nothing of the table's {len(y):,} rows",
             f"--test-size {max(1, len(y) // 4)}",
         )
-    order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "test"))
+    order = _drawn(y.tobytes(), y.dtype.str, classes, seed, "test")
     return np.sort(order[size:]), np.sort(order[:size])
 
 
@@ -198,7 +198,14 @@ def _check_classes(y: np.ndarray, pool: np.ndarray, classes: int, n: int) -> Non
 def _nested_order(y: np.ndarray, pool: np.ndarray, classes: int, seed: int) -> np.ndarray:
     """Order the pool so that every prefix of as many rows as strata holds each of them, in proportion."""
     codes, count = strata_of(y[pool], classes)
-    return pool[stratified_order(codes, np.arange(len(pool)), count, numpy_stream(seed, "context"))]
+    return pool[_drawn(codes.tobytes(), codes.dtype.str, count, seed, "context")]
+
+
+@lru_cache(maxsize=4)
+def _drawn(y: bytes, kind: str, classes: int, seed: int, stream: str) -> np.ndarray:
+    """Return the stratified order of the rows of y, bytes of dtype `kind`: every n of a seed has the same."""
+    labels = np.frombuffer(y, dtype=kind)
+    return stratified_order(labels, np.arange(len(labels)), classes, numpy_stream(seed, stream))
 
 
 def _draw_queries(order: np.ndarray, n: int, k: int, seed: int) -> np.ndarray:
