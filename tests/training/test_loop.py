@@ -21,8 +21,9 @@ from tttab.metrics import METRICS, expected_calibration_error
 from tttab.rules import get_rule
 from tttab.testing import ToySession
 from tttab.training import loop, selection
+from tttab.training.checks import check_schedule
 from tttab.training.config import LARGEST_RATE, Schedule
-from tttab.training.loop import Adaptation, Adapted, check_schedule
+from tttab.training.loop import Adaptation, Adapted
 from tttab.training.memory_plan import EXECUTION_MODES, RESERVE, MemoryPlan, StepRequirements
 
 pytestmark = pytest.mark.usefixtures("measured_steps")

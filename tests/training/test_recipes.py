@@ -10,8 +10,9 @@ import pytest
 from tttab.errors import RequestError
 from tttab.rules import get_rule
 from tttab.testing import ToySession
+from tttab.training.checks import check_schedule
 from tttab.training.config import RACED, Schedule
-from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.loop import Adaptation
 from tttab.training.recipes import RECIPES, schedule_of
 
 

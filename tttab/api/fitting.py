@@ -51,8 +51,9 @@ from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.system.files import plain
 from tttab.system.resources import parse_bytes, parse_seconds
+from tttab.training.checks import check_schedule
 from tttab.training.config import Schedule
-from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.loop import Adaptation
 from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 

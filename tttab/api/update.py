@@ -36,8 +36,8 @@ from tttab.evaluation.caveats import early_stop, refusal, user_warnings
 from tttab.rules import get_rule
 from tttab.system.files import home_path
 from tttab.system.resources import parse_bytes, parse_seconds
+from tttab.training.checks import check_schedule
 from tttab.training.config import Schedule
-from tttab.training.loop import check_schedule
 from tttab.training.result import Adapted
 from tttab.training.selection import Score, Selector, score_of
 

@@ -16,8 +16,8 @@ from tttab.errors import RequestError
 from tttab.evaluation.arms import ARMS
 from tttab.report.tables import cell_text
 from tttab.rules import get_rule
+from tttab.training.checks import check_schedule
 from tttab.training.config import Schedule
-from tttab.training.loop import check_schedule
 from tttab.training.memory_plan import DEFAULT_BUDGET
 
 NS = (50, 100, 200, 400, 600, 800, 1000)

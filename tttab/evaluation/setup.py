@@ -24,8 +24,8 @@ from tttab.metrics import check_metric, check_threshold
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.text import brief, shell_word
+from tttab.training.checks import check_schedule
 from tttab.training.config import Schedule
-from tttab.training.loop import check_schedule
 from tttab.training.recipes import schedule_of
 
 

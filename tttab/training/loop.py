@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tttab.contracts import Context, CostModel, Execution, Queries, Rule, Session
-from tttab.core import AS_LABELLED, Objective, Task
+from tttab.core import AS_LABELLED, Objective
 from tttab.data.splits import hold_out
 from tttab.data.weights import check_counts, training_weights
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
+from tttab.training.checks import check_schedule
+from tttab.training.config import SCORING_SHARE, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import (
     Batch,
     ContextPolicy,
@@ -43,41 +43,13 @@ from tttab.training.memory_plan import (
     plan_step,
 )
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
-from tttab.training.precision import check_precision, choose_precision
+from tttab.training.precision import choose_precision
 from tttab.training.result import Adapted, Estimate, Step
-from tttab.training.selection import Score, Selector, check_guard, score_of, selectors
+from tttab.training.selection import Score, Selector, score_of, selectors
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-
-def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
-    """Raise RequestError where a value makes no sense, for a task if one is named."""
-    if schedule.steps < 1:
-        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
-    for rate in (schedule.lr, *schedule.rates):
-        if not 0 < rate <= LARGEST_RATE:
-            raise RequestError(
-                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {rate}", "--lr 3e-4"
-            )
-    if schedule.init not in STARTS:
-        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
-    if schedule.loss not in LOSSES:
-        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
-    if schedule.train_members is not None and schedule.train_members < 1:
-        raise RequestError(
-            f"at least one member must train, got {schedule.train_members}", "--train-members 1"
-        )
-    if schedule.step_members is not None and schedule.step_members < 1:
-        raise RequestError(
-            f"at least one member must train in a step, got {schedule.step_members}", "--step-members 1"
-        )
-    get_optimizer(schedule.optimizer)
-    get_context_policy(schedule.split)
-    check_guard(schedule.guard)
-    check_metric(schedule.metric, task)
-    check_precision(schedule.precision)
 
 
 class Adaptation:
