@@ -37,7 +37,8 @@ def write(folder: Path, cells: int) -> str:
     from tttab.bench import Plan, Record, plan_tables, this_machine, units
     from tttab.bench.plan import load, split_of
     from tttab.core import Row
-    from tttab.evaluation.arms import Trial
+    from tttab.evaluation.arms import identity
+    from tttab.evaluation.trial import Trial
 
     request, machine, rng = request_of(cells), this_machine(), np.random.default_rng(0)
     plan = Plan(tuple(plan_tables(request)))
@@ -50,8 +51,9 @@ def write(folder: Path, cells: int) -> str:
             error = 0.3 - 0.04 * np.log10(cell.n) - 0.02 * (cell.arm == "ttt@n+k") + rng.normal(0, 0.005)
             metrics = {"accuracy": 1 - error, "log_loss": 2 * error, "roc_auc": 1 - error / 2, "ece": error}
             seconds = {"open": 0.1, "adapt": 5.0, "predict": 0.2}
-            identity = trial.identity(cell.arm)
-            row = Row(identity, cell.arm, cell.n, cell.k, metrics, seconds, 10.0, test_rows=500)
+            row = Row(
+                identity(trial, cell.arm), cell.arm, cell.n, cell.k, metrics, seconds, 10.0, test_rows=500
+            )
             lines.append(Record(cell, row, 5.0, "2026-01-01T00:00:00.000000+00:00", machine.id).to_dict())
     folder.mkdir()
     (folder / "cells-made-up.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))

@@ -25,7 +25,9 @@ from tttab.bench.store import Contents
 from tttab.core import Table
 from tttab.data import load_table
 from tttab.data.splits import Split, SplitRequest, split_rows
-from tttab.evaluation.arms import Outcome, Trial
+from tttab.evaluation.arms import run_arm
+from tttab.evaluation.outcome import Outcome
+from tttab.evaluation.trial import Trial
 from tttab.metrics import classification_metrics
 from tttab.system.files import sha256_of
 
@@ -153,7 +155,9 @@ class OnOneSplit(Opened):
             return session.predict(session.context(context, labels, classes), test)
         if arm == "ttt":
             trial = Trial(self.table, self.split, open_once(self.model), seed=self.split.seed)
-            return [event for event in trial.run("ttt@n+k") if isinstance(event, Outcome)][-1].probabilities
+            *_, last = run_arm(trial, "ttt@n+k")
+            assert isinstance(last, Outcome), "it comes last"
+            return last.probabilities
         model = classical(arm, context).fit(context, labels)
         p = np.zeros((len(test), classes))
         p[:, model.classes_] = model.predict_proba(test)

@@ -15,7 +15,9 @@ from tttab.contracts import Execution, Rule, Session
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import ModelError, RuleError
-from tttab.evaluation.arms import Outcome, Trial
+from tttab.evaluation.arms import run_arm
+from tttab.evaluation.outcome import Outcome
+from tttab.evaluation.trial import Trial
 from tttab.models import open_model
 from tttab.models.families import FAMILIES
 from tttab.rules import RULES, get_rule
@@ -128,7 +130,7 @@ def test_a_family_without_tabpfn_runs_through_a_trial(models, mixed_frame):
     table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
     split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
     trial = Trial(table, split, models["toy"], schedule=Schedule(steps=40, lr=1e-2), latency_calls=0)
-    outcomes = {arm: list(trial.run(arm))[-1] for arm in ("icl@n", "ttt@n+k", "temperature@n")}
+    outcomes = {arm: list(run_arm(trial, arm))[-1] for arm in ("icl@n", "ttt@n+k", "temperature@n")}
     assert all(isinstance(outcome, Outcome) for outcome in outcomes.values())
     rows = {arm: outcome.row for arm, outcome in outcomes.items()}
     assert rows["ttt@n+k"].accepted and rows["ttt@n+k"].steps > 0
@@ -198,13 +200,13 @@ def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
     split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
     trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=1.0), latency_calls=0)
     before = weights(models[family])
-    (outcome,) = trial.run("finetuned@n+k")
+    (outcome,) = run_arm(trial, "finetuned@n+k")
     assert torch.equal(weights(models[family]), before)
     assert outcome.row.n_context == 70 and outcome.row.k == 40 and outcome.row.cache_bytes is None
     np.testing.assert_allclose(outcome.probabilities.sum(axis=1), 1, atol=1e-5)
-    (untouched,) = trial.run("icl@n+k")
+    (untouched,) = run_arm(trial, "icl@n+k")
     assert np.abs(outcome.probabilities - untouched.probabilities).max() > 1e-6
-    (short,), (plain,) = trial.run("finetuned@n"), trial.run("icl@n")
+    (short,), (plain,) = run_arm(trial, "finetuned@n"), run_arm(trial, "icl@n")
     assert short.row.n_context == 30 and short.row.cache_bytes > 0
     assert np.abs(short.probabilities - plain.probabilities).max() > 1e-6
 

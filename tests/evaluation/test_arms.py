@@ -17,8 +17,10 @@ from tttab.data.context_selection import choose_context
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.evaluation import arms, rivals, timing
-from tttab.evaluation.arms import ARMS, Outcome, Progress, Trial
+from tttab.evaluation.arms import ARMS, identity, run_arm
 from tttab.evaluation.baselines import BaggedTrees
+from tttab.evaluation.outcome import Outcome, Progress
+from tttab.evaluation.trial import Trial
 from tttab.metrics import classification_metrics, regression_metrics
 from tttab.testing import INFO, ToySession
 from tttab.training.config import LATER, Schedule
@@ -56,18 +58,18 @@ def unit(table, split):
 
 
 def outcome(trial, arm):
-    return list(trial.run(arm))[-1]
+    return list(run_arm(trial, arm))[-1]
 
 
 @pytest.mark.parametrize("arm", sorted(ARMS.keys() - TUNED))
 def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
-    *progress, last = unit.run(arm)
+    *progress, last = run_arm(unit, arm)
     trains = ARMS[arm].rule is not None
     steps = len(progress) if ARMS[arm].recipe else 12
     assert [event.step.number for event in progress] == list(range(1, steps + 1)) * trains
     assert all(isinstance(event, Progress) and event.arm == arm for event in progress)
     assert isinstance(last, Outcome)
-    assert last.row.arm == arm and last.row.identity == unit.identity(arm)
+    assert last.row.arm == arm and last.row.identity == identity(unit, arm)
     assert last.probabilities.shape == (TEST, 3)
     assert last.row.metrics == classification_metrics(unit.table.y[unit.split.test], last.probabilities)
     assert last.row.n_context == (N + K if arm in WHOLE else 0 if arm in RIVALS else N)
@@ -82,7 +84,7 @@ def test_arms_are_shown_the_rows_of_the_split_and_never_a_test_row(table, split)
         if arm in TUNED:
             continue
         session = WatchedSession()
-        list(Trial(table, split, session, schedule=Schedule(steps=1), latency_calls=0).run(arm))
+        list(run_arm(Trial(table, split, session, schedule=Schedule(steps=1), latency_calls=0), arm))
         seen = [(part, [number[size] for size in sizes], labels) for part, sizes, labels in session.seen]
         assert not {row for _, rows, _ in seen for row in rows} & set(split.test)
         assert all(list(table.y[rows]) == labels for _, rows, labels in seen)
@@ -125,7 +127,7 @@ def test_trees_and_the_linear_model_are_fitted_on_all_n_plus_k_rows(table, split
     monkeypatch.setattr(rivals, "baseline", lambda *a: asked.append(a) or Rival())
     monkeypatch.setattr(rivals, "kept_bytes", lambda model: 77)
     trial = Trial(replace(table, y=y, task=task), split, None, seed=5)
-    (last,) = trial.run(arm)
+    (last,) = run_arm(trial, arm)
     labelled = [*split.context, *split.queries]
     assert fitted == [(labelled, list(y[labelled]))]
     ((name, x, asked_task, seed),) = asked
@@ -151,7 +153,7 @@ def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed
     schedule = Schedule(steps=1, split="kfold")
     trial = replace(unit, rule="last-layers:1", schedule=schedule, seed=9, budget=2**31, trained={})
     for arm in ("ttt@n+k", "redraw@n", "temperature@n", "head@n"):
-        list(trial.run(arm))
+        list(run_arm(trial, arm))
     redrawn, rows = replace(schedule, split="redraw"), list(unit.split.queries)
     assert asked == [
         ("last-layers:1", schedule, 9, 2**31, rows),
@@ -162,8 +164,8 @@ def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed
 
 
 def test_redrawn_training_is_done_once_for_both_arms(unit):
-    *steps, short = unit.run("redraw@n")
-    (whole,) = unit.run("redraw@n+k")
+    *steps, short = run_arm(unit, "redraw@n")
+    (whole,) = run_arm(unit, "redraw@n+k")
     assert len(steps) == 12 and short.adapted is whole.adapted
     assert not np.array_equal(short.probabilities, whole.probabilities)
     server = whole.adapted.session.serve(unit.whole_context)
@@ -259,21 +261,21 @@ def test_the_seconds_of_a_rival_are_those_of_its_fit_and_of_its_prediction(unit,
 
 
 def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
-    keys = {identity_hash(unit.identity(arm)) for arm in ARMS}
+    keys = {identity_hash(identity(unit, arm)) for arm in ARMS}
     assert len(keys) == len(ARMS)
     other = replace(unit, schedule=replace(unit.schedule, steps=3))
-    changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
+    changed = {arm for arm in ARMS if identity(other, arm) != identity(unit, arm)}
     assert changed == {arm for arm, about in ARMS.items() if about.rule is not None and not about.recipe}
-    seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
+    seeded = {arm for arm in ARMS if identity(replace(unit, seed=1), arm) != identity(unit, arm)}
     assert seeded == changed | RIVALS | {"finetuned@n", "finetuned@n+k", "predictlm-ttt@n+k", "ttt+@n+k"}
     timed = replace(unit, schedule=replace(unit.schedule, max_seconds=9.0))
-    assert timed.identity("finetuned@n+k") == unit.identity("finetuned@n+k") | {"seconds": 9.0}
-    assert timed.identity("icl@n+k") == unit.identity("icl@n+k")
+    assert identity(timed, "finetuned@n+k") == identity(unit, "finetuned@n+k") | {"seconds": 9.0}
+    assert identity(timed, "icl@n+k") == identity(unit, "icl@n+k")
 
 
 def test_a_model_without_a_fine_tuner_says_so_and_one_is_given_all_rows_seed_and_time(table, split):
     with pytest.raises(RequestError, match="torch has no fine-tuning of its own for toy on ") as caught:
-        list(Trial(table, split, ToySession()).run("finetuned@n+k"))
+        list(run_arm(Trial(table, split, ToySession()), "finetuned@n+k"))
     assert caught.value.hint == "--arms ttt@n+k,redraw@n+k"
     asked = []
 
@@ -302,32 +304,32 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
         "schedule": {name: value for name, value in asdict(unit.schedule).items() if name not in LATER},
         "seed": 0,
     }
-    assert unit.identity("ttt@n+k") == trained
-    assert unit.identity("head@n") == trained | {"arm": "head@n", "rule": "head"}
+    assert identity(unit, "ttt@n+k") == trained
+    assert identity(unit, "head@n") == trained | {"arm": "head@n", "rule": "head"}
     thorough = replace(RECIPES["thorough"].schedule, precision=unit.schedule.precision).to_dict()
-    assert unit.identity("ttt+@n+k") == trained | {"arm": "ttt+@n+k", "schedule": thorough}
+    assert identity(unit, "ttt+@n+k") == trained | {"arm": "ttt+@n+k", "schedule": thorough}
     untrained = trained | {"rule": None, "schedule": None}
-    assert unit.identity("gbt") == untrained | {"arm": "gbt", "model": None}
-    assert unit.identity("icl@n+k") == untrained | {"arm": "icl@n+k", "seed": None}
+    assert identity(unit, "gbt") == untrained | {"arm": "gbt", "model": None}
+    assert identity(unit, "icl@n+k") == untrained | {"arm": "icl@n+k", "seed": None}
     short = {"seed": 0, "n": N, "k": None, "rows": split.digest_of("context", "test")}
-    assert unit.identity("icl@n") == untrained | {"arm": "icl@n", "seed": None, "split": short}
+    assert identity(unit, "icl@n") == untrained | {"arm": "icl@n", "seed": None, "split": short}
     planned = replace(unit, session=None, planned_model=INFO.sha256)
-    assert all(planned.identity(arm) == unit.identity(arm) for arm in ARMS)
+    assert all(identity(planned, arm) == identity(unit, arm) for arm in ARMS)
 
 
 def test_what_a_model_cannot_tune_is_refused_with_a_way_on(unit):
     for arm in sorted(TUNED):
         with pytest.raises(RequestError, match="is for classifiers of TabPFN v2, not for toy") as caught:
-            list(unit.run(arm))
+            list(run_arm(unit, arm))
         assert caught.value.hint == "--arms ttt@n+k,redraw@n+k"
 
 
 def test_an_unknown_arm_and_an_arm_without_its_model_are_refused(unit):
     with pytest.raises(RequestError, match="no arm is called 'ttt'") as caught:
-        list(unit.run("ttt"))
+        list(run_arm(unit, "ttt"))
     assert caught.value.hint == f"--arms {','.join(ARMS)}"
     with pytest.raises(RequestError, match="this trial has no model"):
-        list(replace(unit, session=None, trained={}).run("icl@n"))
+        list(run_arm(replace(unit, session=None, trained={}), "icl@n"))
 
 
 def test_rows_given_to_choose_by_choose_and_stand_in_the_identity(unit):
@@ -337,8 +339,8 @@ def test_rows_given_to_choose_by_choose_and_stand_in_the_identity(unit):
     context = unit.session.context(*unit.rows("context"), 3)
     scores = unit.session.row_scores(context, unit.session.queries(context, x, y), np.arange(K - 11, K), None)
     assert adapted.before == pytest.approx(float(scores.loss.mean()))
-    assert given.identity("ttt@n+k") != unit.identity("ttt@n+k")
-    assert given.identity("icl@n") == unit.identity("icl@n"), "no query changes it"
+    assert identity(given, "ttt@n+k") != identity(unit, "ttt@n+k")
+    assert identity(given, "icl@n") == identity(unit, "icl@n"), "no query changes it"
 
 
 def test_the_thorough_arm_trains_on_what_teachers_say_beside_the_labels(unit, monkeypatch):

@@ -13,8 +13,8 @@ import pytest
 from tttab.core import REAL
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import Split
-from tttab.evaluation.arms import Trial
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
+from tttab.evaluation.trial import Trial
 from tttab.testing import INFO, ToySession
 
 ROWS = 40

@@ -12,7 +12,7 @@ import pytest
 from tttab.core import Row
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import Split
-from tttab.evaluation.arms import Outcome
+from tttab.evaluation.outcome import Outcome
 from tttab.evaluation.result import ArmResult, RunResult
 from tttab.testing import INFO, ToySession
 from tttab.training.loop import Adapted

@@ -14,7 +14,8 @@ from tttab.contracts import Execution
 from tttab.core import Table
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import SplitError
-from tttab.evaluation.arms import Trial
+from tttab.evaluation.arms import run_arm
+from tttab.evaluation.trial import Trial
 from tttab.models import open_model
 from tttab.rules import RULES, get_rule
 from tttab.training.config import Schedule
@@ -168,7 +169,9 @@ def test_arms_compare_on_a_regression_table(given, parts):
     table = Table("made", "regression", x, y, (), "price", "0" * 64, "file")
     split = split_rows(y, SplitRequest(n=30, k=30, test_size=25), seed=1)
     unit = Trial(table, split, given, schedule=Schedule(steps=2, precision="fp32"), latency_calls=0)
-    rows = {arm: list(unit.run(arm))[-1].row for arm in ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")}
+    rows = {
+        arm: list(run_arm(unit, arm))[-1].row for arm in ("icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic")
+    }
     for arm, row in rows.items():
         reads = row.n_context > 0
         assert set(row.metrics) == {"rmse", "mae", "r2"} | ({"nll", "crps"} if reads else set()), arm

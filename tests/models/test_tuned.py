@@ -11,7 +11,8 @@ from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution
 from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
-from tttab.evaluation.arms import ARMS, Trial
+from tttab.evaluation.arms import ARMS, run_arm
+from tttab.evaluation.trial import Trial
 from tttab.training.config import Schedule
 
 N, K = 30, 40
@@ -74,7 +75,7 @@ def test_the_gradient_in_what_trains_is_that_of_the_served_loss(model, parts, wh
 @pytest.mark.parametrize("arm", TUNED)
 def test_it_alone_moves_and_is_served_with_its_own_rows_and_bytes(unit, arm):
     before = [parameter.clone() for parameter in unit.model.module.parameters()]
-    *steps, last = unit.run(arm)
+    *steps, last = run_arm(unit, arm)
     assert last.row.accepted and len(steps) == 8 and last.row.k == K
     assert last.row.n_context == N + ARMS[arm].extra_rows
     session, plain = last.adapted.session, unit.model.serve(unit.context)
@@ -93,8 +94,8 @@ def test_it_alone_moves_and_is_served_with_its_own_rows_and_bytes(unit, arm):
 def test_where_nothing_helps_the_model_answers_as_it_is(unit, arm, monkeypatch):
     monkeypatch.setattr("tttab.training.selection.Selector.consider", lambda *candidate: None)
     unit.schedule = Schedule(steps=1, precision="fp32")
-    last = list(unit.run(arm))[-1]
-    plain = list(unit.run("icl@n"))[-1]
+    last = list(run_arm(unit, arm))[-1]
+    plain = list(run_arm(unit, "icl@n"))[-1]
     assert last.row.accepted is False and last.row.n_context == N
     assert np.array_equal(last.probabilities, plain.probabilities)
 

@@ -14,7 +14,9 @@ import pytest
 from tests.support.small_models import small_model
 from tttab.cli import opening, run
 from tttab.errors import ModelError, RequestError
-from tttab.evaluation.arms import Outcome, Planned, Trial
+from tttab.evaluation.arms import identity
+from tttab.evaluation.outcome import Outcome, Planned
+from tttab.evaluation.trial import Trial
 from tttab.rules import get_rule
 from tttab.system.resources import format_seconds, parse_seconds
 from tttab.testing import ToySession
@@ -227,17 +229,17 @@ def test_what_was_asked_for_is_in_a_rows_identity_and_nothing_else_is(tiny_model
     table = table_from_frame(X.assign(y=Y), Origin("toy", "test"))
     split = split_rows(table.y, SplitRequest(n=30, k=60, test_size=40), 0, classes=2)
     plain = Trial(table, split, tiny_model, schedule=Schedule(steps=2))
-    assert "members" not in plain.identity("ttt@n+k")
+    assert "members" not in identity(plain, "ttt@n+k")
     later = {"max_seconds", "train_members", "step_members", "loss"}
-    assert not later & plain.identity("ttt@n+k")["schedule"].keys()
+    assert not later & identity(plain, "ttt@n+k")["schedule"].keys()
     other = replace(plain, schedule=replace(plain.schedule, loss="members"))
-    assert other.identity("ttt@n+k")["schedule"] == {
-        **plain.identity("ttt@n+k")["schedule"],
+    assert identity(other, "ttt@n+k")["schedule"] == {
+        **identity(plain, "ttt@n+k")["schedule"],
         "loss": "members",
     }
     few = Trial(table, split, tiny_model.with_members(1), schedule=Schedule(steps=2), members=1)
-    assert few.identity("icl@n")["members"] == 1
-    assert "members" not in few.identity("gbt")
+    assert identity(few, "icl@n")["members"] == 1
+    assert "members" not in identity(few, "gbt")
     timed = Trial(table, split, tiny_model, schedule=Schedule(steps=2, max_seconds=900.0), latency_calls=0)
     planned, *_, outcome = timed.run("ttt@n+k")
     assert isinstance(planned, Planned)

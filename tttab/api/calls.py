@@ -24,11 +24,13 @@ from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
-from tttab.evaluation.arms import Event, Outcome, Progress, Trial, blend_of
+from tttab.evaluation.arms import blend_of, run_arm
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
 from tttab.evaluation.loggers import logging_to
+from tttab.evaluation.outcome import Event, Outcome, Progress
 from tttab.evaluation.result import BLEND, ICL, ICL_ALL, TTT, ArmResult, RunResult, threshold_words
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
+from tttab.evaluation.trial import Trial
 from tttab.system.files import home_path, plain
 from tttab.system.resources import peak_resident_bytes
 from tttab.training.result import Adapted
@@ -119,7 +121,7 @@ def arms_of(blend: str | None) -> tuple[str, ...]:
 def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Event | Outcome]:
     """Yield the progress and the outcome of each arm, one after the other."""
     for arm in arms:
-        for event in trial.run(arm):
+        for event in run_arm(trial, arm):
             if isinstance(event, Progress):
                 trial.logger.step(arm, event.step)
             elif isinstance(event, Outcome):

@@ -31,8 +31,8 @@ from tttab.data.reading import RawFrame, read_frame
 from tttab.data.schema import Schema
 from tttab.data.splits import Split
 from tttab.errors import DataError, RequestError
-from tttab.evaluation.arms import Trial
 from tttab.evaluation.caveats import early_stop, refusal, user_warnings
+from tttab.evaluation.trial import Trial
 from tttab.rules import get_rule
 from tttab.system.files import home_path
 from tttab.system.resources import parse_bytes, parse_seconds

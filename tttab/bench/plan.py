@@ -22,7 +22,8 @@ from tttab.bench.store import Place
 from tttab.core import Table, Task, identity_hash
 from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
-from tttab.evaluation.arms import ARMS, Trial
+from tttab.evaluation.arms import ARMS, identity
+from tttab.evaluation.trial import Trial
 from tttab.system.files import sha256_of
 
 
@@ -175,7 +176,7 @@ def _cell(request: BenchRequest, name: str, trial: Trial, arm: str, label: str) 
         n=trial.split.n,
         k=trial.split.k,
         arm=arm,
-        key=identity_hash(trial.identity(arm)),
+        key=identity_hash(identity(trial, arm)),
         fingerprint=trial.table.fingerprint[:12],
         model=label if about.model else "",
         budget="" if arm == ICL else request.budget_label,

@@ -16,7 +16,9 @@ from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.request import BenchRequest
 from tttab.core import Row, Task
 from tttab.errors import DataError, TttabError
-from tttab.evaluation.arms import ARMS, Outcome, Trial
+from tttab.evaluation.arms import ARMS, run_arm
+from tttab.evaluation.outcome import Outcome
+from tttab.evaluation.trial import Trial
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -86,7 +88,7 @@ def _open_model(model: str, task: Task, device: str, members: int | None) -> tup
 def _run_cell(trial: Trial, cell: Cell, machine: Machine) -> Record:
     start = time.perf_counter()
     try:
-        row = next(event.row for event in trial.run(cell.arm) if isinstance(event, Outcome))
+        row = next(event.row for event in run_arm(trial, cell.arm) if isinstance(event, Outcome))
         if row.key != cell.key:
             raise DataError("the table or the model file has changed since the plan was made")
     except Exception as error:

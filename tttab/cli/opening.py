@@ -16,8 +16,8 @@ from tttab.cli.options import columns_of
 
 if TYPE_CHECKING:
     from tttab.core import Table
-    from tttab.evaluation.arms import Trial
     from tttab.evaluation.setup import TrialRequest
+    from tttab.evaluation.trial import Trial
     from tttab.training.result import Adapted, Estimate, Step
 
 LONG_SECONDS = 120.0

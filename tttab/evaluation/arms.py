@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Objective, Predictor, Rule, Session, Tuning
-from tttab.core import Row, Table
+from tttab.contracts import Context, Predictor, Session, Tuning
+from tttab.core import Row
 from tttab.data.context_selection import choose_context
-from tttab.data.splits import Split
 from tttab.errors import RequestError
-from tttab.evaluation.loggers import RunLogger, Silent
 from tttab.evaluation.outcome import Event, Outcome, Planned, Progress
 from tttab.evaluation.rivals import (
     Fit,
@@ -34,149 +30,15 @@ from tttab.evaluation.rivals import (
     fit_medoids,
     fit_redrawn,
 )
-from tttab.evaluation.teacher import teacher_of
-from tttab.evaluation.timing import LATENCY_CALLS, latency
+from tttab.evaluation.timing import latency
+from tttab.evaluation.trial import Trial
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
-from tttab.training.loop import Adaptation
-from tttab.training.memory_plan import DEFAULT_BUDGET
 from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-
 PROMPT_ROWS = 10
-Run = Callable[["Trial", str], Iterator[Event | Outcome]]
-
-
-@dataclass
-class Trial:
-    """One (table, split, model), with what its arms share."""
-
-    table: Table
-    split: Split
-    session: Session | None
-    """An opened model, or None where only arms without one are run, or none is run at all."""
-    rule: str = "full"
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 0
-    """Names the training streams; the split carries its own seed."""
-    budget: int = DEFAULT_BUDGET
-    open_seconds: float = 0.0
-    trained: dict[tuple[str | None, ...], Adapted] = field(default_factory=dict)
-    """What arms have trained, so that two arms with the same training share it."""
-    latency_calls: int = LATENCY_CALLS
-    """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
-    members: int | None = None
-    """Ensemble members that serve, where another number than the model's own was asked for."""
-    stop: Callable[[], str] = str
-    """Asked after every training step; a reason ends training, and the best weights so far are kept."""
-    logger: RunLogger = field(default_factory=Silent)
-    planned_model: str = ""
-    """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
-
-    def run(self, arm: str) -> Iterator[Event | Outcome]:
-        """Yield the arm's progress and, last, its outcome.
-
-        Raises:
-            RequestError: there is no such arm.
-        """
-        if arm not in ARMS:
-            raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
-        yield from ARMS[arm].run(self, arm)
-
-    def identity(self, arm: str, steps: int | None = None) -> dict[str, Any]:
-        """Return exactly what changes the arm's numbers.
-
-        Args:
-            arm: one of `ARMS`.
-            steps: as many as fitted into a time, where one was given.
-        """
-        about = ARMS[arm]
-        trained = about.rule is not None
-        parts = ("context", "queries", "test") if about.queries else ("context", "test")
-        schedule = self.schedule_of(arm)
-        schedule = schedule if steps is None else replace(schedule, steps=steps)
-        seconds = self.schedule.max_seconds
-        limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
-        ensemble = {} if self.members is None or not about.model else {"members": self.members}
-        return {
-            "table": self.table.fingerprint,
-            "split": {
-                "seed": self.split.seed,
-                "n": self.split.n,
-                "k": self.split.k if about.queries else None,
-                "rows": self.split.digest_of(*parts),
-            },
-            "model": self.model_sha256 if about.model else None,
-            "arm": arm,
-            "rule": (about.rule or self.rule) if trained else None,
-            "schedule": dict(_settings(schedule)) if trained else None,
-            "seed": self.seed if trained or about.own_training or not about.model else None,
-            **ensemble,
-            **limit,
-        }
-
-    def schedule_of(self, arm: str) -> Schedule:
-        """Return how far the arm may move: the trial's schedule, or that of the arm's recipe."""
-        recipe, own = ARMS[arm].recipe, self.schedule
-        if recipe is None:
-            return own
-        kept = ("precision", "max_seconds", "held_out")
-        return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
-
-    @property
-    def model(self) -> Session:
-        """The opened model.
-
-        Raises:
-            RequestError: the trial has none.
-        """
-        if self.session is None:
-            raise RequestError("this trial has no model", "Trial(table, split, open_model())")
-        return self.session
-
-    @property
-    def model_sha256(self) -> str:
-        """The SHA-256 of the model file."""
-        return self.session.info.sha256 if self.session is not None else self.planned_model
-
-    def rows(self, part: str) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return x and y of a part of the split: `context`, `queries`, `test` or `labelled` (n + k)."""
-        which = self._numbers(part)
-        return self.table.x.iloc[which], self.table.y[which]
-
-    def weights(self, part: str) -> np.ndarray | None:
-        """Return how much each row of a part counts, shape (rows,); None: all alike."""
-        return None if self.table.weights is None else self.table.weights[self._numbers(part)]
-
-    def _numbers(self, part: str) -> np.ndarray:
-        if part == "labelled":
-            return np.concatenate([self.split.context, self.split.queries])
-        return getattr(self.split, part)
-
-    def adaptation(
-        self, rule: Rule | None = None, schedule: Schedule | None = None, session: Session | None = None
-    ) -> Adaptation:
-        """Return the training, by default with the trial's own rule, schedule and model, not yet begun."""
-        model, schedule = session or self.model, schedule or self.schedule
-        given = self.context, self.rows("queries"), schedule, self.seed
-        return Adaptation(
-            model, rule or get_rule(self.rule), *given, self.budget, teach=teacher_of(model, *given),
-            objective=Objective(weights=self.weights("queries")), stop=self.stop, held=self.split.held,
-        )  # fmt: skip
-
-    @cached_property
-    def context(self) -> Context:
-        """The n context rows, prepared."""
-        return self.model.context(*self.rows("context"), len(self.table.classes))
-
-    @cached_property
-    def whole_context(self) -> Context:
-        """All n + k labelled rows, prepared."""
-        return self.model.context(*self.rows("labelled"), len(self.table.classes))
+Run = Callable[[Trial, str], Iterator[Event | Outcome]]
 
 
 @dataclass(frozen=True)
@@ -253,7 +115,7 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     about = ARMS[arm]
     key = (about.rule, about.split, about.tuning, about.recipe)
     if key not in trial.trained:
-        rule, schedule, session = get_rule(about.rule or trial.rule), trial.schedule_of(arm), trial.model
+        rule, schedule, session = get_rule(about.rule or trial.rule), schedule_of_arm(trial, arm), trial.model
         if about.split:
             schedule = replace(schedule, split=about.split)
         if about.tuning:
@@ -373,6 +235,59 @@ ARMS: dict[str, Arm] = {
 }  # fmt: skip
 
 
+def run_arm(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
+    """Yield the arm's progress and, last, its outcome.
+
+    Raises:
+        RequestError: there is no such arm.
+    """
+    if arm not in ARMS:
+        raise RequestError(f"no arm is called {arm!r}", f"--arms {','.join(ARMS)}")
+    yield from ARMS[arm].run(trial, arm)
+
+
+def identity(trial: Trial, arm: str, steps: int | None = None) -> dict[str, Any]:
+    """Return exactly what changes the arm's numbers.
+
+    Args:
+        arm: one of `ARMS`.
+        steps: as many as fitted into a time, where one was given.
+    """
+    about = ARMS[arm]
+    trained = about.rule is not None
+    parts = ("context", "queries", "test") if about.queries else ("context", "test")
+    schedule = schedule_of_arm(trial, arm)
+    schedule = schedule if steps is None else replace(schedule, steps=steps)
+    seconds = trial.schedule.max_seconds
+    limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
+    ensemble = {} if trial.members is None or not about.model else {"members": trial.members}
+    return {
+        "table": trial.table.fingerprint,
+        "split": {
+            "seed": trial.split.seed,
+            "n": trial.split.n,
+            "k": trial.split.k if about.queries else None,
+            "rows": trial.split.digest_of(*parts),
+        },
+        "model": trial.model_sha256 if about.model else None,
+        "arm": arm,
+        "rule": (about.rule or trial.rule) if trained else None,
+        "schedule": dict(_settings(schedule)) if trained else None,
+        "seed": trial.seed if trained or about.own_training or not about.model else None,
+        **ensemble,
+        **limit,
+    }
+
+
+def schedule_of_arm(trial: Trial, arm: str) -> Schedule:
+    """Return how far the arm may move: the trial's schedule, or that of the arm's recipe."""
+    recipe, own = ARMS[arm].recipe, trial.schedule
+    if recipe is None:
+        return own
+    kept = ("precision", "max_seconds", "held_out")
+    return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
+
+
 def _serve(
     trial: Trial,
     arm: str,
@@ -412,7 +327,7 @@ def _predicted(
     opened = trial.open_seconds if ARMS[arm].model else 0.0
     seconds = {"open": opened, **seconds, "predict": seconds["predict"] + asked}
     row = Row(
-        identity=trial.identity(arm, adapted.estimate.steps if adapted and adapted.estimate else None),
+        identity=identity(trial, arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
         n_context=n_context,
         k=k,

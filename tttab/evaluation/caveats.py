@@ -13,7 +13,7 @@ from tttab.core import REAL
 from tttab.text import shown
 
 if TYPE_CHECKING:
-    from tttab.evaluation.arms import Trial
+    from tttab.evaluation.trial import Trial
     from tttab.training.result import Adapted
 
 

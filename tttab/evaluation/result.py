@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.bundle import Bundle
-    from tttab.evaluation.arms import Outcome
+    from tttab.evaluation.outcome import Outcome
 
 ICL, TTT, ICL_ALL, BLEND = "icl@n", "ttt@n+k", "icl@n+k", "blend@n+k"
 LABELS = {

@@ -18,8 +18,8 @@ from tttab.data.context_selection import check_choice, choose_context
 from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.data.weights import take_weights
 from tttab.errors import DataError, RequestError
-from tttab.evaluation.arms import Trial
 from tttab.evaluation.loggers import check_logger
+from tttab.evaluation.trial import Trial
 from tttab.metrics import check_metric, check_threshold
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds

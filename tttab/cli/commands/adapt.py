@@ -18,7 +18,7 @@ from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.api.calls import AdaptResult
-    from tttab.evaluation.arms import Trial
+    from tttab.evaluation.trial import Trial
 
 
 def register(app: typer.Typer) -> None:

@@ -18,8 +18,9 @@ from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
-    from tttab.evaluation.arms import Outcome, Trial
+    from tttab.evaluation.outcome import Outcome
     from tttab.evaluation.result import ArmResult, RunResult
+    from tttab.evaluation.trial import Trial
     from tttab.system.claim import Claim
 
 
@@ -93,7 +94,7 @@ def _measure(
 
 def _run_arms(trial: Trial, arms: Sequence[str], quiet: bool) -> list[Outcome]:
     from tttab.api import calls
-    from tttab.evaluation.arms import Outcome, Planned, Progress
+    from tttab.evaluation.outcome import Outcome, Planned, Progress
 
     outcomes = []
     with output.progress(quiet=quiet) as bar:

@@ -17,7 +17,7 @@ from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
     from tttab.api.update import UpdateResult
-    from tttab.evaluation.arms import Trial
+    from tttab.evaluation.trial import Trial
 
 _AS_BEFORE = "(default: as the bundle was adapted)."
 
