@@ -17,6 +17,7 @@ from tttab.data.context_selection import choose_context
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
 from tttab.evaluation import arms, rivals, timing
+from tttab.evaluation import trial as trials
 from tttab.evaluation.arms import ARMS, identity, run_arm
 from tttab.evaluation.baselines import BaggedTrees
 from tttab.evaluation.outcome import Outcome, Progress
@@ -149,7 +150,7 @@ def test_training_is_asked_for_with_the_arm_s_rule_and_the_trial_s_schedule_seed
             asked.append((rule.name, schedule, seed, budget, list(queries[0].index)))
             super().__init__(session, rule, context, queries, schedule, seed, budget, **more)
 
-    monkeypatch.setattr(arms, "Adaptation", Watched)
+    monkeypatch.setattr(trials, "Adaptation", Watched)
     schedule = Schedule(steps=1, split="kfold")
     trial = replace(unit, rule="last-layers:1", schedule=schedule, seed=9, budget=2**31, trained={})
     for arm in ("ttt@n+k", "redraw@n", "temperature@n", "head@n"):

@@ -14,7 +14,7 @@ import pytest
 from tests.support.small_models import small_model
 from tttab.cli import opening, run
 from tttab.errors import ModelError, RequestError
-from tttab.evaluation.arms import identity
+from tttab.evaluation.arms import identity, run_arm
 from tttab.evaluation.outcome import Outcome, Planned
 from tttab.evaluation.trial import Trial
 from tttab.rules import get_rule
@@ -241,7 +241,7 @@ def test_what_was_asked_for_is_in_a_rows_identity_and_nothing_else_is(tiny_model
     assert identity(few, "icl@n")["members"] == 1
     assert "members" not in identity(few, "gbt")
     timed = Trial(table, split, tiny_model, schedule=Schedule(steps=2, max_seconds=900.0), latency_calls=0)
-    planned, *_, outcome = timed.run("ttt@n+k")
+    planned, *_, outcome = run_arm(timed, "ttt@n+k")
     assert isinstance(planned, Planned)
     assert isinstance(outcome, Outcome)
     assert outcome.row.identity["schedule"]["max_seconds"] == 900.0

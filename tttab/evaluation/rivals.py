@@ -243,6 +243,7 @@ def _finetuned(given: Given, rows: int | None) -> Fitted:
 
 def _baseline(name: str, given: Given) -> Fitted:
     model = baseline(name, given.x, given.task, given.seed)
-    last, count = model.steps[-1][0], given.weights
-    model.fit(given.x, given.y, **({} if count is None else {f"{last}__sample_weight": count}))
+    count = given.weights
+    counts = {} if count is None else {f"{model.steps[-1][0]}__sample_weight": count}
+    model.fit(given.x, given.y, **counts)
     return Fitted(EstimatorServer(model, given.task), 0, len(given.y))
