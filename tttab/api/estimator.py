@@ -84,7 +84,7 @@ class _TestTimeEstimator(BaseEstimator, ABC):
         optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
-        guard: str | None = None,
+        guard: str = "loss",
         loss: str | None = None,
         model: str = "auto",
         device: str = "auto",
@@ -311,7 +311,7 @@ class TTTClassifier(ClassifierMixin, _TestTimeEstimator):
         optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
-        guard: `loss`, `margin`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …

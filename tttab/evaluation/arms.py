@@ -121,7 +121,7 @@ class Trial:
         recipe, own = ARMS[arm].recipe, self.schedule
         if recipe is None:
             return own
-        kept = ("precision", "max_seconds", "held_out")
+        kept = ("precision", "max_seconds", "held_out", "guard")
         return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
 
     def adaptation(self, rule: Rule, schedule: Schedule) -> Adaptation:

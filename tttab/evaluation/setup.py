@@ -55,7 +55,7 @@ class TrialRequest:
     init: str = "pretrained"
     context: str = "stratified"
     split: str = "fixed"
-    guard: str | None = None
+    guard: str = "loss"
     loss: str | None = None
     precision: str = "auto"
     device: str = "auto"

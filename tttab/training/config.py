@@ -51,7 +51,7 @@ class Schedule:
     split: str = "fixed"
     """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
     guard: str = "loss"
-    """`loss`, `margin`, `loss+ece` or `off`: which candidate is kept."""
+    """`loss`, `loss+ece` or `off`: which candidate is kept."""
     init: str = "pretrained"
     """`pretrained` (warm start) or `random` (cold start)."""
     precision: str = "auto"
