@@ -88,7 +88,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
-        guard: str | None = None,
+        guard: str = "loss",
         loss: str | None = None,
         metric: str | None = None,
         model: str = "auto",

@@ -284,7 +284,7 @@ def schedule_of_arm(trial: Trial, arm: str) -> Schedule:
     recipe, own = ARMS[arm].recipe, trial.schedule
     if recipe is None:
         return own
-    kept = ("precision", "max_seconds", "held_out")
+    kept = ("precision", "max_seconds", "held_out", "guard")
     return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
 
 

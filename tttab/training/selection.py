@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 GUARDS = {
     "loss": "the smallest held-out loss wins, the untouched weights are a candidate",
     "loss+ece": "the same, but a step that is worse calibrated than the untouched weights is none",
-    "margin": "the same, but a step must be better by 2 % than the one that is kept so far",
     "off": "the last step wins, whatever the held-out rows say",
 }
-MARGIN = 0.02
-"""Of the kept loss: of many candidates the smallest is so by chance as well, and later steps have fitted the
-training rows more."""
 ECE_ALLOWANCE = 0.25
 """A step may raise the held-out ECE by this over the square root of the held-out rows.
 
@@ -109,8 +105,6 @@ class Selector:
         if self.guard == "off":
             return True
         better = self._rank(score) < self._rank(self.score)
-        if self.guard == "margin" and not self.by_metric:
-            better = score.loss < self.score.loss - MARGIN * abs(self.score.loss)
         if better and self.guard == "loss+ece" and self._miscalibrated(score):
             self.vetoed.append(step)
             return False
