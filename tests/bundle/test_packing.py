@@ -28,6 +28,11 @@ def saved(tiny_model, mixed_frame, tmp_path_factory):
     for weight in session.parameters("head"):
         weight.data.add_(1e-4 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
     max(session.parameters("attention"), key=torch.numel).data.flatten()[3] += 0.5
+    rng = torch.Generator().manual_seed(1)
+    for weight in session.layers[0].parameters():
+        if weight.ndim == 2:  # as the rule lora leaves it
+            left, right = (torch.randn(size, 8, generator=rng) for size in weight.shape)
+            weight.data.add_(1e-3 * left @ right.T)
     session.log_temperature.data.add_(0.1)
     rows = (table.x.iloc[:40], table.y[:40]), (table.x.iloc[40:60], table.y[40:60])
     folder = tmp_path_factory.mktemp("packing") / "people"
@@ -101,6 +106,20 @@ def test_another_base_and_a_base_that_is_not_here_are_refused(saved, packed, tmp
         load_bundle(copy, device="cpu")
 
 
+def test_of_a_low_rank_the_factors_and_the_last_bits_are_kept(saved, packed):
+    from safetensors.numpy import load, load_file
+
+    arrays = load(next(packed.glob("moved-*")).read_bytes())
+    shapes = {name: array.shape for name, array in load_file(next(saved.glob("weights-*"))).items()}
+    names = [name.partition(".")[2] for name in arrays if name.startswith("factors.")]
+    assert len(names) > 3
+    for name in names:
+        rank, width = arrays[f"factors.{name}"].shape
+        assert rank in (8, 9) and width == sum(shapes[name])  # 9 where a single number moved too
+        kept = arrays[f"factors.{name}"].nbytes + arrays.get(f"moved.{name}", np.zeros(0)).nbytes
+        assert kept < 2 * np.prod(shapes[name])  # half of the matrix
+
+
 def damaged_header(arrays):
     import zlib
 
@@ -116,6 +135,7 @@ def damaged_header(arrays):
         (damaged_header, "the place of a is none"),
         (lambda arrays: {name: arrays[name] for name in list(arrays)[1:]}, "cannot be unpacked|not those"),
         (lambda arrays: dict.fromkeys(arrays, arrays["header"]), "cannot be unpacked"),
+        (lambda arrays: {n: a[:, 1:] if n[0] == "f" else a for n, a in arrays.items()}, "of another matrix"),
     ],
 )
 def test_differences_that_lie_under_fitting_hashes_are_refused(packed, tmp_path, change, message):

@@ -1,7 +1,8 @@
 """Packed bundles: of the weights only what training moved, beside the hash of the base's file.
 
 A tensor that equals the base's is left out; of one that moved the bytes are kept as a difference (exclusive
-or, compressed: trained weights share sign, exponent and first digits with the base's). What comes back is the
+or, compressed: trained weights share sign, exponent and first digits with the base's), of one that moved by
+a low rank the factors and the last bits. What comes back is the
 weights file byte for byte, proven by its hash. What does not belong here: opening models (`bundle`).
 """
 
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from tttab.bundle.low_rank import factors_of, predicted
 from tttab.bundle.manifest import AGAIN, check_replaceable, read_manifest, verdict_on
 from tttab.bundle.staging import Writer, staged
 from tttab.errors import BundleError, ModelError, RequestError
@@ -77,7 +79,8 @@ def pack_bundle(directory: Path, out: Path, base: Path | None = None) -> Packed:
     writers = copies(directory, manifest, ("weights",))
     writers["moved.safetensors"] = lambda part: _write(part, content)
     publish(out, {**manifest, "packed": {"base": digest}}, writers, {"weights": about})
-    return Packed(len(arrays) - 1, tensors, about["bytes"], len(content))
+    moved = {key.partition(".")[2] for key in arrays} - {""}
+    return Packed(len(moved), tensors, about["bytes"], len(content))
 
 
 def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
@@ -144,11 +147,31 @@ def _moved(content: bytes, base: Mapping[str, torch.Tensor]) -> tuple[dict[str, 
     arrays = {_HEADER: _deflated(np.frombuffer(content[:head], np.uint8))}
     for name, place in entries.items():
         mine = np.frombuffer(content[head + place.start : head + place.end], np.uint8)
-        other = _bytes_of(base.get(name), place.dtype)
-        delta = mine ^ other if len(other) == len(mine) else mine
-        if len(other) != len(mine) or delta.any():
-            arrays[f"moved.{name}"] = _deflated(delta.reshape(-1, place.width).T)
+        arrays |= _difference(name, place, mine, _bytes_of(base.get(name), place.dtype))
     return arrays, len(entries)
+
+
+def _difference(name: str, place: _Place, mine: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what is kept of a tensor: its bytes' difference, or low-rank factors and the rest if smaller."""
+    kept = _xor(f"moved.{name}", place, mine, other)
+    if not kept or len(mine) != len(other) or place.dtype != "F32" or len(place.shape) != 2:
+        return kept
+    factors = factors_of(_matrix(mine, place), base := _matrix(other, place))
+    if factors is None:
+        return kept
+    rest = _xor(f"moved.{name}", place, mine, predicted(base, factors).view(np.uint8).reshape(-1))
+    shorter = {f"factors.{name}": factors, **rest}
+    return min(kept, shorter, key=lambda arrays: sum(array.nbytes for array in arrays.values()))
+
+
+def _xor(key: str, place: _Place, mine: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+    delta = mine ^ other if len(other) == len(mine) else mine
+    same = len(other) == len(mine) and not delta.any()
+    return {} if same else {key: _deflated(delta.reshape(-1, place.width).T)}
+
+
+def _matrix(content: np.ndarray, place: _Place) -> np.ndarray:
+    return content.view("<f4").reshape(place.shape)
 
 
 def _restored(directory: Path, manifest: Mapping[str, Any], base: Path | None) -> bytes:
@@ -178,6 +201,8 @@ def _joined(arrays: Mapping[str, np.ndarray], base: Mapping[str, torch.Tensor]) 
         size, other = place.end - place.start, _bytes_of(base.get(name), place.dtype)
         if place.start != done or size > LARGEST_FILE:
             raise ValueError(f"the place of {name:.60} is none")
+        if (factors := arrays.get(f"factors.{name}")) is not None:
+            other = predicted(_matrix(other, place), factors).view(np.uint8).reshape(-1)
         if (kept := arrays.get(f"moved.{name}")) is not None:
             delta = _inflated(kept, size).reshape(place.width, -1).T.reshape(-1)
             other = delta ^ other if len(other) == len(delta) else delta
@@ -197,6 +222,7 @@ class _Place(NamedTuple):
     """Bytes of a number."""
     dtype: str
     """As safetensors calls it."""
+    shape: tuple[int, ...]
 
 
 def _layout(content: bytes) -> tuple[int, dict[str, _Place]]:
@@ -211,7 +237,8 @@ def _layout(content: bytes) -> tuple[int, dict[str, _Place]]:
         whole = type(start) is int and type(end) is int and 0 <= start <= end
         if not whole or (end - start) % max(count, 1):
             raise ValueError(f"the place of {name:.60} is none")
-        places[name] = _Place(start, end, (end - start) // max(count, 1) or 1, str(about["dtype"]))
+        width = (end - start) // max(count, 1) or 1
+        places[name] = _Place(start, end, width, str(about["dtype"]), tuple(about["shape"]))
     return head, places
 
 
