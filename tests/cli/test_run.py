@@ -96,14 +96,14 @@ def test_equal_seeds_give_equal_figures(messy_csv, capfd):
 
 
 def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
-    ways = (
-        "--optimizer sgd-1 --context kcenter --split fixed --guard loss+ece --precision fp32 --loss members"
-    )
+    ways = "--optimizer sgd-1 --context kcenter --split fixed --guard loss+ece --precision fp32"
+    ways += " --loss members --recipe fast"
     out = tmp_path / "kept"
     command = ["run", "--dataset", str(messy_csv), "--json", *SMALL, *ways.split(), "--out", str(out)]
     assert run(command) == 0
     document = json.loads(capfd.readouterr().out)
     assert document["request"]["optimizer"] == "sgd-1" and document["request"]["loss"] == "members"
+    assert document["request"]["recipe"] == "fast"
     assert json.loads(next(out.glob("result*.json")).read_text()) == document
     predictions = pd.read_csv(next(out.glob("predictions*.csv")))
     assert len(predictions) == 60

@@ -22,6 +22,7 @@ from tttab.metrics import classification_metrics, regression_metrics
 from tttab.testing import INFO, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
+from tttab.training.recipes import RECIPES
 
 N, K, TEST = 30, 40, 40
 WHOLE = {"icl@n+k", "redraw@n+k", "finetuned@n+k"}
@@ -53,7 +54,8 @@ def outcome(trial, arm):
 def test_every_arm_ends_with_one_outcome_on_the_test_rows_and_says_what_it_read(unit, arm):
     *progress, last = unit.run(arm)
     trains = ARMS[arm].rule is not None
-    assert [event.step.number for event in progress] == list(range(1, 13)) * trains
+    steps = len(progress) if ARMS[arm].recipe else 12
+    assert [event.step.number for event in progress] == list(range(1, steps + 1)) * trains
     assert all(isinstance(event, Progress) and event.arm == arm for event in progress)
     assert isinstance(last, Outcome)
     assert last.row.arm == arm and last.row.identity == unit.identity(arm)
@@ -237,9 +239,9 @@ def test_identities_differ_by_arm_and_by_what_changes_the_number(unit):
     assert len(keys) == len(ARMS)
     other = replace(unit, schedule=replace(unit.schedule, steps=3))
     changed = {arm for arm in ARMS if other.identity(arm) != unit.identity(arm)}
-    assert changed == {arm for arm, about in ARMS.items() if about.rule is not None}
+    assert changed == {arm for arm, about in ARMS.items() if about.rule is not None and not about.recipe}
     seeded = {arm for arm in ARMS if replace(unit, seed=1).identity(arm) != unit.identity(arm)}
-    assert seeded == changed | RIVALS | {"finetuned@n+k"}
+    assert seeded == changed | RIVALS | {"finetuned@n+k", "ttt+@n+k"}
     timed = replace(unit, schedule=replace(unit.schedule, max_seconds=9.0))
     assert timed.identity("finetuned@n+k") == unit.identity("finetuned@n+k") | {"seconds": 9.0}
     assert timed.identity("icl@n+k") == unit.identity("icl@n+k")
@@ -274,12 +276,15 @@ def test_an_identity_names_exactly_what_changes_the_number(unit, split):
         "schedule": {
             name: value
             for name, value in asdict(unit.schedule).items()
-            if name not in ("max_seconds", "train_members", "step_members", "loss")
+            if name not in ("metric", "balanced", "max_seconds", "train_members", "step_members", "loss")
+            and name not in ("rates", "taught")
         },
         "seed": 0,
     }
     assert unit.identity("ttt@n+k") == trained
     assert unit.identity("head@n") == trained | {"arm": "head@n", "rule": "head"}
+    thorough = replace(RECIPES["thorough"].schedule, precision=unit.schedule.precision).to_dict()
+    assert unit.identity("ttt+@n+k") == trained | {"arm": "ttt+@n+k", "schedule": thorough}
     untrained = trained | {"rule": None, "schedule": None}
     assert unit.identity("gbt") == untrained | {"arm": "gbt", "model": None}
     assert unit.identity("icl@n+k") == untrained | {"arm": "icl@n+k", "seed": None}
@@ -326,3 +331,17 @@ def test_rows_that_count_twice_count_in_training_in_rivals_and_in_figures(unit, 
         assert last.row.metrics == pytest.approx(expected)
         assert np.array_equal(last.probabilities, outcome(unit, arm).probabilities) == (arm == "icl@n")
     assert asked[0].tolist() == count[unit.split.queries].tolist() and asked[1] is None
+
+
+def test_the_thorough_arm_trains_on_what_teachers_say_beside_the_labels(unit, monkeypatch):
+    """Six lanes, of which half ask for labels; the held-out rows choose as ever."""
+    asked, plain = [], ToySession.accumulate_gradients
+
+    def noting(self, context, queries, rows, scale, how, objective):
+        asked.append(objective.targets is None)
+        return plain(self, context, queries, rows, scale, how, objective)
+
+    monkeypatch.setattr(ToySession, "accumulate_gradients", noting)
+    row = outcome(replace(unit, trained={}), "ttt+@n+k").row
+    assert asked[:6] == [True, False] * 3
+    assert row.identity["schedule"]["taught"] and row.n_context == N

@@ -21,8 +21,8 @@ from tttab.training.context_policy import (
     Folds,
     Labelled,
     Redraw,
-    _stack,
     get_context_policy,
+    stacked,
 )
 from tttab.training.loop import Adaptation
 
@@ -181,7 +181,7 @@ def test_weights_and_targets_stay_with_their_rows(labelled, split, policy):
 def test_stacked_rows_keep_their_order_and_all_categories_of_both():
     first = pd.DataFrame({"c": pd.Categorical(["m", None]), "a": [1.0, np.nan]})
     second = pd.DataFrame({"c": pd.Categorical(["z", "b"]), "a": [3.0, 4.0]}, index=[7, 9])
-    both = _stack(first, second)
+    both = stacked(first, second)
     assert both["c"].astype(object).fillna("-").tolist() == ["m", "-", "z", "b"]
     assert list(both["c"].cat.categories) == ["b", "m", "z"]
     assert both["a"].tolist()[0::2] == [1.0, 3.0] and both.index.tolist() == [0, 1, 2, 3]

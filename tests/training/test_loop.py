@@ -408,7 +408,7 @@ def test_a_batch_is_at_most_what_may_train(adapt):
         ({"init": "warm"}, "no start is called 'warm'", "--init pretrained|random"),
         ({"optimizer": "adam"}, "no optimiser is called 'adam'", "--optimizer adamw"),
         ({"split": "k-fold"}, "no split is called 'k-fold'", "--split fixed|redraw|kfold"),
-        ({"guard": "ece"}, "no guard is called 'ece'", "--guard loss|loss+ece|off"),
+        ({"guard": "ece"}, "no guard is called 'ece'", "--guard loss|loss+ece|margin|off"),
         ({"loss": "member"}, "no loss is called 'member'", "--loss ensemble|members"),
         ({"precision": "fp16"}, "no precision is called 'fp16'", "--precision auto|fp32|bf16"),
     ],
@@ -514,6 +514,8 @@ def test_a_plan_is_asked_for_with_what_is_held_what_trains_and_what_a_step_takes
     ((demand, measured),) = asked
     head = sum(parameter.numel() for parameter in session.parameters("head"))
     assert demand == StepRequirements(2**31, 5 * 2**20, 4 * head, N, 16, 33)
+    list(adapt("head", session=session, steps=6, optimizer="race", rates=(1e-4, 1e-3)))
+    assert asked.pop()[0].copies == 3 + 4 * 2, "each lane holds weights, their mean and two moments"
     own = run._session
     assert measured == (own, own.cost_model, run._context, run._queries, EXECUTION_MODES[1].execution())
     assert run.result.execution == Execution(5, True, False, "bf16") and run.result.plan.chunk == 5

@@ -97,6 +97,7 @@ def test_what_is_left_for_tensors_by_hand():
     """5 times the weights: a gradient, two moments, two copies; the rest is divided by what blocks waste."""
     asked = StepRequirements(RESERVE + 10_000, held=4000, weights=200, context_rows=7, batch=9)
     assert asked.room(EXECUTION_MODES[0]) == pytest.approx((10_000 - 4000 - 5 * 200) / 1.2)
+    assert replace(asked, copies=15).room(EXECUTION_MODES[0]) == pytest.approx((10_000 - 4000 - 3000) / 1.2)
     assert asked.room(EXECUTION_MODES[2]) == pytest.approx(5000 / 2.5)
 
 

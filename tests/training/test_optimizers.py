@@ -21,6 +21,7 @@ from tttab.training.optimizers import (
     REFINEMENTS,
     AdamW,
     NotFinite,
+    Race,
     SingleStep,
     get_optimizer,
 )
@@ -50,7 +51,7 @@ def quadratic(curvature, at, optimiser, sign=1.0):
         return float(curvature * w.detach() ** 2 / 2)
 
     schedule = Schedule(steps=30, lr=0.1, warmup=3, weight_decay=0.01, clip=1e9)
-    training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rate=schedule.lr)
+    training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rates=[schedule.lr])
     updates, tried = optimiser.updates(training, Score(curvature * at**2 / 2, 0.1, 10)), []
     score = None
     while True:
@@ -183,7 +184,9 @@ def test_adamw_clips_the_joint_norm_decays_and_leaves_alone_what_has_no_gradient
             parameter.grad = value.clone()
         return 0.5
 
-    training = SimpleNamespace(parameters=[*ours, unused[0]], gradient=gradient, schedule=schedule, rate=0.2)
+    training = SimpleNamespace(
+        parameters=[*ours, unused[0]], gradient=gradient, schedule=schedule, rates=[0.2]
+    )
     reference = torch.optim.AdamW(theirs, lr=1.0, weight_decay=0.3)
     rises = [0.5, 1.0, 1.0, 1.0, 1.0]
     shares = [rise * (1 + math.cos(math.pi * done / 5)) / 2 for done, rise in enumerate(rises)]
@@ -207,14 +210,16 @@ def test_without_a_warm_up_the_first_step_has_the_whole_rate():
         w.grad = torch.ones(1)
         schedule = Schedule(steps=2, warmup=warmup)
         training = SimpleNamespace(
-            parameters=[w], gradient=lambda *, whole: 0.5, schedule=schedule, rate=0.25
+            parameters=[w], gradient=lambda *, whole: 0.5, schedule=schedule, rates=[0.25]
         )
         sizes = [update.size for update in AdamW().updates(training, Score(1.0, 0.1, 10))]
         assert sizes == pytest.approx([0.25, 0.125])
 
 
 def test_optimisers_are_found_by_name_and_a_near_miss_is_told():
-    assert {name: get_optimizer(name) for name in OPTIMIZERS} == {"sgd-1": SingleStep(), "adamw": AdamW()}
+    assert {name: get_optimizer(name) for name in OPTIMIZERS} == {
+        one.name: one for one in (SingleStep(), AdamW(), Race())
+    }
     for name, close in [("adam", "adamw"), ("sgd", "sgd-1"), ("zzz", "adamw")]:
         with pytest.raises(RequestError, match=f"no optimiser is called '{name}'") as caught:
             get_optimizer(name)
@@ -227,3 +232,88 @@ def test_a_gradient_that_is_no_number_ends_a_line_search_before_the_first_trial(
 
     with pytest.raises(NotFinite):
         next(SingleStep().updates(SimpleNamespace(gradient=gradient), Score(1.0, 0.1, 10)))
+
+
+def race(gradients, scores, rates, steps=200, every=2, taught=False):
+    """Run a race whose lanes score as `scores(rate, step)` says; return updates and places after each."""
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    batches, asked = [], []
+
+    def gradient(*, whole, again, labels):
+        assert not whole
+        asked.append(labels)
+        if not again:
+            batches.append(len(batches))
+        w.grad = gradients(batches[-1], w.detach())
+        return float(batches[-1])
+
+    schedule = Schedule(steps=steps, warmup=0, clip=1e9, evaluate_every=every, taught=taught)
+    training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rates=rates)
+    updates, seen, score = Race().updates(training, Score(1.0, 0.1, 10)), [], None
+    while True:
+        try:
+            update = updates.send(score)
+        except StopIteration:
+            return seen
+        seen.append((update, w.item() if not taught else asked[-1]))
+        score = Score(scores(update.size, update.number), 0.1, 10) if update.evaluate else None
+
+
+def test_lanes_of_a_race_see_the_same_batches_and_show_the_mean_of_their_weights():
+    seen = race(lambda batch, w: w - batch - 1.0, lambda rate, step: 1.0, [0.1, 0.3])[:20]
+    assert [(update.number, update.size, update.loss) for update, _ in seen] == [
+        (number, rate, number - 1.0) for number in range(1, 11) for rate in (0.1, 0.3)
+    ]
+    w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    alone, places = torch.optim.AdamW([w], lr=0.3, weight_decay=0.0), []
+    for batch, (_, place) in enumerate([one for one in seen if one[0].size == 0.3]):
+        w.grad = w.detach() - batch - 1.0
+        alone.param_groups[0]["lr"] = 0.3 * (1 + math.cos(math.pi * batch / 12)) / 2
+        alone.step()
+        places.append(w.item())
+        assert place == pytest.approx(sum(places) / len(places))
+
+
+def test_the_slower_half_is_left_behind_twice_and_the_winner_goes_on_until_nothing_improves():
+    """Cycles of 12, 24 and 48 steps: two heats. The winner improves until step 40 and ends 40 later."""
+    ends = {1e-3: 40, 3e-4: 200, 3e-3: 10}
+
+    def score(rate, step):
+        return 1.0 - {1e-3: 3, 3e-4: 2, 3e-3: 1}[rate] * 1e-3 * min(step, ends[rate])
+
+    seen = [update for update, _ in race(lambda batch, w: torch.ones_like(w), score, list(ends), steps=400)]
+    steps = {rate: max(update.number for update in seen if update.size == rate) for rate in ends}
+    assert steps == {3e-3: 12, 3e-4: 36, 1e-3: 80}
+    assert len(seen) <= 2 * 80 and seen[-1].done == len(seen)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
+def test_a_short_race_keeps_its_steps_and_scores_its_last(steps):
+    seen = race(lambda batch, w: torch.ones_like(w), lambda rate, step: 1.0 - rate * step, [1e-3, 3e-4, 3e-3],
+                steps, every=1000)  # fmt: skip
+    updates = [update for update, _ in seen]
+    assert steps - 3 < len(updates) <= steps and updates[-1].evaluate
+    longest = max(update.number for update in updates)
+    assert steps <= 2 * longest or steps < 6
+
+
+def test_a_lane_whose_gradient_is_no_number_leaves_and_the_last_ends_the_race():
+    from tttab.training import optimizers
+
+    def gradients(batch, w):
+        if abs(w.item()) > 0.02:
+            raise optimizers.NotFinite("at step 9")
+        return torch.ones_like(w)
+
+    updates = race(gradients, lambda rate, step: 1.0 / step, [1e-4, 1e-2], steps=40)
+    assert max(update.number for update, _ in updates if update.size == 1e-2) == 3
+    assert max(update.number for update, _ in updates) > 12
+    with pytest.raises(NotFinite):
+        race(gradients, lambda rate, step: 1.0 / step, [1e-2], steps=40)
+
+
+def test_where_there_are_teachers_every_rate_runs_on_labels_and_on_what_they_say():
+    seen = race(lambda batch, w: torch.ones_like(w), lambda rate, step: 1.0, [1e-3, 3e-4], taught=True)
+    lanes = [(update.size, labels) for update, labels in seen[:4]]
+    assert lanes == [(1e-3, True), (1e-3, False), (3e-4, True), (3e-4, False)]
+    assert Race().copies(Schedule(rates=(1e-3, 3e-4), taught=True).lanes) == 3 + 4 * 4

@@ -232,10 +232,13 @@ class AdaptResult:
             why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
             return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
         loss, step = about["held_out_loss"], about["chosen_step"]
+        among = f"of {about['steps']}"
+        if about["schedule"].get("rates"):
+            among = f"at a rate of {about['rate']:g}, in a race of {about['steps']} steps,"
         did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
         if metric := about.get("held_out_metric"):
             did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"
-        return f"Step {step} of {about['steps']} {did} in {about['seconds']:.1f} s."
+        return f"Step {step} {among} {did} in {about['seconds']:.1f} s."
 
     def __repr__(self) -> str:
         """Return the verdict."""

@@ -32,12 +32,13 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         columns: what single columns are, where the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights move; `none` is plain in-context learning.
+        recipe: `default`, `fast`, `race` or `thorough`: what the next three and loss are where None.
         steps: gradient steps at most.
         lr: learning rate.
-        optimizer: `adamw` over several steps, or `sgd-1`, one step whose size a line search finds.
+        optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
-        guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        guard: `loss`, `margin`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         metric: what the guard compares in the place of the loss, by the name of scikit-learn's scorer:
             `roc_auc`, `accuracy`, `balanced_accuracy`, …
         loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.

@@ -45,12 +45,14 @@ from tttab.data.schema import Schema
 from tttab.data.splits import Split
 from tttab.data.validation import append_rows
 from tttab.errors import BundleError
+from tttab.evaluation.teacher import teacher_of
 from tttab.metrics import check_threshold
 from tttab.models import open_model
 from tttab.rules import get_rule
 from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation, check_schedule
+from tttab.training.recipes import schedule_of
 from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
@@ -78,14 +80,15 @@ class AdaptingEstimator(BaseEstimator, ABC):
         n_queries: int | None = 1000,
         columns: Mapping[str, str] | None = None,
         rule: str = "full",
-        steps: int = 50,
-        lr: float = 3e-4,
-        optimizer: str = "adamw",
+        recipe: str = "default",
+        steps: int | None = None,
+        lr: float | None = None,
+        optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
-        guard: str = "loss",
+        guard: str | None = None,
         metric: str | None = None,
-        loss: str = "ensemble",
+        loss: str | None = None,
         model: str = "auto",
         device: str = "auto",
         max_memory: str = "4G",
@@ -100,6 +103,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         self.n_queries = n_queries
         self.columns = columns
         self.rule = rule
+        self.recipe = recipe
         self.steps = steps
         self.lr = lr
         self.optimizer = optimizer
@@ -272,7 +276,8 @@ class AdaptingEstimator(BaseEstimator, ABC):
         names = ("steps", "lr", "optimizer", "split", "guard", "metric", "loss")
         limit = None if self.max_seconds is None else parse_seconds(self.max_seconds)
         balanced = check_class_weight(self.class_weight, self._task)
-        return Schedule(**{name: getattr(self, name) for name in names}, balanced=balanced, max_seconds=limit)
+        given = {name: getattr(self, name) for name in names}
+        return schedule_of(self.recipe, max_seconds=limit, balanced=balanced, **given)
 
     def _adapt(
         self,
@@ -292,8 +297,9 @@ class AdaptingEstimator(BaseEstimator, ABC):
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
         asked = Objective(weights=None if weights is None else weights[split.queries])
+        given = session, context, queries, schedule, seed
         adaptation = Adaptation(
-            session, rule, context, queries, schedule, seed, budget, objective=asked, held=split.held
+            session, rule, *given[1:], budget, objective=asked, teach=teacher_of(*given), held=split.held
         )
         for _ in adaptation:
             pass

@@ -175,7 +175,7 @@ def _cell(request: BenchRequest, name: str, trial: Trial, arm: str, label: str) 
         model=label if about.model else "",
         budget="" if arm == ICL else request.budget_label,
         rule=request.rule if about.rule == "" else "",
-        recipe=request.recipe if about.rule is not None else "",
+        recipe=about.recipe or (request.recipe if about.rule is not None else ""),
         test_asked=request.test_size or 0,
         classes=len(trial.table.classes),
     )

@@ -102,6 +102,7 @@ def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int
         "seed": seed,
         "steps": len(adapted.history),
         "chosen_step": adapted.step,
+        "rate": adapted.size,
         "accepted": adapted.accepted,
         "stopped": adapted.stopped,
         "vetoed": list(adapted.vetoed),

@@ -69,7 +69,7 @@ def _request(options: Mapping[str, Any]) -> TrialRequest:
 
 def step_info(step: Step) -> str:
     """Say where training stands, for a progress bar."""
-    return f"loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"
+    return f"rate {step.size:.0e}  loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"
 
 
 def expected(estimate: Estimate) -> str:

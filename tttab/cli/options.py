@@ -34,8 +34,9 @@ Rule = Annotated[
         help="Which weights move; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
-Steps = Annotated[int, typer.Option(help="Gradient steps at most.")]
-Rate = Annotated[float, typer.Option(help="Learning rate.")]
+Recipe = Annotated[str, typer.Option(help="Steps, rate and loss by name: default, fast, race or thorough.")]
+Steps = Annotated[int | None, typer.Option(help="Gradient steps at most (default: the recipe's, 50).")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 3e-4).")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, xpu, mps.")]
 MaxMemory = Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")]
 Columns = Annotated[
@@ -80,8 +81,10 @@ TimeColumn = Annotated[
 PANEL = "How to adapt"
 BUDGET = "What it may cost"
 Optimizer = Annotated[
-    str,
-    typer.Option(help="adamw, or sgd-1: one step, its size by line search.", rich_help_panel=PANEL),
+    str | None,
+    typer.Option(
+        help="adamw (default), race, or sgd-1: one step, its size by line search.", rich_help_panel=PANEL
+    ),
 ]
 Init = Annotated[str, typer.Option(help="pretrained (warm start) or random (cold).", rich_help_panel=PANEL)]
 Context = Annotated[
@@ -94,7 +97,8 @@ Split = Annotated[
     str, typer.Option(help="Contexts seen in training: fixed, redraw, kfold.", rich_help_panel=PANEL)
 ]
 Guard = Annotated[
-    str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
+    str | None,
+    typer.Option(help="What chooses the step: loss (default), margin, loss+ece, off.", rich_help_panel=PANEL),
 ]
 Metric = Annotated[
     str | None,
@@ -105,9 +109,9 @@ Metric = Annotated[
     ),
 ]
 Loss = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="What trains: ensemble (the averaged prediction's loss) or members (the mean of their own).",
+        help="What trains: ensemble (the average's loss; default) or members (the mean of their own).",
         rich_help_panel=PANEL,
     ),
 ]
@@ -172,15 +176,16 @@ class AdaptOptions:
     seed: Seed = 0
     model: Model = "auto"
     rule: Rule = "full"
-    steps: Steps = 50
-    lr: Rate = 3e-4
-    optimizer: Optimizer = "adamw"
+    recipe: Recipe = "default"
+    steps: Steps = None
+    lr: Rate = None
+    optimizer: Optimizer = None
     init: Init = "pretrained"
     context: Context = "stratified"
     split: Split = "fixed"
-    guard: Guard = "loss"
+    guard: Guard = None
     metric: Metric = None
-    loss: Loss = "ensemble"
+    loss: Loss = None
     precision: Precision = "auto"
     device: Device = "auto"
     max_memory: MaxMemory = "4G"

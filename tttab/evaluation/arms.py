@@ -15,55 +15,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
-from tttab.contracts import Context, Objective, Predictor, Session
+from tttab.contracts import Context, Objective, Predictor, Rule, Session
 from tttab.core import Row, Table
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import Split
 from tttab.errors import RequestError
 from tttab.evaluation.baselines import baseline
+from tttab.evaluation.events import Event, Outcome, Planned, Progress
 from tttab.evaluation.loggers import RunLogger, Silent
+from tttab.evaluation.teacher import teacher_of
 from tttab.metrics import figures
 from tttab.rules import get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 from tttab.training.memory_plan import DEFAULT_BUDGET
-from tttab.training.result import Adapted, Estimate, Step
+from tttab.training.recipes import get_recipe, schedule_of
+from tttab.training.result import Adapted
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LATENCY_ROWS = 1000
 LATENCY_CALLS = 3
-
-
-@dataclass(frozen=True)
-class Progress:
-    """An arm is at work: the step it has reached."""
-
-    arm: str
-    step: Step
-
-
-@dataclass(frozen=True)
-class Planned:
-    """An arm is about to train, within a time."""
-
-    arm: str
-    estimate: Estimate
-
-
-Event = Planned | Progress
-
-
-@dataclass
-class Outcome:
-    """An arm is done."""
-
-    row: Row
-    probabilities: np.ndarray
-    """Predictions on the test rows: probabilities, shape (test, classes), or means, shape (test,)."""
-    adapted: Adapted | None = None
-    blend: Blend | None = None
 
 
 @dataclass
@@ -80,7 +53,7 @@ class Trial:
     """Names the training streams; the split carries its own seed."""
     budget: int = DEFAULT_BUDGET
     open_seconds: float = 0.0
-    trained: dict[tuple[str | None, str | None], Adapted] = field(default_factory=dict)
+    trained: dict[tuple[str | None, ...], Adapted] = field(default_factory=dict)
     """What arms have trained, so that two arms with the same training share it."""
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
@@ -112,7 +85,8 @@ class Trial:
         about = ARMS[arm]
         trained = about.rule is not None
         parts = ("context", "queries", "test") if about.queries else ("context", "test")
-        schedule = self.schedule if steps is None else replace(self.schedule, steps=steps)
+        schedule = self.schedule_of(arm)
+        schedule = schedule if steps is None else replace(schedule, steps=steps)
         seconds = self.schedule.max_seconds
         limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
         ensemble = {} if self.members is None or not about.model else {"members": self.members}
@@ -132,6 +106,24 @@ class Trial:
             **ensemble,
             **limit,
         }
+
+    def schedule_of(self, arm: str) -> Schedule:
+        """Return how far the arm may move: the trial's schedule, or that of the arm's recipe."""
+        recipe, own = ARMS[arm].recipe, self.schedule
+        if recipe is None:
+            return own
+        kept = ("precision", "max_seconds", "held_out", "metric", "balanced")
+        return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
+
+    def adaptation(self, rule: Rule | None = None, schedule: Schedule | None = None) -> Adaptation:
+        """Return the training by a rule and a schedule, by default the trial's own, not yet begun."""
+        schedule = schedule or self.schedule
+        given = self.model, self.context, self.rows("queries"), schedule, self.seed
+        asked, teach = Objective(weights=self.weights("queries")), teacher_of(*given)
+        rule, held = rule or get_rule(self.rule), self.split.held
+        return Adaptation(
+            given[0], rule, *given[1:], self.budget, objective=asked, teach=teach, stop=self.stop, held=held
+        )
 
     @property
     def model(self) -> Session:
@@ -163,15 +155,6 @@ class Trial:
             return np.concatenate([self.split.context, self.split.queries])
         return getattr(self.split, part)
 
-    def adaptation(self, rule: str | None = None, split: str | None = None) -> Adaptation:
-        """Return the training of the trial, by default with its own rule and contexts, not yet begun."""
-        schedule = replace(self.schedule, split=split) if split else self.schedule
-        return Adaptation(
-            self.model, get_rule(rule or self.rule), self.context, self.rows("queries"), schedule, self.seed,
-            self.budget, objective=Objective(weights=self.weights("queries")), stop=self.stop,
-            held=self.split.held,
-        )  # fmt: skip
-
     @cached_property
     def context(self) -> Context:
         """The n context rows, prepared."""
@@ -193,6 +176,8 @@ class Arm:
     """Whether it reads the foundation model."""
     rule: str | None = None
     """What it trains; "" is the trial's own rule, None nothing."""
+    recipe: str | None = None
+    """What it trains by where that is not the trial's schedule."""
     split: str | None = None
     """The contexts training sees where they are not the schedule's own."""
     reads_all: bool = False
@@ -203,7 +188,7 @@ class Arm:
     """Whether the k query rows change its numbers."""
     own_training: bool = False
     """Whether the model's own package trains; long, so only where it is asked for."""
-    check: Callable[[], None] | None = None
+    check: Callable[[], object] | None = None
     """Raises where something is not installed; an arm that has one runs where it is named, not by default."""
 
 
@@ -240,9 +225,12 @@ def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
 def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     """Train as the arm says, or take what another arm has trained the same way."""
     about = ARMS[arm]
-    key = (about.rule, about.split)
+    key = (about.rule, about.split, about.recipe)
     if key not in trial.trained:
-        run = trial.adaptation(about.rule, about.split)
+        schedule = trial.schedule_of(arm)
+        schedule = replace(schedule, split=about.split) if about.split else schedule
+        rule = get_rule(about.rule or trial.rule)
+        run = trial.adaptation(rule, schedule)
         if run.prepare() and run.result.estimate is not None:
             yield Planned(arm, run.result.estimate)
         for step in run:
@@ -302,6 +290,13 @@ ARMS: dict[str, Arm] = {
         "the same, mixed with boosted trees on n + k rows",
         rule="",
         check=partial(check_kind, "trees"),
+    ),
+    "ttt+@n+k": Arm(
+        run_ttt,
+        "test-time training by the recipe `thorough`, context of n",
+        rule="",
+        recipe="thorough",
+        check=partial(get_recipe, "thorough"),
     ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
     "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),

@@ -26,6 +26,7 @@ from tttab.system.resources import parse_bytes, parse_seconds
 from tttab.text import brief, shell_word
 from tttab.training.config import Schedule
 from tttab.training.loop import check_schedule
+from tttab.training.recipes import schedule_of
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,18 @@ class TrialRequest:
     seed: int = 0
     model: str = "auto"
     rule: str = "full"
-    steps: int = 50
-    lr: float = 3e-4
-    optimizer: str = "adamw"
+    recipe: str = "default"
+    """Which schedule these replace where they are not None: see `training.recipes`."""
+    steps: int | None = None
+    lr: float | None = None
+    optimizer: str | None = None
     init: str = "pretrained"
     context: str = "stratified"
     split: str = "fixed"
-    guard: str = "loss"
+    guard: str | None = None
     metric: str | None = None
     """What the guard compares in the place of the loss: `roc_auc`, `accuracy`, …"""
-    loss: str = "ensemble"
+    loss: str | None = None
     precision: str = "auto"
     device: str = "auto"
     max_memory: str = "4G"
@@ -100,7 +103,7 @@ class TrialRequest:
         names = ("steps", "lr", "optimizer", "init", "split", "guard", "metric", "precision")
         names = (*names, "loss", "balanced", "train_members", "step_members")
         limit = None if self.time is None else parse_seconds(self.time)
-        return Schedule(**{name: getattr(self, name) for name in names}, max_seconds=limit)
+        return schedule_of(self.recipe, max_seconds=limit, **{name: getattr(self, name) for name in names})
 
     @property
     def sizes(self) -> SplitRequest:

@@ -14,11 +14,15 @@ STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
 SCORING_SHARE = 0.5
 """The most that held-out scores may take, of the time that the steps take."""
+RACED = (1e-3, 3e-4, 3e-3)
+"""Learning rates that race where nothing else is asked."""
 STARTS = ("pretrained", "random")
 LOSSES: dict[Loss, str] = {
     "ensemble": "the loss of the members' average, as it is served",
     "members": "the mean of the members' own losses",
 }
+LATER = ("metric", "balanced", "max_seconds", "train_members", "step_members", "loss", "rates", "taught")
+"""Settings that came after the first rows: an identity leaves them out where they ask for nothing special."""
 LARGEST_RATE = 1e3
 """Beyond it float32 overflows before a loss could say so."""
 
@@ -43,11 +47,11 @@ class Schedule:
     evaluate_every: int = 2
     """Steps between held-out scores, at least: more where a score would cost much beside the steps."""
     optimizer: str = "adamw"
-    """`adamw` or `sgd-1`."""
+    """`adamw`, `sgd-1` or `race`."""
     split: str = "fixed"
     """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
     guard: str = "loss"
-    """`loss`, `loss+ece` or `off`: which candidate is kept."""
+    """`loss`, `margin`, `loss+ece` or `off`: which candidate is kept."""
     metric: str | None = None
     """What the guard compares in the place of the loss, one of `tttab.metrics.METRICS`; None: the loss."""
     init: str = "pretrained"
@@ -64,14 +68,22 @@ class Schedule:
     """`ensemble` or `members`: which loss trains. Held-out rows are scored as served."""
     balanced: bool = False
     """Whether every class counts alike in the training loss and the guard."""
+    rates: tuple[float, ...] = ()
+    """Learning rates that race, in the place of `lr`; `steps` are then those of all of them together."""
+    taught: bool = False
+    """Race every rate twice: on the labels, and on what teachers make of the rows (`evaluation.teacher`)."""
+
+    @property
+    def lanes(self) -> int:
+        """How many runs there are side by side."""
+        return max(1, len(self.rates)) * (1 + self.taught)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings by name; those that ask for nothing special are left out.
 
         What a row's identity holds: a setting that came later must not give an earlier row another key.
         """
-        later = {"metric": None, "max_seconds": None, "train_members": None, "step_members": None}
-        later |= {"loss": "ensemble", "balanced": False}
+        later = {name: getattr(Schedule, name) for name in LATER}
         return {
             name: value for name, value in asdict(self).items() if name not in later or value != later[name]
         }

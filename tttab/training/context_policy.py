@@ -54,7 +54,7 @@ class Labelled:
 
     def pool(self) -> Pool:
         """Return the context and the training queries, the context first: there the labels count."""
-        x = _stack(self.context.x, self.x.iloc[self.train])
+        x = stacked(self.context.x, self.x.iloc[self.train])
         weights, targets = self.objective.weights, self.objective.targets
         if weights is not None:
             weights = np.concatenate([np.ones(self.context.n), weights[self.train]])
@@ -251,7 +251,7 @@ def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray, 
     return np.concatenate([fold, np.array(extra, dtype=fold.dtype)])
 
 
-def _stack(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+def stacked(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
     """Return two frames on top of each other; categories are the union of both."""
     import pandas as pd
     from pandas.api.types import union_categoricals

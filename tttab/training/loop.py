@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -19,14 +19,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tttab.contracts import AS_LABELLED, Context, CostModel, Execution, Objective, Queries, Rule, Session
-from tttab.core import Task
 from tttab.data.splits import hold_out
 from tttab.data.weights import check_counts, training_weights
 from tttab.errors import MemoryPlanError, RequestError, RuleError
-from tttab.metrics import check_metric
 from tttab.system.resources import format_seconds, is_out_of_memory
-from tttab.training.config import LARGEST_RATE, LOSSES, SCORING_SHARE, STARTS, STEP_MEMBERS, Schedule
-from tttab.training.context_policy import ContextPolicy, InTurns, Labelled, get_context_policy, heaviest_turn
+from tttab.training.checks import check_schedule
+from tttab.training.config import SCORING_SHARE, STEP_MEMBERS, Schedule
+from tttab.training.context_policy import (
+    Batch,
+    ContextPolicy,
+    InTurns,
+    Labelled,
+    get_context_policy,
+    heaviest_turn,
+)
 from tttab.training.memory_plan import (
     DEFAULT_BUDGET,
     ExecutionMode,
@@ -36,40 +42,13 @@ from tttab.training.memory_plan import (
     plan_step,
 )
 from tttab.training.optimizers import NotFinite, Update, get_optimizer
-from tttab.training.precision import check_precision, choose_precision
+from tttab.training.precision import choose_precision
 from tttab.training.result import Adapted, Estimate, Step
-from tttab.training.selection import Score, Selector, check_guard, score_of, selectors
+from tttab.training.selection import Score, Selector, score_of, selectors
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
-
-
-def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
-    """Raise RequestError where a value makes no sense, for a task if one is named."""
-    if schedule.steps < 1:
-        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
-    if not 0 < schedule.lr <= LARGEST_RATE:
-        raise RequestError(
-            f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {schedule.lr}", "--lr 3e-4"
-        )
-    if schedule.init not in STARTS:
-        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
-    if schedule.loss not in LOSSES:
-        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
-    if schedule.train_members is not None and schedule.train_members < 1:
-        raise RequestError(
-            f"at least one member must train, got {schedule.train_members}", "--train-members 1"
-        )
-    if schedule.step_members is not None and schedule.step_members < 1:
-        raise RequestError(
-            f"at least one member must train in a step, got {schedule.step_members}", "--step-members 1"
-        )
-    get_optimizer(schedule.optimizer)
-    get_context_policy(schedule.split)
-    check_guard(schedule.guard)
-    check_metric(schedule.metric, task)
-    check_precision(schedule.precision)
 
 
 class Adaptation:
@@ -84,6 +63,7 @@ class Adaptation:
         seed: names the streams that divide and order the queries.
         budget: the most memory the process may hold, bytes; on a GPU the most its tensors may.
         objective: weights and targets of the queries; which loss trains is the schedule's affair.
+        teach: makes the targets of all queries from the numbers of those that train, where they are taught.
         others: guards beside the schedule's whose choice is kept in `result.others`.
         stop: asked after every step; a reason ends training, and the best weights so far are kept.
         held: so many of the last queries are held out, in the place of the schedule's share (`Split.held`).
@@ -100,15 +80,17 @@ class Adaptation:
         budget: int = DEFAULT_BUDGET,
         *,
         objective: Objective = AS_LABELLED,
+        teach: Callable[[np.ndarray], np.ndarray] | None = None,
         others: tuple[str, ...] = (),
         stop: Callable[[], str] = str,
         held: int = 0,
     ) -> None:
         self.result = Adapted(session, context, 0, None)
-        self.schedule, self.rate = schedule, schedule.lr * rule.rate
+        self.schedule = schedule
+        self.rates: Sequence[float] = [rate * rule.rate for rate in schedule.rates or (schedule.lr,)]
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         count = training_weights(queries[1], objective.weights, context.classes, balanced=schedule.balanced)
-        self._objective = replace(objective, loss=schedule.loss, weights=count)
+        self._objective, self._teach = replace(objective, loss=schedule.loss, weights=count), teach
         self._seed, self._budget, self._others, self._stop = seed, budget, others, stop
         self._given = held
         self._ready: bool | None = None
@@ -171,8 +153,7 @@ class Adaptation:
         """Measure one step and take as many as fit; the batch is drawn apart, so training sees its own."""
         start = time.perf_counter()
         batch = self._batches().batch(self.schedule.batch)
-        trains = self._labelled.session
-        trains.accumulate_gradients(batch.context, batch.queries, batch.rows, 1.0, self._how, batch.objective)
+        self._accumulate(batch, 1.0)
         now = time.perf_counter()
         step = now - start + self._score_seconds / self.schedule.evaluate_every
         steps = min(self.schedule.steps, int((seconds - (now - self._start)) / step))
@@ -185,12 +166,16 @@ class Adaptation:
             )
         self.schedule = replace(self.schedule, steps=steps)
         memory = self.result.plan.needed if self.result.plan else None
-        expected = now - self._start + steps * step
-        members = trains.members, self._session.members
-        self.result.estimate = Estimate(step, steps, expected, memory, *members)
+        members = self._labelled.session.members, self._session.members
+        self.result.estimate = Estimate(step, steps, now - self._start + steps * step, memory, *members)
 
-    def gradient(self, *, whole: bool) -> float:
+    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
+
+        Args:
+            whole: all training queries.
+            again: the batch of the last call, not the next one.
+            labels: ask for the labels where there are soft targets, too.
 
         Returns:
             The mean loss, nats.
@@ -200,19 +185,20 @@ class Adaptation:
         """
         for parameter in self.parameters:
             parameter.grad = None
-        batches = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
-        count = sum(len(batch.rows) for batch in batches)
+        if not again:
+            self._asked = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
+        count = sum(len(batch.rows) for batch in self._asked)
         self._steps += 1
-        loss = sum(
-            self._labelled.session.accumulate_gradients(
-                batch.context, batch.queries, batch.rows, 1 / count, self._how, batch.objective
-            )
-            for batch in batches
-        )
+        loss = sum(self._accumulate(batch, 1 / count, labels=labels) for batch in self._asked)
         norms = [p.grad.norm().item() for p in self.parameters if p.grad is not None]
         if not math.isfinite(loss) or not all(map(math.isfinite, norms)):
             raise NotFinite(f"the loss or its gradient was not finite at step {self._steps}")
         return loss
+
+    def _accumulate(self, batch: Batch, scale: float, *, labels: bool = False) -> float:
+        asked = replace(batch.objective, targets=None) if labels else batch.objective
+        given = batch.context, batch.queries, batch.rows, scale, self._how, asked
+        return self._labelled.session.accumulate_gradients(*given)
 
     def _open(self) -> None:
         x, y = self._raw
@@ -228,6 +214,8 @@ class Adaptation:
             parameter.requires_grad_(True)
         share, classes = self.schedule.held_out, self._context.classes
         train, self._held = hold_out(y, share, self._seed, classes=classes, held=self._given)
+        if self.schedule.taught and self._teach is not None:
+            self._objective = replace(self._objective, targets=self._teach(train))
         raw = self._queries = self._session.queries(self._context, x, y)
         costs = self._session.cost_model
         check_counts(self._objective.weights, train, self._held)
@@ -313,7 +301,9 @@ class Adaptation:
         held, shared = held_bytes(session.device), costs.preferred_chunk(context)
         budget = usable_bytes(session.device, self._budget)
         try:
-            return plan_step(StepRequirements(budget, held, weights, context.n, batch, shared), measure)
+            copies = get_optimizer(self.schedule.optimizer).copies(self.schedule.lanes)
+            demand = StepRequirements(budget, held, weights, context.n, batch, shared, copies)
+            return plan_step(demand, measure)
         except MemoryPlanError as error:
             if budget == self._budget:
                 raise
@@ -362,17 +352,8 @@ class Adaptation:
 
     def _report(self, update: Update) -> Step:
         best, seconds = self._choices[0].score.loss, time.perf_counter() - self._start
-        return Step(
-            update.done,
-            update.total,
-            update.loss,
-            self._score.loss,
-            best,
-            seconds,
-            update.size,
-            self._score.ece,
-            self._score.metric,
-        )
+        place = update.done, update.total, update.loss
+        return Step(*place, self._score.loss, best, seconds, update.size, self._score.ece, self._score.metric)
 
     def _choose(self) -> None:
         kept, *others = self._choices

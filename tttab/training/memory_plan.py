@@ -94,13 +94,15 @@ class StepRequirements:
     held: int
     """What it holds now, bytes."""
     weights: int
-    """Bytes of the trained weights; gradients, two moments and two copies are five times that."""
+    """Bytes of the trained weights."""
     context_rows: int
     """Rows that every chunk carries along, where it does."""
     batch: int
     """Query rows of a step; a chunk is at most this."""
     shared_chunk: int | None = None
     """Rows per chunk at most where a step computes its context once; None: it does not."""
+    copies: int = 5
+    """How many times the weights are held besides: gradients, moments, the choice among them."""
 
     def carries(self, mode: ExecutionMode) -> bool:
         """Whether every chunk computes the context again."""
@@ -114,7 +116,7 @@ class StepRequirements:
 
     def room(self, mode: ExecutionMode) -> float:
         """Return the bytes left for the tensors of a step."""
-        return (self.budget - self.held - 5 * self.weights - RESERVE) / mode.slack
+        return (self.budget - self.held - self.copies * self.weights - RESERVE) / mode.slack
 
 
 def plan_step(demand: StepRequirements, measure: Callable[[ExecutionMode], Footprint]) -> MemoryPlan:
@@ -139,7 +141,7 @@ def plan_step(demand: StepRequirements, measure: Callable[[ExecutionMode], Footp
         raise _nothing_fits(demand, feet)
     _, chunk, mode = min(plans, key=lambda plan: plan[0])
     activations = mode.slack * feet[mode].bytes(demand.context_rows, chunk)
-    return MemoryPlan(chunk, mode, int(5 * demand.weights + activations))
+    return MemoryPlan(chunk, mode, int(demand.copies * demand.weights + activations))
 
 
 def _largest_chunk(demand: StepRequirements, mode: ExecutionMode, foot: Footprint) -> int:

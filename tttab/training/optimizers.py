@@ -7,14 +7,14 @@ asked for one. What does not belong here: which weights move (rules), which cand
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 from tttab.errors import RequestError
 from tttab.training.config import Schedule
-from tttab.training.selection import Score
+from tttab.training.selection import MARGIN, Score
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,17 @@ REFINEMENTS = (2.0, math.sqrt(2.0))
 """Ratios of the further trials on both sides of the best size so far."""
 PATIENCE = 2
 """The coarse search ends after this many sizes in a row that are worse than the best."""
+
+FIRST_CYCLE, SHARE = 12, 0.12
+"""Steps of a race's first cycle, or such a share of all lanes' steps where that is less; each later one is
+twice as long."""
+HEATS = 2
+"""After each of so many cycles the slower half of the lanes is left behind, after the last all but one."""
+LULL = 24
+"""A lane ends so many steps after it last improved by the margin, or as many as it took to get there if those
+are more."""
+MEAN = 0.9
+"""What a step keeps of the running mean of a lane's weights; the first steps count alike."""
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -40,12 +51,13 @@ class Training(Protocol):
 
     parameters: list[torch.nn.Parameter]
     schedule: Schedule
-    rate: float
-    """Learning rate of the rule."""
+    rates: Sequence[float]
+    """Learning rates of the rule: one, or those that race."""
 
-    def gradient(self, *, whole: bool) -> float:
+    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
+        With `again` the batch is the last one; with `labels` they count even where there are soft targets.
         Returns the mean loss, nats. Raises NotFinite.
         """
         ...
@@ -83,6 +95,10 @@ class Optimiser(Protocol):
         """Whether ensemble members may take turns: no where one gradient is all there is."""
         ...
 
+    def copies(self, lanes: int) -> int:
+        """Return how many times the trained weights are held beside themselves, for so many lanes."""
+        ...
+
     def updates(self, training: Training, before: Score) -> Updates:
         """Update the weights; yield after each move."""
         ...
@@ -99,6 +115,10 @@ class SingleStep:
 
     name: str = "sgd-1"
     in_turns: bool = False
+
+    def copies(self, lanes: int) -> int:
+        """Return 5, as for `AdamW`."""
+        return 5
 
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per trial size, and a last one to the best size tried."""
@@ -160,6 +180,10 @@ class AdamW:
     name: str = "adamw"
     in_turns: bool = True
 
+    def copies(self, lanes: int) -> int:
+        """Return 5: gradients, two moments, the choice and what it replaces."""
+        return 5
+
     def updates(self, training: Training, before: Score) -> Updates:
         """Yield one move per step; every `evaluate_every`-th and the last ask for a score."""
         import torch
@@ -169,12 +193,134 @@ class AdamW:
         for number in range(1, schedule.steps + 1):
             loss = training.gradient(whole=False)
             torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
-            rate = training.rate * _rise_and_fall(number - 1, schedule.warmup, schedule.steps)
-            for parameter, (mean, square) in zip(parameters, moments, strict=True):
-                if parameter.grad is not None:
-                    _update(parameter, mean, square, number, rate, schedule.weight_decay)
+            rate = training.rates[0] * _rise_and_fall(number - 1, schedule.warmup, schedule.steps)
+            _update_all(parameters, moments, number, rate, schedule.weight_decay)
             evaluate = number == schedule.steps or number % schedule.evaluate_every == 0
             yield Update(number, number, schedule.steps, loss, rate, evaluate)
+
+
+@dataclass
+class _Lane:
+    """A run at one rate: its weights, their running mean, its moments."""
+
+    rate: float
+    labels: bool
+    """Whether it trains on labels where there are soft targets."""
+    weights: list[torch.Tensor]
+    mean: list[torch.Tensor]
+    moments: list[tuple[torch.Tensor, torch.Tensor]]
+    best: float = math.inf
+    mark: float = math.inf
+    """The last score that was better by the margin, ..."""
+    marked: int = 0
+    """... and its step."""
+
+    def move(self, training: Training, number: int, share: float, *, again: bool) -> float:
+        """Take a step at a share of the rate and leave the mean of the weights in the parameters.
+
+        Returns the loss before it.
+        """
+        import torch
+
+        schedule, parameters = training.schedule, training.parameters
+        _put(parameters, self.weights)
+        loss = training.gradient(whole=False, again=again, labels=self.labels)
+        torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        _update_all(parameters, self.moments, number, self.rate * share, schedule.weight_decay)
+        for parameter, own, mean in zip(parameters, self.weights, self.mean, strict=True):
+            own.copy_(parameter.data)
+            mean.lerp_(own, max(1 - MEAN, 1 / number))
+        _put(parameters, self.mean)
+        return loss
+
+    def judge(self, number: int, score: Score) -> None:
+        """Note the score of the mean after so many steps."""
+        self.best = min(self.best, score.loss)
+        if score.loss < self.mark - MARGIN * abs(score.loss):
+            self.mark, self.marked = score.loss, number
+
+
+@dataclass(frozen=True)
+class Race:
+    """AdamW at several rates, from the same weights and on the same batches.
+
+    A strong start is spoilt by the rate and the length that a weak one needs, so the held-out rows choose
+    both. Rates fall as a cosine and start again, over cycles of twice the length (Loshchilov and Hutter 2017,
+    SGDR). What is scored is the running mean of a lane's weights. After each of the first cycles the slower
+    lanes are left behind (successive halving, Jamieson and Talwalkar 2016); a lane ends where it
+    has not improved for long.
+    """
+
+    name: str = "race"
+    in_turns: bool = True
+
+    def copies(self, lanes: int) -> int:
+        """Return 3, as for `AdamW` without its moments, and 4 for every lane."""
+        return 3 + 4 * lanes
+
+    def updates(self, training: Training, before: Score) -> Updates:
+        """Yield one move per lane and step, the mean of its weights in the parameters."""
+        schedule = training.schedule
+        both = (True, False) if schedule.taught else (False,)
+        ways = [(rate, labels) for rate in training.rates for labels in both]
+        lanes = [_lane(*way, training.parameters) for way in ways[: schedule.steps]]
+        length = max(1, min(FIRST_CYCLE, int(SHARE * schedule.steps)))
+        done = number = began = cycles = 0
+        while lanes and done + len(lanes) <= schedule.steps:
+            share = _rise_and_fall(number - began, schedule.warmup, length)
+            number += 1
+            ends = number == began + length
+            last = done + 2 * len(lanes) > schedule.steps
+            evaluate = last or ends or number % schedule.evaluate_every == 0
+            for place, lane in enumerate(list(lanes)):
+                done += 1
+                try:
+                    loss = lane.move(training, number, share, again=place > 0)
+                except NotFinite:
+                    lanes.remove(lane)
+                    if not lanes:
+                        raise
+                    continue
+                score = yield Update(number, done, schedule.steps, loss, lane.rate, evaluate)
+                if score is not None:
+                    lane.judge(number, score)
+            if ends:
+                cycles += 1
+                lanes, began, length = _faster(lanes, cycles), number, 2 * length
+            if evaluate:
+                lanes = [lane for lane in lanes if number - lane.marked < max(LULL, lane.marked)]
+
+
+def _lane(rate: float, labels: bool, parameters: list[torch.nn.Parameter]) -> _Lane:
+    import torch
+
+    weights, mean = ([p.detach().clone() for p in parameters] for _ in range(2))
+    return _Lane(
+        rate, labels, weights, mean, [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    )
+
+
+def _faster(lanes: list[_Lane], cycles: int) -> list[_Lane]:
+    """Return the better half of the lanes, or the best after the last heat."""
+    kept = 1 if cycles >= HEATS else -(-len(lanes) // 2)
+    return sorted(lanes, key=lambda lane: lane.best)[:kept]
+
+
+def _put(parameters: list[torch.nn.Parameter], values: list[torch.Tensor]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data.copy_(value)
+
+
+def _update_all(
+    parameters: list[torch.nn.Parameter],
+    moments: list[tuple[torch.Tensor, torch.Tensor]],
+    number: int,
+    rate: float,
+    weight_decay: float,
+) -> None:
+    for parameter, (mean, square) in zip(parameters, moments, strict=True):
+        if parameter.grad is not None:
+            _update(parameter, mean, square, number, rate, weight_decay)
 
 
 def _update(
@@ -202,7 +348,9 @@ def _rise_and_fall(done: int, warmup: int, total: int) -> float:
     return rise * 0.5 * (1 + math.cos(math.pi * done / total))
 
 
-OPTIMIZERS: dict[str, Optimiser] = {optimiser.name: optimiser for optimiser in (SingleStep(), AdamW())}
+OPTIMIZERS: dict[str, Optimiser] = {
+    optimiser.name: optimiser for optimiser in (SingleStep(), AdamW(), Race())
+}
 
 
 def get_optimizer(name: str) -> Optimiser:

@@ -108,7 +108,9 @@ class Adapted:
         chunks += ", member by member" if how.by_member else ""
         chunks += ", activations recomputed" if how.recompute_activations else ""
         planned = f", about {format_bytes(self.plan.needed)} planned" if self.plan else ""
-        timed = ""
-        if self.schedule is not None and self.schedule.max_seconds is not None:
+        schedule, timed, raced = self.schedule, "", ""
+        if schedule is not None and schedule.max_seconds is not None:
             timed = f", {len(self.history)} steps in {format_seconds(self.seconds)}"
-        return f"trained in {how.precision}, {chunks}{planned}{timed}"
+        if schedule is not None and schedule.rates and self.accepted:
+            raced = f", {self.step} steps at {self.size:g} won"
+        return f"trained in {how.precision}, {chunks}{planned}{timed}{raced}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.cli.commands.report import DEFAULT_OUT, print_report_table, stored, warn_of_damage
 from tttab.cli.invocation import rerun_command, typed
 from tttab.cli.lists import numbers, seeds, words
@@ -70,9 +70,10 @@ def bench(
     model: Annotated[str, typer.Option(help="`auto`, a known name, or a checkpoint's path.")] = "auto",
     members: Annotated[int | None, typer.Option(help="Ensemble members (default: the model's own).")] = None,
     rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
-    steps: Annotated[int, typer.Option(help="Gradient steps at most.")] = 50,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 3e-4,
-    loss: Annotated[str, typer.Option(help="What trains: ensemble, or members.")] = "ensemble",
+    recipe: options.Recipe = "default",
+    steps: options.Steps = None,
+    lr: options.Rate = None,
+    loss: Annotated[str | None, typer.Option(help="What trains: ensemble, or members.")] = None,
     precision: Annotated[str, typer.Option(help="Arithmetic of training: fp32 or bf16.")] = "fp32",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
     max_memory: Annotated[str, typer.Option(help="The most memory one process may hold.")] = "4G",
@@ -120,7 +121,7 @@ def _request(ctx: typer.Context) -> BenchRequest:
     from tttab.bench import ALL_ARMS, BenchRequest
     from tttab.errors import RequestError
     from tttab.system.resources import parse_bytes
-    from tttab.training.config import Schedule
+    from tttab.training.recipes import schedule_of
 
     given = dict(ctx.params)
     if given["suite"] and given["datasets"]:
@@ -151,7 +152,9 @@ def _request(ctx: typer.Context) -> BenchRequest:
         test_size=given["test_size"],
         model=given["model"],
         rule=given["rule"],
-        schedule=Schedule(**{name: given[name] for name in ("steps", "lr", "loss", "precision")}),
+        schedule=schedule_of(
+            given["recipe"], **{name: given[name] for name in ("steps", "lr", "loss", "precision")}
+        ),
         device=given["device"],
         memory=parse_bytes(given["max_memory"]),
         members=given["members"],

@@ -1,0 +1,43 @@
+"""Whether a schedule makes sense: every value and every name in it, before anything is trained.
+
+What does not belong here: what the values mean (`config`) and whether a table allows them.
+"""
+
+from __future__ import annotations
+
+from tttab.core import Task
+from tttab.errors import RequestError
+from tttab.metrics import check_metric
+from tttab.training.config import LARGEST_RATE, LOSSES, STARTS, Schedule
+from tttab.training.context_policy import get_context_policy
+from tttab.training.optimizers import get_optimizer
+from tttab.training.precision import check_precision
+from tttab.training.selection import check_guard
+
+
+def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
+    """Raise RequestError where a value makes no sense, for a task if one is named."""
+    if schedule.steps < 1:
+        raise RequestError(f"steps must be at least 1, got {schedule.steps}", "--steps 50, or --rule none")
+    for rate in (schedule.lr, *schedule.rates):
+        if not 0 < rate <= LARGEST_RATE:
+            raise RequestError(
+                f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {rate}", "--lr 3e-4"
+            )
+    if schedule.init not in STARTS:
+        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
+    if schedule.loss not in LOSSES:
+        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
+    if schedule.train_members is not None and schedule.train_members < 1:
+        raise RequestError(
+            f"at least one member must train, got {schedule.train_members}", "--train-members 1"
+        )
+    if schedule.step_members is not None and schedule.step_members < 1:
+        raise RequestError(
+            f"at least one member must train in a step, got {schedule.step_members}", "--step-members 1"
+        )
+    get_optimizer(schedule.optimizer)
+    get_context_policy(schedule.split)
+    check_guard(schedule.guard)
+    check_metric(schedule.metric, task)
+    check_precision(schedule.precision)

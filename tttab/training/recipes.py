@@ -1,0 +1,58 @@
+"""Recipes: schedules by name, for who does not want to set each option. One line each.
+
+What does not belong here: what the settings mean (`optimizers`, `context_policy`, `selection`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tttab.errors import RequestError
+from tttab.training.config import RACED, Schedule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How far the weights move where nothing else is asked."""
+
+    about: str
+    schedule: Schedule
+
+
+RECIPES = {
+    "default": Recipe("50 steps at 3e-4 on the loss that is served", Schedule()),
+    "fast": Recipe("the same, one ensemble member a step", Schedule(step_members=1)),
+    "race": Recipe(
+        "rate and length raced on the held-out rows, on the members' own losses",
+        Schedule(steps=132, loss="members", optimizer="race", rates=RACED, guard="margin"),
+    ),
+    "thorough": Recipe(
+        "the race, every rate also on targets that boosted trees and the untouched model have softened",
+        Schedule(steps=192, loss="members", optimizer="race", rates=RACED, guard="margin", taught=True),
+    ),
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """Return the recipe called `name`.
+
+    Raises:
+        RequestError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise RequestError(f"no recipe is called {name!r}", f"--recipe {'|'.join(RECIPES)}")
+    return RECIPES[name]
+
+
+def schedule_of(recipe: str, **given: Any) -> Schedule:
+    """Return a recipe's schedule with what is given in its place; None: as the recipe has it.
+
+    A rate that is given does not race.
+
+    Raises:
+        RequestError: there is no such recipe.
+    """
+    settings = {name: value for name, value in given.items() if value is not None}
+    alone = {"rates": ()} if "lr" in settings else {}
+    return replace(get_recipe(recipe).schedule, **alone, **settings)
