@@ -2,16 +2,12 @@
 
 Errors are always "smaller is better". Seeds are averaged first, data sets are resampled. What does
 not belong here: records, tables of text, charts.
-
-The few lines of a bootstrap, a share and a rank are written out: scipy.stats takes longer to load than all
-other work of a report does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -91,21 +87,15 @@ def seed_interval(differences: Sequence[float], overlap: float = 0.0) -> Interva
         differences: one per seed.
         overlap: n_test / n_train; 0 takes the seeds for independent, which is too narrow.
     """
+    from scipy.stats import t
+
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
         return Interval(float(values.mean()) if len(values) else np.nan, np.nan, np.nan)
     spread = values.std(ddof=1) * np.sqrt(1 / len(values) + overlap)
-    half = float(_student(len(values) - 1) * spread)
+    half = float(t.ppf(0.5 + LEVEL / 2, len(values) - 1) * spread)
     mean = float(values.mean())
     return Interval(mean, mean - half, mean + half)
-
-
-@lru_cache
-def _student(freedom: int) -> float:
-    """Return the upper end of the t distribution's middle 95 %."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(freedom, 0.5 + LEVEL / 2))
 
 
 def verdict(differences: Sequence[float], overlap: float = 0.0) -> Verdict:
@@ -148,27 +138,29 @@ def bootstrap(
     estimate = float(statistic(array[None, :])[0])
     if len(array) < 2:
         return Interval(estimate, np.nan, np.nan)
-    drawn = statistic(array[_resampled(len(array), seed)])
-    low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    from scipy.stats import bootstrap as resampled
+
+    found = resampled(
+        (array,),
+        lambda draws, axis: statistic(draws),
+        n_resamples=DRAWS,
+        vectorized=True,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=numpy_stream(seed, "bootstrap"),
+    )
+    low, high = found.confidence_interval
     return Interval(estimate, float(low), float(high))
 
 
-@lru_cache(maxsize=8)
-def _resampled(count: int, seed: int) -> np.ndarray:
-    """Return draws with replacement of `count` places, shape (DRAWS, count), as scipy.stats makes them."""
-    return numpy_stream(seed, "bootstrap").integers(0, count, (DRAWS, count))
-
-
 def share(count: int, of: int) -> Interval:
-    """Return `count / of` with its 95 % Wilson interval (Wilson 1927)."""
+    """Return `count / of` with its 95 % Wilson interval."""
     if not of:
         return Interval(np.nan, np.nan, np.nan)
-    from scipy.special import ndtri
+    from scipy.stats import binomtest
 
-    z2, p = float(ndtri(0.5 + LEVEL / 2)) ** 2, count / of
-    middle, half = p + z2 / (2 * of), np.sqrt(z2 * (p * (1 - p) / of + z2 / (4 * of**2)))
-    low, high = ((middle + side * half) / (1 + z2 / of) for side in (-1, 1))
-    return Interval(p, float(low) if count else 0.0, float(high) if count < of else 1.0)
+    low, high = binomtest(count, of).proportion_ci(LEVEL, method="wilson")
+    return Interval(count / of, float(low), float(high))
 
 
 def improvability(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -208,10 +200,10 @@ def mean_ranks(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     Args:
         errors: per arm one error per data set, the same data sets in the same order.
     """
+    from scipy.stats import rankdata
+
     if not errors:
         return {}
     table = np.array([list(values) for values in errors.values()], dtype=float)
-    table = np.where(np.isnan(table), np.inf, table)
-    below, equal = table[:, None] > table, table[:, None] == table
-    ranks = below.sum(axis=1) + (equal.sum(axis=1) + 1) / 2
+    ranks = rankdata(np.where(np.isnan(table), np.inf, table), axis=0)
     return {arm: float(row.mean()) for arm, row in zip(errors, ranks, strict=True)}
