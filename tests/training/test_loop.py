@@ -408,7 +408,7 @@ def test_a_batch_is_at_most_what_may_train(adapt):
         ({"init": "warm"}, "no start is called 'warm'", "--init pretrained|random"),
         ({"optimizer": "adam"}, "no optimiser is called 'adam'", "--optimizer adamw"),
         ({"split": "k-fold"}, "no split is called 'k-fold'", "--split fixed|redraw|kfold"),
-        ({"guard": "ece"}, "no guard is called 'ece'", "--guard loss|loss+ece|margin|off"),
+        ({"guard": "ece"}, "no guard is called 'ece'", "--guard loss|loss+ece|off"),
         ({"loss": "member"}, "no loss is called 'member'", "--loss ensemble|members"),
         ({"precision": "fp16"}, "no precision is called 'fp16'", "--precision auto|fp32|bf16"),
     ],

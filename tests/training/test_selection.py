@@ -7,7 +7,7 @@ import math
 import pytest
 
 from tttab.errors import RequestError
-from tttab.training.selection import ECE_ALLOWANCE, MARGIN, Score, Selector, check_guard
+from tttab.training.selection import ECE_ALLOWANCE, Score, Selector, check_guard
 
 BEFORE = Score(1.0, 0.25, 64)
 ALLOWED = 0.25 + ECE_ALLOWANCE / 8
@@ -62,13 +62,6 @@ def test_regression_has_no_calibration_error_and_no_veto():
     assert kept("loss+ece", [Score(0.5, math.nan, 64)], Score(1.0, math.nan, 64)).step == 1
 
 
-def test_the_margin_is_measured_from_the_step_that_is_kept_and_of_a_density_too():
-    losses = [1.0 - 0.9 * MARGIN, 1.0 - 1.1 * MARGIN, 1.0 - 2.0 * MARGIN, 1.0 - 3.0 * MARGIN]
-    assert kept("margin", [Score(loss, 0.0, 64) for loss in losses[:3]]).step == 2
-    assert kept("margin", [Score(loss, 0.0, 64) for loss in losses]).step == 4
-    assert kept("margin", [Score(-1.0 - 0.9 * MARGIN, 0.0, 64)], Score(-1.0, 0.0, 64)).step == 0
-
-
 def test_weights_are_copied_only_where_they_are_kept():
     copies = []
     choice = Selector("loss", BEFORE)
@@ -87,16 +80,9 @@ def test_a_metric_decides_before_the_loss_and_the_loss_among_equals():
     assert kept("loss", scores, before).step == 1, "the loss alone, where no metric was asked for"
 
 
-def test_the_margin_is_one_of_the_metric_where_that_decides():
-    choice = Selector("margin", Score(1.0, 0.0, 64, 0.8), by_metric=True)
-    for step, value in enumerate([0.81, 0.82, 0.83], start=1):
-        choice.consider(step, 0.1, Score(0.1, 0.0, 64, value), dict)
-    assert choice.step == 2, "0.81 is not 2 % better than 0.8, and 0.83 not than 0.82"
-
-
 def test_unknown_guards_are_refused():
-    for name in ("loss", "loss+ece", "margin", "off"):
+    for name in ("loss", "loss+ece", "off"):
         check_guard(name)
     with pytest.raises(RequestError, match="no guard is called 'ece'") as caught:
         check_guard("ece")
-    assert caught.value.hint == "--guard loss|loss+ece|margin|off"
+    assert caught.value.hint == "--guard loss|loss+ece|off"

@@ -38,7 +38,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
         split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
-        guard: `loss`, `margin`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
         metric: what the guard compares in the place of the loss, by the name of scikit-learn's scorer:
             `roc_auc`, `accuracy`, `balanced_accuracy`, …
         loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.

@@ -86,7 +86,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         optimizer: str | None = None,
         context: str = "stratified",
         split: str = "fixed",
-        guard: str | None = None,
+        guard: str = "loss",
         metric: str | None = None,
         loss: str | None = None,
         model: str = "auto",

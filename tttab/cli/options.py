@@ -97,8 +97,7 @@ Split = Annotated[
     str, typer.Option(help="Contexts seen in training: fixed, redraw, kfold.", rich_help_panel=PANEL)
 ]
 Guard = Annotated[
-    str | None,
-    typer.Option(help="What chooses the step: loss (default), margin, loss+ece, off.", rich_help_panel=PANEL),
+    str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
 ]
 Metric = Annotated[
     str | None,
@@ -183,7 +182,7 @@ class AdaptOptions:
     init: Init = "pretrained"
     context: Context = "stratified"
     split: Split = "fixed"
-    guard: Guard = None
+    guard: Guard = "loss"
     metric: Metric = None
     loss: Loss = None
     precision: Precision = "auto"

@@ -112,7 +112,7 @@ class Trial:
         recipe, own = ARMS[arm].recipe, self.schedule
         if recipe is None:
             return own
-        kept = ("precision", "max_seconds", "held_out", "metric", "balanced")
+        kept = ("precision", "max_seconds", "held_out", "guard", "metric", "balanced")
         return schedule_of(recipe, **{name: getattr(own, name) for name in kept})
 
     def adaptation(self, rule: Rule | None = None, schedule: Schedule | None = None) -> Adaptation:

@@ -66,7 +66,7 @@ class TrialRequest:
     init: str = "pretrained"
     context: str = "stratified"
     split: str = "fixed"
-    guard: str | None = None
+    guard: str = "loss"
     metric: str | None = None
     """What the guard compares in the place of the loss: `roc_auc`, `accuracy`, …"""
     loss: str | None = None

@@ -51,7 +51,7 @@ class Schedule:
     split: str = "fixed"
     """`fixed`, `redraw` or `kfold`: the contexts that training sees."""
     guard: str = "loss"
-    """`loss`, `margin`, `loss+ece` or `off`: which candidate is kept."""
+    """`loss`, `loss+ece` or `off`: which candidate is kept."""
     metric: str | None = None
     """What the guard compares in the place of the loss, one of `tttab.metrics.METRICS`; None: the loss."""
     init: str = "pretrained"

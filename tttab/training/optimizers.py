@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from tttab.errors import RequestError
 from tttab.training.config import Schedule
-from tttab.training.selection import MARGIN, Score
+from tttab.training.selection import Score
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +32,8 @@ FIRST_CYCLE, SHARE = 12, 0.12
 twice as long."""
 HEATS = 2
 """After each of so many cycles the slower half of the lanes is left behind, after the last all but one."""
+MARGIN = 0.02
+"""Share of its loss by which a lane must improve to go on: less is chance on a few hundred rows."""
 LULL = 24
 """A lane ends so many steps after it last improved by the margin, or as many as it took to get there if those
 are more."""

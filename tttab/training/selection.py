@@ -23,12 +23,8 @@ if TYPE_CHECKING:
 GUARDS = {
     "loss": "the smallest held-out loss wins, the untouched weights are a candidate",
     "loss+ece": "the same, but a step that is worse calibrated than the untouched weights is none",
-    "margin": "the same, but a step must be better by 2 % than the one that is kept so far",
     "off": "the last step wins, whatever the held-out rows say",
 }
-MARGIN = 0.02
-"""Of the kept loss: of many candidates the smallest is so by chance as well, and later steps have fitted the
-training rows more."""
 ECE_ALLOWANCE = 0.25
 """A step may raise the held-out ECE by this over the square root of the held-out rows.
 
@@ -108,16 +104,14 @@ class Selector:
             return False
         if self.guard == "off":
             return True
-        cost, kept = self._cost(score), self._cost(self.score)
-        needed = MARGIN * abs(kept) if self.guard == "margin" else 0.0
-        better = cost < kept - needed or (cost == kept and not needed and score.loss < self.score.loss)
+        better = self._rank(score) < self._rank(self.score)
         if better and self.guard == "loss+ece" and self._miscalibrated(score):
             self.vetoed.append(step)
             return False
         return better
 
-    def _cost(self, score: Score) -> float:
-        return -score.metric if self.by_metric else score.loss
+    def _rank(self, score: Score) -> tuple[float, float]:
+        return (-score.metric if self.by_metric else 0.0, score.loss)
 
     def _miscalibrated(self, score: Score) -> bool:
         return score.ece > self.before.ece + ECE_ALLOWANCE / np.sqrt(score.rows)
