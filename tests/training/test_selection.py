@@ -80,13 +80,6 @@ def test_a_metric_decides_before_the_loss_and_the_loss_among_equals():
     assert kept("loss", scores, before).step == 1, "the loss alone, where no metric was asked for"
 
 
-def test_the_margin_is_one_of_the_metric_where_that_decides():
-    choice = Selector("margin", Score(1.0, 0.0, 64, 0.8), by_metric=True)
-    for step, value in enumerate([0.81, 0.82, 0.83], start=1):
-        choice.consider(step, 0.1, Score(0.1, 0.0, 64, value), dict)
-    assert choice.step == 2, "0.81 is not 2 % better than 0.8, and 0.83 not than 0.82"
-
-
 def test_unknown_guards_are_refused():
     for name in ("loss", "loss+ece", "off"):
         check_guard(name)
