@@ -64,5 +64,6 @@ def _plain(marked: str) -> str:
     """Return a help text without the terminal's markup, safe in Markdown."""
     from rich.markup import render
 
-    text = render(re.sub(r"\[bold\](.+?)\[/\]", r"`\1`", marked)).plain
+    words, bracket, extra = marked.partition("  [")  # the default and the bounds, which are no markup
+    text = render(re.sub(r"\[bold\](.+?)\[/\]", r"`\1`", words)).plain + bracket[1:] + extra
     return text.replace("*", r"\*").replace("<", "&lt;").replace("[", r"\[").replace("_", r"\_")
