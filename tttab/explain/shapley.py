@@ -150,15 +150,17 @@ def dependence(bundle: Bundle, x: pd.DataFrame, feature: str, seed: int = 0) -> 
 
     known = np.flatnonzero(x[feature].notna())
     rows = x.iloc[np.sort(numpy_stream(seed, "curves").permutation(known)[:CURVES])]
+    # scikit-learn takes the answers for two rows for those of two classes.
+    shown = pd.concat([rows, rows]) if len(rows) == 2 else rows
     categories = [name for name in x.columns if isinstance(x[name].dtype, pd.CategoricalDtype)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of grids that fall between whole numbers
         found = partial_dependence(
-            fitted(bundle), rows, [feature], kind="both", response_method="auto", method="brute",
+            fitted(bundle), shown, [feature], kind="both", response_method="auto", method="brute",
             grid_resolution=GRID, percentiles=(0.02, 0.98), categorical_features=categories or None,
         )  # fmt: skip
     grid = tuple(value if isinstance(value, str) else float(value) for value in found["grid_values"][0])
-    mean, single = found["average"], found["individual"]
+    mean, single = found["average"], found["individual"][:, : len(rows)]
     if len(bundle.schema.classes) == 2:  # scikit-learn gives the second class alone
         mean, single = np.concatenate([1 - mean, mean]), np.concatenate([1 - single, single])
     return Dependence(feature, grid, mean, single)
