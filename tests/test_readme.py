@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -42,31 +40,20 @@ def test_every_command_of_the_readme_exists_with_its_options(words, capfd):
     assert not missing
 
 
-def test_the_figures_in_the_readme_come_out_again():
+def test_the_figures_in_the_readme_come_out_again(capfd):
     block = re.search(r"<!-- output: tttab (run [^>]+?) -->(.*?)<!-- end -->", README, re.DOTALL)
     printed = {
         line.split()[0]: [float(figure) for figure in re.findall(r"\d\.\d{4}", line)]
         for line in block[2].splitlines()
         if re.match(r"(icl|ttt|gbt|logistic)\S*\s+[\d-]", line)
     }
-    command = [
-        sys.executable,
-        "-m",
-        "tttab",
-        *shlex.split(block[1]),
-        "--model",
-        "tttab-tiny",
-        "--precision",
-        "fp32",
-        "--device",
-        "cpu",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split("\t") for line in done.stdout.splitlines()]
+    chosen = ["--model", "tttab-tiny", "--precision", "fp32", "--device", "cpu"]
+    assert run([*shlex.split(block[1]), *chosen]) == 0
+    done = capfd.readouterr()
+    lines = [line.split("\t") for line in done.out.splitlines()]
     assert [line[0] for line in lines] == ["arm", "icl@n", "ttt@n+k", "icl@n+k", "gbt", "logistic"]
     assert {len(line) for line in lines} == {len(lines[0])}
-    assert "TTT" in done.stderr.splitlines()[-1]
+    assert "TTT" in done.err.splitlines()[-1]
     shown = [lines[0].index(name) for name in ("accuracy", "roc_auc", "log_loss", "brier", "ece")]
     for arm, *cells in lines[1:]:
         again = [float(cells[place - 1]) for place in shown]

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import betabinom
 
 pytest.importorskip("mapie")
-PAGE = (Path(__file__).parents[2] / "docs" / "how-to-intervals.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "intervals.md").read_text(encoding="utf-8")
 CALIBRATE, NEW, MISSED = 300, 400, 0.1
 CHANCE = 1e-6
 

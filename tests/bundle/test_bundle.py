@@ -287,8 +287,8 @@ def test_a_small_context_file_does_not_fill_the_memory(saved, bundle):
     pq.write_table(table, stream, store_schema=False)
     forge_file(saved, "context", stream.getvalue())
     forge(saved, lambda manifest: manifest.update(rows=rows))
-    code = "import sys, resource; from tttab.cli import run; code = run(sys.argv[1:]); "
-    code += "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    code = "import sys; from tttab.cli import run; code = run(sys.argv[1:]); "
+    code += "from tttab.system.resources import peak_resident_bytes; print(code, peak_resident_bytes() >> 20)"
     (saved / "rows.csv").write_text("size,weight,colour,constant\n1,2,red,1\n")
     done = subprocess.run(
         [sys.executable, "-c", code, "predict", str(saved), str(saved / "rows.csv"), "--device", "cpu"],

@@ -162,7 +162,7 @@ def _extras() -> Iterator[Finding]:
         ("lora", "peft", "the rule lora"),
         ("trees", "lightgbm", "--blend trees"),
         ("explain", "shap", "tttab explain"),
-        ("intervals", "mapie", "docs/how-to-intervals.md"),
+        ("intervals", "mapie", "docs/howto/intervals.md"),
         ("mlflow", "mlflow", "--log mlflow"),
         ("wandb", "wandb", "--log wandb"),
         ("serve", "fastapi", "tttab serve"),
