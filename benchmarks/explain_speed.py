@@ -90,7 +90,7 @@ class Uncached:
             session.save(str(path))
             plain = TabPFNClassifier(
                 model_path=path, device=device, random_state=0, fit_mode="fit_preprocessors",
-                inference_precision=torch.float32,
+                inference_precision=torch.float32, ignore_pretraining_limits=True,
             )  # fmt: skip
             self._fitted = plain.fit(bundle.x, bundle.y)
 
