@@ -70,6 +70,26 @@ def print_summary(text: str) -> None:
     _line(stdout() if stdout().is_terminal else stderr(), text)
 
 
+def print_change(
+    metrics: Mapping[str, Mapping[str, Any]], words: Mapping[str, str], before: str, after: str
+) -> None:
+    """Print figures of two models side by side, under the headings `before` and `after`.
+
+    Args:
+        metrics: by the rows measured on: `rows`, `before` and `after`, the figures by name.
+        words: what those rows are called.
+        before, after: the headings.
+    """
+    lines = [
+        (words[name], measured["rows"], metric, old, new, f"{new - old:+.4f}")
+        for name, measured in metrics.items()
+        for metric, old in measured["before"].items()
+        if (new := measured["after"].get(metric)) is not None
+    ]  # fmt: skip
+    columns = ("measured on", "rows", "metric", before, after, "change")
+    print_table(columns, lines, left=("measured on", "metric"))
+
+
 def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[Any]],

@@ -93,14 +93,7 @@ def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
         return
     for remark in result.warnings:
         output.warn(remark)
-    rows = [
-        (_ROWS_IN_WORDS[name], measured["rows"], metric, value, after, f"{after - value:+.4f}")
-        for name, measured in result.metrics.items()
-        for metric, value in measured["before"].items()
-        if (after := measured["after"].get(metric)) is not None
-    ]  # fmt: skip
-    columns = ("measured on", "rows", "metric", "pretrained", "adapted", "change")
-    output.print_table(columns, rows, left=("measured on", "metric"))
+    output.print_change(result.metrics, _ROWS_IN_WORDS, "pretrained", "adapted")
     serve = f"tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
     output.print_summary(f"{result.verdict} Kept in {shown(out)}: {serve}")
 

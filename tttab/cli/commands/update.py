@@ -96,14 +96,7 @@ def _print(out: Path, result: UpdateResult, remarks: tuple[str, ...], as_json: b
         return
     for remark in remarks:
         output.warn(remark)
-    lines = [
-        (_ROWS_IN_WORDS[name], measured["rows"], metric, value, after, f"{after - value:+.4f}")
-        for name, measured in result.metrics.items()
-        for metric, value in measured["before"].items()
-        if (after := measured["after"].get(metric)) is not None
-    ]  # fmt: skip
-    columns = ("measured on", "rows", "metric", "old weights", "new weights", "change")
-    output.print_table(columns, lines, left=("measured on", "metric"))
+    output.print_change(result.metrics, _ROWS_IN_WORDS, "old weights", "new weights")
     kept = f"Kept in {shown(out)}: tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
     output.print_summary(f"{result.verdict} {kept if result.accepted else 'Nothing was written.'}")
 

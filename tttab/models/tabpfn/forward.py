@@ -173,7 +173,9 @@ class Passes:
         objective: Objective,
     ) -> torch.Tensor:
         """Return what `passes` add to the summed loss; as it is served it takes all of them at once."""
-        every = torch.cat(self._likelihoods(context, queries, rows, passes, how, objective))
+        every = torch.cat(
+            [self._likelihoods(context, queries, rows, which, how, objective) for which in passes]
+        )
         values = log_mean(every) if objective.loss == "ensemble" else every.sum(dim=0) / len(context.members)
         return -weighted(values, objective, rows).sum()
 
@@ -182,15 +184,12 @@ class Passes:
         context: PreparedContext,
         queries: PreparedQueries,
         rows: np.ndarray,
-        passes: list[ForwardPass],
+        which: ForwardPass,
         how: Execution,
         objective: Objective,
-    ) -> list[torch.Tensor]:
+    ) -> torch.Tensor:
         soft = objective.targets is not None
-        return [
-            self.member_log_likelihoods(context, queries, rows, which, how, of_classes=soft)
-            for which in passes
-        ]
+        return self.member_log_likelihoods(context, queries, rows, which, how, of_classes=soft)
 
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution
@@ -256,7 +255,7 @@ class Passes:
         passes, rows, parts = self._passes(context, how), np.concatenate(chunks), []
         for which in passes:
             with torch.no_grad(), self.sharing(context, queries, [which], how):
-                found = [self._likelihoods(context, queries, c, [which], how, objective)[0] for c in chunks]
+                found = [self._likelihoods(context, queries, c, which, how, objective) for c in chunks]
             parts.append(torch.cat(found, dim=1))
         every = torch.cat(parts)
         total = -weighted(log_mean(every), objective, rows).sum().item() * scale
@@ -267,7 +266,7 @@ class Passes:
         for share, which in zip(shares, passes, strict=True):
             with self.sharing(context, queries, [which], how):
                 for chunk, part in zip(chunks, share.split(sizes, dim=1), strict=True):
-                    (likelihoods,) = self._likelihoods(context, queries, chunk, [which], how, objective)
+                    likelihoods = self._likelihoods(context, queries, chunk, which, how, objective)
                     (-(part * likelihoods).sum() * scale).backward()
         return total
 
