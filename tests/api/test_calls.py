@@ -84,9 +84,11 @@ def test_adapt_measures_and_saves(models, tmp_path):
     assert set(adapted.metrics) == {"held_out", "test"} and adapted.metrics["test"]["rows"] == 10
     assert str(adapted) == adapted.verdict
     losses = {"held_out_loss": {"before": 0.5, "after": 0.4}, "accepted": True, "seconds": 9.0}
-    raced = {"chosen_step": 24, "rate": 1e-3, "steps": 132, "schedule": {"rates": [1e-3, 3e-3]}}
+    raced = {"chosen_step": 24, "rate": 1e-3, "softened": True, "steps": 132}
+    raced["schedule"] = {"rates": [1e-3, 3e-3]}
     assert adapted._trained(losses | raced).startswith(
-        "Step 24 at a rate of 0.001, in a race of 132 steps, lowered the held-out loss from 0.5000 to 0.4000"
+        "Step 24 at a rate of 0.001 on softened targets, in a race of 132 steps, "
+        "lowered the held-out loss from 0.5000 to 0.4000"
     )
     loaded = tttab.load_bundle(tmp_path / "b", device="cpu")
     for part in ("table", "split", "metrics"):

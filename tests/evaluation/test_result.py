@@ -32,7 +32,9 @@ def row(arm, metrics=PLAIN, *, n=2, k=0, adapt=0.0, ms=10.0, **rest):
 def adapted(**rest):
     plan = MemoryPlan(16, EXECUTION_MODES[0], 1000)
     context = ToySession().context(TABLE.x, TABLE.y, 2)
-    return Adapted(ToySession(), context, 3, True, before=0.7, after=0.6, plan=plan, **rest)
+    return Adapted(
+        ToySession(), context, 3, True, before=0.7, after=0.6, plan=plan, size=1e-3, softened=True, **rest
+    )
 
 
 def result(after=BETTER, *, training=None, accepted=True, table=TABLE, predictions=P, **changes):
@@ -66,6 +68,8 @@ def test_an_arm_is_the_row_and_what_training_did():
         "held_out": {"before": 0.7, "after": 0.6},
         "chunk": 16,
         "precision": "fp32",
+        "rate": 1e-3,
+        "softened": True,
         "stopped": "",
         "vetoed": (1,),
     }

@@ -316,4 +316,5 @@ def test_where_there_are_teachers_every_rate_runs_on_labels_and_on_what_they_say
     seen = race(lambda batch, w: torch.ones_like(w), lambda rate, step: 1.0, [1e-3, 3e-4], taught=True)
     lanes = [(update.size, labels) for update, labels in seen[:4]]
     assert lanes == [(1e-3, True), (1e-3, False), (3e-4, True), (3e-4, False)]
+    assert all(update.softened != labels for update, labels in seen)
     assert Race().copies(Schedule(rates=(1e-3, 3e-4), taught=True).lanes) == 3 + 4 * 4

@@ -236,7 +236,8 @@ class AdaptResult:
         loss, step = about["held_out_loss"], about["chosen_step"]
         among = f"of {about['steps']}"
         if about["schedule"].get("rates"):
-            among = f"at a rate of {about['rate']:g}, in a race of {about['steps']} steps,"
+            taught = " on softened targets" if about["softened"] else ""
+            among = f"at a rate of {about['rate']:g}{taught}, in a race of {about['steps']} steps,"
         did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
         if metric := about.get("held_out_metric"):
             did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"

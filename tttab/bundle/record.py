@@ -103,6 +103,7 @@ def adaptation_record(adapted: Adapted, rule: str, schedule: Schedule, seed: int
         "steps": len(adapted.history),
         "chosen_step": adapted.step,
         "rate": adapted.size,
+        "softened": adapted.softened,
         "accepted": adapted.accepted,
         "stopped": adapted.stopped,
         "vetoed": list(adapted.vetoed),

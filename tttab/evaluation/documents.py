@@ -59,6 +59,8 @@ class Arm(TypedDict):
     held_out: NotRequired[dict[str, float | None]]
     chunk: NotRequired[int | None]
     precision: NotRequired[str]
+    rate: NotRequired[float]
+    softened: NotRequired[bool]
     stopped: NotRequired[str]
     vetoed: NotRequired[list[int]]
 

@@ -41,6 +41,10 @@ class TrainingResult:
     chunk: int | None
     """Query rows per forward pass; None where nothing was trained."""
     precision: str
+    rate: float
+    """Learning rate or step size of the weights that were kept; 0: the untouched ones."""
+    softened: bool
+    """Whether they were trained on softened targets."""
     stopped: str
     """Why training ended early; empty where it did not."""
     vetoed: tuple[int, ...]
@@ -72,6 +76,8 @@ class ArmResult:
             held_out={"before": adapted.before, "after": adapted.after},
             chunk=adapted.plan.chunk if adapted.plan else None,
             precision=adapted.precision,
+            rate=adapted.size,
+            softened=adapted.softened,
             stopped=adapted.stopped,
             vetoed=tuple(adapted.vetoed),
         )  # fmt: skip

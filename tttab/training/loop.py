@@ -338,7 +338,7 @@ class Adaptation:
     def _evaluate(self, update: Update) -> Score:
         self._score = self._score_now(self._session, self._queries, self._how)
         for choice in self._choices:
-            choice.consider(update.number, update.size, self._score, self._state)
+            choice.consider(update.number, update.size, self._score, self._state, softened=update.softened)
         return self._score
 
     def _state(self) -> dict[str, torch.Tensor]:
@@ -363,7 +363,8 @@ class Adaptation:
         for choice in others:
             result.others[choice.guard] = self._settle(self._session.fork(), choice)
         result.session = self._settle(self._session, kept)
-        result.step, result.size, result.vetoed = kept.step, kept.size, tuple(kept.vetoed)
+        result.step, result.size, result.softened = kept.step, kept.size, kept.softened
+        result.vetoed = tuple(kept.vetoed)
         result.after, result.ece_after = kept.score.loss, kept.score.ece
         result.metric_after = kept.score.metric
         result.accepted = kept.step > 0

@@ -79,6 +79,8 @@ class Update:
     """Learning rate, or step size."""
     evaluate: bool
     """Whether a held-out score is asked for."""
+    softened: bool = False
+    """Whether its targets were softened ones, where the schedule has both."""
 
 
 Updates = Generator[Update, "Score | None", None]
@@ -283,7 +285,9 @@ class Race:
                     if not lanes:
                         raise
                     continue
-                score = yield Update(number, done, schedule.steps, loss, lane.rate, evaluate)
+                softened = schedule.taught and not lane.labels
+                move = Update(number, done, schedule.steps, loss, lane.rate, evaluate, softened)
+                score = yield move
                 if score is not None:
                     lane.judge(number, score)
             if ends:

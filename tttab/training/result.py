@@ -84,6 +84,8 @@ class Adapted:
     metric_after: float = math.nan
     size: float = 0.0
     """Learning rate or step size of the chosen step."""
+    softened: bool = False
+    """Whether the chosen weights were trained on softened targets."""
     vetoed: tuple[int, ...] = ()
     """Steps that were refused for their calibration."""
     others: dict[str, Session] = field(default_factory=dict)
@@ -112,5 +114,6 @@ class Adapted:
         if schedule is not None and schedule.max_seconds is not None:
             timed = f", {len(self.history)} steps in {format_seconds(self.seconds)}"
         if schedule is not None and schedule.rates and self.accepted:
-            raced = f", {self.step} steps at {self.size:g} won"
+            taught = " on softened targets" if self.softened else ""
+            raced = f", {self.step} steps at {self.size:g}{taught} won"
         return f"trained in {how.precision}, {chunks}{planned}{timed}{raced}"

@@ -83,6 +83,8 @@ class Selector:
     """The chosen weights; empty at step 0."""
     step: int = 0
     size: float = 0.0
+    softened: bool = False
+    """Whether it was trained on softened targets."""
     score: Score = field(init=False)
     vetoed: list[int] = field(default_factory=list)
     """Steps with a better loss that were refused for their calibration."""
@@ -93,11 +95,18 @@ class Selector:
         self.score = self.before
 
     def consider(
-        self, step: int, size: float, score: Score, state: Callable[[], dict[str, torch.Tensor]]
+        self,
+        step: int,
+        size: float,
+        score: Score,
+        state: Callable[[], dict[str, torch.Tensor]],
+        *,
+        softened: bool = False,
     ) -> None:
         """Keep the candidate if the guard prefers it; `state` copies the weights when asked."""
         if self._prefers(step, score):
             self.step, self.size, self.score, self.state = step, size, score, state()
+            self.softened = softened
 
     def _prefers(self, step: int, score: Score) -> bool:
         if not math.isfinite(score.loss) or (self.by_metric and math.isnan(score.metric)):
