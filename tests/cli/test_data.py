@@ -10,7 +10,7 @@ import pytest
 
 from tttab import cli
 from tttab.data import remote
-from tttab.data.keel import wheel_path
+from tttab.data.packages import wheel_path
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tttab.core import Table, Task
 from tttab.data.build import Origin, table_from_frame
-from tttab.data.keel import TARGET, read_keel
+from tttab.data.packages import TARGET, read_keel
 from tttab.data.reading import SUFFIXES, RawFrame, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task

@@ -190,7 +190,7 @@ def _get(specs: list[str], refresh: bool, quiet: bool) -> list[dict[str, Any]]:
 
 
 def _place(entry: Entry) -> str:
-    from tttab.data.keel import wheel_path
+    from tttab.data.packages import wheel_path
     from tttab.data.remote import is_cached
 
     if entry.bundled:

