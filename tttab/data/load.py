@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tttab.core import Table, Task
 from tttab.data.build import Origin, table_from_frame
-from tttab.data.packages import TARGET, read_keel
+from tttab.data.packages import PACKAGES, read_packaged
 from tttab.data.reading import SUFFIXES, RawFrame, read_frame
 from tttab.data.registry import Entry, catalog, nearest
 from tttab.data.remote import RemoteTable, RemoteTask, Unreachable, fetch_table, fetch_task
@@ -144,11 +144,10 @@ def _table_of(raw: RawFrame, origin: Origin, wishes: Wishes) -> Table:
 def _load_entry(entry: Entry, wishes: Wishes, refresh: bool) -> Table:
     if entry.bundled and not refresh:
         return bundled_table(entry, wishes=wishes)
-    if entry.keel:
-        raw = read_keel(entry.keel, refresh=refresh)
-        return _table_of(
-            raw, Origin(entry.name, "KEEL"), replace(wishes.of(entry), target=wishes.target or TARGET)
-        )
+    if entry.package:
+        raw = read_packaged(entry.package, refresh=refresh)
+        source = PACKAGES[entry.package.partition("/")[0]].source
+        return _table_of(raw, Origin(entry.name, source, ignored=entry.ignore), wishes.of(entry))
     if entry.openml is None:
         raise DataError(f"{entry.name} ships with the package: there is nothing to fetch", "tttab data list")
     return _load_openml(entry.openml, wishes, refresh)

@@ -19,6 +19,7 @@ import yaml
 
 import tttab
 from tttab.core import Task
+from tttab.data.packages import PACKAGES
 from tttab.errors import DataError
 from tttab.text import shell_word
 
@@ -42,11 +43,13 @@ class Entry:
     """OpenML's task id, which prescribes splits."""
     bundled: bool = False
     """True: `tttab/data/tables/NAME.parquet` ships with the package."""
-    keel: str | None = None
-    """Where it lies in the package that carries KEEL's tables, as `imbalanced/car-good`."""
+    package: str | None = None
+    """Which package on the Python index carries it, and where: `keel/imbalanced/car-good`."""
     target: str | None = None
     """The target column; None: OpenML's default target, or the last column."""
     task: Task = "classification"
+    ignore: tuple[str, ...] = ()
+    """Columns that are no features: row ids, and what is computed from the target."""
     rows: int | None = None
     features: int | None = None
     classes: int | None = None
@@ -198,8 +201,8 @@ class _Checker:
             field: _FIELDS[field](self, item, field) for field, (_, item) in fields.items()
         }
         entry = Entry(self.name(name, key), **values)
-        if entry.openml is None and not entry.bundled and not entry.keel:
-            self.fail(key, f"table {name!r} needs `openml`, `keel` or `bundled: true`")
+        if entry.openml is None and not entry.bundled and not entry.package:
+            self.fail(key, f"table {name!r} needs `openml`, `package` or `bundled: true`")
         if entry.file is not None and not entry.file.exists():
             self.fail(key, f"table {name!r} is said to be bundled, but {entry.file.name} does not ship")
         if entry.bundled and not (entry.target and entry.licence and entry.source):
@@ -282,6 +285,16 @@ class _Checker:
             self.fail(node, f"{what} must be classification or regression, got {text[:40]!r}")
         return text
 
+    def place(self, node: yaml.Node, what: str) -> str:
+        text = self.text(node, what)
+        name, _, inside = text.partition("/")
+        if name not in PACKAGES or inside.count("/") + 1 != PACKAGES[name].path.count("{}"):
+            known = " or ".join(
+                f"{name}/{'/'.join('x' * p.path.count('{}'))}" for name, p in PACKAGES.items()
+            )
+            self.fail(node, f"{what} must be as {known}, got {text[:40]!r}")
+        return text
+
     def fail(self, node: yaml.Node, problem: str) -> None:
         raise DataError(
             f"{self.path}:{node.start_mark.line + 1}: {problem}", _CHECK.format(shell_word(self.path))
@@ -297,9 +310,10 @@ _FIELDS = {
     "openml": _Checker.count,
     "openml_task": _Checker.count,
     "bundled": _Checker.flag,
-    "keel": _Checker.text,
+    "package": _Checker.place,
     "target": _Checker.text,
     "task": _Checker.task,
+    "ignore": _Checker.texts,
     "rows": _Checker.count,
     "features": _Checker.count,
     "classes": _Checker.count,

