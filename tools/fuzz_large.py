@@ -25,13 +25,18 @@ STARTS = {
 }
 """First bytes, and the ending of such files; everything else is CSV."""
 PIECE = 20_000
+LARGEST_FILE = 100_000_000
+"""Bytes: what is larger is no small file."""
 LARGEST_TEXT = 4_000_000
 """Characters of the text formats' inputs before they are packed."""
 
 
 def make_large(data, rng):
     """Return a small file of a large table. `data`, a valid one, is not used."""
-    return pick(rng, [_parquet, _parquet, _csv, _arff])(rng)
+    while True:
+        made = pick(rng, [_parquet, _parquet, _csv, _arff])(rng)
+        if len(made) <= LARGEST_FILE:
+            return made
 
 
 def large_seeds():
