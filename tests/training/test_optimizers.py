@@ -285,6 +285,9 @@ def test_the_slower_half_is_left_behind_twice_and_the_winner_goes_on_until_nothi
     steps = {rate: max(update.number for update in seen if update.size == rate) for rate in ends}
     assert steps == {3e-3: 12, 3e-4: 36, 1e-3: 80}
     assert len(seen) <= 2 * 80 and seen[-1].done == len(seen)
+    ends[3e-3] = 200
+    two = [update for update, _ in race(lambda batch, w: torch.ones_like(w), score, [1e-3, 3e-3], steps=120)]
+    assert [max(u.number for u in two if u.size == rate) for rate in (3e-3, 1e-3)] == [36, 80]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])

@@ -14,7 +14,7 @@ STEP_MEMBERS = 2
 """Members that a step trains where nothing else is asked: as many as the bundled models have."""
 SCORING_SHARE = 0.5
 """The most that held-out scores may take, of the time that the steps take."""
-RACED = (1e-3, 3e-4, 3e-3)
+RACED = (1e-3, 3e-3)
 """Learning rates that race where nothing else is asked."""
 STARTS = ("pretrained", "random")
 LOSSES: dict[Loss, str] = {

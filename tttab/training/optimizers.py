@@ -31,7 +31,7 @@ FIRST_CYCLE, SHARE = 12, 0.12
 """Steps of a race's first cycle, or such a share of all lanes' steps where that is less; each later one is
 twice as long."""
 HEATS = 2
-"""After each of so many cycles the slower half of the lanes is left behind, after the last all but one."""
+"""After each of so many cycles the slower half of the lanes is left behind, but two; after the last all but one."""
 MARGIN = 0.02
 """Share of its loss by which a lane must improve to go on: less is chance on a few hundred rows."""
 LULL = 24
@@ -307,8 +307,8 @@ def _lane(rate: float, labels: bool, parameters: list[torch.nn.Parameter]) -> _L
 
 
 def _faster(lanes: list[_Lane], cycles: int) -> list[_Lane]:
-    """Return the better half of the lanes, or the best after the last heat."""
-    kept = 1 if cycles >= HEATS else -(-len(lanes) // 2)
+    """Return the better half of the lanes, two at least, or the best after the last heat."""
+    kept = 1 if cycles >= HEATS else max(2, -(-len(lanes) // 2))
     return sorted(lanes, key=lambda lane: lane.best)[:kept]
 
 

@@ -25,11 +25,11 @@ RECIPES = {
     "fast": Recipe("the same, one ensemble member a step", Schedule(step_members=1)),
     "race": Recipe(
         "rate and length raced on the held-out rows, on the members' own losses",
-        Schedule(steps=132, loss="members", optimizer="race", rates=RACED),
+        Schedule(steps=120, loss="members", optimizer="race", rates=RACED),
     ),
     "thorough": Recipe(
         "the race, every rate also on targets that boosted trees and the untouched model have softened",
-        Schedule(steps=192, loss="members", optimizer="race", rates=RACED, taught=True),
+        Schedule(steps=144, loss="members", optimizer="race", rates=RACED, taught=True),
     ),
 }
 
