@@ -22,7 +22,7 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:  # the same for a closed t
 
 
 def pytest_collection_finish():
-    """Keep what was imported out of every later search for garbage: half a second each, and some tests ask."""
+    """Keep what was imported out of every later search for garbage, which it makes slow."""
     gc.freeze()
 
 
