@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.forked import forked, typed
 from tttab.bundle import load_bundle
 from tttab.bundle.manifest import read_manifest
 from tttab.cli import run
@@ -324,33 +324,22 @@ def test_names_that_are_not_utf8_lose_no_training(table, new_rows, tmp_path, com
     assert run(["inspect", str(out)]) == 0
 
 
-ENDED = """
-import os, sys, time
-from tttab.cli import run
-from tttab.cli.commands import predict
-
-class Slow(predict._TextWriter):
-    def write(self, frame):
-        super().write(frame)
-        print("writing", flush=True)
-        time.sleep(60)
-
-predict._TextWriter = Slow
-sys.exit(run(sys.argv[1:]))
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_that_ends_predict_leaves_nothing_half_written(adapted, new_rows, tmp_path, number):
-    command = ["predict", str(adapted), str(new_rows), "--out", str(tmp_path / "p.csv"), "--device", "cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", ENDED, *command, "--quiet"], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "writing\n"
+def test_a_signal_that_ends_predict_leaves_nothing_half_written(
+    adapted, new_rows, tmp_path, monkeypatch, number
+):
+    class Slow(predict_command._TextWriter):
+        def write(self, frame):
+            super().write(frame)
+            print("writing", flush=True)
+            time.sleep(60)
+
+    monkeypatch.setattr(predict_command, "_TextWriter", Slow)
+    words = ["predict", adapted, new_rows, "--out", tmp_path / "p.csv", "--device", "cpu", "--quiet"]
+    copy = forked(typed(*words))
+    assert copy.stdout.readline() == "writing\n"
     assert len(list(tmp_path.iterdir())) == 1
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    assert copy.end(number)[0] == 128 + number
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,21 +6,19 @@ import json
 import math
 import os
 import re
+import resource
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.bench_fakes import cell, record
+from tests.support.forked import forked, typed
 from tttab.bench import read_store
 from tttab.cli import run
 from tttab.cli.live_table import Board
 
-ROOT = Path(__file__).parents[2]
 SIZES = ["--n", "20,40", "--k", "30", "--controls-at", "20", "--steps", "2", "--test-size", "40"]
 ARMS = ["--arms", "icl@n,ttt@n+k,icl@n+k,logistic"]
 
@@ -123,23 +121,22 @@ def test_a_store_that_cannot_be_written_is_said_before_any_table_is_read(
 
 def test_a_full_disk_in_the_middle_is_one_line_and_keeps_what_is_done(table, tmp_path):
     """A limit on the size of files stands for the full disk: the line of one cell does not fit."""
-    code = """
-import resource, signal, sys
-from tttab.cli import run
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-sys.exit(run(sys.argv[1:]))
-"""
-    command = bench(table, tmp_path / "store", "--seeds", "9", "--arms", "logistic", "--quiet")
-    done = subprocess.run([sys.executable, "-c", code, *command], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    error, hint = done.stderr.splitlines()
+    words = bench(table, tmp_path / "store", "--seeds", "9", "--arms", "logistic", "--quiet")
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+        return run(words)
+
+    code, _, err = forked(limited).end()
+    assert code == 2, err
+    error, hint = err.splitlines()
     assert error.startswith("error: cannot write to")
     assert hint.startswith("hint: ")
     contents = read_store(tmp_path / "store")
     assert 2 <= len(contents.done) < 9
     assert contents.damaged == ()
-    assert run(command) == 0
+    assert run(words) == 0
     assert len(read_store(tmp_path / "store").done) == 9
 
 
@@ -217,18 +214,11 @@ def test_mistakes_are_one_line_with_a_hint(table, tmp_path, capsys, more, words)
 
 
 def test_ctrl_c_says_how_to_go_on(table, tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "tttab",
-        *bench(table, tmp_path / "store", "--seeds", "50", "--arms", "gbt"),
-    ]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    while "1/50" not in process.stderr.readline():
-        assert process.poll() is None
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 130
+    copy = forked(typed(*bench(table, tmp_path / "store", "--seeds", "50", "--arms", "gbt")))
+    while "1/50" not in copy.stderr.readline():
+        assert copy.process.is_alive()
+    code, _, err = copy.end(signal.SIGINT)
+    assert code == 130
     done = len(read_store(tmp_path / "store").done)
     assert f"{done} of 50 cells are done" in err or f"{done - 1} of 50 cells are done" in err
     assert "hint: tttab bench --datasets" in err and "--seeds 50" in err

@@ -8,7 +8,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from urllib.request import urlopen
 import pytest
 from typer.main import get_command
 
+from tests.support.forked import forked, typed
 from tttab.cli import run
 from tttab.cli.app import app
 
@@ -115,15 +115,15 @@ def served():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "tttab", "serve", "vowels", "--port", port]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(600):
-                try:
-                    with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
-                        break
-                except OSError:
-                    time.sleep(0.2)
-            yield port
-        finally:
-            server.kill()
+    server = forked(typed("serve", "vowels", "--port", port))
+    try:
+        for _ in range(600):
+            try:
+                with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.2)
+        yield port
+    finally:
+        server.process.kill()
+        server.end()

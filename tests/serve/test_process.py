@@ -6,14 +6,13 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import urllib.request
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.support.forked import forked, typed
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.cli import run
 from tttab.data import Origin, schema_of, table_from_frame
@@ -36,8 +35,7 @@ def ask(place, path, rows=None):
 
 
 def test_a_server_answers_as_the_bundle_does_and_ends_at_a_signal(folder, mixed_frame):
-    command = [sys.executable, "-m", "tttab", "serve", str(folder), "--port", "0", "--device", "cpu"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    server = forked(typed("serve", folder, "--port", "0", "--device", "cpu"))
     try:
         place = next(found[0] for line in server.stderr if (found := re.search(r"http://[\d.:]+", line)))
         assert ask(place, "/health")["bundles"] == ["kinds"]
@@ -45,12 +43,9 @@ def test_a_server_answers_as_the_bundle_does_and_ends_at_a_signal(folder, mixed_
         got = ask(place, "/predict", json.loads(raw.to_json(orient="records")))["predictions"]
         p = load_bundle(folder, device="cpu").predict(raw)
         assert np.allclose(pd.DataFrame(got)[["p(a)", "p(b)", "p(c)"]], p, atol=1e-5)
-        server.send_signal(signal.SIGINT)
-        assert server.wait(30) in (0, 130)
+        assert server.end(signal.SIGINT)[0] in (0, 130)
     finally:
-        server.kill()
-        server.wait()
-        server.stderr.close()
+        server.process.kill()
 
 
 @pytest.mark.parametrize(

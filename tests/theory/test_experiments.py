@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 from dataclasses import MISSING, dataclass
+from functools import cache
 
 import pytest
 import typer
@@ -42,15 +43,16 @@ def runs():
     return get
 
 
-def command_of(experiment):
+@cache
+def commands():
     app = typer.Typer()
     register(app)
-    return typer.main.get_command(app).commands[experiment.name]
+    return typer.main.get_command(app).commands
 
 
 def settings_of(experiment, arguments):
     """The settings that the command makes of its arguments."""
-    command = command_of(experiment)
+    command = commands()[experiment.name]
     context = command.make_context(experiment.name, shlex.split(arguments))
     return parsed(experiment.settings, context.params), context.params
 
@@ -116,7 +118,7 @@ def test_the_number_of_rows_to_come_is_right(experiment, runs):
 
 @EVERY
 def test_the_command_has_an_option_for_every_field_and_its_defaults(experiment):
-    command = command_of(experiment)
+    command = commands()[experiment.name]
     flags = {flag for parameter in command.params for flag in parameter.opts}
     assert {item.flag for item in options(experiment.settings)} <= flags
     assert "--json" in flags
@@ -149,9 +151,7 @@ def test_the_example_is_a_command_that_fits(experiment):
 
 
 def test_names_are_different_and_the_help_lists_every_one():
-    app = typer.Typer()
-    register(app)
-    assert list(typer.main.get_command(app).commands) == [*EXPERIMENTS, "all"]
+    assert list(commands()) == [*EXPERIMENTS, "all"]
     assert all(experiment.name == name for name, experiment in EXPERIMENTS.items())
 
 

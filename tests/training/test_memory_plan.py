@@ -339,13 +339,14 @@ def test_the_peak_is_the_process_s_own_and_not_that_of_the_one_that_started_it()
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
 def test_a_process_that_keeps_what_it_frees_touches_no_new_pages():
     code = """
-import resource, sys, torch
+import resource, sys
+import numpy as np
 from tttab.system.resources import keep_freed_memory
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 for _ in range(2):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    held = [torch.ones(megabytes * 2**20 // 4) for megabytes in range(33, 41)]
+    held = [np.ones(megabytes * 2**17) for megabytes in range(33, 41)]
     del held
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
+from tests.support.linear_losses import losses
 from tttab.theory.linear_attention import limit
 from tttab.theory.linear_attention.calibration import CalibrationSettings, answer, calibration, fit
 from tttab.theory.linear_attention.covariances import covariance_family
@@ -25,13 +25,10 @@ def test_the_whitened_problem_is_the_step_with_the_inverse_covariance_on_both_si
     assert loss(white) == pytest.approx(loss(plain), rel=1e-10)
     sx, b, w = (value.numpy() for value in (plain.covariance, plain.task, plain.weights))
     inverse, eta = np.linalg.inv(sx), one_step(white).best_step
-    found = []
-    for _ in range(8_000):
-        x, z = (draws.multivariate_normal(np.zeros(5), sx, rows) for rows in (plain.n, plain.k))
-        u = x.T @ (x @ b)
-        g = z.T @ (z @ b - z @ (w @ u))
-        after = torch.from_numpy(w + 2 * eta * inverse @ np.outer(g, u) @ inverse)
-        found.append(loss(LinearProblem(plain.task, after, plain.covariance, 4, 7)))
+    x, z = (draws.multivariate_normal(np.zeros(5), sx, (8_000, rows)) for rows in (plain.n, plain.k))
+    u = np.einsum("tid,ti->td", x, x @ b)
+    g = np.einsum("tid,ti->td", z, np.einsum("tid,td->ti", z, b - u @ w.T))
+    found = losses(plain, w + 2 * eta * (g @ inverse)[..., None] * (u @ inverse)[:, None])
     error = np.std(found) / len(found) ** 0.5
     assert abs(np.mean(found) - one_step(white).best) < 4 * error
     assert abs(np.mean(found) - one_step(plain).best) > 4 * error

@@ -15,6 +15,7 @@ from tttab.theory.folder import Folder
 from tttab.theory.linear_attention import curves
 from tttab.theory.linear_attention.samples import EXPERIMENT as SAMPLES
 from tttab.theory.linear_attention.settings import MatrixSimulation
+from tttab.theory.plots import draw
 
 SMALL = ["--d", "8", "--trials", "300"]
 COMMANDS = {
@@ -160,12 +161,20 @@ def test_steps_beyond_the_largest_float_are_marked_and_nothing_warns(tmp_path, c
     assert not re.search("warning", captured.err, re.IGNORECASE)
 
 
-def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys):
+def test_all_fills_a_folder_and_keeps_what_is_there(tmp_path, capsys, monkeypatch):
+    def draw_one(panels, path, title):
+        return draw(panels, path, title) if path.stem == "noise" else path.touch()
+
+    monkeypatch.setattr("tttab.theory.folder.draw", draw_one)
     command = ["theory", "all", "--out", str(tmp_path / "out"), "--d", "6", "--trials", "200", "--json"]
     assert run(command) == 0
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["experiment"] for row in first] == list(COMMANDS)
     assert {row["made"] for row in first} == {"now"}
+    assert all(
+        (tmp_path / "out" / f"{name}.{suffix}").exists() for name in COMMANDS for suffix in ("svg", "png")
+    )
+    assert (tmp_path / "out" / "noise.png").read_bytes()[1:4] == b"PNG"
     (tmp_path / "out" / "noise.png").unlink()
     assert run(command) == 0
     second = {row["experiment"]: row["made"] for row in map(json.loads, capsys.readouterr().out.splitlines())}

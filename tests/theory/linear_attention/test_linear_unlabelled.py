@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
-import torch
 
+from tests.support.linear_losses import losses
 from tttab.theory.linear_attention import unlabelled
 from tttab.theory.linear_attention.covariances import covariance_family
-from tttab.theory.linear_attention.law import loss, one_step
+from tttab.theory.linear_attention.law import one_step
 from tttab.theory.linear_attention.problem import LinearProblem, pretrained_weights
 from tttab.theory.linear_attention.semi import SemiSettings, semi, tables
 from tttab.theory.linear_attention.unlabelled import Pseudo
@@ -28,7 +26,7 @@ def estimate(rule, p, z, free):
     if rule == "known":
         return np.linalg.inv(p.covariance.numpy())
     rows = z if rule == "own" else free
-    return np.linalg.inv(rows.T @ rows / len(rows))
+    return np.linalg.inv(rows.swapaxes(1, 2) @ rows / rows.shape[1])
 
 
 def exact(rule, p):
@@ -42,14 +40,14 @@ def exact(rule, p):
 def test_the_law_is_that_of_a_step_whose_weights_are_formed(rule, noise):
     p, draws = problem(noise), np.random.default_rng(1)
     sx, b, w = (value.numpy() for value in (p.covariance, p.task, p.weights))
-    law = exact(rule, p)
-    eta, found = 0.4 * law.best_step, []
-    for _ in range(4000):
-        x, z, free = (draws.multivariate_normal(np.zeros(4), sx, rows) for rows in (p.n, p.k, M))
-        u = x.T @ (x @ b + noise**0.5 * draws.standard_normal(p.n))
-        g = z.T @ (z @ b + noise**0.5 * draws.standard_normal(p.k) - z @ w @ u)
-        after = torch.from_numpy(w + 2 * eta * np.outer(estimate(rule, p, z, free) @ g, u))
-        found.append(loss(replace(p, weights=after)))
+    law, trials = exact(rule, p), 4000
+    eta = 0.4 * law.best_step
+    x, z, free = (draws.multivariate_normal(np.zeros(4), sx, (trials, rows)) for rows in (p.n, p.k, M))
+    y, labels = (v @ b + noise**0.5 * draws.standard_normal(v.shape[:2]) for v in (x, z))
+    u = np.einsum("tid,ti->td", x, y)
+    g = np.einsum("tid,ti->td", z, labels - np.einsum("tid,td->ti", z, u @ w.T))
+    step = (estimate(rule, p, z, free) @ g[..., None]) * u[:, None]
+    found = losses(p, w + 2 * eta * step)
     error = np.std(found) / len(found) ** 0.5
     assert abs(np.mean(found) - law.at(eta)) < 4 * error
     assert error < 0.02 * law.start
@@ -85,19 +83,15 @@ def test_unlabelled_rows_pay_from_where_the_two_gains_are_equal():
 @pytest.mark.parametrize("noise", [0.0, 0.4])
 def test_pseudo_labels_lower_the_loss_as_their_law_says(noise):
     p, draws = Pseudo(4, 3, 8, 5, noise), np.random.default_rng(2)
-    kappa, found = 0.6 * p.law.best_step, []
+    kappa, trials = 0.6 * p.law.best_step, 20_000
     weights = [1 / (n + 1 + 4 * (1 + noise)) for n in (3, 8)]
-    for _ in range(20_000):
-        x = draws.standard_normal((8, 4))
-        y = x[:, 0] + noise**0.5 * draws.standard_normal(8)
-        short, long = x[:3].T @ y[:3], x.T @ y
-        start = weights[0] * np.eye(4)
-        queries = draws.standard_normal((5, 4))
-        labels = weights[1] * queries @ long
-        eta = kappa / 2 / (short @ short)
-        after = start + 2 * eta * np.outer(queries.T @ (labels - queries @ start @ short), short)
-        aim = np.eye(4)[0] - after @ short
-        found.append(aim @ aim + noise)
+    x, queries = draws.standard_normal((trials, 8, 4)), draws.standard_normal((trials, 5, 4))
+    y = x[..., 0] + noise**0.5 * draws.standard_normal((trials, 8))
+    short, long = (np.einsum("tid,ti->td", x[:, :n], y[:, :n]) for n in (3, 8))
+    residuals = np.einsum("tid,td->ti", queries, weights[1] * long - weights[0] * short)
+    # After the step W is weights[0] I + 2 eta g u' with eta = kappa / (2 u'u), and is applied to u.
+    aim = np.eye(4)[0] - weights[0] * short - kappa * np.einsum("tid,ti->td", queries, residuals)
+    found = (aim**2).sum(1) + noise
     error = np.std(found) / len(found) ** 0.5
     assert abs(np.mean(found) - p.law.at(kappa)) < 4 * error
     assert error < 0.02

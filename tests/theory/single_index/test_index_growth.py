@@ -20,7 +20,8 @@ def cells(power, stream, tasks=40):
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0])
-def test_the_exponent_and_its_interval_are_those_of_the_alignments(power):
+def test_the_exponent_and_its_interval_are_those_of_the_alignments(power, monkeypatch):
+    monkeypatch.setattr("tttab.theory.single_index.growth.RESAMPLES", 80)
     stream, slopes, covered = np.random.default_rng(1), [], 0
     for _ in range(8):
         found = growth(cells(power, stream), 0.5, stream)
