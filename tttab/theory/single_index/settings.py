@@ -1,7 +1,4 @@
-"""What the single-index experiments share: tasks, seed and device, and the choices of stage I.
-
-What does not belong here: the choices of one experiment.
-"""
+"""What the single-index experiments share: tasks, seed and device, and the choices of stage I."""
 
 from __future__ import annotations
 

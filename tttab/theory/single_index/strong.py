@@ -1,9 +1,8 @@
 """Experiment: online steps on the sphere with the link known: geometric decay, its floor, samples to eps.
 
-With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where
-I = E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). With
-the squared loss V grows with e, which slows the decay. What does not belong here: the step itself
-(`stages`).
+With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where I =
+E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). With the squared
+loss V grows with e, which slows the decay.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Single-index tasks in batches: directions in a shared subspace, links that may vary, labelled rows.
 
 y = s(<b, x>) + noise of ±tau, x ~ N(0, I_d), b uniform on the sphere of an r-dimensional subspace
-(2509.25741, section 2). What does not belong here: anything that learns.
+(2509.25741, section 2).
 """
 
 from __future__ import annotations

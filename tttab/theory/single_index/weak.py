@@ -1,7 +1,4 @@
-"""Experiment: how many rows stage I needs, self-distilled against trained on the labels themselves.
-
-What does not belong here: the stage itself (`stages`).
-"""
+"""Experiment: how many rows stage I needs, self-distilled against trained on the labels themselves."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Experiment: a small trained transformer, in context against trained at test time, for either paper.
-
-What does not belong here: models, training, the papers' grids (`paper_a`, `paper_b`).
-"""
+"""Experiment: a small trained transformer, in context against trained at test time, for either paper."""
 
 from __future__ import annotations
 
