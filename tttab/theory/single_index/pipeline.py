@@ -35,7 +35,7 @@ class PipelineSettings(Common, StageOne, Ablations):
 
     n: tuple[float, ...] = option(
         (),
-        "Prompt lengths, with commas; inf: what the in-context model keeps with rows without end.",
+        "Prompt lengths, with commas; inf: the limit of the in-context model.",
         low=1,
         infinite=True,
     )

@@ -40,7 +40,7 @@ class StrongSettings(Common):
     eps: tuple[float, ...] = option(
         (0.2, 0.1, 0.05, 0.02, 0.01), "Targets of 1 - <b, u>, with commas.", low=0, strict=True
     )
-    loss: Loss = option("correlation", "correlation or squared.")
+    loss: Loss = option("correlation", "Loss: correlation or squared.")
     start: float = option(0.5, "Alignment at the start.", low=0, high=1, strict=True)
     share: float = 0.25
     """Floor of the step size chosen for a target, as a share of the target."""

@@ -24,7 +24,7 @@ class IndexLaw:
     link: tuple[float, ...]
     """Weights c_i of He_i/sqrt(i!), i = 0, 1, …"""
     noise: float = 0.1
-    """tau: labels move by +tau or -tau."""
+    """Size tau of the label noise: labels move by +tau or -tau."""
     vary: int = 0
     """Degree whose weight changes from task to task; 0: the link is the same for all tasks."""
     low: float = -0.5
