@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import typer.main
 
 from tttab.cli import run
 from tttab.cli.app import app
+from tttab.cli.options import GROUPS
 
 HEAVY = ("torch", "pandas", "sklearn", "openml", "tabpfn", "numpy", "matplotlib", "ray", "yaml")
 
@@ -47,12 +49,21 @@ def test_every_command_shows_an_example_to_copy(words, capfd):
     assert "Example" in shown
 
 
+@pytest.mark.parametrize("words", ALL, ids=" ".join)
+def test_option_groups_stand_in_one_order(words):
+    command = typer.main.get_command(app)
+    for word in words:
+        command = command.commands[word]
+    places = [GROUPS.index(getattr(option, "rich_help_panel", None)) for option in command.params]
+    named = [place for place in places if place]
+    assert named == sorted(named)
+
+
 def test_tttab_alone_shows_what_it_can_do_and_where_to_start(capfd):
     assert run([]) == 0
     shown = capfd.readouterr().out
     assert "tttab run --dataset 31 --n 200 --k 1000" in shown
-    for panel in ("Adapt", "Research", "Data and models"):
-        assert panel in shown
+    assert re.findall(r"╭─ ([A-Z][\w ]+\w) ─", shown) == ["Options", "Adapt", "Data and models", "Research"]
 
 
 def test_names_are_completed():

@@ -1,8 +1,8 @@
 """The context-reduction benchmark: plan cells, run them, keep them, say what they mean.
 
-In order of use: `BenchRequest` (what is asked), `plan_tables` (which cells), `start` (run what is
-missing), `read_store` (all rows), `summaries` (figures), `html_report`, `markdown_report`, `export`.
-What does not belong here: the arms (`tttab.evaluation.arms`) and the terminal.
+In order of use: `BenchRequest` (what is asked), `plan_tables` (which cells), `start` (run what is missing),
+`read_store` (all rows), `summaries` (figures), `html_report`, `markdown_report`, `export`. The arms are in
+`tttab.evaluation.arms`.
 """
 
 from __future__ import annotations

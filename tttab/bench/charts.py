@@ -1,6 +1,6 @@
 """The report's figures: curves per table, effective context, accuracy against log loss, cost against gain.
 
-What does not belong here: how every figure looks (see `tttab.report.figures`).
+`tttab.report.figures` says how every figure looks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where units run: in this process, in processes of this machine (joblib), or on a Ray cluster.
 
 Whatever the engine, a cell is on disk before it is yielded, and cells compute with the same number of
-threads, so numbers are equal. What does not belong here: what a unit does (`work`), what is printed.
+threads, so numbers are equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """A store as one table for other programs: Parquet or CSV with a line per cell, or the form of bencheval.
 
-bencheval (TabArena's aggregation) reads `method, task, seed, metric_error, time_train_s,
-time_infer_s`. What does not belong here: figures.
+bencheval (TabArena's aggregation) reads `method, task, seed, metric_error, time_train_s, time_infer_s`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reading rows back for a report: which belong together, and the errors of one arm seed by seed.
 
-A group is what may be compared: one model file, label budget, rule, recipe and test size. Rows
-that no label budget changes (plain icl@n) and rows of no model stand in every group that has a row of
-its own on their table. What does not belong here: statistics over them.
+A group is what may be compared: one model file, label budget, rule, recipe and test size. Rows that no label
+budget changes (plain icl@n), and rows of no model, are in every group that has a row of its own on their
+table.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The report as one HTML file, and as Markdown.
-
-What does not belong here: figures, tables or charts themselves; this module only puts them in order.
-"""
+"""The report as one HTML file, and as Markdown: puts the sections, tables and charts in order."""
 
 from __future__ import annotations
 

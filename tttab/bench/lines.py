@@ -1,7 +1,7 @@
-"""A line of the store, held to what `Writer` writes: every field's type and range, the hashes it promises.
+"""Checks a line of the store against what `Writer` writes: the type and range of every field, and the hashes.
 
-Stores are copied, merged and edited, and what they hold becomes figures, pages and commands: a line is used
-whole or not at all. What does not belong here: files (see `store`), and what a report makes of a row.
+Stores are copied, merged and edited, and their content becomes figures, pages and commands. So a line is used
+whole or not at all.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Where a report or an export goes: a file, replaced in one step, or a pipe or device, written through.
-
-What does not belong here: what is written.
-"""
+"""Where a report or an export goes: a file, replaced in one step, or a pipe or device, written through."""
 
 from __future__ import annotations
 

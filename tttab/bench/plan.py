@@ -1,8 +1,7 @@
 """Which cells a request asks for: their identities are known before anything runs.
 
-Tables are loaded and splits drawn (cheap); the model file is hashed, not opened. So the same
-request after an interruption finds what is missing by comparing keys. What does not belong here:
-running cells (see `work`).
+Tables are loaded and splits drawn (cheap); the model file is hashed, not opened. So the same request after an
+interruption finds what is missing by comparing keys. `work` runs the cells.
 """
 
 from __future__ import annotations

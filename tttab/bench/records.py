@@ -1,7 +1,6 @@
 """What the store keeps: one finished cell with the labels a reader groups by, and the machine it ran on.
 
-The types of `Cell` and `Machine` carry the ranges that `lines` holds a line of the store to. What does not
-belong here: files (see `store`) and any computing.
+The types of `Cell` and `Machine` carry the ranges that `lines` checks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A public table of in-context results, for anyone with the official file to hold ours against.
+"""A public table of in-context results, to compare with ours if you have the official file.
 
 Figures: the repository kami3kardes/subsample-tabpfn-v2 (results/experiment_1_summary.csv and
 experiment_2_summary.csv). TabPFN v2 in tabpfn's default classifier file, one ensemble member, 80/20 split
 with random_state 42, at most 10,000 test rows, ordinal codes, median imputation, random contexts, macro ROC
-AUC, seeds 1 to 4. What does not belong here: planning and running cells.
+AUC, seeds 1 to 4.
 """
 
 from __future__ import annotations

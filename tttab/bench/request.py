@@ -1,6 +1,6 @@
 """What a user asks of the benchmark: tables, sizes, arms, seeds, model and how far weights move.
 
-What does not belong here: which cells follow from it (see `plan`).
+`plan` derives the cells from it.
 """
 
 from __future__ import annotations

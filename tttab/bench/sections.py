@@ -1,7 +1,6 @@
 """What a report consists of: sections of each group of rows, then of the whole store.
 
 The terminal, JSON, Markdown and the page all follow from these two lists: a new section is a line here.
-What does not belong here: a section's tables and figures, or how they are written down.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The protocol's figures as pure functions: effective context, intervals, harm, break-even, ranks.
 
-Errors are always "smaller is better". Seeds are averaged first, data sets are resampled. What does
-not belong here: records, tables of text, charts.
+Errors are always "smaller is better". Seeds are averaged first, data sets are resampled.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """The result store: a folder of JSON Lines files, one per writer, that are only ever appended to.
 
-A finished cell is one line, written by one `write` to a file opened with O_APPEND and synced before the
-cell counts as done. A process that is killed loses the cell in hand and nothing else; a torn last line,
-like any other that is damaged, is left out by the reader and named. Copying the files of two stores
-into one folder merges them. No database: SQLite locks badly on the network file systems of clusters,
-and one torn page would cost more than one line. What does not belong here: what a line must hold (see
-`lines`).
+A finished cell is one line, written by one `write` to a file opened with O_APPEND and synced before the cell
+counts as done. A process that is killed loses only its current cell. A torn last line, like any other that is
+damaged, is left out by the reader and named. Copying the files of two stores into one folder merges them. No
+database: SQLite locks badly on the network file systems of clusters, and one torn page would cost more than
+one line.
 """
 
 from __future__ import annotations

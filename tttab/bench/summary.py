@@ -1,6 +1,6 @@
 """From a store to the figures of the protocol: per table, overall and per arm, for one group at a time.
 
-What does not belong here: how figures are written down (see `tables`, `charts`).
+`tables` and `charts` show them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The summary as tables of plain data, for the terminal, Markdown and HTML alike.
-
-What does not belong here: computing figures, or how a table is drawn.
-"""
+"""The summary as tables of plain data, for the terminal, Markdown and HTML alike."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Running the cells of one unit in this process: table, split, model and context are shared.
 
-What does not belong here: which unit runs where and when (see `executors`), and files.
+`executors` decides which unit runs where and when.
 """
 
 from __future__ import annotations

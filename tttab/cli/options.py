@@ -1,7 +1,4 @@
-"""Options that several commands share: declared once, with their help.
-
-What does not belong here: what the options do.
-"""
+"""Options that several commands share: declared once, with their help and the heading they stand under."""
 
 from __future__ import annotations
 
@@ -21,31 +18,45 @@ from tttab.text import shell_word
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-N = Annotated[int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")]
-K = Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")]
-Seed = Annotated[int, typer.Option(help="Names the split and the training streams.")]
+TABLE, TRAINING = "The table", "How to train"
+RESOURCES, OUTPUT = "Time, memory and hardware", "Output"
+GROUPS = (None, TABLE, TRAINING, RESOURCES, OUTPUT)
+"""The headings of `--help`, in the order in which every command shows them."""
+
+N = Annotated[
+    int, typer.Option("--n", help="Context rows: the labelled rows that the model reads to predict.")
+]
+K = Annotated[int, typer.Option("--k", help="Further labelled rows to train on (the training queries).")]
+Seed = Annotated[int, typer.Option(help="Random seed for the split and for training.")]
 Model = Annotated[
     str,
-    typer.Option(help="`auto`, a known name, or a checkpoint's path.", autocompletion=completion.models),
+    typer.Option(
+        help="Model: `auto`, a name of `tttab models list`, or a file.", autocompletion=completion.models
+    ),
 ]
 Rule = Annotated[
     str,
     typer.Option(
-        help="Which weights move; `none` is plain in-context learning.", autocompletion=completion.rules
+        help="Which weights to train; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
-Recipe = Annotated[str, typer.Option(help="Steps, rate and loss by name: default, fast, race or thorough.")]
-Steps = Annotated[int | None, typer.Option(help="Gradient steps at most (default: the recipe's, 50).")]
+Recipe = Annotated[str, typer.Option(help="Training schedule by name: default, fast, race or thorough.")]
+Steps = Annotated[
+    int | None, typer.Option(help="Largest number of gradient steps (default: the recipe's, 50).")
+]
 Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 3e-4).")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, xpu, mps.")]
-MaxMemory = Annotated[str, typer.Option(help="The most memory to hold, such as 4G.")]
+Device = Annotated[
+    str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, xpu, mps.", rich_help_panel=RESOURCES)
+]
+MaxMemory = Annotated[str, typer.Option(help="Memory limit, such as 4G.", rich_help_panel=RESOURCES)]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
         "--column",
         metavar="NAME=KIND",
-        help="What a column is: number, level, date, duration, boolean; number:1.234,5 and date:%d.%m.%Y "
-        "say how its texts are written. May be given several times.",
+        help="Kind of a column: number, level, date, duration or boolean; number:1.234,5 and date:%d.%m.%Y "
+        "also give the format. May be repeated.",
+        rich_help_panel=TABLE,
     ),
 ]
 Regression = Annotated[
@@ -53,115 +64,149 @@ Regression = Annotated[
     typer.Option(
         "--regression/--classification",
         help="Predict the target as a number or as a class (default: guessed).",
+        rich_help_panel=TABLE,
     ),
 ]
 TopClasses = Annotated[
-    int | None, typer.Option(help="Keep the rows of this many of the most frequent classes.")
+    int | None,
+    typer.Option(help="Keep only the rows of this many most frequent classes.", rich_help_panel=TABLE),
 ]
-TopFeatures = Annotated[int | None, typer.Option(help="Keep this many features, chosen on labelled rows.")]
+TopFeatures = Annotated[
+    int | None,
+    typer.Option(help="Keep only this many features, chosen on labelled rows.", rich_help_panel=TABLE),
+]
 Strict = Annotated[
-    bool, typer.Option("--strict", help="Refuse to shrink k, or another model where a download fails.")
+    bool,
+    typer.Option(
+        "--strict", help="Fail instead of shrinking k or of using another model if a download fails."
+    ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.", rich_help_panel=OUTPUT)
+]
 
 Validation = Annotated[
     str | None,
-    typer.Option(metavar="FILE", help="Labelled rows that choose the step, in the place of a part of the k."),
+    typer.Option(
+        metavar="FILE",
+        help="Validation rows that choose the step, instead of a fifth of the k.",
+        rich_help_panel=TABLE,
+    ),
 ]
 GroupColumn = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Keep rows of one group on one side of the split; no feature."),
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of groups (such as patients): no group on both sides of the split. Not a feature.",
+        rich_help_panel=TABLE,
+    ),
 ]
 TimeColumn = Annotated[
     str | None,
-    typer.Option(metavar="COLUMN", help="Train on earlier rows, judge by later ones; no feature."),
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of times: train on earlier rows, test on later ones. Not a feature.",
+        rich_help_panel=TABLE,
+    ),
 ]
 
-PANEL = "How to adapt"
-BUDGET = "What it may cost"
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        help="adamw (default), race, or sgd-1: one step, its size by line search.", rich_help_panel=PANEL
+        help="Optimizer: adamw (default), race, or sgd-1 (one step by line search).", rich_help_panel=TRAINING
     ),
 ]
-Init = Annotated[str, typer.Option(help="pretrained (warm start) or random (cold).", rich_help_panel=PANEL)]
+Init = Annotated[str, typer.Option(help="Initial weights: pretrained, or random.", rich_help_panel=TRAINING)]
 Context = Annotated[
     str,
     typer.Option(
-        help="How the n rows are chosen: stratified, random, kcenter, nearest.", rich_help_panel=PANEL
+        help="How to choose the context rows: stratified, random, kcenter, nearest.", rich_help_panel=TRAINING
     ),
 ]
 Split = Annotated[
-    str, typer.Option(help="Contexts seen in training: fixed, redraw, kfold.", rich_help_panel=PANEL)
+    str, typer.Option(help="Contexts during training: fixed, redraw, kfold.", rich_help_panel=TRAINING)
 ]
 Guard = Annotated[
-    str, typer.Option(help="What chooses the step: loss, loss+ece, off.", rich_help_panel=PANEL)
+    str,
+    typer.Option(help="How held-out rows choose the step: loss, loss+ece, off.", rich_help_panel=TRAINING),
 ]
 Loss = Annotated[
     str | None,
     typer.Option(
-        help="What trains: ensemble (the average's loss; default) or members (the mean of their own).",
-        rich_help_panel=PANEL,
+        help="Training loss: ensemble (of the averaged prediction; default) or members (mean over members).",
+        rich_help_panel=TRAINING,
     ),
 ]
 Metric = Annotated[
     str | None,
     typer.Option(
-        help="What the guard compares (default: the loss): roc_auc, accuracy, …",
+        help="Metric that chooses the step instead of the loss: roc_auc, accuracy, …",
         autocompletion=completion.metrics,
-        rich_help_panel=PANEL,
+        rich_help_panel=TRAINING,
     ),
 ]
-Precision = Annotated[str, typer.Option(help="auto, fp32 or bf16.", rich_help_panel=PANEL)]
+Precision = Annotated[
+    str, typer.Option(help="Arithmetic of training: auto, fp32 or bf16.", rich_help_panel=TRAINING)
+]
 
 
 Members = Annotated[
     int | None,
-    typer.Option(help="Ensemble members that serve (default: the model's own).", rich_help_panel=BUDGET),
+    typer.Option(help="Ensemble members that predict (default: the model's own).", rich_help_panel=RESOURCES),
 ]
 TrainMembers = Annotated[
-    int | None, typer.Option(help="Ensemble members that train (default: all).", rich_help_panel=BUDGET)
+    int | None, typer.Option(help="Ensemble members to train (default: all).", rich_help_panel=RESOURCES)
 ]
 StepMembers = Annotated[
     int | None,
-    typer.Option(
-        help="Of those, members that one step trains, in turns (default: 2).", rich_help_panel=BUDGET
-    ),
+    typer.Option(help="Members to train in one step, in turns (default: 2).", rich_help_panel=RESOURCES),
 ]
 Time = Annotated[
     str | None,
-    typer.Option(help="The most that training may take, such as 120s or 10m.", rich_help_panel=BUDGET),
+    typer.Option(help="Time limit of training, such as 120s or 10m.", rich_help_panel=RESOURCES),
 ]
 Blend = Annotated[
     str | None,
-    typer.Option(help="`trees`: mix in boosted trees fitted on the same rows, weighed on held-out rows."),
+    typer.Option(
+        help="`trees`: average with boosted trees trained on the same rows, weighted on held-out rows.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 WeightsColumn = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN", help="How much each row counts, in training, guard and figures; no feature."
+        metavar="COLUMN",
+        help="Column of row weights, for training, the choice of the step and the figures. Not a feature.",
+        rich_help_panel=TABLE,
     ),
 ]
 Balanced = Annotated[
-    bool, typer.Option("--balanced", help="Let every class count alike in training and guard.")
+    bool,
+    typer.Option(
+        "--balanced",
+        help="Give every class the same weight in training and in the choice of the step.",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Log = Annotated[
-    str | None, typer.Option(metavar="WHERE", help="Write steps and figures down with mlflow or wandb.")
+    str | None,
+    typer.Option(metavar="SERVICE", help="Log steps and figures to mlflow or wandb.", rich_help_panel=OUTPUT),
 ]
 Threshold = Annotated[
     str | None,
     typer.Option(
         metavar="METRIC",
-        help="Two classes: decide by a threshold chosen on held-out rows by balanced_accuracy, accuracy, f1.",
+        help="With two classes, the metric that chooses the decision threshold on held-out rows: "
+        "balanced_accuracy, accuracy, f1.",
+        rich_help_panel=TRAINING,
     ),
 ]
 KeepOnInterrupt = Annotated[
     bool,
     typer.Option(
-        "--keep-on-interrupt", help="Ctrl-C ends training and keeps the best weights so far.",
-        rich_help_panel=BUDGET,
+        "--keep-on-interrupt", help="On Ctrl-C, end only the training and keep the best weights so far.",
+        rich_help_panel=RESOURCES,
     ),
 ]  # fmt: skip
 
@@ -255,12 +300,18 @@ def expand_options(
             command(**given, **{name: options(**shared)})
 
         every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
+        every.sort(key=_group)
         vars(run)["__signature__"] = inspect.Signature(every)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
 
     return decorate
+
+
+def _group(parameter: inspect.Parameter) -> int:
+    (about, *_) = getattr(parameter.annotation, "__metadata__", (None,))
+    return GROUPS.index(getattr(about, "rich_help_panel", None))
 
 
 def _parameters(options: type[DataclassInstance]) -> list[inspect.Parameter]:

@@ -1,7 +1,6 @@
 """Tables: from an id, a name or a file to a `tttab.core.Table`.
 
-Importing this package loads neither pandas nor openml: public names arrive when they are first
-used. What does not belong here: models, splits and anything that trains.
+Importing this package loads neither pandas nor openml: public names load when they are first used.
 """
 
 from __future__ import annotations

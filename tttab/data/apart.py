@@ -1,7 +1,7 @@
-"""Splits that do not leak: no group on two sides, or earlier rows to learn from and later ones to judge by.
+"""Splits that do not leak: no group on two sides, or training on earlier rows and testing on later ones.
 
-The sides are what may be context or query, what is held out to choose the step, and the test rows. What
-does not belong here: splits of rows that are independent of each other (`splits`).
+The sides are what may be context or query, what is held out to choose the step, and the test rows. `splits`
+divides rows that are independent of each other.
 """
 
 from __future__ import annotations

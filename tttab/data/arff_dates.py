@@ -1,7 +1,6 @@
 """Dates as an ARFF header declares them: patterns of Java's SimpleDateFormat, read strictly.
 
-Known are y, M, d, H, m, s, S and quoted text. Years have four digits. What does not belong here: the
-rest of the grammar (`arff_format`).
+Supported are y, M, d, H, m, s, S and quoted text. Years have four digits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""ARFF, OpenML's text format, in time that grows with the file's length alone.
+"""ARFF, OpenML's text format, in time proportional to the file's length.
 
 Dense and sparse rows, quoted names and values with backslash escapes, dates by their declared pattern.
 liac-arff's patterns take minutes on a damaged line of some hundred kilobytes, hence a reader of our own.
-Grammar: Weka manual, "ARFF". What does not belong here: what the columns become.
+Grammar: Weka manual, "ARFF".
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How much a table file may hold before it is converted: columns, names, lines, memory.
 
-A few bytes can stand for gigabytes: a dictionary of one long text, a row of nothing but missing cells,
-a compressed run of zeros. What does not belong here: reading (`reading`) and the model's own limits
-(`checks`).
+A few bytes can expand to gigabytes: a dictionary of one long text, a row of only missing cells, a compressed
+run of zeros. The model's own limits are in `checks`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A raw DataFrame into a `Table`: features, target, labels, fingerprint.
-
-What does not belong here: files and servers (`reading`, `remote`), what a column is (`features`, `target`).
-"""
+"""A raw DataFrame into a `Table`: features, target, labels, fingerprint."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the cells of a column are by their type alone, and the text of each.
 
 Equal values have one text however they are stored, and each distinct value is turned into text once: a
-million equal cells cost one. What does not belong here: what a column is (`guess`), its values (`columns`).
+million equal cells cost one. `guess` decides what the column is, `columns` computes its values.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""What is worth knowing of a table before a model reads it: its facts, limits, duplicates, thin classes.
+"""What to know of a table before a model reads it: its facts, limits, duplicates, classes with few rows.
 
-Pure functions of a table and row numbers. What does not belong here: printing, and refusing (models
-refuse what they cannot read).
+Pure functions of a table and row numbers. They never refuse; models refuse what they cannot read.
 """
 
 from __future__ import annotations

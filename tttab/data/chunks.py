@@ -1,8 +1,7 @@
-"""Large files in pieces, so that memory stays flat: CSV, TSV and Parquet; ARFF comes whole.
+"""Large files in pieces, so that memory stays flat: CSV, TSV and Parquet; ARFF is read whole.
 
-pandas and pyarrow cut the pieces; here is what they lack: one decimal mark for all pieces of a file, the
-share that is done, and bounds on what a piece holds.
-What does not belong here: what a column means (`schema`).
+pandas and pyarrow cut the pieces. This adds one decimal mark for all pieces of a file, the share that is
+done, and limits on a piece.
 """
 
 from __future__ import annotations

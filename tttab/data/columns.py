@@ -1,9 +1,8 @@
 """The one place where a cell becomes a value: a conversion for each kind of column, from any dtype.
 
-A column becomes float64 (numbers, and dates and durations in days) or a pandas `category` with text
-levels. Equal values give equal results however they are stored: NumPy, pandas' extension types, Arrow,
-Python objects or text. Another kind is refused by the column's name. What does not belong here: which
-kind a column has (`guess`), whole tables, and files.
+A column becomes float64 (numbers, and dates and durations in days) or a pandas `category` with text levels.
+Equal values give equal results however they are stored: NumPy, pandas' extension types, Arrow, Python objects
+or text. Another kind is refused with the column's name. `guess` finds the kind.
 """
 
 from __future__ import annotations

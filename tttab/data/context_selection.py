@@ -1,6 +1,6 @@
 """Which of the labelled rows become the context: n of n + k, chosen by their features and a seed.
 
-What does not belong here: which rows are labelled and which are test rows (`splits`).
+`splits` has already set the test rows aside.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """CSV as people write it: what separates the cells, names the columns and marks the decimals.
 
-pandas parses; here is only what it must be told. What does not belong here: what a column means.
+pandas parses; this finds out what pandas must be told.
 """
 
 from __future__ import annotations

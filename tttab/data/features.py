@@ -1,7 +1,4 @@
-"""The features of a raw table: each column's kind and values, and what should be said of them.
-
-What does not belong here: single cells (`columns`), kinds (`guess`) and the target (`target`).
-"""
+"""The features of a raw table: each column's kind and values, and the notes on them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Files that are not read as they are: what they hold, and the command that makes a readable one of them.
+"""Files in a format that is not read: what they are, and the command that converts them.
 
-Every hint is a command that works when it is typed (tests type them) and overwrites no file. What does
-not belong here: reading tables.
+Every hint is a command that works when typed (tests type them) and overwrites no file.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Frames and columns of other libraries as those of pandas: polars, Arrow and whatever else narwhals knows.
-
-What does not belong here: what a column means (`columns`).
-"""
+"""Frames and columns of other libraries as those of pandas: polars, Arrow and others that narwhals knows."""
 
 from __future__ import annotations
 

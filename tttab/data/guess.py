@@ -1,7 +1,7 @@
-"""What kind a column has, where nobody said: by its type, else by how its texts are written.
+"""The kind of a column that was not declared: by its type, else by how its texts are written.
 
-A column of texts that are numbers (or dates) but for a few marks for missing cells is a column of numbers.
-What was guessed is kept in the column's schema, and said. What does not belong here: conversion (`columns`).
+A column of texts that are numbers (or dates), apart from a few marks for missing cells, is a column of
+numbers. A guess is kept in the column's schema and noted. `columns` converts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Category columns of frames that one schema made, side by side: the levels of one for the other,
-or codes as numbers.
-
-What does not belong here: what a column means (`columns`).
-"""
+"""Category columns of two frames of one schema: the levels of one for the other, or codes as numbers."""
 
 from __future__ import annotations
 

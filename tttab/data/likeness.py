@@ -1,6 +1,6 @@
-"""How unlike the known rows new rows are: unseen texts, new gaps, numbers outside the range.
+"""How new rows differ from the known ones: unknown texts, new gaps, numbers outside the range.
 
-Counts that a line can tell. What does not belong here: tests of drift over time; there are packages for it.
+These are counts for one line of output. For drift over time use a package made for it.
 """
 
 from __future__ import annotations

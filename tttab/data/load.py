@@ -1,7 +1,4 @@
-"""From what a user types to a `Table`: an OpenML id, a known name, or a path.
-
-What does not belong here: how a file is read, a server asked, a column converted.
-"""
+"""From what a user types to a `Table`: an OpenML id, a known name, or a path."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Making a table fit a model's limits, on request: fewer classes, fewer features; never a silent cut.
-
-What does not belong here: deciding that a table is too large (models refuse it).
-"""
+"""Makes a table fit a model's limits, only on request: fewer classes, fewer features."""
 
 from __future__ import annotations
 

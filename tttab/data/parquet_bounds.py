@@ -1,7 +1,6 @@
-"""What a Parquet file takes in memory, told before its rows are read.
+"""The memory that a Parquet file will take, computed before its rows are read.
 
 A page of a kilobyte may stand for gigabytes: a dictionary repeats a text, a delta encoding its beginning.
-What does not belong here: the rows (`parquet_format`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Parquet into frames, as pandas would read it, but for long texts and lists.
+"""Parquet into frames, as pandas would read it, except for long texts and lists.
 
-Long texts stay a dictionary. Lists and structs are not read: an empty one stands in their place, since a
-feature that holds them is refused anyway. What does not belong here: what a column means.
+Long texts stay a dictionary. Lists and structs are not read: an empty column takes their place, because a
+feature that holds them is refused anyway.
 """
 
 from __future__ import annotations

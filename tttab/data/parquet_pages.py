@@ -1,9 +1,8 @@
 """Where a Parquet file's pages lie and how large they are, by their own headers.
 
 pyarrow cannot be asked: its sizes are what the file claims, none of its memory pools has a limit, and
-`RowGroupMetaData.column` (26.0) ends the process where statistics do not fit their column.
-Structs are Thrift's in the compact protocol (parquet-format, "FileMetaData", "PageHeader"). What does not
-belong here: the pages' content.
+`RowGroupMetaData.column` (26.0) ends the process if statistics do not fit their column. Structs are Thrift's
+in the compact protocol (parquet-format, "FileMetaData", "PageHeader").
 """
 
 from __future__ import annotations

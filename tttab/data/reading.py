@@ -1,7 +1,6 @@
 """Files into raw DataFrames: CSV, TSV, Parquet and ARFF.
 
-Every way a file can be unreadable ends as a `DataError` of one line. What does not belong here:
-deciding what a column means (`columns`) and which one is the target (`build`).
+Every way a file can be unreadable ends as a `DataError` of one line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """`datasets.yaml`: the known tables and suites, read with the safe loader and checked line by line.
 
-Needs PyYAML alone, so names can be completed without pandas. What does not belong here: the tables'
-content and where it is fetched from.
+Needs only PyYAML, so names can be completed without pandas.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """OpenML through the `openml` package and its own cache, without its long waits.
 
 `openml` sets no timeout on its requests and `minio`, which it uses for Parquet, waits five minutes:
-`_impatient` gives both short ones while a call runs. Files are read by `reading`, never from the
-pickles `openml` can keep. What does not belong here: what the files' columns mean.
+`_impatient` gives both short ones while a call runs. Files are read by `reading`, never from the pickles
+`openml` can keep.
 """
 
 from __future__ import annotations

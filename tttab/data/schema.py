@@ -1,7 +1,6 @@
-"""The shape of a table without its rows: what new rows must look like to be served.
+"""The shape of a table without its rows: what new rows must look like to be predicted.
 
-A schema is plain data (JSON) and applies the conversion of its table to any later frame. What does
-not belong here: reading files, and guessing (a schema has nothing to guess).
+A schema is plain data (JSON) and applies the conversion of its table to any later frame. It never guesses.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The bytes of a table file: where it stands, its ending, its compression, changes while it is read.
-
-What does not belong here: the formats (`reading`), and files of other kinds (`foreign`).
-"""
+"""The bytes of a table file: where it is, its ending, its compression, changes while it is read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""How people write numbers, dates, durations and truth values as text, and what they write for nothing.
+"""How people write numbers, dates, durations, truth values and missing cells as text.
 
 Everything here takes the distinct texts of a column, so a million equal cells cost one. Patterns are
-possessive: a cell of a megabyte costs a pass. What does not belong here: columns, dtypes and guessing
-between kinds (`guess`).
+possessive, so a cell of a megabyte costs one pass. `guess` chooses between kinds.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which rows are test, context and queries: pure functions of labels, sizes and a seed.
 
-Test rows are drawn first and depend on the seed and the test size alone. Contexts are nested: with
-one seed the context of n = 200 is a prefix of the context of n = 400, and every class stands in the
-smallest. What does not belong here: the rows themselves.
+Test rows are drawn first and depend only on the seed and the test size. Contexts are nested: with one seed
+the context of n = 200 is a prefix of the context of n = 400, and every class is in the smallest.
 """
 
 from __future__ import annotations

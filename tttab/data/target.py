@@ -1,6 +1,6 @@
 """The target column: the task, and its cells as class codes or values.
 
-What does not belong here: features, and which column is the target (`build`).
+`build` decides which column is the target.
 """
 
 from __future__ import annotations

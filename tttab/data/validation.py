@@ -1,6 +1,6 @@
-"""A user's own labelled rows beside a table's: they choose the step, and train nothing.
+"""A user's own validation rows: they choose the step and are never trained on.
 
-What does not belong here: how they are used (`splits.Split.held`).
+They are appended to the table; `splits.Split.held` marks them.
 """
 
 from __future__ import annotations

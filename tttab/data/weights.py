@@ -1,7 +1,4 @@
-"""How much rows count: a column, or what a user hands in, and classes that count alike.
-
-What does not belong here: what is done with weights (`training`, `metrics`).
-"""
+"""Row weights: from a column or an array, and balanced classes."""
 
 from __future__ import annotations
 

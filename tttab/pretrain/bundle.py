@@ -1,7 +1,4 @@
-"""From a run's model to a file that ships: stored small, with its way of serving and its card.
-
-What does not belong here: training, choosing.
-"""
+"""From a run's model to a file for the package: stored small, with its prediction settings and its card."""
 
 from __future__ import annotations
 

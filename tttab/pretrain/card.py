@@ -1,7 +1,4 @@
-"""Model cards: a YAML head that a program can check against the file, and a text for people.
-
-What does not belong here: measuring what a card says.
-"""
+"""Model cards: a YAML head that a program can check against the file, and a text for people."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Tables of categories in no order, alone or beside numbers: codes, and scores that belong to them.
+"""Tables of unordered categories, alone or beside numbers: codes, and the scores that follow from them.
 
 A level acts through random numbers of its own, so its code says nothing; codes are as good as permuted names.
-What does not belong here: numbers alone (`features`), labels (`labels`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The network of a recipe, the file tabpfn loads, and the state a killed run continues from.
-
-What does not belong here: when they are written (`loop`).
-"""
+"""The network of a recipe, the file tabpfn loads, and the state from which a killed run continues."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Choosing how a checkpoint is served: tabpfn's feature transforms, ensemble size and temperature.
+"""Chooses how a checkpoint predicts: tabpfn's feature transforms, ensemble size and temperature.
 
-The choice is made on synthetic tables that no training run draws: half from the device's own prior,
-half from tabicl's. Real tables never enter. What does not belong here: writing files.
+The choice is made on synthetic tables that no training run draws: half from our own prior, half from
+tabicl's. Real tables are never used.
 """
 
 from __future__ import annotations

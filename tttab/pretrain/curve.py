@@ -1,7 +1,4 @@
-"""The log of a run and its plot.
-
-What does not belong here: what is logged (`loop`).
-"""
+"""The log of a run and its plot."""
 
 from __future__ import annotations
 

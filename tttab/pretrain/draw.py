@@ -1,8 +1,7 @@
 """Random numbers for one batch: structure is drawn on the host, values on the training device.
 
-Sizes (how many trees, how deep) must be known to Python without waiting for the device, so they
-come from a NumPy stream; everything else comes from a torch stream on the device.
-What does not belong here: what the numbers are used for.
+Sizes (how many trees, how deep) must be known to Python without waiting for the device, so they come from a
+NumPy stream; everything else comes from a torch stream on the device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Random features for a batch of tables: what rows look like before and after they are measured.
+"""Random features for a batch of tables, before and after they are distorted as real columns are.
 
-`latent` draws rows with structure and scores that belong to them; `measure` turns smooth columns
-into what tables really hold: skewed, counted, categorical, heavy-tailed and missing values.
-What does not belong here: labels (`labels`), the mix of sources (`prior`).
+`latent` draws rows with structure and scores that belong to them. `measure` distorts smooth columns as real
+tables are: skewed, counted, categorical, heavy-tailed and missing values.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """TabPFN v2's network on a batch of many tables, for training: same weights, same numbers, fewer steps.
 
-The module in tabpfn loops over the tables to encode labels and waits for the device; this one does
-neither and fuses the projections. `tests/pretrain/test_forward.py` holds it equal to the module.
-Column embeddings are drawn anew for every table, so that a file does not depend on the device whose
-random numbers it was trained with. What does not belong here: losses, optimisers.
+The module in tabpfn loops over the tables to encode labels and waits for the device; this one does neither
+and fuses the projections. `tests/pretrain/test_forward.py` checks that they are equal. Column embeddings are
+drawn anew for every table, so that a file does not depend on the device whose random numbers it was trained
+with.
 """
 
 from __future__ import annotations

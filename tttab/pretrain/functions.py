@@ -1,11 +1,10 @@
 """Random functions for a whole batch of tables at once: from features to scores.
 
-Each function maps x of shape (tables, rows, features), about standardised, to scores of shape
-(tables, rows, outputs), with weights of its own per table and no loop over tables.
-The families follow those named for TabPFN v2's and TabICL's priors (Hollmann et al., Nature 2025,
-"Generation of synthetic data"; Qu et al., arXiv 2502.05564, section 4): networks, trees,
-discretisation, plus linear, additive, Gaussian-process-like functions and products.
-What does not belong here: features (`features`), labels (`labels`).
+Each function maps x of shape (tables, rows, features), about standardised, to scores of shape (tables, rows,
+outputs), with its own weights per table and no loop over tables. The families follow those named for TabPFN
+v2's and TabICL's priors (Hollmann et al., Nature 2025, "Generation of synthetic data"; Qu et al., arXiv
+2502.05564, section 4): networks, trees, discretisation, plus linear, additive, Gaussian-process-like
+functions and products.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""The held-out synthetic tables a run is judged on while it trains.
+"""The held-out synthetic tables on which a run is evaluated while it trains.
 
-They come from a stream of their own that no training batch draws from, the same for every run of
-a recipe. What does not belong here: real tables; the choice of preprocessing (`choose`).
+They come from a stream that no training batch draws from, the same for every run of a recipe.
 """
 
 from __future__ import annotations

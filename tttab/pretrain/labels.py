@@ -1,7 +1,4 @@
-"""From scores to targets: class labels or standardised regression targets, for a batch of tables.
-
-What does not belong here: where the scores come from (`features`, `functions`, `reuse`).
-"""
+"""From scores to targets: class labels or standardised regression targets, for a batch of tables."""
 
 from __future__ import annotations
 

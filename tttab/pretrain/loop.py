@@ -2,9 +2,9 @@
 
     for event in train(Run(recipe("nano", "classification"), Budget(minutes=90), Path("out"))): ...
 
-With a step budget a run is a function of its seed and of the pool it reads, and resumes bit for bit on
-the same device type; with a time budget it uses whatever tables have arrived and fits its learning rate to
-the clock. What does not belong here: how a batch is made, printing, plots.
+With a step budget a run is a function of its seed and of the pool it reads, and resumes bit for bit on the
+same device type. With a time budget it uses the tables that have arrived and fits its learning rate to the
+clock.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The loss of a batch: what is served is what is trained.
+"""The loss of a batch, the same as at prediction time.
 
-Classification: cross-entropy over the classes the context shows. Regression: the negative log
-density of tabpfn's bar distribution. What does not belong here: the network.
+Classification: cross-entropy over the classes the context shows. Regression: the negative log density of
+tabpfn's bar distribution.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Muon for the blocks' matrices, AdamW for everything else, and the schedule of both.
 
-Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the update's scale, which makes its
-step comparable to AdamW's: Liu et al., arXiv 2502.16982, equation 4. All matrices of one shape are
-orthogonalised in one batched product. What does not belong here: losses.
+Muon: Jordan et al. 2024 (kellerjordan.github.io/posts/muon); the update's scale, which makes its step
+comparable to AdamW's: Liu et al., arXiv 2502.16982, equation 4. All matrices of one shape are orthogonalised
+in one batched product.
 """
 
 from __future__ import annotations

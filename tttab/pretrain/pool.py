@@ -1,8 +1,7 @@
 """Tables of tabicl's prior: made by worker processes into files, read as they arrive.
 
-The files are the queue: a worker that dies loses at most one file, several trainings may read one
-folder, and a resumed run finds its tables again. Table number i is a function of the seed and i
-alone. What does not belong here: how a batch uses the tables (`prior`), what a file may hold (`pool_file`).
+The files are the queue: a worker that dies loses at most one file, several trainings may read one folder, and
+a resumed run finds its tables again. Table number i is a function of the seed and i alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A file of pool tables, held to what a worker writes before a training uses it; nothing is unpickled.
-
-What does not belong here: making tables, and which file comes next (`pool`).
-"""
+"""A file of pool tables, checked against what a worker writes before it is used; nothing is unpickled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""One training batch: shapes from the curriculum, tables from the device's own prior and the pool.
+"""One training batch: shapes from the curriculum, tables from our own prior and from the pool.
 
 A batch is a pure function of the seed, the step, the progress and the pool's content.
-What does not belong here: the functions and families themselves, the network.
 """
 
 from __future__ import annotations

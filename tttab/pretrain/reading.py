@@ -1,7 +1,4 @@
-"""YAML and JSON that a user hands in, bounded before it is understood: size, depth, no aliases, no NaN.
-
-What does not belong here: what the fields mean.
-"""
+"""YAML and JSON that a user hands in, bounded before it is parsed: size, depth, no aliases, no NaN."""
 
 from __future__ import annotations
 

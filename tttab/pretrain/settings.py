@@ -1,7 +1,4 @@
-"""Every number of a pre-training run: architecture, shapes, optimiser, budget, and the presets.
-
-What does not belong here: anything that computes.
-"""
+"""Every number of a pre-training run: architecture, shapes, optimiser, budget, and the presets."""
 
 from __future__ import annotations
 

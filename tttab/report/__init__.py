@@ -1,6 +1,6 @@
 """How results are written down: tables and sections as plain data, their Markdown, figures, and the page.
 
-What does not belong here: computing a result, or knowing what a number means.
+Nothing here computes a result or knows what a number means.
 """
 
 from tttab.report.section import Section

@@ -1,7 +1,7 @@
 """How every figure looks, in a file of its own (theory) or as SVG inside a page (report).
 
 On a page colours are variables of its style sheet and texts are texts, so a dark page stays readable and the
-names in a figure can be found. What does not belong here: what is drawn.
+names in a figure can be found.
 """
 
 from __future__ import annotations

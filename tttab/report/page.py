@@ -1,6 +1,6 @@
 """One HTML page that stands alone: style inside, no script, no font, no image and no request to anywhere.
 
-What does not belong here: the page's content (its templates lie in `templates/`).
+Its templates are in `templates/`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A section of a report: tables for every form of it, figures for the page.
-
-What does not belong here: any section, or how one is written down.
-"""
+"""A section of a report: tables for every form of it, figures for the page."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A table of results as plain data, and its Markdown.
-
-What does not belong here: the terminal and the page, which draw the same data by their own means.
-"""
+"""A table of results as plain data, and its Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two papers as executable mathematics: limits, exact laws and simulations.
+"""The two papers as executable mathematics: limits, exact laws and simulations, each command an experiment.
 
-What does not belong here: anything about TabPFN, tables or the terminal.
+It depends on torch and the core only; nothing here knows TabPFN, tables or the terminal, except `network`.
 """

@@ -1,7 +1,4 @@
-"""The one check of a device.
-
-What does not belong here: what is computed on it.
-"""
+"""The one check of `--device` for all experiments."""
 
 from __future__ import annotations
 

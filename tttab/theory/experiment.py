@@ -1,8 +1,7 @@
 """What an experiment is: settings, rows, columns, tables and a figure under one name.
 
-A command of `tttab theory`, its options, its table and its figure are made from an `Experiment` that stands
-in `registry`. Its module is imported on the way to `--help`, so it imports torch and numpy inside its
-functions. What does not belong here: the terminal, any mathematics.
+A command of `tttab theory`, its options, its table and its figure are made from an `Experiment` listed in
+`registry`. Its module is imported on the way to `--help`, so it imports torch and numpy inside its functions.
 """
 
 from __future__ import annotations

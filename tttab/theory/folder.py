@@ -1,8 +1,7 @@
-"""A folder that holds every linear experiment at its default sizes.
+"""`tttab theory all`: a folder that holds every linear experiment at its default sizes.
 
 It has rows (JSON Lines), a tab-separated table and a figure (SVG and PNG) for each experiment, `index.md`,
-and `manifest.json`, which says from what each came: what is there already is kept. What does not belong
-here: the experiments, the terminal.
+and `manifest.json` with the origin of each. What is there already is kept.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Figures of the theory commands: panels of curves and points, drawn to an SVG or PNG file.
-
-What does not belong here: what the curves mean, which each experiment knows.
-"""
+"""Figures of the theory commands: panels of curves and points, drawn to an SVG or PNG file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Every experiment by its name. A line here gives an experiment its command, options, table and figure.
-
-What does not belong here: the experiments.
-"""
+"""Every experiment by its name. A line here gives an experiment its command, options, table and figure."""
 
 from __future__ import annotations
 

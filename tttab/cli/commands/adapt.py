@@ -31,17 +31,17 @@ def adapt(
     table: Annotated[
         str,
         typer.Argument(
-            help="A CSV, Parquet or ARFF file, an OpenML id, or a known name.",
+            help="A CSV, Parquet or ARFF file, an OpenML id, or a name of `tttab data list`.",
             autocompletion=completion.datasets,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The folder of the bundle.")],
+    out: Annotated[Path, typer.Option(help="Folder to save the bundle in.")],
     target: Annotated[str | None, typer.Option(help="Target column (default: the last).")] = None,
     test_size: Annotated[
-        int, typer.Option(help="Rows to keep aside and measure on; 0: every row may be context or query.")
+        int, typer.Option(help="Test rows to set aside; 0: use every row for context and training.")
     ] = 0,
     held_rows: Annotated[
-        bool, typer.Option(help="Keep the held-out queries in the bundle: `tttab update` judges by them.")
+        bool, typer.Option(help="Save the held-out rows in the bundle; `tttab update` evaluates on them.")
     ] = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,

@@ -47,52 +47,88 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     ctx: typer.Context,
-    suite: Annotated[str | None, typer.Option(help="A suite of datasets.yaml (default: offline).")] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Suite of tables (default: offline); `tttab data list` shows them.")
+    ] = None,
     datasets: Annotated[
-        str | None, typer.Option(help="Instead of a suite: names, OpenML ids or files, with commas.")
+        str | None, typer.Option(help="Tables instead of a suite: names, OpenML ids or files, with commas.")
     ] = None,
     n: Annotated[
         str, typer.Option("--n", help="Context sizes for icl@n and ttt@n+k, with commas.")
     ] = "50,100,200,400,600,800,1000",
-    k: Annotated[int, typer.Option("--k", help="Training queries under the budget `paper`.")] = 1000,
-    arms: Annotated[str | None, typer.Option(help="Arms, with commas (default: all).")] = None,
+    k: Annotated[int, typer.Option("--k", help="Training queries with --budget paper.")] = 1000,
+    arms: Annotated[
+        str | None, typer.Option(help="Methods (arms) to compare, with commas (default: all).")
+    ] = None,
     ttt_at: Annotated[str, typer.Option(help="Context sizes for ttt@n+k (default: all).")] = "",
     controls_at: Annotated[
         str, typer.Option(help="Context sizes for the other arms (default: 200, or the n next to it).")
     ] = "",
-    seeds: Annotated[str, typer.Option(help="How many (5), or which (0,3,7 or 5-9).")] = "5",
+    seeds: Annotated[str, typer.Option(help="Random seeds: how many (5), or which (0,3,7 or 5-9).")] = "5",
     budget: Annotated[
-        str, typer.Option(help="Labels: `paper` (k beside the context) or `equal` (1,000 in all).")
+        str, typer.Option(help="Label budget: `paper` (n + k labels) or `equal` (1,000 in all).")
     ] = "paper",
     test_size: Annotated[
         int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
-    model: Annotated[str, typer.Option(help="`auto`, a known name, or a checkpoint's path.")] = "auto",
-    members: Annotated[int | None, typer.Option(help="Ensemble members (default: the model's own).")] = None,
-    rule: Annotated[str, typer.Option(help="Which weights ttt@n+k moves.")] = "full",
+    model: options.Model = "auto",
+    rule: options.Rule = "full",
     recipe: options.Recipe = "default",
     steps: options.Steps = None,
     lr: options.Rate = None,
-    loss: Annotated[str | None, typer.Option(help="What trains: ensemble, or members.")] = None,
-    precision: Annotated[str, typer.Option(help="Arithmetic of training: fp32 or bf16.")] = "fp32",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")] = "auto",
-    max_memory: Annotated[str, typer.Option(help="The most memory one process may hold.")] = "4G",
-    out: Annotated[Path, typer.Option(help="The result store; the same folder goes on.")] = DEFAULT_OUT,
+    loss: options.Loss = None,
+    precision: Annotated[
+        str,
+        typer.Option(help="Arithmetic of training: fp32 or bf16.", rich_help_panel=options.TRAINING),
+    ] = "fp32",
+    members: options.Members = None,
+    device: options.Device = "auto",
+    max_memory: options.MaxMemory = "4G",
+    out: Annotated[
+        Path, typer.Option(help="Results folder. Run the command again with the same folder to resume.")
+    ] = DEFAULT_OUT,
     check: Annotated[
-        bool, typer.Option("--check", help="With --suite reference: exit 1 where a figure is not ours.")
+        bool,
+        typer.Option(
+            "--check", help="With --suite reference: exit with 1 if a figure differs from the published one."
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan, run nothing.")] = False,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Processes on this machine.")] = 1,
-    threads: Annotated[int, typer.Option(help="Threads per process; they change the last digits.")] = 1,
-    engine: Annotated[str, typer.Option(help="local, or ray.")] = "local",
-    address: Annotated[str | None, typer.Option(help="A Ray cluster (default: a local one).")] = None,
-    cell_gpus: Annotated[float, typer.Option(help="GPUs, or a share, that a Ray task needs.")] = 0.0,
-    cell_memory: Annotated[float, typer.Option(help="GiB of memory that a Ray task needs.")] = 0.0,
-    export: Annotated[
-        Path | None, typer.Option(help="Run nothing: write the store to rows.parquet, .csv or .bencheval.")
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    jobs: Annotated[
+        int,
+        typer.Option("--jobs", "-j", help="Processes on this machine.", rich_help_panel=options.RESOURCES),
+    ] = 1,
+    threads: Annotated[
+        int,
+        typer.Option(
+            help="Threads per process; they change the last digits.", rich_help_panel=options.RESOURCES
+        ),
+    ] = 1,
+    engine: Annotated[
+        str, typer.Option(help="Where cells run: local or ray.", rich_help_panel=options.RESOURCES)
+    ] = "local",
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Ray cluster (default: start one here).", rich_help_panel=options.RESOURCES
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line per cell on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    cell_gpus: Annotated[
+        float,
+        typer.Option(help="GPUs that a Ray task needs, such as 0.5.", rich_help_panel=options.RESOURCES),
+    ] = 0.0,
+    cell_memory: Annotated[
+        float,
+        typer.Option(help="GiB of memory that a Ray task needs.", rich_help_panel=options.RESOURCES),
+    ] = 0.0,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the results to a .parquet, .csv or .bencheval file and stop.")
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON line per cell.", rich_help_panel=options.OUTPUT),
+    ] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure how many context rows one test-time training replaces.
 

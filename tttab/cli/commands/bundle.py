@@ -14,11 +14,15 @@ from tttab.cli import options, output
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
-bundle = typer.Typer(name="bundle", help="Bundles: pack and unpack them.", no_args_is_help=True)
+bundle = typer.Typer(
+    name="bundle",
+    help="Pack a bundle to the difference from its base model, and unpack it.",
+    no_args_is_help=True,
+)
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The folder of a bundle.")]
-Out = Annotated[Path, typer.Option(help="The folder to write.")]
+Out = Annotated[Path, typer.Option(help="Folder to write.")]
 Base = Annotated[
-    Path | None, typer.Option(help="The base model's file (default: looked for by the name in the manifest).")
+    Path | None, typer.Option(help="File of the base model (default: found by its name in the manifest).")
 ]
 
 
@@ -29,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 @bundle.command("pack")
 def pack(folder: Folder, out: Out, base: Base = None, as_json: options.Json = False) -> None:
-    """Keep of a bundle's weights only what training moved, with the hash of the base.
+    """Store only what training changed in the weights, and the hash of the base model.
 
     Example: [bold]tttab bundle pack churn --out churn-packed[/]
     """
@@ -49,7 +53,7 @@ def pack(folder: Folder, out: Out, base: Base = None, as_json: options.Json = Fa
 
 @bundle.command("unpack")
 def unpack(folder: Folder, out: Out, base: Base = None, as_json: options.Json = False) -> None:
-    """Write the bundle that was packed, byte for byte.
+    """Restore a packed bundle, byte for byte.
 
     Example: [bold]tttab bundle unpack churn-packed --out churn[/]
     """

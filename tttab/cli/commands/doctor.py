@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 
 MARKS = {"ok": "ok", "note": "note", "bad": "BAD"}
 
@@ -17,7 +17,9 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON Lines.", rich_help_panel=options.OUTPUT)
+    ] = False,
 ) -> int:
     """Check Python, torch, tabpfn, weights, caches and OpenML; exit 1 if a command would fail.
 

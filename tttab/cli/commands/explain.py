@@ -34,17 +34,24 @@ def register(app: typer.Typer) -> None:
 def explain(
     bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
     rows: Annotated[Path, typer.Argument(help="Rows to explain: CSV, TSV, Parquet or ARFF.")],
-    out: Annotated[Path | None, typer.Option(help="Write a page with figures to this .html file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="An .html file to write, with figures.")] = None,
     count: Annotated[int, typer.Option("--rows", min=1, help="Explain the first ROWS rows.")] = 100,
     background: Annotated[
-        int, typer.Option(min=1, help="Context rows that stand for what is not known; time grows with them.")
+        int, typer.Option(min=1, help="Context rows as the background of SHAP; time grows with their number.")
     ] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the background and the orders.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of the background rows and the orders of features.")
+    ] = 0,
     device: options.Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print every value as one JSON document.")] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print every value as one JSON document.", rich_help_panel=options.OUTPUT
+        ),
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Explain predictions: what each feature adds (SHAP), and what the loss is without it.
+    """Explain predictions: SHAP values, permutation importance and partial dependence.
 
     Example: [bold]tttab explain churn new.csv --out why.html[/]
     """

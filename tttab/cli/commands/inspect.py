@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.text import shell_word
 
 
@@ -21,8 +21,12 @@ def register(app: typer.Typer) -> None:
 
 def inspect(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
-    as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
-    card: Annotated[bool, typer.Option("--card", help="A model card in Markdown on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=options.OUTPUT)
+    ] = False,
+    card: Annotated[
+        bool, typer.Option("--card", help="Print a model card in Markdown.", rich_help_panel=options.OUTPUT)
+    ] = False,
 ) -> None:
     """Show a bundle's manifest and check the hash of each of its files; exit code 1 if one differs.
 

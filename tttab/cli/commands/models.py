@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import completion, output
+from tttab.cli import completion, options, output
 
 if TYPE_CHECKING:
     from tttab.models.catalog import KnownModel
 
-models = typer.Typer(name="models", help="Model files: list, fetch and verify them.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+models = typer.Typer(name="models", help="List, download and verify model files.", no_args_is_help=True)
 Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=completion.models)]
 
 _SHORT = {
@@ -29,15 +28,15 @@ _SHORT = {
 
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
-    app.add_typer(models, rich_help_panel="Models and tables")
+    app.add_typer(models, rich_help_panel="Data and models")
 
 
 @models.command("list")
 def list_models(
     here: Annotated[bool, typer.Option("--here", help="Only files that are on this machine.")] = False,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Show the known files: size, licence, what they were trained on, and where they are looked for.
+    """Show the known files: size, licence, training data, and where they are on disk.
 
     Example: [bold]tttab models list --here[/]
     """
@@ -65,8 +64,8 @@ def list_models(
 
 
 @models.command("get")
-def get_model(name: Name, as_json: AsJson = False) -> None:
-    """Download an official file from the model hub; a gated one after its licence was accepted.
+def get_model(name: Name, as_json: options.Json = False) -> None:
+    """Download an official file from the model hub; gated files need an accepted licence.
 
     Example: [bold]tttab models get tabpfn-v2[/]
     """
@@ -93,7 +92,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 
 
 @models.command("login")
-def log_in(name: Name = "tabpfn-v3.5", as_json: AsJson = False) -> None:
+def log_in(name: Name = "tabpfn-v3.5", as_json: options.Json = False) -> None:
     """Accept the licence of a gated TabPFN, through tabpfn's own log-in; tabpfn keeps the token.
 
     Example: [bold]tttab models login tabpfn-v2.5[/]
@@ -118,9 +117,9 @@ def verify_models(
         str | None,
         typer.Argument(help="One model (default: all that are here).", autocompletion=completion.models),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
-    """Hash model files and compare: bundled ones with the record, others with the hub's or the first seen.
+    """Check the hashes of model files against the package's record, the hub's hash, or the first seen.
 
     Example: [bold]tttab models verify[/]
     """

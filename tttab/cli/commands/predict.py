@@ -41,11 +41,14 @@ def predict(
     bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
     rows: Annotated[Path, typer.Argument(help="New rows: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[
-        Path | None, typer.Option(help="Write a .csv, .tsv or .parquet file (default: rows on stdout).")
+        Path | None, typer.Option(help="A .csv, .tsv or .parquet file to write (default: print the rows).")
     ] = None,
     device: options.Device = "auto",
     as_json: Annotated[
-        bool, typer.Option("--json", help="JSON Lines instead; with --out a summary.")
+        bool,
+        typer.Option(
+            "--json", help="Print JSON Lines; with --out a summary.", rich_help_panel=options.OUTPUT
+        ),
     ] = False,
     quiet: options.Quiet = False,
 ) -> None:

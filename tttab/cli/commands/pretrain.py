@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 pretrain = typer.Typer(
     name="pretrain",
-    help="Pre-train a small checkpoint on synthetic tables, and choose how it is served.",
+    help="Pre-train a small checkpoint on synthetic tables, and choose its prediction settings.",
     no_args_is_help=False,
 )
 
@@ -37,32 +37,39 @@ def train(
     context: typer.Context,
     preset: Annotated[
         str,
-        typer.Option(help="small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."),
+        typer.Option(
+            help="Recipe: small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."
+        ),
     ] = "nano",
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
         "pretrained"
     ),
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda or cuda:N.")] = "cpu",
     minutes: Annotated[
-        float | None, typer.Option(help="Budget of wall clock; default: the preset's.")
+        float | None, typer.Option(help="Time limit in minutes (default: the preset's).")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Budget of steps instead: repeats bit by bit.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of every random stream.")] = 0,
-    workers: Annotated[int, typer.Option(help="Processes that make tables with tabicl's prior.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Number of steps instead of a time limit; repeats bit for bit.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes that draw tables from tabicl's prior.")] = 0,
     pool: Annotated[
-        Path | None, typer.Option(help="Folder of tabicl tables; default: OUT/pool with workers.")
+        Path | None,
+        typer.Option(help="Folder of tables from tabicl's prior (default: OUT/pool with workers)."),
     ] = None,
     start_from: Annotated[
         Path | None, typer.Option("--from", help="A model file to train further, with a new schedule.")
     ] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network's blocks first.")] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the network's blocks with torch.compile.")
+    ] = False,
     precision: Annotated[
-        str, typer.Option(help="auto (bf16 where the hardware has it), fp32 or bf16.")
+        str, typer.Option(help="Arithmetic of training: auto (bf16 if the hardware has it), fp32 or bf16.")
     ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Train on synthetic tables until the budget is used; the same command goes on after a kill.
+    """Train on synthetic tables until the time or steps are used; the same command resumes.
 
     Writes OUT/model.safetensors (plain TabPFNClassifier or TabPFNRegressor loads it), OUT/log.jsonl,
     OUT/loss.png and OUT/state.pt.
@@ -96,13 +103,15 @@ def train(
 @pretrain.command()
 def fill(
     pool: Annotated[Path, typer.Argument(help="Folder the tables are written to.")],
-    preset: Annotated[str, typer.Option(help="Whose tables: nano-long's have more rows.")] = "nano",
-    minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
-    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the tables.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    preset: Annotated[
+        str, typer.Option(help="Recipe of the tables; those of nano-long have more rows.")
+    ] = "nano",
+    minutes: Annotated[float, typer.Option(help="Time limit in minutes.")] = 10.0,
+    workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
+    seed: Annotated[int, typer.Option(help="Random seed of the tables.")] = 0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
-    """Fill a folder with tables of tabicl's prior, for a training that is to have every core afterwards.
+    """Draw tables from tabicl's prior ahead, so that training has every core afterwards.
 
     Example: [bold]tttab pretrain fill pool --preset nano-long --minutes 12[/]
     """
@@ -124,14 +133,16 @@ def fill(
 @pretrain.command()
 def choose(
     model: Annotated[Path, typer.Argument(help="A model file that `tttab pretrain` wrote.")],
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
-    preset: Annotated[str, typer.Option(help="Whose tables: nano-kinds has categories.")] = "nano",
-    tables: Annotated[int, typer.Option(help="Held-out synthetic tables to judge on.")] = 24,
+    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
+    preset: Annotated[
+        str, typer.Option(help="Recipe of the tables; those of nano-kinds have categories.")
+    ] = "nano",
+    tables: Annotated[int, typer.Option(help="Held-out synthetic tables to evaluate on.")] = 24,
     members: Annotated[
-        int, typer.Option(help="Most ensemble members; the time to predict grows with them.")
+        int, typer.Option(help="Largest number of ensemble members; prediction time grows with them.")
     ] = 1,
-    out: Annotated[Path, typer.Option(help="Where the choice is written, JSON.")] = Path("served.json"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("served.json"),
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
 ) -> None:
     """Choose tabpfn's feature transforms, ensemble size and temperature on synthetic tables.
 
@@ -176,15 +187,15 @@ def choose(
 def bundle(
     run: Annotated[Path, typer.Argument(help="The folder of a run: model, state and log.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write; its card goes beside it.")],
-    served: Annotated[Path, typer.Option(help="What `tttab pretrain choose` wrote.")] = Path("served.json"),
-    preset: Annotated[str, typer.Option(help="The run's preset.")] = "nano",
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
-    machine: Annotated[str, typer.Option(help="The hardware, in words, for the card.")] = "not stated",
+    served: Annotated[Path, typer.Option(help="File of `tttab pretrain choose`.")] = Path("served.json"),
+    preset: Annotated[str, typer.Option(help="Recipe of the run.")] = "nano",
+    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
+    machine: Annotated[str, typer.Option(help="The hardware, for the model card.")] = "not stated",
     earlier: Annotated[
-        Path | None, typer.Option(help="YAML list of runs the weights had behind them, for the card.")
+        Path | None, typer.Option(help="YAML list of earlier training runs, for the model card.")
     ] = None,
 ) -> None:
-    """Write a model in the form that ships: small, with its way of serving and a card.
+    """Write a model for the package: small, with its prediction settings and a card.
 
     Example: [bold]tttab pretrain bundle nano-classifier tttab-tiny-classifier.safetensors[/]
     """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="The store that `tttab bench --out` wrote.")] = DEFAULT_OUT,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write Markdown; `-` is stdout.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Results folder of `tttab bench --out`.")] = DEFAULT_OUT,
+    html: Annotated[Path | None, typer.Option(help="Self-contained HTML file to write.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Markdown file to write; `-` prints it.")] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
-    """Say what a benchmark found: effective context, harm, break-even, ranks, failures.
+    """Show what a benchmark found: effective context, harm, break-even, ranks, failures.
 
     Example: [bold]tttab report results --html report.html[/]
     """

@@ -34,19 +34,22 @@ def run(
     dataset: Annotated[
         str,
         typer.Option(
-            help="An OpenML id, a name in datasets.yaml, or a CSV, Parquet or ARFF file.",
+            help="Table: an OpenML id, a name of `tttab data list`, or a CSV, Parquet or ARFF file.",
             autocompletion=completion.datasets,
         ),
     ] = "31",
     task: Annotated[
-        int | None, typer.Option(help="An OpenML task instead: its data set, target and official split.")
+        int | None,
+        typer.Option(help="OpenML task instead of --dataset: its table, target and official split."),
     ] = None,
-    fold: Annotated[int, typer.Option(help="Which fold of the task's official split.")] = 0,
+    fold: Annotated[int, typer.Option(help="Fold of the task's official split.")] = 0,
     target: Annotated[str | None, typer.Option(help="Target column of a file (default: the last).")] = None,
     test_size: Annotated[
         int | None, typer.Option(help="Test rows (default: a quarter of the table, at most 2,000).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Keep the adapted model and the results here.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to save the adapted model and the results in.")
+    ] = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     *,

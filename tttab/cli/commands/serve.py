@@ -33,16 +33,16 @@ def register(app: typer.Typer) -> None:
 def serve(
     bundles: Annotated[list[Path], typer.Argument(help="Folders that `tttab adapt` wrote.")],
     host: Annotated[
-        str, typer.Option(help=f"Address to listen on; one that others reach needs ${TOKEN}.")
+        str, typer.Option(help=f"Address to listen on; any but the loopback address needs ${TOKEN}.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any that is free.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0: any free port.")] = 8000,
     device: options.Device = "auto",
-    max_body: Annotated[str, typer.Option(help="The largest request, such as 16M.")] = "16M",
+    max_body: Annotated[str, typer.Option(help="Largest size of a request, such as 16M.")] = "16M",
     max_waiting: Annotated[
-        int, typer.Option(min=1, help="Rows that may wait before a model; beyond them the answer is 503.")
+        int, typer.Option(min=1, help="Largest number of waiting rows; beyond it the answer is 503.")
     ] = 20_000,
 ) -> None:
-    """Answer requests with bundles over HTTP: POST rows to /predict, see /docs.
+    """Serve bundles over HTTP: POST rows to /predict; /docs describes the interface.
 
     Example: [bold]tttab serve churn --port 8000[/]
     """

@@ -26,13 +26,13 @@ def register(app: typer.Typer) -> None:
 def push(
     bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
     repository: Repository,
-    yes: Annotated[bool, typer.Option("--yes", help="Upload the context rows, in clear.")] = False,
-    public: Annotated[
-        bool, typer.Option("--public", help="Where the repository is made, let everybody see it.")
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Confirm the upload of the context rows, in clear.")
     ] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Upload a bundle to the model hub, with a model card; its context rows go with it, in clear.
+    """Upload a bundle to the model hub, with its context rows in clear and a model card.
 
     Example: [bold]tttab push churn me/churn --yes[/]
     """
@@ -57,11 +57,11 @@ def push(
 def pull(
     repository: Repository,
     out: Annotated[
-        Path | None, typer.Option(help="The folder to write (default: the repository's name).")
+        Path | None, typer.Option(help="Folder to write (default: the repository's name).")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Download a bundle from the model hub; every hash is checked before it stands in its folder.
+    """Download a bundle from the model hub and check every hash.
 
     Example: [bold]tttab pull me/churn --out churn[/]
     """

@@ -31,12 +31,12 @@ def update(
     bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
     rows: Annotated[Path, typer.Argument(help="New rows with their labels: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[
-        Path | None, typer.Option(help="The folder of the new version (default: NAME-2 beside the bundle).")
+        Path | None, typer.Option(help="Folder for the new version (default: NAME-2 beside the bundle).")
     ] = None,
     rule: Annotated[
-        str | None, typer.Option(help=f"Which weights move {_AS_BEFORE}", autocompletion=completion.rules)
+        str | None, typer.Option(help=f"Which weights to train {_AS_BEFORE}", autocompletion=completion.rules)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help=f"Gradient steps at most {_AS_BEFORE}")] = None,
+    steps: Annotated[int | None, typer.Option(help=f"Largest number of gradient steps {_AS_BEFORE}")] = None,
     lr: Annotated[float | None, typer.Option(help=f"Learning rate {_AS_BEFORE}")] = None,
     seed: options.Seed = 0,
     time: options.Time = None,
@@ -46,7 +46,7 @@ def update(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a bundle further on new labelled rows: a new version, if old and new held-out rows agree.
+    """Train a bundle further on new labelled rows; keep the new version if it is better on held-out rows.
 
     Example: [bold]tttab update churn november.csv[/]
     """

@@ -1,4 +1,5 @@
 """One-layer linear attention and one step of test-time training (arXiv 2503.11842), at every size.
 
-What does not belong here: single-index models, trained transformers.
+`law` and `isotropic` hold the exact losses, `limit` the papers', `samplers` and `measure` the simulation. The
+experiments put the three side by side.
 """

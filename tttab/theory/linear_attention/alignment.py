@@ -1,7 +1,4 @@
-"""Experiment: general covariances, the task turning away from what was pre-trained for.
-
-What does not belong here: the covariances and their laws (`covariances`).
-"""
+"""Experiment: general covariances, as the task turns away from the one of pre-training."""
 
 from __future__ import annotations
 

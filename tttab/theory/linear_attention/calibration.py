@@ -1,6 +1,6 @@
 """Experiment: predicted against measured improvement over many constructed tasks (the papers' own check).
 
-What does not belong here: the families of covariances (`covariances`), the laws.
+Rank correlation and slope are computed over the families of `covariances`.
 """
 
 from __future__ import annotations

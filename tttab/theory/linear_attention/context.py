@@ -1,7 +1,4 @@
-"""Experiment: the improvement by one step against the context length n, and its peak.
-
-What does not belong here: the losses and the exact peak (`curves`).
-"""
+"""Experiment: the improvement by one step against the context length n, and its peak."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""General covariances: the improvement as the task turns away from what was pre-trained for.
+"""Families of covariances and task vectors: two levels, a power law, and a pair without common eigenvectors.
 
-What does not belong here: the isotropic curves (`curves`), the laws themselves.
+`pair_rows` gives the rows for one covariance; the task turns from aligned to orthogonal to the pre-training.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Where two starts give the same loss: exactly, from the law, and measured, from simulation alone.
 
-What does not belong here: the losses themselves.
+The measured threshold never reads the law, so the two can disagree.
 """
 
 from __future__ import annotations

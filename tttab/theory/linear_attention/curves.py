@@ -1,8 +1,6 @@
 """Points and thresholds of the isotropic curves, as rows.
 
-Every row holds the limit, the exact law and the measurement side by side, losses over |b|^2. What does
-not belong here: general covariances (`alignment`), several steps (`steps`), the size of
-the step (`step_size`), tables and figures.
+Every row holds the limit, the exact law and the measurement side by side, losses over |b|^2.
 """
 
 from __future__ import annotations

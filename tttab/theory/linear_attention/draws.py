@@ -1,7 +1,7 @@
 """Named streams of random numbers on a backend.
 
-On the CPU numbers come from NumPy (float64) or torch (float32), on a GPU from torch; equal seeds give
-equal numbers on one device. What does not belong here: what is drawn for.
+On the CPU numbers come from NumPy (float64) or torch (float32), on a GPU from torch. Equal seeds give equal
+numbers on one device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Trials of one step over the K folds of N rows, every row drawn: the witness of `folds`.
-
-What does not belong here: laws, tables.
-"""
+"""Trials of one step over the K folds of N rows, with every row drawn: the check of `folds`."""
 
 from __future__ import annotations
 

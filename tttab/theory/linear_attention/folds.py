@@ -1,9 +1,8 @@
 """The law of one step over the K folds of N labelled rows: exact at every size, and its limit.
 
 Sx = I, |b| = 1, W = w I. In the usual scheme (`leave`) a fold's rows are the queries and all others the
-context; in that of `tttab run --split kfold` (`inverse`) a fold is the context and all others are queries.
-The folds' gradients depend on one another through shared rows. What does not belong here: random draws,
-tables.
+context. In that of `tttab run --split kfold` (`inverse`) a fold is the context and all others are queries.
+The folds' gradients depend on one another through shared rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Trials of one step on softmax attention: one head, two opposite heads, two layers; every row is drawn.
 
-Each trial has weights of its own, stacked; the gradient is autograd's. What does not belong here: laws,
-tables.
+Each trial has its own weights, stacked along the first axis; autograd computes the gradient.
 """
 
 from __future__ import annotations

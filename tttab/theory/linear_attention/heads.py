@@ -2,7 +2,7 @@
 
 One head is f(x) = c sum_i p_i y_i, p = softmax_i(x'W x_i), from W = (tau / sqrt d) I with c held; `pair` is
 two heads (W, c/2) and (-W, -c/2). The error of f has the covariance (c^2/n) K(x.x'/d) over queries x, x' with
-K(r) = exp(tau^2 r), for the pair sinh(tau^2 r). What does not belong here: random draws, tables.
+K(r) = exp(tau^2 r), for the pair sinh(tau^2 r).
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The exact losses for W = w I, Sx = I and |b| = 1 under every convention, with real-valued sizes.
 
-F and the noiseless S are closed forms; C, T and the noisy S are expectations over two or three numbers
-of the context, done by Gauss rules. What does not belong here: other weights and covariances
-(`law`), limits, random draws.
+F and the noiseless S are closed forms. C, T and the noisy S are expectations over two or three numbers of the
+context, computed by Gauss rules. `law` holds other weights and covariances.
 """
 
 from __future__ import annotations

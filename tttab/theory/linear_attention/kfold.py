@@ -1,7 +1,4 @@
-"""Experiment: one step over the K folds of N labelled rows, in both schemes, on fresh and the same context.
-
-What does not belong here: the law (`folds`), the draws (`fold_trials`).
-"""
+"""Experiment: one step over the K folds of N rows, in both schemes, on fresh contexts and the same one."""
 
 from __future__ import annotations
 

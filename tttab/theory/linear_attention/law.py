@@ -1,8 +1,8 @@
 """The exact loss of linear attention before and after one step, for any W, Sx and noise at every size.
 
-Convention F of `settings.CONVENTIONS`. With v = b - W u and g the sum of training rows times
-residuals, one step gives W' = W + 2 eta g u', so the loss is a parabola in eta. What does not belong
-here: other conventions for W = w I (`isotropic`), limits (`limit`), random draws.
+Convention F of `settings.CONVENTIONS`. With v = b - W u and g the sum of training rows times residuals, one
+step gives W' = W + 2 eta g u', so the loss is a parabola in eta. `isotropic` has the other conventions for W
+= w I.
 """
 
 from __future__ import annotations

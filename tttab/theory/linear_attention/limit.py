@@ -1,6 +1,6 @@
 """The papers' large-size approximations: the leading order of convention F for n^2 >> d, no noise.
 
-What does not belong here: anything exact at finite size (`law`, `isotropic`).
+Nothing here is exact at finite size; see `law` and `isotropic`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Averages over trials: measured losses with standard errors, in blocks of bounded memory.
 
-Each block has a random stream of its own. What does not belong here: how a trial is drawn
-(`samplers`), exact laws.
+Each block has its own random stream. A point far from its law is drawn once more (`checked`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: label noise in the context rows, in the training rows, in both.
-
-What does not belong here: the losses themselves (`curves`).
-"""
+"""Experiment: label noise in the context rows, in the training rows, in both."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Trials of many steps: W_t = W + c_t u', so gradient descent is a walk of one vector c.
 
-c_{t+1} = c_t + 2 eta_t [Z'(Z v + noise) - |u|^2 Z'Z c_t], loss on a fresh context
-|v|^2 - 2 c'Du + |c|^2 u'Mu. `banded` walks in the Krylov basis of v, where Z'Z is tridiagonal: T steps
-cost O(T^2) numbers; `dense` draws every row and is the witness. What does not belong here: averages,
-schedules (`steps`).
+c_{t+1} = c_t + 2 eta_t [Z'(Z v + noise) - |u|^2 Z'Z c_t], loss on a fresh context |v|^2 - 2 c'Du + |c|^2
+u'Mu. `banded` walks in the Krylov basis of v, where Z'Z is tridiagonal: T steps cost O(T^2) numbers. `dense`
+draws every row and checks it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: the pre-trained against the zero start over k/d, and the threshold between them.
-
-What does not belong here: the losses and the crossing themselves (`curves`).
-"""
+"""Experiment: the pre-trained against the zero start over k/d, and the threshold between them."""
 
 from __future__ import annotations
 

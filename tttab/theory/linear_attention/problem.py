@@ -1,7 +1,6 @@
 """One linear-attention problem: sizes, task vector, covariance, noise and the weights before training.
 
-SM(x, X, y; W) = x' W u with u = X'y (arXiv 2503.11842, section 2); rows x ~ N(0, Sx), labels
-y = x'b + noise. What does not belong here: losses (`law`) and random draws.
+SM(x, X, y; W) = x' W u with u = X'y (arXiv 2503.11842, section 2); rows x ~ N(0, Sx), labels y = x'b + noise.
 """
 
 from __future__ import annotations

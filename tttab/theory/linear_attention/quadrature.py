@@ -1,7 +1,4 @@
-"""Gauss rules for the chi-square and normal laws, built from their recurrences.
-
-What does not belong here: what is integrated.
-"""
+"""Gauss rules for the chi-square, normal and exponential laws, built from their recurrences."""
 
 from __future__ import annotations
 

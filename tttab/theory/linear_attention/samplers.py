@@ -1,9 +1,8 @@
 """Trials of one step, drawn in three ways: from rows, from O(d) numbers, from seven numbers.
 
-A trial is ten scalars, from which the loss follows for every eta and under every convention: neither
-W' nor a test prompt is ever formed. `rows` draws every row and is the witness; `vectors` draws u and g
-from their exact laws, for any W and Sx; `scalars` needs W = w I and Sx = I. What does not belong here:
-averages over trials (`measure`).
+A trial is ten scalars, from which the loss follows for every eta and under every convention: neither W' nor a
+test prompt is ever formed. `rows` draws every row and checks the others. `vectors` draws u and g from their
+exact laws, for any W and Sx. `scalars` needs W = w I and Sx = I.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: loss and improvement against k at several n, and the context of equal loss without training.
-
-What does not belong here: the losses themselves (`curves`).
-"""
+"""Experiment: loss and improvement against k at several n, and the context of equal loss without training."""
 
 from __future__ import annotations
 

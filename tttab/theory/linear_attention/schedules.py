@@ -1,8 +1,7 @@
 """Several steps against the single one: constant size, decaying sizes, gradient flow to its best time.
 
-Divergence is reported: a row whose mean loss exceeds the untrained one says so, with the share of trials
-that got worse; one that is no finite number says `finite: False` and has no verdict. What does not belong
-here: how a path is drawn (`paths`).
+Divergence is reported. A row whose mean loss exceeds the untrained one says so, with the share of trials that
+got worse. One that is no finite number says `finite: False` and has no verdict.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: what unlabelled rows are worth to one step, beside what it gets from its own rows.
-
-What does not belong here: the laws and the draws (`unlabelled`).
-"""
+"""Experiment: what unlabelled rows add to one step, compared with the training rows' own Gram matrix."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What the linear experiments share: size, convention, noise, and how trials are drawn.
 
-What does not belong here: the choices of one experiment, any draw.
+An experiment's settings inherit from `Simulation` or `MatrixSimulation`, and so get the options.
 """
 
 from __future__ import annotations
@@ -81,13 +81,15 @@ class Simulation(Settings):
     noise: float = option(0.0, "Variance of the label noise, over |b|^2.", low=0)
     convention: Convention = option(
         "F",
-        "Who knows what when the step is chosen. F: fixed beforehand; C: optimal given the context; "
-        "T: optimal per trial; S: optimal given the context, loss on that same context.",
+        "When the step size is chosen, and on which context the loss is measured. F: before any data, C: "
+        "given the context, T: per trial, each on a fresh context; S: given the context, on that context.",
     )
-    sampler: SamplerName = option("scalars", "scalars: O(1) numbers a trial; vectors: O(d); rows: every row.")
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
-    device: str = option("cpu", "cpu, cuda or cuda:N.")
-    dtype: Precision = option("float64", "float64 or float32.")
+    sampler: SamplerName = option(
+        "scalars", "How to draw trials: scalars, O(1) numbers each; vectors, O(d); rows, every row."
+    )
+    seed: int = option(0, "Random seed.")
+    device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
+    dtype: Precision = option("float64", "Arithmetic: float64 or float32.")
     memory: int = option(1024, "Memory for trials", unit="MiB", low=1)
 
     @property
@@ -126,7 +128,7 @@ class Sized(Settings):
 
     d: int = option(60, "Features.", low=2)
     trials: int = option(2_000, "Simulated trials per point.", low=100)
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
+    seed: int = option(0, "Random seed.")
 
     @property
     def sampling(self) -> Sampling:

@@ -1,6 +1,6 @@
 """Experiment: one step on softmax attention, its limit law beside measurements, and what linear theory says.
 
-What does not belong here: the laws (`heads`), the draws (`head_trials`).
+The laws are limits, so measurements at several d are extended to 1/d = 0 by a straight line.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class SoftmaxSettings(Settings):
     )
     tau: float = option(1.0, "Temperature: W = tau / sqrt(d) I at the start.", low=0, high=3, strict=True)
     trials: int = option(100, "Simulated trials per point.", low=20)
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
+    seed: int = option(0, "Random seed.")
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be extrapolated or held."""

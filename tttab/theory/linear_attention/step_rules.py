@@ -1,7 +1,4 @@
-"""The loss as a function of the step, and what other ways to choose it cost.
-
-What does not belong here: the exact parabola itself (`isotropic`), figures.
-"""
+"""What other rules for the step size lose against the exact parabola: the limit's, estimates, line search."""
 
 from __future__ import annotations
 

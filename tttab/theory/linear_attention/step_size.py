@@ -1,7 +1,4 @@
-"""Experiment: the loss as a function of the step, and what other ways to choose the step lose.
-
-What does not belong here: the rules that choose it (`step_rules`).
-"""
+"""Experiment: the loss as a function of the step, and what other ways to choose the step lose."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Experiment: several steps, constant and decaying, and gradient flow, against the single step.
-
-What does not belong here: the schedules and how they are measured (`schedules`).
-"""
+"""Experiment: several steps, constant and decaying, and gradient flow, against the single step."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What unlabelled rows are worth to one step: the step whitened by their Gram matrix, and pseudo-labels.
+"""Laws and trials of unlabelled rows: the step whitened by their Gram matrix, and pseudo-labels.
 
 W' = W + 2 eta P g u' with P an estimate of Sx^-1, on fresh contexts and with a step fixed beforehand
-(convention F). What does not belong here: tables, figures.
+(convention F).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How the rows of the linear experiments are shown: tables by kind, and curves of three sources.
 
 In figures dashed lines are the limit, full lines the exact law, points the measurement with 2 standard
-errors. What does not belong here: one experiment's own table or figure.
+errors.
 """
 
 from __future__ import annotations

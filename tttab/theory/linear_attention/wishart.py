@@ -1,8 +1,8 @@
 """Exact expectations of products of words in independent Wishart matrices, as polynomials in all sizes.
 
 A matrix such as J = sum_a x~_a x~_a' has as many rows x~ = (x, noise / s) as are said later; b~ = (b, s), so
-that J b~ is X'y with noise, and P removes the last coordinate. A word b~'J P L b~ is written "JPL". What does
-not belong here: what the words mean.
+that J b~ is X'y with noise, and P removes the last coordinate. A word b~'J P L b~ is written "JPL". `folds`
+says what the words mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: a foundation model on a real table, cold against warm start over k, beside the linear law.
-
-What does not belong here: training and gradients (`measure`).
-"""
+"""Experiment: a foundation model on a real table, cold against warm start over k, beside the linear law."""
 
 from __future__ import annotations
 
@@ -44,7 +41,7 @@ class NetworkSettings(Settings):
 
     dataset: str = option("phoneme", "A name, an OpenML id or a file, as in tttab run.")
     target: str | None = option(None, "Target column of a file.")
-    model: str | None = option(None, "As in tttab run; default: the model that ships with tttab.")
+    model: str | None = option(None, "Model, as in tttab run (default: the one in the package).")
     n: int = option(50, "Context rows.", low=2)
     k: tuple[int, ...] = option((100, 400, 1600), "Training rows, with commas.", low=10)
     contexts: int = option(4, "Fresh contexts of n rows.", low=1)
@@ -53,8 +50,8 @@ class NetworkSettings(Settings):
     steps: int = option(50, "Steps of training; the single step is measured as well.", low=1)
     lr: float = option(3e-4, "Learning rate of the warm start.", low=0, strict=True)
     cold_lr: float = option(1e-3, "Learning rate of the cold start.", low=0, strict=True)
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.", low=0)
-    device: str = option("auto", "auto, cpu, cuda or cuda:N.")
+    seed: int = option(0, "Random seed.", low=0)
+    device: str = option("auto", "Where to compute: auto, cpu, cuda or cuda:N.")
 
     @property
     def grid(self) -> list[int]:

@@ -1,6 +1,6 @@
-"""What one table says of one network: losses after training from both starts, and the gradients' statistics.
+"""Losses after training from both starts, and the statistics of the gradients, of one network on one table.
 
-Everything goes through `Session`, so any family will do. What does not belong here: rows, figures.
+Everything goes through `Session`, so any model family works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """Single-index models under softmax attention, trained at test time in three stages (arXiv 2509.25741).
 
-What does not belong here: linear attention, trained transformers.
+Start at `algorithm`; `stages` holds the stages, `tasks` the data, and most other modules are experiments.
 """

@@ -1,7 +1,7 @@
 """The whole algorithm of 2509.25741 for many tasks: a prompt in four parts, three stages, a prediction.
 
-And its rival, the one-layer in-context model f = MLP(g) whose perceptron is pre-trained across tasks and
-stays as it is. What does not belong here: grids of settings, rows (`pipeline`).
+Its rival is here too: the one-layer in-context model f = MLP(g), whose perceptron is pre-trained across tasks
+and then fixed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one-layer softmax attention of 2509.25741: its output g, and the one-step pre-training of G.
 
-g(G, X, y, x) = sum_i y_i w_i / sum_i w_i with w_i = exp((y_i + x_i'G x)/temp); labels are clipped, for
-the tails of a polynomial would put all weight on one row. What does not belong here: test time.
+g(G, X, y, x) = sum_i y_i w_i / sum_i w_i with w_i = exp((y_i + x_i'G x)/temp). Labels are clipped, because
+the tails of a polynomial would put all weight on one row.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: outside the theorem: links of two directions, links that are no polynomials, joint training.
-
-What does not belong here: the three stages (`stages`), links and training (`free_links`).
-"""
+"""Experiment: outside the theorem: links of two directions, links that are no polynomials, joint training."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the single-index experiments cannot do, said before anything runs.
+"""Requests that the single-index experiments cannot fulfil, refused before anything runs.
 
-Hints name the options of `tttab theory`. What does not belong here: the experiments themselves.
+Hints name the options of `tttab theory`.
 """
 
 from __future__ import annotations

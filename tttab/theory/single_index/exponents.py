@@ -1,7 +1,4 @@
-"""Experiment: information and generative exponent of a polynomial link, by exact algebra.
-
-What does not belong here: the algebra (`hermite`).
-"""
+"""Experiment: information and generative exponent of a polynomial link, by exact algebra."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Links that are any function of one or two directions, and what fits them beside the three stages.
-
-What does not belong here: grids of settings, rows (`beyond`).
-"""
+"""Links that are any function of one or two directions, and training of both layers together."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How the rows of stage I grow with r: the exponent of r at a fixed alignment, with its interval.
-
-What does not belong here: how an alignment comes about (`weak`).
-"""
+"""How the rows of stage I grow with r: the exponent of r at a fixed alignment, with its interval."""
 
 from __future__ import annotations
 

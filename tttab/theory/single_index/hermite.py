@@ -1,7 +1,6 @@
 """Exact algebra of probabilists' Hermite polynomials: products, powers, information and generative exponent.
 
-Everything here is in rational numbers; a series is a tuple of Fractions, entry i the weight of He_i.
-What does not belong here: floating point, samples, torch.
+Everything is in rational numbers. A series is a tuple of Fractions; entry i is the weight of He_i.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: stage III alone, along a known direction: its rates, and tasks that leave the subspace.
-
-What does not belong here: how a direction is found (`weak`, `strong`).
-"""
+"""Experiment: stage III alone, along a known direction: its rates, and tasks that leave the subspace."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Experiment: test error of the whole algorithm against N, beside the noise and the in-context model.
-
-What does not belong here: the algorithm (`algorithm`).
-"""
+"""Experiment: test error of the whole algorithm against N, beside the noise and the in-context model."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ class PipelineSettings(Common, StageOne, Ablations):
 
     n: tuple[float, ...] = option(
         (),
-        "Prompt lengths, with commas; inf: what the in-context model keeps with rows without end.",
+        "Prompt lengths, with commas; inf: the limit of the in-context model.",
         low=1,
         infinite=True,
     )

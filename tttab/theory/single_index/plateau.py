@@ -1,8 +1,7 @@
 """The error that the one-layer in-context model keeps with infinitely many rows, by quadrature.
 
 With G = projection / sqrt(r) the attention's output at a query depends on z = <b, x> alone, so the model is a
-function of g_c(z), the same for every link c: what it cannot tell apart is E Var(s_c(z) | g_c(z)). What does
-not belong here: finite contexts.
+function of g_c(z), the same for every link c. What it cannot tell apart is E Var(s_c(z) | g_c(z)).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Experiment: how close the sampled pre-training step comes to the population's projection on the subspace.
-
-What does not belong here: the step itself (`attention`).
-"""
+"""Experiment: how close the sampled pre-training step comes to the population's projection."""
 
 from __future__ import annotations
 

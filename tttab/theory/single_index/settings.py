@@ -1,7 +1,4 @@
-"""What the single-index experiments share: tasks, seed and device, and the choices of stage I.
-
-What does not belong here: the choices of one experiment.
-"""
+"""What the single-index experiments share: tasks, seed and device, and the choices of stage I."""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ T = TypeVar("T")
 class Common(Settings):
     """The options of every experiment that draws tasks."""
 
-    noise: float = option(0.1, "tau: labels move by +tau or -tau.", low=0)
-    tasks: int = option(0, "Tasks per point; 0: the default of the version.", low=0)
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
-    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    noise: float = option(0.1, "Size tau of the label noise: labels move by +tau or -tau.", low=0)
+    tasks: int = option(0, "Tasks per point (0: the default, more with --full).", low=0)
+    seed: int = option(0, "Random seed.")
+    device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
     full: bool = option(False, "The long version: more tasks, more points.", switch=True)
 
     @property
@@ -43,7 +40,7 @@ class StageOne(Settings):
 
     temp: float = option(1.0, "Temperature of the attention.", low=0, strict=True)
     tilt: float = option(
-        0.05, "Share of positive neurons of stage I's student above one half.", low=-0.5, high=0.5
+        0.05, "Share of positive neurons of stage I's student, minus one half.", low=-0.5, high=0.5
     )
     queries: int = option(2048, "Fresh queries of self-distillation.", low=1)
 
@@ -52,9 +49,9 @@ class StageOne(Settings):
 class Ablations(Settings):
     """What the algorithm can leave out."""
 
-    skip_stage_1: bool = option(False, "Start stage II from a random direction.")
-    no_distill: bool = option(False, "Stage I on the labels themselves.")
-    link_fixed: bool = option(False, "The same link for every task.")
+    skip_stage_1: bool = option(False, "Start stage II from a random direction.", switch=True)
+    no_distill: bool = option(False, "Train stage I on the labels themselves.", switch=True)
+    link_fixed: bool = option(False, "Use the same link for every task.", switch=True)
 
     @property
     def weak(self) -> Weak:

@@ -1,8 +1,7 @@
 """The three stages of test-time training in 2509.25741, each for many tasks at once, and prediction.
 
-I: one self-distilled gradient step gives a direction; II: online steps on the sphere sharpen it; III: a
-ridge regression on random ReLU neurons learns the link. What does not belong here: how a prompt is
-divided among the stages (`algorithm`).
+I: one self-distilled gradient step gives a direction. II: online steps on the sphere sharpen it. III: a ridge
+regression on random ReLU neurons learns the link. `algorithm` divides a prompt among them.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Experiment: online steps on the sphere with the link known: geometric decay, its floor, samples to eps.
 
-With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where
-I = E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). With
-the squared loss V grows with e, which slows the decay. What does not belong here: the step itself
-(`stages`).
+With 1 - <b, u> = e small, a step of size eta takes e to e (1 - 2 eta I) + eta^2 (r - 1) V / 2, where I =
+E[s'(z)^2] and V = E[(pull)^2]: decay at the rate 2 eta I to the floor eta (r - 1) V / (4 I). With the squared
+loss V grows with e, which slows the decay.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ class StrongSettings(Common):
     eps: tuple[float, ...] = option(
         (0.2, 0.1, 0.05, 0.02, 0.01), "Targets of 1 - <b, u>, with commas.", low=0, strict=True
     )
-    loss: Loss = option("correlation", "correlation or squared.")
+    loss: Loss = option("correlation", "Loss: correlation or squared.")
     start: float = option(0.5, "Alignment at the start.", low=0, high=1, strict=True)
     share: float = 0.25
     """Floor of the step size chosen for a target, as a share of the target."""

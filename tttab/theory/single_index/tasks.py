@@ -1,7 +1,7 @@
 """Single-index tasks in batches: directions in a shared subspace, links that may vary, labelled rows.
 
 y = s(<b, x>) + noise of ±tau, x ~ N(0, I_d), b uniform on the sphere of an r-dimensional subspace
-(2509.25741, section 2). What does not belong here: anything that learns.
+(2509.25741, section 2).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class IndexLaw:
     link: tuple[float, ...]
     """Weights c_i of He_i/sqrt(i!), i = 0, 1, …"""
     noise: float = 0.1
-    """tau: labels move by +tau or -tau."""
+    """Size tau of the label noise: labels move by +tau or -tau."""
     vary: int = 0
     """Degree whose weight changes from task to task; 0: the link is the same for all tasks."""
     low: float = -0.5

@@ -1,7 +1,4 @@
-"""Experiment: how many rows stage I needs, self-distilled against trained on the labels themselves.
-
-What does not belong here: the stage itself (`stages`).
-"""
+"""Experiment: how many rows stage I needs, self-distilled against trained on the labels themselves."""
 
 from __future__ import annotations
 
@@ -31,12 +28,12 @@ TITLE = "Weak recovery: mean |<b, u1>| over tasks"
 class WeakSettings(Common, StageOne):
     """The grid."""
 
-    links: tuple[str, ...] = option(LINKS, "Links, with commas; where ie = ge nothing is promised.")
+    links: tuple[str, ...] = option(LINKS, "Links, with commas; if ie = ge the paper promises nothing.")
     r: tuple[int, ...] = option((16, 32), "Dimensions of the subspace, with commas.", low=1)
     n1: tuple[int, ...] = option((), "Rows of stage I, with commas.", low=1)
     d: int = option(0, "Features; 0: as many as r.")
     target: float = option(
-        0.5, "The alignment at which the growth of N1 with r is read off.", low=0, high=1, strict=True
+        0.5, "Alignment at which the growth of N1 with r is measured.", low=0, high=1, strict=True
     )
 
     @property

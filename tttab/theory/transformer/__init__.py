@@ -1,4 +1,4 @@
 """Small trained transformers under the experiments of both papers: in context against trained at test time.
 
-What does not belong here: the one-layer models of the theorems (`linear_attention`, `single_index`).
+`store` finds or makes the checkpoint, `adapt` trains at test time, `paper_a` and `paper_b` are the grids.
 """

@@ -1,8 +1,7 @@
 """Test-time training of the small transformers: all weights or LoRA, many tasks at once or one by one.
 
-Every task gets weights of its own. Vectorised, they are stacked along a leading axis and torch.func
-maps the gradient over it; the loop does the same task by task. What does not belong here: task laws,
-which step size to take.
+Every task gets its own weights. Vectorised, they are stacked along a leading axis and torch.func maps the
+gradient over it. The loop does the same task by task.
 """
 
 from __future__ import annotations

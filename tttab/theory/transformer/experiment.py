@@ -1,7 +1,4 @@
-"""Experiment: a small trained transformer, in context against trained at test time, for either paper.
-
-What does not belong here: models, training, the papers' grids (`paper_a`, `paper_b`).
-"""
+"""Experiment: a small trained transformer, in context against trained at test time, for either paper."""
 
 from __future__ import annotations
 
@@ -58,14 +55,14 @@ class TransformerSettings(Settings):
     )
     d: tuple[int, ...] = option((), "Features; for paper B several, e.g. 4,8,16.", low=1)
     checkpoint: Path | None = option(None, "A checkpoint file to use.")
-    retrain: bool = option(False, "Pre-train even where a checkpoint ships.")
-    minutes: float = option(0.0, "Bound pre-training; 0: the recipe's own steps.", low=0)
-    cache: Path | None = option(None, "Folder of checkpoints made here.")
-    tasks: int = option(0, "Test tasks per point; 0: the default of the version.", low=0)
-    steps: int = option(0, "Steps of test-time training; 0: the default.", low=0)
-    full: bool = option(False, "Full-size model and grid: wants a GPU.", switch=True)
-    seed: int = option(0, "Names the random streams: equal seeds, equal numbers.")
-    device: str = option("cpu", "cpu, cuda or cuda:N.")
+    retrain: bool = option(False, "Pre-train even if a checkpoint is included.", switch=True)
+    minutes: float = option(0.0, "Time limit of pre-training in minutes (0: the recipe's steps).", low=0)
+    cache: Path | None = option(None, "Folder for checkpoints that are pre-trained here.")
+    tasks: int = option(0, "Test tasks per point (0: the default, more with --full).", low=0)
+    steps: int = option(0, "Steps of test-time training (0: the default).", low=0)
+    full: bool = option(False, "Full-size model and grid; needs a GPU.", switch=True)
+    seed: int = option(0, "Random seed.")
+    device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
 
     @property
     def dims(self) -> tuple[int, ...]:

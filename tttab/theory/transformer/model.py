@@ -1,7 +1,6 @@
 """Small transformers that read labelled rows: a pair-token model, and Hugging Face's GPT-2 in two ways.
 
-All map (context_x, context_y, query_x) to one number per query; queries never see each other. What
-does not belong here: task laws, training, files.
+All map (context_x, context_y, query_x) to one number per query; queries never see each other.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Paper A (2503.11842) on a trained transformer: linear tasks, warm against cold start over k.
 
-A context of n = 40 rows stays fixed, k further labelled rows are trained on, and the loss is measured on
-test rows of the same task: under fresh contexts, as the paper does (its convention F), and under the
-context that was trained on (S). What does not belong here: pre-training, tables, plots.
+A context of n = 40 rows stays fixed and k further labelled rows are trained on. The loss is measured on test
+rows of the same task, under fresh contexts, as the paper does (its convention F), and under the trained
+context (S).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Paper B (2509.25741) on a trained transformer: error against context length, in context and trained.
 
-Tasks are single-index with a link that varies, in distribution or shifted. What does not belong here:
-the one-layer algorithm of the paper's theorems (`tttab.theory.single_index`), pre-training, tables, plots.
+Tasks are single-index with a link that varies, in distribution or shifted.
 """
 
 from __future__ import annotations

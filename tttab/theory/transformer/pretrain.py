@@ -1,7 +1,7 @@
 """Pre-training of the small transformers: resumable, and each checkpoint cached under its settings' hash.
 
-Every step draws fresh tasks from a stream named after the step, so a run that was killed and resumed
-ends with the weights of a run that was not. What does not belong here: test-time training.
+Every step draws fresh tasks from a stream named after the step, so an interrupted run ends with the same
+weights as one that was not.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The step size of test-time training: the best of a grid that grows where its best stands at an end.
-
-What does not belong here: what is trained, and on which tasks the sizes are compared.
-"""
+"""The step size of test-time training: the best of a grid that grows while its best value is at an end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Which checkpoint a transformer experiment uses: a file, a shipped one, or one pre-trained into the cache.
-
-What does not belong here: training itself (`pretrain`).
-"""
+"""Which checkpoint a transformer experiment uses: a file, an included one, or one from the cache."""
 
 from __future__ import annotations
 

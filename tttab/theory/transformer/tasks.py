@@ -1,7 +1,4 @@
-"""Task laws for the small transformers: linear tasks (paper A) and single-index tasks (paper B).
-
-What does not belong here: models, training, anything that reads a prompt.
-"""
+"""Task laws for the small transformers: linear tasks (paper A) and single-index tasks (paper B)."""
 
 from __future__ import annotations
 
