@@ -157,7 +157,7 @@ def measured(table: Table, n: int, seed: int, session: Any) -> Unit:
         "n": n,
         "k": split.k,
         "seed": seed,
-        "rows": split.digest,
+        "digest": split.digest,
         **asdict(gather(trial)),
     }
     for arm in ("icl@n", "ttt@n+k"):

@@ -14,6 +14,7 @@ from tttab.evaluation import advice
 from tttab.evaluation.trial import Trial
 from tttab.metrics import log_loss
 from tttab.testing import ToySession
+from tttab.training.config import Schedule
 
 
 def table(rows=120, task="classification"):
@@ -137,3 +138,19 @@ def test_more_queries_than_are_looked_at_are_sampled(monkeypatch):
 def test_what_cannot_be_advised_says_so(found, n, message):
     with pytest.raises(RequestError, match=message):
         advice.gather(trial_of(found, n))
+
+
+@pytest.mark.parametrize(("changed", "worth"), [
+    ({}, True),
+    ({"steps": 5}, False),
+    ({"max_seconds": 60.0}, False),
+    ({"optimizer": "sgd-1"}, False),
+    ({"init": "random"}, False),
+])  # fmt: skip
+def test_a_training_of_fifty_steps_is_worth_asking_about_and_one_of_five_is_not(monkeypatch, changed, worth):
+    monkeypatch.setattr(advice, "FITTED_WITH", "0" * 12)
+    trial = trial_of(table(1600), n=200)
+    trial.schedule = Schedule(**changed)
+    assert advice.worth_asking(trial) is worth
+    trial.rule = "head"
+    assert not advice.worth_asking(trial)

@@ -23,6 +23,7 @@ from tttab.evaluation.baselines import baseline
 from tttab.evaluation.result import setting
 from tttab.metrics import log_loss
 from tttab.seeding import numpy_stream
+from tttab.training.config import STEP_MEMBERS
 from tttab.training.context_policy import stacked
 
 if TYPE_CHECKING:
@@ -150,16 +151,36 @@ def advise(trial: Trial) -> Advice:
     Raises:
         RequestError: the target is a number, or there are too few queries.
     """
-    start = time.perf_counter()
+    start, info = time.perf_counter(), trial.model.info
     found = gather(trial)
-    remarks = [
-        f"the formula was fitted with {name}, not with {now}: {what}"
-        for name, now, what in (
-            (FITTED_WITH, trial.model.info.sha256[:12], "with other models the figures are a guess"),
-        )
-        if name != now
-    ]
-    return Advice(trial.split.n, trial.split.k, found, time.perf_counter() - start, tuple(remarks))
+    seconds = time.perf_counter() - start
+    other = (
+        f"the formula was fitted with the classifier in the package; with {info.name} its figures are a guess"
+    )
+    remarks = () if info.sha256.startswith(FITTED_WITH) else (other,)
+    return Advice(trial.split.n, trial.split.k, found, seconds, remarks)
+
+
+TREE_ROWS = 1400
+"""What the trees of one class take, in rows that pass the network in the package."""
+CHEAP = 0.1
+"""The share of a training's time below which asking is no matter."""
+
+
+def worth_asking(trial: Trial) -> bool:
+    """Tell whether the formula is about this training, and asking takes under a tenth of its time."""
+    schedule, (_, y), classes = trial.schedule, trial.rows("queries"), len(trial.table.classes)
+    usual = (trial.rule, schedule.init, schedule.optimizer) == ("full", "pretrained", "adamw")
+    known = trial.model.info.sha256.startswith(FITTED_WITH) and classes > 0 and len(y) >= FEWEST_ROWS
+    if not (usual and known and schedule.max_seconds is None):
+        return False
+    n, k, asked = trial.split.n, len(y), min(len(y), MOST_ROWS)
+    passes = -(-asked // PASS) * n + 2 * n + 3 * asked
+    asking = passes + TREE_ROWS * (1 if classes == 2 else classes)
+    share = min(schedule.step_members or STEP_MEMBERS, trial.model.members) / trial.model.members
+    step = 3 * share * (n + min(schedule.batch, (1 - schedule.held_out) * k))
+    score = (n + schedule.held_out * k) / schedule.evaluate_every
+    return asking < CHEAP * schedule.steps * (step + score)
 
 
 def gather(trial: Trial) -> Evidence:
@@ -192,8 +213,9 @@ def _queries_of(trial: Trial) -> tuple[pd.DataFrame, np.ndarray, int]:
     if not classes:
         raise RequestError("advice is for classes, this target is a number", "tttab run")
     if len(y) < FEWEST_ROWS:
+        most = trial.split.n + len(y) - FEWEST_ROWS
         raise RequestError(
-            f"advice needs {FEWEST_ROWS} rows beside the context, there are {len(y)}", "a smaller --n"
+            f"advice needs {FEWEST_ROWS} rows beside the context, there are {len(y)}", f"--n {max(1, most)}"
         )
     if len(y) > MOST_ROWS:
         order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(trial.seed, "advice rows"))
