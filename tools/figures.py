@@ -21,6 +21,7 @@ from tttab.theory.registry import EXPERIMENTS
 ROOT = Path(__file__).parents[1]
 GAIN = "gain.svg"
 FIGURES = {
+    "theory-advise.svg": ["linear-advise"],
     "theory-beyond.png": ["index-beyond"],
     "theory-calibration.svg": ["linear-calibration"],
     "theory-dims.svg": ["index-si-dims"],

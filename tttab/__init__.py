@@ -19,6 +19,7 @@ _HOME = {
     "TTTRegressor": "tttab.api.estimator",
     "TttabError": "tttab.errors",
     "adapt": "tttab.api.calls",
+    "advise": "tttab.api.calls",
     "load_bundle": "tttab.bundle",
     "load_table": "tttab.data",
     "open_model": "tttab.models",

@@ -1,6 +1,6 @@
-"""What the commands do, for Python: `tttab.run` and `tttab.adapt`. The commands call the same functions.
+"""What the commands do, for Python: `tttab.run`, `tttab.adapt`, `tttab.advise`.
 
-What does not belong here: drawing and printing (`cli`), and any number's making.
+The commands call the same functions. What does not belong here: printing (`cli`), any number's making.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tttab.core import Table
 from tttab.data.schema import schema_of
 from tttab.data.splits import hold_out
 from tttab.errors import RequestError
+from tttab.evaluation import advice
 from tttab.evaluation.arms import blend_of, run_arm
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
 from tttab.evaluation.loggers import logging_to
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from tttab.contracts import Predictor
+    from tttab.evaluation.advice import Advice
     from tttab.system.claim import Claim
     from tttab.training.loop import Adaptation
     from tttab.training.result import Step
@@ -108,6 +110,21 @@ def adapt(
         if claim is not None:
             save_bundle(claim, result.bundle)
     return result
+
+
+def advise(dataset: Dataset, **options: Any) -> Advice:
+    """Say before any training whether it will help on a table, as `tttab advise` does.
+
+    Args:
+        dataset: as for `run`.
+        options: as for `run`.
+
+    Raises:
+        TttabError: as `run`; the target is a number, or there are too few rows beside the context.
+    """
+    with in_python_words(_OPTIONS), collected():
+        request = _request(dataset, options)
+        return advice.advise(open_trial(request, *draw_rows(request, keep_test=False)))
 
 
 def arms_of(blend: str | None) -> tuple[str, ...]:

@@ -6,17 +6,32 @@ What does not belong here: how they are fitted, saved and loaded (`fitting`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.base import ClassifierMixin, RegressorMixin, clone
 from sklearn.utils.multiclass import check_classification_targets
 
-from tttab.api.estimator_input import class_names, restored_labels
+from tttab.api.estimator_input import (
+    class_names,
+    divide,
+    restored_labels,
+    target_name,
+    training_rows,
+    whole_number,
+    whole_seed,
+)
 from tttab.api.fitting import AdaptingEstimator
 from tttab.api.hints import in_python_words
+from tttab.core import Table
+from tttab.data.context_selection import choose_context
+from tttab.data.features import convert_features
 from tttab.errors import DataError
 from tttab.metrics import decided
+from tttab.models import open_model
+
+if TYPE_CHECKING:
+    from tttab.evaluation.advice import Advice
 
 
 class TTTClassifier(ClassifierMixin, AdaptingEstimator):
@@ -65,6 +80,32 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
 
     _task = "classification"
     classes_: np.ndarray
+
+    @in_python_words()
+    def advise(self, X: Any, y: Any) -> Advice:
+        """Say before `fit` whether training will help on these rows, and by how much; nothing is fitted.
+
+        Args:
+            X, y: as for `fit`.
+
+        Raises:
+            ValueError: the rows cannot be used, or too few are left beside the context.
+            ModelError: the model file is missing or does not fit the table.
+        """
+        from tttab.evaluation.advice import advise
+        from tttab.evaluation.trial import Trial
+
+        seed, asked = whole_seed(self.random_state), clone(self)
+        frame, labels = training_rows(asked, X, y, numeric=False)
+        x = convert_features(frame, list(frame.columns), declared=self.columns).x
+        codes, classes, _ = self._encode(labels)
+        split = divide(codes, whole_number("n_context", self.n_context), self.n_queries, len(classes), seed)
+        if split.k:
+            split = choose_context(split, self.context, x, codes, classes=len(classes))
+        table = Table("X", "classification", x, codes, classes, target_name(y, x.columns), "", "memory")
+        session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
+        session.check_fits(len(classes), x.shape[1])
+        return advise(Trial(table, split, session, self.rule, self._schedule(), seed))
 
     @in_python_words()
     def predict_proba(self, X: Any) -> np.ndarray:

@@ -18,6 +18,7 @@ import tttab
 from tttab.cli import invocation
 from tttab.cli.commands import (
     adapt,
+    advise,
     bench,
     bundle,
     data,
@@ -35,7 +36,9 @@ from tttab.cli.commands import (
     update,
 )
 
-WITH_MODELS = ("run", "adapt", "predict", "update", "explain", "serve", "bench", "pretrain", "theory")
+WITH_MODELS = (
+    *("run", "adapt", "advise", "predict", "update", "explain", "serve", "bench", "pretrain", "theory"),
+)
 """The commands that load torch."""
 
 app = typer.Typer(
@@ -101,6 +104,7 @@ def _root(
 
 run.register(app)
 adapt.register(app)
+advise.register(app)
 predict.register(app)
 update.register(app)
 explain.register(app)

@@ -78,7 +78,40 @@ class Run(TypedDict):
     warnings: list[str]
 
 
-DOCUMENTS: dict[str, type] = {"run": Run}
+class Expected(TypedDict):
+    """What training should take off the log loss, nats; four of five tables lie between `low` and `high`."""
+
+    gain: float
+    low: float
+    high: float
+    train: bool
+    sentence: str
+
+
+class Found(TypedDict):
+    """What the labelled rows say, nats per row; `docs/howto/advise.md` explains each."""
+
+    rows: int
+    loss: float
+    vectors: float
+    trees: float
+    longer: float
+
+
+class Advice(TypedDict):
+    """What `tttab advise --json` prints."""
+
+    dataset: Dataset
+    request: dict[str, Any]
+    split: Rows
+    model: Model
+    expected: Expected
+    evidence: Found
+    seconds: float
+    warnings: list[str]
+
+
+DOCUMENTS: dict[str, type] = {"run": Run, "advise": Advice}
 """By the command that prints them."""
 
 

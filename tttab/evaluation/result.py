@@ -104,6 +104,26 @@ _OF_ROW = (
 assert set(_OF_ROW) <= Row.__dataclass_fields__.keys()
 
 
+def setting(
+    table: Table, split: Split, info: ModelInfo, device: str, request: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what was looked at as plain data: `dataset`, `request`, `split` and `model` of a document."""
+    of_table = ("name", "source", "openml_id", "fingerprint", "target")
+    of_model = ("name", "file", "sha256", "provenance", "parameters")
+    return {
+        "dataset": {
+            **{name: getattr(table, name) for name in of_table},
+            "rows": len(table),
+            "features": table.x.shape[1],
+            "classes": list(table.classes),
+            "notes": list(table.notes),
+        },
+        "request": dict(request),
+        "split": {"n": split.n, "k": split.k, "test": len(split.test), "notes": list(split.notes)},
+        "model": {**{name: getattr(info, name) for name in of_model}, "device": device},
+    }
+
+
 @dataclass(frozen=True)
 class RunResult:
     """Test-time training on one table, compared with its rivals."""
@@ -132,25 +152,8 @@ class RunResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain data: the document of `tttab run --json`."""
-        table, split, info = self.table, self.split, self.model
-        names = ("name", "source", "openml_id", "fingerprint", "target")
         return {
-            "dataset": {
-                **{name: getattr(table, name) for name in names},
-                "rows": len(table),
-                "features": table.x.shape[1],
-                "classes": list(table.classes),
-                "notes": list(table.notes),
-            },
-            "request": dict(self.request),
-            "split": {"n": split.n, "k": split.k, "test": len(split.test), "notes": list(split.notes)},
-            "model": {
-                **{
-                    name: getattr(info, name)
-                    for name in ("name", "file", "sha256", "provenance", "parameters")
-                },
-                "device": self.device,
-            },
+            **setting(self.table, self.split, self.model, self.device, self.request),
             "arms": [result.to_dict() for result in self.arms],
             "peak_rss_mb": self.peak_rss_mb,
             "versions": dict(self.versions),

@@ -13,6 +13,7 @@ MODULES = (
     "linear_attention.context",
     "linear_attention.alignment",
     "linear_attention.calibration",
+    "linear_attention.advise",
     "linear_attention.steps",
     "linear_attention.noise",
     "linear_attention.kfold",

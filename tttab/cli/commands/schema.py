@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def schema(
-    command: Annotated[str, typer.Argument(help="The command: run.")],
+    command: Annotated[str, typer.Argument(help="The command: run or advise.")],
 ) -> None:
     """Print the JSON schema of what a command prints with --json.
 

@@ -15,6 +15,8 @@ from tttab.theory.linear_attention.views import BARS, Kind, figure_title, tables
 from tttab.theory.plots import Panel, Series, column, distinct
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tttab.theory.linear_attention.problem import LinearProblem
 
 FAMILIES: tuple[FamilyName, ...] = ("two-level", "power-law", "random")
@@ -71,12 +73,16 @@ def fit(rows: Sequence[Row], predictor: str) -> Row:
     import numpy as np
 
     predicted, measured = (np.array(column(rows, name)) for name in (predictor, "gain_measured"))
+    rank, slope = agreement(predicted, measured)
+    return {"rank": rank, "slope": slope, "off": float((predicted / measured).mean())}
+
+
+def agreement(predicted: np.ndarray, measured: np.ndarray) -> tuple[float, float]:
+    """Return the rank correlation of two sets of gains, and the slope of the measured in the predicted."""
+    import numpy as np
+
     first, second = (values.argsort().argsort() for values in (predicted, measured))
-    return {
-        "rank": float(np.corrcoef(first, second)[0, 1]),
-        "slope": float(np.polyfit(predicted, measured, 1)[0]),
-        "off": float((predicted / measured).mean()),
-    }
+    return float(np.corrcoef(first, second)[0, 1]), float(np.polyfit(predicted, measured, 1)[0])
 
 
 def _head(settings: CalibrationSettings) -> Row:

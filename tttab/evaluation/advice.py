@@ -1,0 +1,325 @@
+"""What labelled rows say of test-time training before any of it: will it help, and by how much.
+
+Nothing is trained. Where a model has more to learn from the queries, what is fitted to some of them improves
+its in-context predictions of the others: a regression on the network's own row vectors, small boosted trees
+on the features. Both are cross-fitted; the sum of what they take off the loss, times a weight, is what
+training is expected to take off. What does not belong here: how it was chosen and judged (`studies.advice`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tttab.blend.blending import best_weight
+from tttab.contracts import Execution
+from tttab.data.splits import stratified_order
+from tttab.errors import RequestError
+from tttab.evaluation.baselines import baseline
+from tttab.evaluation.result import setting
+from tttab.metrics import log_loss
+from tttab.seeding import numpy_stream
+from tttab.training.config import STEP_MEMBERS
+from tttab.training.context_policy import stacked
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.evaluation.trial import Trial
+
+MOST_ROWS, FEWEST_ROWS = 1000, 20
+"""Queries that are looked at."""
+PASS = 256
+"""Rows of one pass over the network."""
+FOLDS = 5
+"""Of the cross-fits; the first judges a longer context."""
+SMALLEST = 1e-7
+"""The least probability that a logarithm is taken of."""
+WEIGHT = 0.64
+"""What a nat counts that the regression or the trees take off."""
+RESIDUALS, LEAST = (-0.19, 0.84), 0.02
+"""Quantiles 10 % and 90 % of (gain - expected)/(expected + LEAST) on tables that the fit had not seen."""
+FITTED_WITH = "6405e0836d29"
+"""The model that it was fitted with, the classifier in the package: the head of its SHA-256."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found, losses in nats per row."""
+
+    rows: int
+    """Queries that were looked at."""
+    loss: float
+    """In-context log loss of the queries."""
+    vectors: float
+    """What a regression on the network's row vectors takes off it, on rows that it was not fitted to."""
+    trees: float
+    """What mixing in boosted trees takes off it, likewise."""
+    longer: float
+    """What four fifths of the queries in the context take off the loss of the last fifth."""
+
+
+def expected(found: Evidence) -> float:
+    """Return what training is expected to take off the log loss, nats per row."""
+    return min(found.loss, WEIGHT * (max(0.0, found.vectors) + max(0.0, found.trees)))
+
+
+def between(gain: float) -> tuple[float, float]:
+    """Return what four of five gains lie between where `gain` is expected."""
+    low, high = (gain + quantile * (gain + LEAST) for quantile in RESIDUALS)
+    return low, high
+
+
+SMALL = 0.005
+"""A gain in nats below which training is not worth the trouble."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What training is expected to take off the log loss, and what was found."""
+
+    n: int
+    k: int
+    evidence: Evidence
+    seconds: float
+    """What finding out took."""
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def gain(self) -> float:
+        """The expected gain, nats per row."""
+        return expected(self.evidence)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What four of five gains lie between, as on tables that the formula was not fitted on."""
+        return between(self.gain)
+
+    @property
+    def train(self) -> bool:
+        """Whether it is expected to be worth it."""
+        return self.gain >= SMALL
+
+    @property
+    def sentence(self) -> str:
+        """What to do, with the interval and the reason."""
+        low, high = self.interval
+        seen = self.evidence
+        gain = f"{self.gain:.3f} ({low:.3f} to {high:.3f} in four of five tables)"
+        do = "Train: it" if self.train else "Training will hardly pay: it"
+        read = seen.rows * (FOLDS - 1) // FOLDS
+        return (
+            f"{do} is expected to take {gain} off the log loss of {seen.loss:.3f}. Reading {read:,} more rows"
+            f" in context, without training, takes {seen.longer:.3f} off and makes predictions slower."
+        )
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """Return name, figure and meaning of all that was found."""
+        seen, (low, high) = self.evidence, self.interval
+        return [
+            ("expected gain", f"{self.gain:.4f}", f"{low:.4f} to {high:.4f} in four of five tables"),
+            ("loss", f"{seen.loss:.4f}", f"log loss of {seen.rows:,} rows, from {self.n:,} in context"),
+            ("vectors", f"{seen.vectors:.4f}", "what a regression on the network's row vectors takes off"),
+            ("trees", f"{seen.trees:.4f}", "what small boosted trees take off"),
+            ("longer", f"{seen.longer:.4f}", "what four fifths of the rows in context take off"),
+        ]
+
+    def to_dict(self, trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the document of `tttab advise --json`."""
+        low, high = self.interval
+        told = {"gain": self.gain, "low": low, "high": high, "train": self.train, "sentence": self.sentence}
+        return {
+            **setting(trial.table, trial.split, trial.model.info, str(trial.model.device), request),
+            "expected": told,
+            "evidence": asdict(self.evidence),
+            "seconds": self.seconds,
+            "warnings": list(self.remarks),
+        }
+
+    def __repr__(self) -> str:
+        """Return the sentence."""
+        return self.sentence
+
+
+def advise(trial: Trial) -> Advice:
+    """Return what the labelled rows of a trial say of training; the test rows are not read.
+
+    Raises:
+        RequestError: the target is a number, or there are too few queries.
+    """
+    start, info = time.perf_counter(), trial.model.info
+    found = gather(trial)
+    seconds = time.perf_counter() - start
+    other = (
+        f"the formula was fitted with the classifier in the package; with {info.name} its figures are a guess"
+    )
+    remarks = () if info.sha256.startswith(FITTED_WITH) else (other,)
+    return Advice(trial.split.n, trial.split.k, found, seconds, remarks)
+
+
+TREE_ROWS = 1400
+"""What the trees of one class take, in rows that pass the network in the package."""
+CHEAP = 0.1
+"""The share of a training's time below which asking is no matter."""
+
+
+def worth_asking(trial: Trial) -> bool:
+    """Tell whether the formula is about this training, and asking takes under a tenth of its time."""
+    schedule, (_, y), classes = trial.schedule, trial.rows("queries"), len(trial.table.classes)
+    usual = (trial.rule, schedule.init, schedule.optimizer) == ("full", "pretrained", "adamw")
+    known = trial.model.info.sha256.startswith(FITTED_WITH) and classes > 0 and len(y) >= FEWEST_ROWS
+    if not (usual and known and schedule.max_seconds is None):
+        return False
+    n, k, asked = trial.split.n, len(y), min(len(y), MOST_ROWS)
+    passes = -(-asked // PASS) * n + 2 * n + 3 * asked
+    asking = passes + TREE_ROWS * (1 if classes == 2 else classes)
+    share = min(schedule.step_members or STEP_MEMBERS, trial.model.members) / trial.model.members
+    step = 3 * share * (n + min(schedule.batch, (1 - schedule.held_out) * k))
+    score = (n + schedule.held_out * k) / schedule.evaluate_every
+    return asking < CHEAP * schedule.steps * (step + score)
+
+
+def gather(trial: Trial) -> Evidence:
+    """Return what the rows of a trial say; nothing is trained and the test rows are not read.
+
+    Raises:
+        RequestError: the target is a number, or there are too few queries.
+    """
+    x, y, classes = _queries_of(trial)
+    order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(trial.seed, "advice"))
+    folds = [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
+    session, context = trial.model, trial.context
+    queries = session.queries(context, x, y)
+    told = session.row_scores(context, queries, np.arange(len(y)), Execution(PASS)).predicted
+    assert told is not None, "a classifier tells probabilities"
+    known = np.maximum(told.astype(float), SMALLEST)
+    loss = log_loss(y, known)
+    regressed = by_vectors(known, session.row_vectors(context, x).astype(float), y, folds)
+    grown = by_trees(known, x, y, folds, trial.seed)
+    share = best_weight(known, grown, y)
+    mixed = log_loss(y, (1 - share) * known + share * grown)
+    return Evidence(
+        len(y), loss, loss - log_loss(y, regressed), loss - mixed, _longer(trial, x, y, folds[0], known)
+    )
+
+
+def _queries_of(trial: Trial) -> tuple[pd.DataFrame, np.ndarray, int]:
+    """Return at most `MOST_ROWS` queries, and the number of classes."""
+    (x, y), classes = trial.rows("queries"), len(trial.table.classes)
+    if not classes:
+        raise RequestError("advice is for classes, this target is a number", "tttab run")
+    if len(y) < FEWEST_ROWS:
+        most = trial.split.n + len(y) - FEWEST_ROWS
+        raise RequestError(
+            f"advice needs {FEWEST_ROWS} rows beside the context, there are {len(y)}", f"--n {max(1, most)}"
+        )
+    if len(y) > MOST_ROWS:
+        order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(trial.seed, "advice rows"))
+        kept = np.sort(order[:MOST_ROWS])
+        x, y = x.iloc[kept], y[kept]
+    return x, y, classes
+
+
+def _crossed(y: np.ndarray, folds: Sequence[np.ndarray], known: np.ndarray, answer: Answer) -> np.ndarray:
+    """Return probabilities of each fold, learnt from the others; as known where these have one class."""
+    p = known.copy()
+    for asked in folds:
+        rest = np.setdiff1d(np.arange(len(y)), asked)
+        if len(np.unique(y[rest])) > 1:
+            p[asked] = np.maximum(answer(rest, asked), SMALLEST)
+    return p
+
+
+Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""From numbers of rows to learn from and of rows to tell to the latter's probabilities."""
+PENALTY = 0.03
+"""Of the squared coefficients."""
+
+
+def by_vectors(
+    known: np.ndarray, vectors: np.ndarray, y: np.ndarray, folds: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return cross-fitted probabilities of a multinomial regression that adds to the known ones' logarithms.
+
+    Args:
+        known: probabilities, shape (rows, classes).
+        vectors: what the regression reads, shape (rows, width).
+        y: class codes.
+        folds: row numbers; each fold is predicted by a fit to the others.
+    """
+    logs = np.log(known)
+    centred = logs - logs.mean(1, keepdims=True)
+    scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6) * (3 / vectors.shape[1] ** 0.5)
+    read = np.hstack([np.ones((len(y), 1)), centred / max(centred.std(), 1e-6), scaled])
+
+    def answer(rest: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        return _softmax(logs[asked] + read[asked] @ fitted(logs[rest], read[rest], y[rest]))
+
+    return _crossed(y, folds, known, answer)
+
+
+def fitted(known: np.ndarray, read: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the regression's coefficients, shape (width, classes)."""
+    from scipy.optimize import minimize
+
+    rows, shape = np.arange(len(y)), (read.shape[1], known.shape[1])
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        weights = flat.reshape(shape)
+        p = _softmax(known + read @ weights)
+        value = log_loss(y, np.maximum(p, SMALLEST)) + PENALTY / 2 * (weights**2).sum()
+        p[rows, y] -= 1.0
+        return value, (read.T @ p / len(y) + PENALTY * weights).ravel()
+
+    start = np.zeros(shape).ravel()
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x.reshape(shape)
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return likely / likely.sum(axis=1, keepdims=True)
+
+
+SMALL_TREES = {"max_iter": 40, "learning_rate": 0.05, "max_leaf_nodes": 8}
+
+
+def by_trees(
+    known: np.ndarray, x: pd.DataFrame, y: np.ndarray, folds: Sequence[np.ndarray], seed: int
+) -> np.ndarray:
+    """Return cross-fitted probabilities of boosted trees that read the features and the known logarithms.
+
+    Args:
+        known: probabilities, shape (rows, classes).
+        x: features.
+        y: class codes.
+        folds: as for `by_vectors`.
+        seed: names the trees' random stream.
+    """
+    names = [f"x{place}" for place in range(x.shape[1])]
+    logs = {f"p{place}": column for place, column in enumerate(np.log(known).T)}
+    wide = x.set_axis(names, axis=1).assign(**logs)
+    settings = {f"histgradientboostingclassifier__{name}": value for name, value in SMALL_TREES.items()}
+
+    def answer(rest: np.ndarray, asked: np.ndarray) -> np.ndarray:
+        trees = baseline("gbt", wide.iloc[rest], "classification", seed).set_params(**settings)
+        p = np.zeros((len(asked), known.shape[1]))
+        trees.fit(wide.iloc[rest], y[rest])
+        p[:, trees.classes_] = trees.predict_proba(wide.iloc[asked])
+        return p
+
+    return _crossed(y, folds, known, answer)
+
+
+def _longer(trial: Trial, x: pd.DataFrame, y: np.ndarray, judged: np.ndarray, known: np.ndarray) -> float:
+    """Return what all queries but the judged ones in the context take off the loss of these."""
+    session, context = trial.model, trial.context
+    read = np.setdiff1d(np.arange(len(y)), judged)
+    rows = stacked(context.x, x.iloc[read]), np.concatenate([context.y, y[read]])
+    longer = session.context(*rows, context.classes)
+    queries = session.queries(longer, x.iloc[judged], y[judged])
+    after = session.row_scores(longer, queries, np.arange(len(judged)), Execution(PASS)).loss
+    return log_loss(y[judged], known[judged]) - float(after.mean())
