@@ -251,6 +251,10 @@ class Session(Protocol[C, Q]):
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Hold each weight that equals one of `pool` as that one, add the others; none may change then."""
+        ...
+
     def row_vectors(self, context: C, x: pd.DataFrame) -> np.ndarray:
         """Return what the network makes of rows under `context` before its output, shape (rows, width)."""
         ...

@@ -169,6 +169,9 @@ class ToySession:
         """Return a predictor on a copy of the weights."""
         return ToyPredictor(self.fork(), context)
 
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Do nothing: a toy's weights take no room."""
+
     def row_vectors(self, context: ToyContext, x: pd.DataFrame) -> np.ndarray:
         """Return what the layers make of rows, shape (rows, WIDTH)."""
         with torch.no_grad():

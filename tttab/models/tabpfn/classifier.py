@@ -6,7 +6,6 @@ and how (training).
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +85,7 @@ class TabPFNSession(OpenedModel):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         if self.tuning is not None:
             return self._serve_tuned(context)
-        module = copy.deepcopy(self.module).requires_grad_(False)
+        module = self._served_module()
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return Server(fitted, context.x, self.architecture)
 

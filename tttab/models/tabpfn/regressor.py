@@ -86,7 +86,7 @@ class TabPFNRegressionSession(OpenedModel):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         if context.constant is not None:
             return ConstantServer(context.constant)
-        module = copy.deepcopy(self.module).requires_grad_(False)
+        module = self._served_module()
         fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
         return RegressionServer(fitted, context.x, self.architecture)
 
