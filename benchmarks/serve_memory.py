@@ -3,7 +3,7 @@
 Run: python -m benchmarks.serve_memory [--rules head,lora] [--counts 1,4,16] [--n 200] [--columns 5]
      [--members 8] [--threads 1] [--out FILE]
 
-Bundles of a network of TabPFN v2's size with random weights. In each the weights that the rule moves differ by
+Bundles of a network of TabPFN v2's size with random weights; in each, what the rule moves differs by
 noise: nothing is trained. A process of its own opens them one after the other as the command does; `apart`
 keeps every bundle's weights by themselves, `shared` each weight once. MiB beyond those of the process before
 the first bundle; `cache` is what the keys and values of all contexts take of them.

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import AS_LABELLED, Access, KnownModel, Limits, ModelInfo, Objective, Task
+from tttab.core import (
+    AS_LABELLED,
+    Access,
+    Execution,
+    KnownModel,
+    Limits,
+    ModelInfo,
+    Objective,
+    RowScores,
+    Task,
+)
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
@@ -24,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Precision = Literal["fp32", "bf16"]
 Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
@@ -32,30 +41,6 @@ network). A family that has none of a kind returns none."""
 Tuning = Literal["cache", "prompt", "inputs"]
 """What may train while every weight is frozen: the keys and values of the context, those of a few rows beside
 it, or a gain and a shift of every column."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How passes over the network are run, never what they compute; passed with every call."""
-
-    chunk: int | None = None
-    """Query rows at a time; None: all."""
-    by_member: bool = False
-    """Hold one ensemble member's activations at a time: less memory, more time."""
-    recompute_activations: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    precision: Precision = "fp32"
-    """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """How well single query rows are predicted, as served."""
-
-    loss: np.ndarray
-    """Shape (rows,): log loss, nats; for regression the negative log density."""
-    predicted: np.ndarray | None = None
-    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
 
 
 class Context(Protocol):

@@ -9,7 +9,6 @@ be used by many threads. What does not belong here: training, a table's conversi
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import threading
@@ -24,13 +23,14 @@ import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.blend.trees import Trees
-from tttab.bundle.context_file import read_context
+from tttab.bundle.context_file import read_context, rows_writer
 from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
     FORMAT,
     MANIFEST,
     check_replaceable,
+    checked_bytes,
     read_manifest,
     versions,
 )
@@ -189,12 +189,12 @@ def save_bundle(
     weights = f"weights.{bundle.session.suffix}"
     writers = {
         weights: _weights_writer(bundle),
-        "context.parquet": _rows_writer(bundle.schema, bundle.x, bundle.y),
+        "context.parquet": rows_writer(bundle.schema, bundle.x, bundle.y),
     }
     if bundle.blend is not None:
         writers["trees.safetensors"] = _trees_writer(bundle.blend)
     if bundle.held is not None:
-        writers["held.parquet"] = _rows_writer(bundle.schema, *bundle.held)
+        writers["held.parquet"] = rows_writer(bundle.schema, *bundle.held)
     for name, writer in (attachments or {}).items():
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
@@ -257,22 +257,6 @@ def _trees_writer(blend: Blend) -> Writer:
     return write
 
 
-def _rows_writer(schema: Schema, x: pd.DataFrame, y: np.ndarray) -> Writer:
-    def write(path: Path) -> None:
-        frame = x.reset_index(drop=True)
-        classes = np.array(schema.classes, dtype=object)
-        frame[schema.target] = classes[y] if len(classes) else np.asarray(y, float)
-        try:
-            with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
-                frame.to_parquet(stream, index=False)
-        except UnicodeError as error:
-            raise BundleError(
-                f"a text of the table is not UTF-8: {error}", "str.encode('utf-8', 'replace').decode()"
-            ) from error
-
-    return write
-
-
 def _description(bundle: Bundle) -> dict[str, Any]:
     import tttab
 
@@ -311,8 +295,8 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
 
     again = f"{AGAIN}{shell_word(directory)}"
     schema = schema_in(manifest, directory)
-    context = _checked_bytes(directory, manifest["files"]["context"], again)
-    held = _checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
+    context = checked_bytes(directory, manifest["files"]["context"], again)
+    held = checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
     try:
         x, y = read_context(context, schema, manifest["rows"])
         kept = None if held is None else read_context(held, schema, manifest["held"]["rows"])
@@ -337,25 +321,13 @@ def _read_blend(directory: Path, manifest: dict[str, Any], schema: Schema, level
     from safetensors.numpy import load
 
     again = f"{AGAIN}{shell_word(directory)}"
-    content = _checked_bytes(directory, manifest["files"]["trees"], again)
+    content = checked_bytes(directory, manifest["files"]["trees"], again)
     try:
         arrays = load(content)
     except SafetensorError as error:
         raise BundleError(f"the trees in {directory} cannot be read: {error}", again) from error
     trees = Trees.from_arrays(arrays, len(schema.classes), levels)
     return Blend(trees, float(manifest["blend"]["weight"]))
-
-
-def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
-    """Return a file's content, read once: what is hashed is what is used."""
-    path = directory / about["file"]
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise BundleError(f"{path} is missing", again) from error
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
-    return content
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:

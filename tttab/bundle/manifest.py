@@ -102,6 +102,22 @@ def verdict_on(directory: Path, about: Mapping[str, Any]) -> str:
     return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
 
 
+def checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
+    """Return a file's content, read once: what is hashed is what is used.
+
+    Raises:
+        BundleError: it is missing or has another hash; `again` says how to write it anew.
+    """
+    path = directory / about["file"]
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BundleError(f"{path} is missing", again) from error
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
+    return content
+
+
 def digest_of(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a manifest's content in canonical JSON, its own `sha256` field left out."""
     rest = {name: value for name, value in manifest.items() if name != "sha256"}
