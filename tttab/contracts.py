@@ -138,6 +138,18 @@ class CostModel(Protocol[C, Q]):
         ...
 
 
+class Rowless(Protocol[C]):
+    """Serving without the context's rows, from what predictions need of them."""
+
+    def pack(self, context: C) -> bytes:
+        """Return that as a file's content; ModelError where it cannot be written."""
+        ...
+
+    def serve(self, content: bytes) -> Predictor:
+        """Return the predictor of what `pack` returned; ModelError where it is no such content."""
+        ...
+
+
 @runtime_checkable
 class Session(Protocol[C, Q]):
     """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
@@ -183,6 +195,11 @@ class Session(Protocol[C, Q]):
     @property
     def cost_model(self) -> CostModel[C, Q] | None:
         """What memory planning may ask; None where it can ask nothing."""
+        ...
+
+    @property
+    def rowless(self) -> Rowless[C] | None:
+        """What serves without a context's rows; None where this model needs them."""
         ...
 
     def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
@@ -265,12 +282,12 @@ class Session(Protocol[C, Q]):
         seconds: float | None = None,
         rows: int | None = None,
     ) -> Predictor | None:
-        """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
+        """Return what the family's own fine-tuner makes of labelled rows x and y; None where it has none.
 
         Args:
             x: the rows.
             y: class codes, or targets.
-            classes: number of classes, 0 for regression.
+            classes: 0 for regression.
             seed: of the fine-tuner.
             seconds: the most it may take; None: as long as it goes on by itself.
             rows: so many rows, the first, serve as its context; None: all.

@@ -67,7 +67,7 @@ class ToySession:
     task: Task = "classification"
     package, suffix, random_embeddings = "torch", "safetensors", False
     limits = Limits(classes=10, features=WIDTH, rows=10_000)
-    cost_model = None
+    cost_model = rowless = None
 
     def __init__(self, info: ModelInfo = INFO, seed: int = 0) -> None:
         self.info, self.seed, self.device = info, seed, torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The files of a bundle that hold rows, context and held out: writing them, and reading a stranger's in bounds.
+"""The files of a bundle that hold rows, context and held out: writing them, and reading even a stranger's.
 
 What does not belong here: hashes and the manifest (`bundle`, `manifest`).
 """
@@ -45,6 +45,15 @@ def read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFram
         raise
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
+
+
+def no_rows(schema: Schema) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return x and y of a context without rows: of x the columns and their categories alone."""
+    import pandas as pd
+
+    names = [column.name for column in schema.columns]
+    empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in names})
+    return schema.stored.apply(empty), np.zeros(0, np.int64 if schema.classes else np.float64)
 
 
 def rows_writer(schema: Schema, x: pd.DataFrame, y: np.ndarray) -> Callable[[Path], None]:

@@ -30,6 +30,7 @@ OWN_FILES = {
     "weights": ("safetensors", "ckpt"),
     "moved": ("safetensors",),
     "context": ("parquet",),
+    "cache": ("safetensors",),
     "held": ("parquet",),
     "trees": ("safetensors",),
 }
@@ -134,6 +135,21 @@ def versions(package: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def check_versions(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise BundleError where the packages are others than those whose fitted objects a cache holds."""
+    names = ("tabpfn", "scikit-learn")
+    wrote = {name: value for name, value in manifest["versions"].items() if name in names}
+    here = {name: versions("tabpfn")[name] for name in wrote}
+    if wrote != here:
+        words = " ".join(f"{name}=={value}" for name, value in wrote.items())
+        have = " ".join(f"{name} {value}" for name, value in here.items())
+        raise BundleError(
+            f"the bundle in {directory} keeps no rows to prepare anew, and was written with other packages "
+            f"than these: {have}",
+            f"pip install {shell_word(words)}",
+        )
+
+
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Raise ValueError, KeyError or TypeError where the manifest is not one that `save_bundle` wrote."""
     if manifest["format"] != FORMAT:
@@ -145,6 +161,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         raise ValueError("trees and their weight belong together")
     if ("packed" in manifest) != ("moved" in manifest["files"]):
         raise ValueError("what moved and its base belong together")
+    if ("context" in manifest["files"]) == ("cache" in manifest["files"]):
+        raise ValueError("files.context must be there, or files.cache in its place")
     if ("held" in manifest) != ("held" in manifest["files"]):
         raise ValueError("held-out rows and their number belong together")
     for role, about in manifest["files"].items():

@@ -63,6 +63,13 @@ Strict = Annotated[
     bool, typer.Option("--strict", help="Refuse to shrink k, or another model where a download fails.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
+Rows = Annotated[
+    bool,
+    typer.Option(
+        help="Keep the context rows in the bundle; without them keys and values serve (TabPFN v2), "
+        "from which cells can still be estimated."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")]
 
 Validation = Annotated[

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from tttab.contracts import C, Limits, Predictor
+from tttab.contracts import C, Limits, Predictor, Rowless
 from tttab.errors import ModelError, SplitError
 from tttab.seeding import stream_seed
 
@@ -35,6 +35,11 @@ class OpenedNetwork(ABC):
     @abstractmethod
     def module(self) -> torch.nn.Module:
         """The network."""
+
+    @property
+    def rowless(self) -> Rowless | None:
+        """What serves without a context's rows: nothing, unless a family has it."""
+        return None
 
     @property
     @abstractmethod

@@ -96,7 +96,7 @@ def _open(folder: Path, device: str, weights: dict[str, torch.Tensor]) -> Bundle
     with output.waiting(f"opening {shown(folder)}"):
         bundle = load_bundle(folder, device=device)
         bundle.session.share_weights(weights)
-        bundle.answers(bundle.x[:1])  # the cache is built before the first request
+        bundle.warm_up()  # the cache is built before the first request
     for remark in bundle.notes:
         output.warn(remark)
     return bundle
