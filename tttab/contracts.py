@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, runtime_checkabl
 
 from typing_extensions import TypeVar
 
-from tttab.core import AS_LABELLED, Access, KnownModel, Limits, ModelInfo, Objective, Task
+from tttab.core import (
+    AS_LABELLED,
+    Access,
+    Execution,
+    KnownModel,
+    Limits,
+    ModelInfo,
+    Objective,
+    RowScores,
+    Task,
+)
 from tttab.errors import RuleError
 
 if TYPE_CHECKING:
@@ -24,7 +34,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-Precision = Literal["fp32", "bf16"]
 Group = Literal["all", "head", "attention", "temperature"]
 """Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
 attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
@@ -32,30 +41,6 @@ network). A family that has none of a kind returns none."""
 Tuning = Literal["cache", "prompt", "inputs"]
 """What may train while every weight is frozen: the keys and values of the context, those of a few rows beside
 it, or a gain and a shift of every column."""
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How passes over the network are run, never what they compute; passed with every call."""
-
-    chunk: int | None = None
-    """Query rows at a time; None: all."""
-    by_member: bool = False
-    """Hold one ensemble member's activations at a time: less memory, more time."""
-    recompute_activations: bool = False
-    """Recompute activations in the backward pass: less memory, more time."""
-    precision: Precision = "fp32"
-    """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
-
-
-@dataclass(frozen=True)
-class RowScores:
-    """How well single query rows are predicted, as served."""
-
-    loss: np.ndarray
-    """Shape (rows,): log loss, nats; for regression the negative log density."""
-    predicted: np.ndarray | None = None
-    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
 
 
 class Context(Protocol):
@@ -153,6 +138,18 @@ class CostModel(Protocol[C, Q]):
         ...
 
 
+class Rowless(Protocol[C]):
+    """Serving without the context's rows, from what predictions need of them."""
+
+    def pack(self, context: C) -> bytes:
+        """Return that as a file's content; ModelError where it cannot be written."""
+        ...
+
+    def serve(self, content: bytes) -> Predictor:
+        """Return the predictor of what `pack` returned; ModelError where it is no such content."""
+        ...
+
+
 @runtime_checkable
 class Session(Protocol[C, Q]):
     """An opened foundation model. Pretrained weights are never changed: adapt a fork."""
@@ -198,6 +195,11 @@ class Session(Protocol[C, Q]):
     @property
     def cost_model(self) -> CostModel[C, Q] | None:
         """What memory planning may ask; None where it can ask nothing."""
+        ...
+
+    @property
+    def rowless(self) -> Rowless[C] | None:
+        """What serves without a context's rows; None where this model needs them."""
         ...
 
     def check_fits(self, classes: int, features: int, rows: int = 0) -> None:
@@ -251,6 +253,10 @@ class Session(Protocol[C, Q]):
         """Return a predictor from `context`, on a copy of the weights as they are now."""
         ...
 
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Hold each weight that equals one of `pool` as that one, add the others; none may change then."""
+        ...
+
     def row_vectors(self, context: C, x: pd.DataFrame) -> np.ndarray:
         """Return what the network makes of rows under `context` before its output, shape (rows, width)."""
         ...
@@ -276,12 +282,12 @@ class Session(Protocol[C, Q]):
         seconds: float | None = None,
         rows: int | None = None,
     ) -> Predictor | None:
-        """Return what the family's own fine-tuner makes of labelled rows; None where it has none.
+        """Return what the family's own fine-tuner makes of labelled rows x and y; None where it has none.
 
         Args:
             x: the rows.
             y: class codes, or targets.
-            classes: number of classes, 0 for regression.
+            classes: 0 for regression.
             seed: of the fine-tuner.
             seconds: the most it may take; None: as long as it goes on by itself.
             rows: so many rows, the first, serve as its context; None: all.

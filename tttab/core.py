@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Task = Literal["classification", "regression"]
 Kind = Literal["number", "level", "date", "duration", "boolean", "empty"]
 Loss = Literal["ensemble", "members"]
+Precision = Literal["fp32", "bf16"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,30 @@ class Objective:
 
 
 AS_LABELLED = Objective()
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How passes over the network are run, never what they compute; passed with every call."""
+
+    chunk: int | None = None
+    """Query rows at a time; None: all."""
+    by_member: bool = False
+    """Hold one ensemble member's activations at a time: less memory, more time."""
+    recompute_activations: bool = False
+    """Recompute activations in the backward pass: less memory, more time."""
+    precision: Precision = "fp32"
+    """`bf16` runs the matrix products in bfloat16 where gradients are taken; scores are always in float32."""
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """How well single query rows are predicted, as served."""
+
+    loss: np.ndarray
+    """Shape (rows,): log loss, nats; for regression the negative log density."""
+    predicted: np.ndarray | None = None
+    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
 
 
 @dataclass(frozen=True)

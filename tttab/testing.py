@@ -67,7 +67,7 @@ class ToySession:
     task: Task = "classification"
     package, suffix, random_embeddings = "torch", "safetensors", False
     limits = Limits(classes=10, features=WIDTH, rows=10_000)
-    cost_model = None
+    cost_model = rowless = None
 
     def __init__(self, info: ModelInfo = INFO, seed: int = 0) -> None:
         self.info, self.seed, self.device = info, seed, torch.device("cpu")
@@ -168,6 +168,9 @@ class ToySession:
     def serve(self, context: ToyContext) -> ToyPredictor:
         """Return a predictor on a copy of the weights."""
         return ToyPredictor(self.fork(), context)
+
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Do nothing: a toy's weights take no room."""
 
     def row_vectors(self, context: ToyContext, x: pd.DataFrame) -> np.ndarray:
         """Return what the layers make of rows, shape (rows, WIDTH)."""

@@ -70,27 +70,35 @@ def test_a_packed_bundle_serves_and_is_told_by_command(saved, packed, tmp_path, 
     assert content(tmp_path / "u") == content(saved)
 
 
-def test_several_packed_bundles_over_one_base_answer_in_one_process(saved, packed, tmp_path, mixed_frame):
+def test_several_bundles_over_one_base_hold_each_weight_once_and_answer_as_alone(
+    saved, packed, tmp_path, mixed_frame
+):
     from fastapi.testclient import TestClient
 
+    from tttab.cli.commands.serve import _open
     from tttab.serve.app import application
 
     other = load_bundle(saved, device="cpu")
-    other.session.parameters("head")[0].data.mul_(0.9)
+    moved = other.session.parameters("head")[0]
+    moved.data.mul_(0.9)
     save_bundle(tmp_path / "other", other)
     pack_bundle(tmp_path / "other", tmp_path / "other-packed")
     folders = {"people": packed, "other": tmp_path / "other-packed"}
     rows = json.loads(mixed_frame[0].tail(4).to_json(orient="records"))
-    got = {}
-    with TestClient(
-        application({name: load_bundle(folder, device="cpu") for name, folder in folders.items()})
-    ) as client:
+    got, weights = {}, {}
+    opened = {name: _open(folder, "cpu", weights) for name, folder in folders.items()}
+    for bundle in opened.values():
+        served = {weight.data_ptr() for weight in bundle.server._estimator.models_[0].parameters()}
+        assert served == {weight.data_ptr() for weight in bundle.session.parameters("all")}
+        assert served <= {weight.data_ptr() for weight in weights.values()}
+    assert sum(w.numel() for w in weights.values()) <= other.session.info.parameters + moved.numel()
+    with TestClient(application(opened)) as client:
         for name in folders:
             answers = client.post(f"/predict/{name}", json={"rows": rows}).json()["predictions"]
             got[name] = np.array([[answer[f"p({kind})"] for kind in "abc"] for answer in answers])
     for name, folder in (("people", saved), ("other", tmp_path / "other")):
         expected = load_bundle(folder, device="cpu").predict(mixed_frame[0].tail(4))
-        assert np.allclose(got[name], expected, atol=1e-6)
+        assert np.array_equal(got[name], expected)
     assert np.abs(got["people"] - got["other"]).max() > 1e-4
 
 

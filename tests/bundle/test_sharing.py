@@ -90,7 +90,7 @@ def test_what_is_pushed_is_pulled_whole_and_held_out_rows_stay(server, saved, tm
     assert run(["push", str(saved), "me/people", "--yes", "--json"]) == 0
     captured = capfd.readouterr()
     assert json.loads(captured.out) == {"address": f"{server.address}/me/people", "rows": 40}
-    assert "40 context rows with their labels are uploaded, in clear" in captured.err
+    assert "uploaded in clear: 40 context rows with their labels" in captured.err
     assert "private" in (
         server.made.get("visibility"),
         server.made.get("private") and "private",

@@ -80,6 +80,15 @@ def test_adapt_says_which_rows_are_used_for_what(table, tmp_path, capfd):
     }  # fmt: skip
 
 
+def test_adapt_may_leave_the_rows_out(table, new_rows, tmp_path, capfd):
+    command = ["adapt", str(table), "--out", str(tmp_path / "b"), "--n", "40", "--k", "50", "--rule", "none"]
+    assert run([*command, "--no-rows", "--model", "tttab-tiny", "--device", "cpu", "--quiet"]) == 0
+    manifest = read_manifest(tmp_path / "b")
+    assert manifest["files"].keys() == {"weights", "cache"} and manifest["rows"] == 40
+    assert run(["predict", str(tmp_path / "b"), str(new_rows), "--device", "cpu"]) == 0
+    assert "160 rows" in capfd.readouterr().err
+
+
 def test_the_manifest_tells_how_the_bundle_came_to_be(adapted, table):
     manifest = read_manifest(adapted)
     record = manifest["record"]

@@ -94,6 +94,27 @@ def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
 
 
 @pytest.mark.parametrize("family", OPENED)
+def test_sessions_that_share_weights_answer_as_alone_and_change_none(models, parts, family):
+    x, y, asked, _ = parts
+    sessions = models[family].fork(), models[family].fork()
+    for number, session in enumerate(sessions):
+        session.parameters("temperature")[0].data.add_(0.1)
+        session.parameters("head")[-1].data.add_(number)
+    alone = [one.serve(one.context(x, y, 3)).predict(asked) for one in sessions]
+    pool, before = {}, [weights(one) for one in sessions]
+    for one in sessions:
+        one.share_weights(pool)
+    for one, expected in zip(sessions, alone, strict=True):
+        assert np.array_equal(one.serve(one.context(x, y, 3)).predict(asked), expected)
+        fork = one.fork()
+        for weight in fork.parameters("all"):
+            weight.data.zero_()
+    assert all(map(torch.equal, map(weights, sessions), before))
+    both = {weight.data_ptr() for one in sessions for weight in one.parameters("all")}
+    assert family == "toy" or len(both) == len(sessions[0].parameters("all")) + 1
+
+
+@pytest.mark.parametrize("family", OPENED)
 def test_how_a_step_runs_changes_no_gradient_beyond_rounding(models, parts, family):
     x, y, x_query, y_query = parts
 

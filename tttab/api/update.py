@@ -185,9 +185,11 @@ def update_trial(bundle: Bundle, raw: RawFrame, request: UpdateRequest) -> Trial
     Rows that stand in the bundle already teach nothing new and would judge themselves: they are left out.
 
     Raises:
+        BundleError: the bundle keeps no rows.
         DataError: the rows do not fit the bundle, or too few of them are new.
         RequestError: an option makes no sense.
     """
+    bundle.check_rows("an update")
     x, y, remarks = labelled(bundle.schema, raw)
     for remark in remarks:
         warnings.warn(remark, UserWarning, stacklevel=2)

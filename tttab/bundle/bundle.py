@@ -9,7 +9,6 @@ be used by many threads. What does not belong here: training, a table's conversi
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import os
 import threading
@@ -23,18 +22,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tttab.blend.blending import Blend, BlendedPredictor
-from tttab.blend.trees import Trees
-from tttab.bundle.context_file import read_context
+from tttab.bundle.context_file import no_rows, read_context, rows_writer
 from tttab.bundle.manifest import (
     AGAIN,
     ATTACHMENT,
     FORMAT,
     MANIFEST,
     check_replaceable,
+    check_versions,
+    checked_bytes,
     read_manifest,
     versions,
 )
 from tttab.bundle.packing import weights_file
+from tttab.bundle.parts import bytes_writer, model_record, read_blend, trees_writer, weights_writer
 from tttab.bundle.staging import Writer, staged
 from tttab.contracts import Context, Predictor, Session
 from tttab.core import ModelInfo
@@ -54,8 +55,18 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 """What `answers` gives beside the mean of a regression bundle."""
 READ_ATTEMPTS = 5
 """Readers try again where a writer has replaced the bundle under them."""
-RESERVED = ("weights", "moved", "context", "held", "trees", "manifest", "made", "new_made")
+RESERVED = ("weights", "moved", "context", "cache", "held", "trees", "manifest", "made", "new_made")
 """Names that no attachment may have."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What serves in the place of context rows."""
+
+    content: bytes = field(repr=False)
+    """As `tttab.contracts.Rowless` makes it."""
+    rows: int
+    """So many there were."""
 
 
 @dataclass
@@ -65,7 +76,7 @@ class Bundle:
     session: Session
     """The adapted model."""
     x: pd.DataFrame
-    """The n context rows, as `schema.apply` gives them."""
+    """The n context rows, as `schema.apply` gives them; none where `cache` serves."""
     y: np.ndarray
     """Shape (n,): class codes, or values."""
     schema: Schema
@@ -78,6 +89,9 @@ class Bundle:
     held: tuple[pd.DataFrame, np.ndarray] | None = None
     """Labelled rows that chose the step, in the form of x and y: an update is judged on them too."""
 
+    cache: Cache | None = None
+    """What serves in a bundle that keeps no rows."""
+
     def __post_init__(self) -> None:
         self._lock = threading.RLock()
         self._context: Context | None = None
@@ -87,6 +101,7 @@ class Bundle:
     def context(self) -> Context:
         """The context rows, prepared by the session; made once, whoever asks first."""
         with self._lock:
+            self.check_rows("a prepared context")
             if self._context is None:
                 self._context = self.session.context(self.x, self.y, len(self.schema.classes))
             return self._context
@@ -96,9 +111,39 @@ class Bundle:
         """The predictor with the context's key-value cache; made once, whoever asks first."""
         with self._lock:
             if self._server is None:
-                model = self.session.serve(self.context)
+                model = self._model()
                 self._server = model if self.blend is None else BlendedPredictor(model, self.blend)
             return self._server
+
+    def warm_up(self) -> None:
+        """Build the cache and predict a row, so that nobody waits for it later."""
+        server = self.server
+        if len(self.x):
+            server.predict(self.x[:1])
+
+    def _model(self) -> Predictor:
+        if self.cache is None:
+            return self.session.serve(self.context)
+        rowless = self.session.rowless
+        if rowless is None:
+            raise BundleError(f"{self.session.info.name} cannot serve without rows", "--model auto")
+        try:
+            return rowless.serve(self.cache.content)
+        except ModelError as error:
+            raise BundleError(f"the bundle cannot be used: {error.message}", f"{AGAIN}NEW") from error
+
+    def check_rows(self, what: str) -> None:
+        """Raise BundleError where the bundle keeps no rows; `what` needs them."""
+        if self.cache is not None:
+            raise BundleError(
+                f"the bundle was made with --no-rows: {what} needs its context rows",
+                "use the bundle that has them, or write it again: tttab adapt TABLE --target Y --out NEW",
+            )
+
+    @property
+    def rows(self) -> int:
+        """Number of context rows, kept or not."""
+        return len(self.y) if self.cache is None else self.cache.rows
 
     @property
     def threshold(self) -> float | None:
@@ -188,13 +233,16 @@ def save_bundle(
     """
     weights = f"weights.{bundle.session.suffix}"
     writers = {
-        weights: _weights_writer(bundle),
-        "context.parquet": _rows_writer(bundle.schema, bundle.x, bundle.y),
+        weights: weights_writer(bundle.session),
     }
+    if bundle.cache is None:
+        writers["context.parquet"] = rows_writer(bundle.schema, bundle.x, bundle.y)
+    else:
+        writers["cache.safetensors"] = bytes_writer(bundle.cache.content)
     if bundle.blend is not None:
-        writers["trees.safetensors"] = _trees_writer(bundle.blend)
+        writers["trees.safetensors"] = trees_writer(bundle.blend)
     if bundle.held is not None:
-        writers["held.parquet"] = _rows_writer(bundle.schema, *bundle.held)
+        writers["held.parquet"] = rows_writer(bundle.schema, *bundle.held)
     for name, writer in (attachments or {}).items():
         if not ATTACHMENT.fullmatch(name) or name.split(".")[0] in RESERVED:
             raise BundleError(f"{name!r} cannot be the name of a bundle's file", "predictions.csv")
@@ -236,43 +284,6 @@ def load_bundle(directory: str | os.PathLike[str], *, device: str = "auto") -> B
     return _while_replaced(Path(directory), lambda manifest: _load(Path(directory), manifest, device))
 
 
-def _weights_writer(bundle: Bundle) -> Writer:
-    def write(path: Path) -> None:
-        from safetensors import SafetensorError
-
-        try:
-            bundle.session.save(str(path), {"tttab": _model_record(bundle.session)})
-        except SafetensorError as error:
-            raise BundleError(f"the weights cannot be written: {error}", "free some disk space") from error
-
-    return write
-
-
-def _trees_writer(blend: Blend) -> Writer:
-    def write(path: Path) -> None:
-        from safetensors.numpy import save
-
-        path.write_bytes(save(blend.trees.to_arrays()))
-
-    return write
-
-
-def _rows_writer(schema: Schema, x: pd.DataFrame, y: np.ndarray) -> Writer:
-    def write(path: Path) -> None:
-        frame = x.reset_index(drop=True)
-        classes = np.array(schema.classes, dtype=object)
-        frame[schema.target] = classes[y] if len(classes) else np.asarray(y, float)
-        try:
-            with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
-                frame.to_parquet(stream, index=False)
-        except UnicodeError as error:
-            raise BundleError(
-                f"a text of the table is not UTF-8: {error}", "str.encode('utf-8', 'replace').decode()"
-            ) from error
-
-    return write
-
-
 def _description(bundle: Bundle) -> dict[str, Any]:
     import tttab
 
@@ -282,8 +293,8 @@ def _description(bundle: Bundle) -> dict[str, Any]:
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "task": bundle.schema.task,
         "base": _base_record(bundle.session.info),
-        "model": _model_record(bundle.session),
-        "rows": len(bundle.y),
+        "model": model_record(bundle.session),
+        "rows": bundle.rows,
         "schema": bundle.schema.to_dict(),
         "record": bundle.record,
         "versions": versions(bundle.session.package),
@@ -300,21 +311,18 @@ def _base_record(info: ModelInfo) -> dict[str, Any]:
     return {name: value for name, value in asdict(info).items() if name != "chosen"}
 
 
-def _model_record(session: Session) -> dict[str, Any]:
-    """Return what the weights depend on besides their file: column embeddings differ by device and dtype."""
-    weight = session.parameters("all")[0]
-    return {"seed": session.seed, "device": weight.device.type, "dtype": str(weight.dtype).split(".")[-1]}
-
-
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     from tttab.models import open_model
 
     again = f"{AGAIN}{shell_word(directory)}"
     schema = schema_in(manifest, directory)
-    context = _checked_bytes(directory, manifest["files"]["context"], again)
-    held = _checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
+    role = "context" if "context" in manifest["files"] else "cache"
+    context = checked_bytes(directory, manifest["files"][role], again)
+    held = checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
     try:
-        x, y = read_context(context, schema, manifest["rows"])
+        if role == "cache":
+            check_versions(directory, manifest)
+        rows = read_context(context, schema, manifest["rows"]) if role == "context" else no_rows(schema)
         kept = None if held is None else read_context(held, schema, manifest["held"]["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
         with weights_file(directory, manifest) as path:
@@ -322,40 +330,16 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     except (DataError, ModelError) as error:
         raise _unusable(directory, error) from error
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
-    blend = _read_blend(directory, manifest, schema, levels_of(x)) if "blend" in manifest else None
-    return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session), blend, kept)
+    blend = read_blend(directory, manifest, schema, levels_of(rows[0])) if "blend" in manifest else None
+    cache = Cache(context, manifest["rows"]) if role == "cache" else None
+    notes = _mismatches(manifest, session)
+    return Bundle(session, *rows, schema, manifest["record"], notes, blend, kept, cache)
 
 
 def _unusable(directory: str | os.PathLike[str], error: DataError | ModelError) -> BundleError:
     return BundleError(
         f"the bundle in {directory} cannot be used: {error.message}", f"{AGAIN}{shell_word(directory)}"
     )
-
-
-def _read_blend(directory: Path, manifest: dict[str, Any], schema: Schema, levels: tuple[int, ...]) -> Blend:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
-    again = f"{AGAIN}{shell_word(directory)}"
-    content = _checked_bytes(directory, manifest["files"]["trees"], again)
-    try:
-        arrays = load(content)
-    except SafetensorError as error:
-        raise BundleError(f"the trees in {directory} cannot be read: {error}", again) from error
-    trees = Trees.from_arrays(arrays, len(schema.classes), levels)
-    return Blend(trees, float(manifest["blend"]["weight"]))
-
-
-def _checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
-    """Return a file's content, read once: what is hashed is what is used."""
-    path = directory / about["file"]
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise BundleError(f"{path} is missing", again) from error
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
-    return content
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
@@ -366,7 +350,7 @@ def _base_of(manifest: dict[str, Any]) -> ModelInfo:
 
 
 def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:
-    was, now = manifest["model"], _model_record(session)
+    was, now = manifest["model"], model_record(session)
     notes = [
         f"the weights were adapted with {what} {was[what]} and are used with {now[what]}: column embeddings "
         "differ between them, so predictions may be worse"

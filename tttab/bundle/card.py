@@ -48,7 +48,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{markdown_text(base['name'])}, adapted by test-time training to predict {target}. It predicts from "
-        f"{manifest['rows']:,} context rows, which lie in the bundle in clear{_held(manifest)}."
+        f"{manifest['rows']:,} context rows, {_where(manifest)}{_held(manifest)}."
     )
     yield ""
     provenance = markdown_text(base["provenance"])
@@ -62,6 +62,12 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
         yield from _figures(
             _TITLES.get(name, name), "before" if name.endswith("_held_out") else "pretrained", measured
         )
+
+
+def _where(manifest: Mapping[str, Any]) -> str:
+    if "cache" in manifest["files"]:
+        return "of which the bundle holds keys, values and fitted preprocessing"
+    return "which lie in the bundle in clear"
 
 
 def _held(manifest: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The files of a bundle that hold rows, context and held out, read within bounds: they may be a stranger's.
+"""The files of a bundle that hold rows, context and held out: writing them, and reading even a stranger's.
 
 What does not belong here: hashes and the manifest (`bundle`, `manifest`).
 """
@@ -6,11 +6,13 @@ What does not belong here: hashes and the manifest (`bundle`, `manifest`).
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tttab.errors import DataError
+from tttab.errors import BundleError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,33 @@ def read_context(content: bytes, schema: Schema, rows: int) -> tuple[pd.DataFram
         raise
     except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise DataError(f"the context file is not readable Parquet: {str(error)[:120]}") from error
+
+
+def no_rows(schema: Schema) -> tuple[pd.DataFrame, np.ndarray]:
+    """Return x and y of a context without rows: of x the columns and their categories alone."""
+    import pandas as pd
+
+    names = [column.name for column in schema.columns]
+    empty = pd.DataFrame({name: pd.Series([], dtype=object) for name in names})
+    return schema.stored.apply(empty), np.zeros(0, np.int64 if schema.classes else np.float64)
+
+
+def rows_writer(schema: Schema, x: pd.DataFrame, y: np.ndarray) -> Callable[[Path], None]:
+    """Return what writes rows, features and labels, to a path."""
+
+    def write(path: Path) -> None:
+        frame = x.reset_index(drop=True)
+        classes = np.array(schema.classes, dtype=object)
+        frame[schema.target] = classes[y] if len(classes) else np.asarray(y, float)
+        try:
+            with open(path, "wb") as stream:  # pyarrow takes no path that is not UTF-8
+                frame.to_parquet(stream, index=False)
+        except UnicodeError as error:
+            raise BundleError(
+                f"a text of the table is not UTF-8: {error}", "str.encode('utf-8', 'replace').decode()"
+            ) from error
+
+    return write
 
 
 def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:

@@ -30,6 +30,7 @@ OWN_FILES = {
     "weights": ("safetensors", "ckpt"),
     "moved": ("safetensors",),
     "context": ("parquet",),
+    "cache": ("safetensors",),
     "held": ("parquet",),
     "trees": ("safetensors",),
 }
@@ -102,6 +103,22 @@ def verdict_on(directory: Path, about: Mapping[str, Any]) -> str:
     return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
 
 
+def checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
+    """Return a file's content, read once: what is hashed is what is used.
+
+    Raises:
+        BundleError: it is missing or has another hash; `again` says how to write it anew.
+    """
+    path = directory / about["file"]
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise BundleError(f"{path} is missing", again) from error
+    if hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
+    return content
+
+
 def digest_of(manifest: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a manifest's content in canonical JSON, its own `sha256` field left out."""
     rest = {name: value for name, value in manifest.items() if name != "sha256"}
@@ -118,6 +135,21 @@ def versions(package: str) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
+def check_versions(directory: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise BundleError where the packages are others than those whose fitted objects a cache holds."""
+    names = ("tabpfn", "scikit-learn")
+    wrote = {name: value for name, value in manifest["versions"].items() if name in names}
+    here = {name: versions("tabpfn")[name] for name in wrote}
+    if wrote != here:
+        words = " ".join(f"{name}=={value}" for name, value in wrote.items())
+        have = " ".join(f"{name} {value}" for name, value in here.items())
+        raise BundleError(
+            f"the bundle in {directory} keeps no rows to prepare anew, and was written with other packages "
+            f"than these: {have}",
+            f"pip install {shell_word(words)}",
+        )
+
+
 def _check_manifest(manifest: dict[str, Any]) -> None:
     """Raise ValueError, KeyError or TypeError where the manifest is not one that `save_bundle` wrote."""
     if manifest["format"] != FORMAT:
@@ -129,6 +161,8 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         raise ValueError("trees and their weight belong together")
     if ("packed" in manifest) != ("moved" in manifest["files"]):
         raise ValueError("what moved and its base belong together")
+    if ("context" in manifest["files"]) == ("cache" in manifest["files"]):
+        raise ValueError("files.context must be there, or files.cache in its place")
     if ("held" in manifest) != ("held" in manifest["files"]):
         raise ValueError("held-out rows and their number belong together")
     for role, about in manifest["files"].items():

@@ -187,7 +187,7 @@ _FIELDS: dict[str, Check] = {
     "held?.rows": ("a whole number from 1", lambda value: _ROWS[1](value) and value > 0),
     "files": _OBJECT,
     "files.weights": _OBJECT,
-    "files.context": _OBJECT,
+    "files.context?": _OBJECT,
     "files.*": _OBJECT,
     "files.*.file": _TEXT,
     "files.*.sha256": _TEXT,

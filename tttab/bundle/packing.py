@@ -24,6 +24,7 @@ import numpy as np
 
 from tttab.bundle.low_rank import factors_of, predicted
 from tttab.bundle.manifest import AGAIN, check_replaceable, read_manifest, verdict_on
+from tttab.bundle.parts import bytes_writer
 from tttab.bundle.staging import Writer, staged
 from tttab.errors import BundleError, ModelError, RequestError
 from tttab.models.catalog import resolve
@@ -77,7 +78,7 @@ def pack_bundle(directory: Path, out: Path, base: Path | None = None) -> Packed:
     arrays, tensors = _moved(path.read_bytes(), _base_state(manifest, base))
     content = _saved(arrays)
     writers = copies(directory, manifest, ("weights",))
-    writers["moved.safetensors"] = lambda part: _write(part, content)
+    writers["moved.safetensors"] = bytes_writer(content)
     publish(out, {**manifest, "packed": {"base": digest}}, writers, {"weights": about})
     moved = {key.partition(".")[2] for key in arrays} - {""}
     return Packed(len(moved), tensors, about["bytes"], len(content))
@@ -97,7 +98,7 @@ def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
         )
     writers = copies(directory, manifest, ("weights", "moved"))
     content = _restored(directory, manifest, base)
-    writers["weights.safetensors"] = lambda part: _write(part, content)
+    writers["weights.safetensors"] = bytes_writer(content)
     publish(out, {name: value for name, value in manifest.items() if name != "packed"}, writers, {})
 
 
@@ -117,7 +118,7 @@ def weights_file(directory: Path, manifest: Mapping[str, Any]) -> Generator[Path
         return
     with tempfile.TemporaryDirectory(prefix="tttab-") as folder:
         path = Path(folder) / about["file"]
-        _write(path, _restored(directory, manifest, None))
+        path.write_bytes(_restored(directory, manifest, None))
         yield path
 
 
@@ -283,10 +284,6 @@ def copies(directory: Path, manifest: Mapping[str, Any], without: tuple[str, ...
 
 def _copy(source: Path, part: Path) -> None:
     shutil.copyfile(source, part)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
 
 
 def publish(

@@ -85,6 +85,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.", r
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress bar and no notes.", rich_help_panel=OUTPUT)
 ]
+Rows = Annotated[
+    bool,
+    typer.Option(
+        help="Keep the context rows in the bundle; without them keys and values serve (TabPFN v2), "
+        "from which cells can still be estimated."
+    ),
+]
 
 Validation = Annotated[
     str | None,

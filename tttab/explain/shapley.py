@@ -89,10 +89,12 @@ def explain(
 
     Raises:
         MissingExtra: shap is not installed.
+        BundleError: the bundle keeps no rows.
         RequestError: there are no rows, or no background.
     """
     if not len(x) or background < 1:
         raise RequestError("at least one row and one background row are needed", "--rows 100 --background 20")
+    bundle.check_rows("an explanation")
     shap = _library()
     codes = _Codes(bundle)
     rng = numpy_stream(seed, "background")

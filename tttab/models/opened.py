@@ -5,14 +5,16 @@ What does not belong here: anything that depends on how a network reads a table 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from tttab.contracts import C, Limits, Predictor
+from tttab.contracts import C, Limits, Predictor, Rowless
 from tttab.errors import ModelError, SplitError
 from tttab.seeding import stream_seed
 
@@ -26,11 +28,18 @@ class OpenedNetwork(ABC):
     """A network, the temperature of its softmax as a parameter beside it, and the limits of its tables."""
 
     log_temperature: torch.nn.Parameter
+    _serves_only = False
+    """Other sessions hold some of the weights too: they never change, so what serves needs no copy."""
 
     @property
     @abstractmethod
     def module(self) -> torch.nn.Module:
         """The network."""
+
+    @property
+    def rowless(self) -> Rowless | None:
+        """What serves without a context's rows: nothing, unless a family has it."""
+        return None
 
     @property
     @abstractmethod
@@ -60,6 +69,21 @@ class OpenedNetwork(ABC):
             for name, tensor in state.items():
                 own[name].copy_(tensor)
 
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Hold each weight that equals one of `pool` as that one, and add the others to it.
+
+        The session serves from then on and is never changed; a fork has weights of its own.
+        """
+        for weight in self.module.parameters():
+            weight.data = pool.setdefault(_digest(weight.data), weight.data)
+        self._serves_only = True
+
+    def _served_module(self) -> Any:
+        """Return a copy of the network as it is now; shared weights are the same memory."""
+        own = self.module.parameters() if self._serves_only else ()
+        same = {id(weight): torch.nn.Parameter(weight.data, False) for weight in own}
+        return copy.deepcopy(self.module, same).requires_grad_(False)
+
     def reinitialise(self, seed: int) -> None:
         """Replace all weights by the architecture's own random ones: the papers' cold start."""
         with torch.random.fork_rng(devices=[]):
@@ -86,3 +110,9 @@ def check_varies(x: pd.DataFrame) -> None:
     """Raise SplitError where no feature of a context has two values."""
     if all(x[name].nunique() < 2 for name in x.columns):
         raise SplitError("all features of the context are constant", f"--n {2 * len(x)}")
+
+
+def _digest(weight: torch.Tensor) -> str:
+    """Return a hash of a weight's numbers, its form and its place."""
+    content = weight.reshape(-1).view(torch.uint8).cpu().numpy()
+    return f"{weight.dtype} {tuple(weight.shape)} {weight.device} {sha256(content).hexdigest()}"

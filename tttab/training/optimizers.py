@@ -31,7 +31,7 @@ FIRST_CYCLE, SHARE = 12, 0.12
 """Steps of a race's first cycle, or such a share of all lanes' steps where that is less; each later one is
 twice as long."""
 HEATS = 2
-"""Cycles after which lanes are left behind: the slower half, as long as two remain, and at the last all but one."""
+"""Cycles that end with lanes left behind: the slower half while two remain, at the last all but one."""
 MARGIN = 0.02
 """Share of its loss by which a lane must improve to go on: less is chance on a few hundred rows."""
 LULL = 24

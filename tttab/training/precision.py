@@ -11,7 +11,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tttab.contracts import Context, Execution, Precision, Queries, Session
+from tttab.contracts import Context, Execution, Queries, Session
+from tttab.core import Precision
 from tttab.errors import RequestError
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from tttab.contracts import Context, Execution, Precision, Session
+from tttab.contracts import Context, Execution, Session
+from tttab.core import Precision
 from tttab.system.resources import format_bytes, format_seconds
 from tttab.training.config import Schedule
 from tttab.training.memory_plan import MemoryPlan

@@ -43,6 +43,7 @@ def adapt(
     held_rows: Annotated[
         bool, typer.Option(help="Save the held-out rows in the bundle; `tttab update` evaluates on them.")
     ] = True,
+    rows: options.Rows = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     *,
@@ -56,6 +57,7 @@ def adapt(
     request = own | adapting.request()
     from tttab.api import calls
     from tttab.bundle import bundle_folder, room_for, save_bundle
+    from tttab.bundle.rowless import check_rowless, without_rows
     from tttab.system.files import home_path
 
     quiet, out = quiet or as_json, home_path(out)
@@ -64,13 +66,16 @@ def adapt(
             trial = open_trial(request, quiet, keep_test=test_size > 0)
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
+            if not rows:
+                check_rowless(trial.model)
             say_what_is_expected(trial, quiet)
             with calls.logged(trial, request):
                 with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
                     adapted = trained(trial, quiet)
                 output.note(adapted.plan_summary, quiet=quiet)
                 result = calls.adapt_result(trial, adapted, caught, adapting.blend, adapting.threshold)
-        save_bundle(claim, result.bundle if held_rows else replace(result.bundle, held=None))
+        kept = result.bundle if rows else without_rows(result.bundle)
+        save_bundle(claim, kept if held_rows else replace(kept, held=None))
     _print(out, result, as_json)
 
 

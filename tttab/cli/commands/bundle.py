@@ -32,17 +32,21 @@ def register(app: typer.Typer) -> None:
 
 
 @bundle.command("pack")
-def pack(folder: Folder, out: Out, base: Base = None, as_json: options.Json = False) -> None:
+def pack(
+    folder: Folder, out: Out, base: Base = None, rows: options.Rows = True, as_json: options.Json = False
+) -> None:
     """Store only what training changed in the weights, and the hash of the base model.
 
     Example: [bold]tttab bundle pack churn --out churn-packed[/]
     """
     from tttab.bundle.packing import pack_bundle
+    from tttab.bundle.rowless import pack_without_rows
     from tttab.system.files import home_path
 
     folder, out = home_path(folder), home_path(out)
     with ended_cleanly():
-        done = pack_bundle(folder, out, base and home_path(base))
+        make = pack_bundle if rows else pack_without_rows
+        done = make(folder, out, base and home_path(base))
     if as_json:
         return output.print_json({"out": out, **vars(done)})
     output.print_summary(

@@ -71,7 +71,7 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
         ("task", manifest["task"] + (f": {', '.join(map(str, classes))}" if classes else "")),
         ("target", str(schema.get("target"))),
         ("features", f"{len(schema.get('columns', []))}: {_some_columns(schema)}"),
-        ("context rows", f"{manifest['rows']:,}, in clear"),
+        ("context rows", _rows(manifest)),
         ("base model", f"{base['name']}, {base['file']} ({base['provenance']})"),
         ("base sha256", base["sha256"]),
         ("base licence", base.get("license") or "not known"),
@@ -88,6 +88,15 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     lines.append(("versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())))
     return lines
+
+
+def _rows(manifest: dict[str, Any]) -> str:
+    if "cache" not in manifest["files"]:
+        return f"the bundle contains its {manifest['rows']:,} context rows in clear"
+    return (
+        f"{manifest['rows']:,}, not in the bundle; what was made of them is (keys, values, scales), from "
+        "which cells can be estimated"
+    )
 
 
 def _some_columns(schema: dict[str, Any], most: int = 8) -> str:

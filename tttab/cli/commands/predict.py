@@ -68,11 +68,13 @@ def predict(
         served = _checked(bundle, rows, out)
         with output.waiting("opening the bundle", quiet=quiet):
             opened = load_bundle(bundle, device=device)
-            opened.server.predict(opened.x[:1])  # the cache is built here, not on the first piece's time
+            opened.warm_up()  # the cache is built here, not on the first piece's time
         if opened.schema != served.schema:  # the bundle was replaced since it was looked at
             served = Served(opened.schema, rows)
         for remark in opened.notes:
             output.warn(remark)
+        if opened.cache is not None:
+            output.note("note: the bundle keeps no rows, so new rows are not compared with them", quiet=quiet)
         start = time.perf_counter()
         with _writer(out, as_json) as write, output.progress(quiet=quiet) as bar:
             task = bar.add_task("predicting", total=100, info="")

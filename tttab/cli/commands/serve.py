@@ -16,6 +16,8 @@ from tttab.cli import options, output
 from tttab.text import shown
 
 if TYPE_CHECKING:
+    import torch
+
     from tttab.bundle import Bundle
 
 TOKEN = "TTTAB_SERVE_TOKEN"
@@ -59,7 +61,8 @@ def serve(
     keep_freed_memory()
     named, token = _named(bundles), os.environ.get(TOKEN, "")
     with _listening(host, port, token) as listener:
-        opened = {name: _open(folder, device) for name, folder in named.items()}
+        weights: dict[str, torch.Tensor] = {}  # each once, whichever bundles hold it
+        opened = {name: _open(folder, device, weights) for name, folder in named.items()}
         app = application(opened, token=token, limits=limits)
         config = uvicorn.Config(
             app,
@@ -87,12 +90,13 @@ def _named(folders: list[Path]) -> dict[str, Path]:
     return found
 
 
-def _open(folder: Path, device: str) -> Bundle:
+def _open(folder: Path, device: str, weights: dict[str, torch.Tensor]) -> Bundle:
     from tttab.bundle import load_bundle
 
     with output.waiting(f"opening {shown(folder)}"):
         bundle = load_bundle(folder, device=device)
-        bundle.answers(bundle.x[:1])  # the cache is built before the first request
+        bundle.session.share_weights(weights)
+        bundle.warm_up()  # the cache is built before the first request
     for remark in bundle.notes:
         output.warn(remark)
     return bundle

@@ -42,11 +42,13 @@ def push(
     from tttab.system.files import home_path
 
     bundle = home_path(bundle)
-    rows = read_manifest(bundle)["rows"]
+    manifest = read_manifest(bundle)
+    rows = manifest["rows"]
+    what = f"{rows:,} context rows with their labels" if "context" in manifest["files"] else "a cache of rows"
     if not yes:
         again = f"tttab push {shell_word(bundle)} {shell_word(repository)} --yes"
-        raise RequestError(f"{rows:,} context rows with their labels would be uploaded, in clear", again)
-    output.warn(f"{rows:,} context rows with their labels are uploaded, in clear")
+        raise RequestError(f"{what} would be uploaded, in clear", again)
+    output.warn(f"uploaded in clear: {what}")
     with ended_cleanly(), output.waiting("uploading", quiet=as_json):
         address = sharing.push(bundle, repository, private=not public)
     if as_json:

@@ -186,8 +186,8 @@ class TabICLSession(Ensemble, OpenedNetwork):
 
     def _plain(self) -> TabICL:
         """Return a copy of the network that answers under tabicl's own temperature as this one does here."""
-        module = copy.deepcopy(self.module).requires_grad_(False)
+        module = self._served_module()
         last = module.icl_predictor.decoder[-1]
         for parameter in last.parameters():
-            parameter.data.mul_(self._scale().detach())
+            parameter.data = parameter.data * self._scale().detach()
         return module

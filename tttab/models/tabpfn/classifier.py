@@ -6,8 +6,7 @@ and how (training).
 
 from __future__ import annotations
 
-import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -86,9 +85,11 @@ class TabPFNSession(OpenedModel):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         if self.tuning is not None:
             return self._serve_tuned(context)
-        module = copy.deepcopy(self.module).requires_grad_(False)
-        fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
-        return Server(fitted, context.x, self.architecture)
+        return self.answering(self.fitted_with_cache(context.x, context.y), context.x)
+
+    def answering(self, estimator: Any, reference: pd.DataFrame) -> Server:
+        """Return the predictor around a fitted estimator."""
+        return Server(estimator, reference, self.architecture)
 
     def _serve_tuned(self, context: PreparedContext) -> Server:
         """Return a predictor that reads what has been tuned beside frozen weights."""

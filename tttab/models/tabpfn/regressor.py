@@ -86,9 +86,11 @@ class TabPFNRegressionSession(OpenedModel):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         if context.constant is not None:
             return ConstantServer(context.constant)
-        module = copy.deepcopy(self.module).requires_grad_(False)
-        fitted = self._estimator("fit_with_cache", module).fit(context.x, context.y)
-        return RegressionServer(fitted, context.x, self.architecture)
+        return self.answering(self.fitted_with_cache(context.x, context.y), context.x)
+
+    def answering(self, estimator: Any, reference: pd.DataFrame) -> RegressionServer:
+        """Return the predictor around a fitted estimator."""
+        return RegressionServer(estimator, reference, self.architecture)
 
     def _scores(
         self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray, how: Execution

@@ -23,6 +23,7 @@ from tttab.core import Limits, ModelInfo, Task
 from tttab.data.levels import drop_unused_categories, match_categories
 from tttab.errors import ModelError
 from tttab.models.opened import OpenedNetwork, check_members, check_varies
+from tttab.models.tabpfn import rowless
 from tttab.models.tabpfn.costs import Costs
 from tttab.models.tabpfn.forward import AS_SERVED, Passes
 from tttab.models.tabpfn.inputs import (
@@ -129,6 +130,11 @@ class OpenedModel(Passes, OpenedNetwork):
         return Costs(self) if self.tuning is None else None
 
     @property
+    def rowless(self) -> WithoutRows | None:
+        """What serves without a context's rows: of TabPFN v2, whose queries read keys and values alone."""
+        return WithoutRows(self) if self.architecture == SHARES_CONTEXT and self.tuning is None else None
+
+    @property
     def limits(self) -> Limits:
         """The largest table the model reads."""
         held = self._weights.inference_config
@@ -221,6 +227,10 @@ class OpenedModel(Passes, OpenedNetwork):
         """Return a predictor with the context's key-value cache, on a copy of the weights as they are now."""
         raise NotImplementedError
 
+    def answering(self, estimator: Any, reference: pd.DataFrame) -> Predictor:
+        """Return the predictor around a fitted estimator; `reference`: its context, or its empty form."""
+        raise NotImplementedError
+
     def finetuned(
         self,
         x: pd.DataFrame,
@@ -254,6 +264,10 @@ class OpenedModel(Passes, OpenedNetwork):
         belongs = {"adapted_on": {"device": self.device.type, "dtype": "float32"}}
         terms = {"license": self.info.license} if self.info.license else {}
         write_checkpoint(path, state, config, inference, belongs | terms | dict(metadata or {}))
+
+    def fitted_with_cache(self, x: pd.DataFrame, y: np.ndarray) -> Any:
+        """Return tabpfn's estimator with a cache of a context, on a copy of the weights as they are now."""
+        return self._estimator("fit_with_cache", self._served_module()).fit(x, y)
 
     def _fitted(self, module: Architecture, x: pd.DataFrame, y: np.ndarray) -> Any:
         try:
@@ -308,3 +322,31 @@ class OpenedModel(Passes, OpenedNetwork):
             ignore_pretraining_limits=True,
             random_state=self.seed,
         )
+
+
+@dataclass(frozen=True)
+class WithoutRows:
+    """`tttab.contracts.Rowless` of a session of TabPFN v2."""
+
+    session: OpenedModel
+
+    def pack(self, context: PreparedContext) -> bytes:
+        """Return fitted preprocessing, keys and values as a safetensors file's content."""
+        if context.constant is not None:
+            raise ModelError("a context of one target has no keys and values", "keep the rows")
+        return rowless.write(self.session.fitted_with_cache(context.x, context.y), context.x)
+
+    def serve(self, content: bytes) -> Predictor:
+        """Return the predictor of what `pack` returned."""
+        import pandas as pd
+
+        own, rows = self.session, max(2, self.session.limits.classes)
+        x = pd.DataFrame({"x": np.arange(rows, dtype=float)})  # any rows: what they teach is replaced
+        y = np.arange(rows) if own.task == "classification" else x["x"].to_numpy()
+        estimator = own.fitted_with_cache(x, y)
+        server = own.answering(estimator, reference := rowless.read(content, estimator, own.device))
+        try:
+            server.predict(reference.reindex([0]))
+        except Exception as error:  # of a content that lies, in any place of preprocessing or network
+            raise ModelError(f"keys and values do not serve: {shown(error, 120)}", "--model auto") from error
+        return server
