@@ -169,9 +169,10 @@ def measured(table: Table, n: int, seed: int, session: Any) -> Unit:
 
 def table_of(name: str) -> Table:
     """Return a known table, or one of the KEEL package that no suite holds."""
+    from tttab.data.keel import TARGET, read_keel
+
     from tttab.data import load_table
     from tttab.data.build import Origin, table_from_frame
-    from tttab.data.keel import TARGET, read_keel
 
     if not name.startswith("balanced/"):
         return load_table(name)
