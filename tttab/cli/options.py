@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -21,6 +22,7 @@ from tttab.text import shell_word
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Bundle = Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")]
 N = Annotated[int, typer.Option("--n", help="Context rows: what the model reads at prediction time.")]
 K = Annotated[int, typer.Option("--k", help="Further labelled rows, the training queries.")]
 Seed = Annotated[int, typer.Option(help="Names the split and the training streams.")]

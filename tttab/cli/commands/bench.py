@@ -92,7 +92,7 @@ def bench(
         Path | None, typer.Option(help="Run nothing: write the store to rows.parquet, .csv or .bencheval.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line per cell on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure how many context rows one test-time training replaces.
 

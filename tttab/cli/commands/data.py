@@ -49,14 +49,13 @@ def complete_suite(incomplete: str) -> list[str]:
 Suite = Annotated[
     str | None, typer.Option(help="Only the tables of this suite.", autocompletion=complete_suite)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 @data.command("list")
 def list_tables(
     suite: Suite = None,
     local: Annotated[bool, typer.Option("--local", help="Only what needs no network.")] = False,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the known tables and where each would come from.
 
@@ -93,7 +92,7 @@ def show_table(
     column: options.Columns = None,
     regression: options.Regression = None,
     columns: Annotated[bool, typer.Option("--columns", help="One line per column instead.")] = False,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show what is in a table, and whether it fits the model.
 
@@ -124,7 +123,7 @@ def get_data(
     ] = None,
     suite: Suite = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Fetch anew what is cached.")] = False,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Fill the caches of OpenML's and KEEL's tables, for machines without a network.
 

@@ -5,12 +5,11 @@ What does not belong here: opening the model.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.text import shell_word
 
 
@@ -20,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    bundle: options.Bundle,
     as_json: Annotated[bool, typer.Option("--json", help="The manifest as JSON on stdout.")] = False,
     card: Annotated[bool, typer.Option("--card", help="A model card in Markdown on stdout.")] = False,
 ) -> None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import completion, output
+from tttab.cli import completion, options, output
 
 if TYPE_CHECKING:
     from tttab.models.catalog import KnownModel
 
 models = typer.Typer(name="models", help="Model files: list, fetch and verify them.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="A name of `tttab models list`.", autocompletion=completion.models)]
 
 _SHORT = {
@@ -35,7 +34,7 @@ def register(app: typer.Typer) -> None:
 @models.command("list")
 def list_models(
     here: Annotated[bool, typer.Option("--here", help="Only files that are on this machine.")] = False,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show the known files: size, licence, what they were trained on, and where they are looked for.
 
@@ -65,7 +64,7 @@ def list_models(
 
 
 @models.command("get")
-def get_model(name: Name, as_json: AsJson = False) -> None:
+def get_model(name: Name, as_json: options.Json = False) -> None:
     """Download an official file from the model hub; a gated one after its licence was accepted.
 
     Example: [bold]tttab models get tabpfn-v2[/]
@@ -93,7 +92,7 @@ def get_model(name: Name, as_json: AsJson = False) -> None:
 
 
 @models.command("login")
-def log_in(name: Name = "tabpfn-v3.5", as_json: AsJson = False) -> None:
+def log_in(name: Name = "tabpfn-v3.5", as_json: options.Json = False) -> None:
     """Accept the licence of a gated TabPFN, through tabpfn's own log-in; tabpfn keeps the token.
 
     Example: [bold]tttab models login tabpfn-v2.5[/]
@@ -118,7 +117,7 @@ def verify_models(
         str | None,
         typer.Argument(help="One model (default: all that are here).", autocompletion=completion.models),
     ] = None,
-    as_json: AsJson = False,
+    as_json: options.Json = False,
 ) -> None:
     """Hash model files and compare: bundled ones with the record, others with the hub's or the first seen.
 

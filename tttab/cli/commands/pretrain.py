@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.cli.invocation import rerun_command
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ pretrain = typer.Typer(
     help="Pre-train a small checkpoint on synthetic tables, and choose how it is served.",
     no_args_is_help=False,
 )
+TaskName = Annotated[str, typer.Option("--task", help="classification or regression.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +40,7 @@ def train(
         str,
         typer.Option(help="small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."),
     ] = "nano",
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    task: TaskName = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
         "pretrained"
     ),
@@ -60,7 +61,7 @@ def train(
     precision: Annotated[
         str, typer.Option(help="auto (bf16 where the hardware has it), fp32 or bf16.")
     ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train on synthetic tables until the budget is used; the same command goes on after a kill.
 
@@ -100,7 +101,7 @@ def fill(
     minutes: Annotated[float, typer.Option(help="How long.")] = 10.0,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the tables.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Fill a folder with tables of tabicl's prior, for a training that is to have every core afterwards.
 
@@ -124,14 +125,14 @@ def fill(
 @pretrain.command()
 def choose(
     model: Annotated[Path, typer.Argument(help="A model file that `tttab pretrain` wrote.")],
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    task: TaskName = "classification",
     preset: Annotated[str, typer.Option(help="Whose tables: nano-kinds has categories.")] = "nano",
     tables: Annotated[int, typer.Option(help="Held-out synthetic tables to judge on.")] = 24,
     members: Annotated[
         int, typer.Option(help="Most ensemble members; the time to predict grows with them.")
     ] = 1,
     out: Annotated[Path, typer.Option(help="Where the choice is written, JSON.")] = Path("served.json"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Choose tabpfn's feature transforms, ensemble size and temperature on synthetic tables.
 
@@ -178,7 +179,7 @@ def bundle(
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write; its card goes beside it.")],
     served: Annotated[Path, typer.Option(help="What `tttab pretrain choose` wrote.")] = Path("served.json"),
     preset: Annotated[str, typer.Option(help="The run's preset.")] = "nano",
-    task: Annotated[str, typer.Option(help="classification or regression.")] = "classification",
+    task: TaskName = "classification",
     machine: Annotated[str, typer.Option(help="The hardware, in words, for the card.")] = "not stated",
     earlier: Annotated[
         Path | None, typer.Option(help="YAML list of runs the weights had behind them, for the card.")

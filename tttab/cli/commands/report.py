@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ def report(
     folder: Annotated[Path, typer.Argument(help="The store that `tttab bench --out` wrote.")] = DEFAULT_OUT,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown; `-` is stdout.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No notes.")] = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Say what a benchmark found: effective context, harm, break-even, ranks, failures.
 
