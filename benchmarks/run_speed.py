@@ -34,20 +34,25 @@ def main() -> None:
     if args.worker:
         print(json.dumps(WORKERS[args.worker](args)))
         return
-    rows = []
-    for table in args.tables.split(","):
-        rows.append({"table": table, **measure(table, args)})
-        print(line(rows[-1]), flush=True)
-    report = {"machine": machine(args), "model": args.model, "rows": rows}
-    if args.out:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        target = Path(args.out) / f"run_speed_{args.label}.json"
-        target.write_text(json.dumps(report, indent=1) + "\n")
+    rows = measured("run_speed", args, measure, line)
     print(f"medians: step {median(rows, 'time_ratio'):.2f}x faster than an epoch, "
           f"{median(rows, 'time_ratio_unvalidated'):.2f}x than one without validation, "
           f"memory {median(rows, 'memory_ratio'):.2f} of its, "
           f"serving {median(rows, 'serve_ratio_cached'):.2f}x faster than cached, "
           f"{median(rows, 'serve_ratio_uncached'):.2f}x than uncached")  # fmt: skip
+
+
+def measured(name: str, args: argparse.Namespace, measure, line, **about: object) -> list[dict]:
+    """Measure each table and print its line; write all of them where `--out` says."""
+    rows = []
+    for table in args.tables.split(","):
+        rows.append({"table": table, **measure(table, args)})
+        print(line(rows[-1]), flush=True)
+    report = {"machine": machine(args), "model": args.model, **about, "rows": rows}
+    if args.out:
+        Path(args.out).mkdir(parents=True, exist_ok=True)
+        (Path(args.out) / f"{name}_{args.label}.json").write_text(json.dumps(report, indent=1) + "\n")
+    return rows
 
 
 def parse() -> argparse.Namespace:
@@ -92,8 +97,16 @@ def measure(table: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def run_worker(kind: str, table: str, args: argparse.Namespace) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.run_speed", "--worker", kind, "--table", table]
-    for name in ("model", "device", "threads", "chunk", "repeats", "k", "precision"):
+    names = ("model", "device", "threads", "chunk", "repeats", "k", "precision")
+    return in_a_process("run_speed", args, names, "--worker", kind, "--table", table)
+
+
+def in_a_process(
+    module: str, args: argparse.Namespace, names: tuple[str, ...], *words: str
+) -> dict[str, float]:
+    """Run a worker of a benchmark with the arguments called `names`; return what it prints last."""
+    command = [sys.executable, "-m", f"benchmarks.{module}", *words]
+    for name in names:
         command += [f"--{name}", str(getattr(args, name))]
     env = os.environ | {
         "OMP_NUM_THREADS": str(args.threads),
@@ -284,10 +297,11 @@ def random_v2() -> str:
     return str(path)
 
 
-def timed(work) -> float:
-    start = time.perf_counter()
+def timed(work, clock: str = "wall") -> float:
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    start = now()
     work()
-    return time.perf_counter() - start
+    return now() - start
 
 
 def synchronize(device: str) -> None:

@@ -18,15 +18,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.run_speed import Peak, machine, median, synchronize
+from benchmarks.run_speed import Peak, in_a_process, measured, median, synchronize, timed
 
 V2 = {
     "max_classes": 10,
@@ -44,14 +40,7 @@ def main() -> None:
     if args.worker:
         print(json.dumps({"step": time_step, "epoch": time_epoch}[args.worker](args)))
         return
-    rows = []
-    for table in args.tables.split(","):
-        rows.append({"table": table, **measure(table, args)})
-        print(line(rows[-1]), flush=True)
-    report = {"machine": machine(args), "model": args.model, "members": args.members, "rows": rows}
-    if args.out:
-        Path(args.out).mkdir(parents=True, exist_ok=True)
-        (Path(args.out) / f"tabicl_speed_{args.label}.json").write_text(json.dumps(report, indent=1) + "\n")
+    rows = measured("tabicl_speed", args, measure, line, members=args.members)
     print(f"medians: step {median(rows, 'time_ratio'):.2f}x faster than an epoch, "
           f"{median(rows, 'bare_ratio'):.2f}x than one without validation, "
           f"memory {median(rows, 'memory_ratio'):.2f} of its, "
@@ -98,14 +87,8 @@ def measure(table: str, args: argparse.Namespace) -> dict[str, float]:
 
 
 def run_worker(kind: str, table: str, args: argparse.Namespace, rule: str = "full") -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.tabicl_speed", "--worker", kind, "--table", table]
-    for name in ("model", "device", "threads", "members", "chunk", "clock"):
-        command += [f"--{name}", str(getattr(args, name))]
-    env = os.environ | {"OMP_NUM_THREADS": str(args.threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([*command, "--rule", rule], capture_output=True, text=True, env=env, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+    names = ("model", "device", "threads", "members", "chunk", "clock")
+    return in_a_process("tabicl_speed", args, names, "--worker", kind, "--table", table, "--rule", rule)
 
 
 def unit(args: argparse.Namespace):
@@ -197,13 +180,6 @@ def time_epoch(args: argparse.Namespace) -> dict[str, float]:
         "validated_seconds": max(1e-6, validated / 3),
         "megabytes": peak.megabytes,
     }
-
-
-def timed(work, clock) -> float:
-    now = time.process_time if clock == "cpu" else time.perf_counter
-    start = now()
-    work()
-    return now() - start
 
 
 def random_file(name: str) -> str:

@@ -9,14 +9,12 @@ Data: scikit-learn's diabetes table (442 rows, Efron et al. 2004) and Friedman's
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.datasets import load_diabetes, make_friedman1, make_friedman2, make_friedman3
 
 from studies.engine import Figures, Opened, Study, markdown
 from tttab.bench.records import Cell
@@ -30,17 +28,17 @@ ARMS = ("icl", "ridge", "forest")
 Rows = tuple[np.ndarray, np.ndarray]
 
 
-def _diabetes(random_state: int) -> Rows:
-    return load_diabetes(return_X_y=True)  # one table: seeds name its splits alone
+SOURCES = {"diabetes": 0.0, "friedman1": 1.0, "friedman2": 1.0, "friedman3": 0.1}
+"""Names of tables, and the noise of those that are drawn."""
 
 
-SOURCES: Mapping[str, Callable[..., Rows]] = {
-    "diabetes": _diabetes,
-    "friedman1": partial(make_friedman1, 500, noise=1.0),
-    "friedman2": partial(make_friedman2, 500, noise=1.0),
-    "friedman3": partial(make_friedman3, 500, noise=0.1),
-}
-"""Functions of `random_state` that return x, shape (rows, columns), and y, shape (rows,)."""
+def drawn(table: str, seed: int) -> Rows:
+    """Return x, shape (rows, columns), and y, shape (rows,)."""
+    from sklearn import datasets
+
+    if table == "diabetes":
+        return datasets.load_diabetes(return_X_y=True)  # one table: seeds name its splits alone
+    return getattr(datasets, f"make_{table}")(500, noise=SOURCES[table], random_state=seed)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Regression(Study):
 
     def open(self, cell: Cell) -> Opened:
         """Return the rows under the cell's split."""
-        x, y = SOURCES[cell.table](random_state=cell.seed)
+        x, y = drawn(cell.table, cell.seed)
         order = numpy_stream(cell.seed, "regression", cell.table).permutation(len(y))
         return OnOneSplit(x, y, order[TEST_ROWS : TEST_ROWS + cell.n], order[:TEST_ROWS], self.model)
 

@@ -11,7 +11,6 @@ rows judge them only afterwards; a metric of another guard than `loss` carries i
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -222,27 +221,16 @@ class OnOneSplit(Opened):
         return Figures(metrics | plain(training | rise), {"adapt": round(result.seconds, 3)}, result.step)
 
     def finetuned(self) -> Figures:
-        """tabpfn's own fine-tuning on all n + k rows, its defaults, the same file."""
-        from tabpfn.constants import ModelVersion
-        from tabpfn.finetuning import FinetunedTabPFNClassifier
-
+        """tabpfn's own fine-tuning on all n + k rows, by its defaults."""
         from tttab.metrics import classification_metrics
-        from tttab.models.catalog import resolve
 
-        path = resolve(self.study.model, "classification").path
-        settings = {"model_path": path, "ignore_pretraining_limits": True}
-        model = FinetunedTabPFNClassifier(
-            device=str(self.session.device), random_state=self.split.seed, time_limit=FINETUNE_SECONDS,
-            model_version=ModelVersion.V2, extra_classifier_kwargs=settings,
-        )  # fmt: skip
         peak = Peak(self.session.device, self.study.apart)
         x, y = self.rows(np.concatenate([self.split.context, self.split.queries]))
         start = time.perf_counter()
-        with contextlib.redirect_stdout(sys.stderr):
-            model.fit(x, y)
+        model = self.session.finetuned(x, y, len(self.table.classes), self.split.seed, FINETUNE_SECONDS)
         seconds, rise = time.perf_counter() - start, peak.rise()
         x_test, y_test = self.rows(self.split.test)
-        metrics = classification_metrics(y_test, model.predict_proba(x_test))
+        metrics = classification_metrics(y_test, model.predict(x_test))
         return Figures({**metrics, **rise}, {"adapt": round(seconds, 3)})
 
 

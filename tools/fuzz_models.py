@@ -19,61 +19,15 @@ import numpy as np
 
 from tools.fuzz_inputs import change_values, json_bytes, pick
 
-OLD = {"emsize": 16, "nlayers": 2, "nhead": 2}
-NEW = {
-    "embed_dim": 16,
-    "dist_embed_num_blocks": 1,
-    "dist_embed_num_heads": 2,
-    "dist_embed_num_inducing_points": 8,
-    "feat_agg_num_blocks": 1,
-    "feat_agg_num_heads": 2,
-    "feat_agg_num_cls_tokens": 2,
-    "nlayers": 2,
-    "icl_num_heads": 2,
-    "decoder_head_dim": 8,
-    "decoder_num_heads": 2,
-}
-SIZES = {
-    "tabpfn_v2": OLD,
-    "tabpfn_v2_5": OLD | {"num_thinking_rows": 4},
-    "tabpfn_v2_6": OLD | {"num_thinking_rows": 4},
-}
-BUCKETS = 20
 TASKS = ("classification", "regression")
 LARGEST_JSON = 4_000_000
 
 
 def small_model(architecture, task):
     """Return a session around a small network with random weights."""
-    import torch
-    from tabpfn.architectures import ARCHITECTURES
-    from tabpfn.architectures.shared.bar_distribution import FullSupportBarDistribution
-    from tabpfn.constants import ModelVersion
-    from tabpfn.inference_config import InferenceConfig
+    from tests.support import small_models
 
-    from tttab.core import ModelInfo
-    from tttab.models.tabpfn.classifier import TabPFNSession
-    from tttab.models.tabpfn.regressor import TabPFNRegressionSession
-    from tttab.models.tabpfn.session import Weights
-
-    kind = TASKS.index(task)
-    outputs = {"max_num_classes": (10, 0)[kind], "num_buckets": (-1, BUCKETS)[kind]}
-    if architecture == "tabpfn_v3_5":
-        outputs = {"max_num_classes": 10, "num_buckets": BUCKETS}
-    module = ARCHITECTURES[architecture]
-    config, _ = module.parse_config(SIZES.get(architecture, NEW) | outputs)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = module.get_architecture(config)
-        for parameter in network.parameters():
-            parameter.data.normal_(0, 0.1)
-    version = ModelVersion.V2 if architecture == "tabpfn_v2" else ModelVersion.V2_5
-    inference = InferenceConfig.get_default(("multiclass", "regression")[kind], version)
-    inference.N_ESTIMATORS = 1
-    criterion = FullSupportBarDistribution(torch.linspace(-3, 3, BUCKETS + 1)) if kind else None
-    info = ModelInfo(f"small {architecture}", "small", "0", "random", task)
-    session = (TabPFNSession, TabPFNRegressionSession)[kind]
-    return session(info, Weights(network, config, inference, criterion), torch.device("cpu"))
+    return small_models.small_model(architecture, task, members=1, nlayers=2)
 
 
 def checkpoint_seeds():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.bench_fakes import SlowWork, cell
+from tests.support.forked import forked
 from tttab.bench.executors import Engine, execute
 from tttab.bench.plan import units
 from tttab.bench.store import read_store
@@ -27,24 +28,22 @@ CELLS = [
     for n in (50, 200)
     for arm in ("icl@n", "ttt@n+k")
 ]
-SCRIPT = """
-import sys
-from tests.support.bench_fakes import SlowWork
-from tests.bench.test_executors import CELLS
-from tttab.bench.executors import Engine, execute
-from tttab.bench.plan import units
-from tttab.bench.store import read_store
-folder, jobs, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
-done = read_store(folder).done
-missing = [cell for cell in CELLS if cell.place not in done]
-for record in execute(units(missing), SlowWork(pause), folder, Engine(jobs=jobs)):
-    print(record.cell.key, flush=True)
-"""
 
 
-def start(folder, jobs=1, pause=0.03):
+def run_missing(folder, jobs=1, pause=0.03):
+    """Run what the store lacks and print the key of each cell."""
+    done = read_store(folder).done
+    missing = [cell for cell in CELLS if cell.place not in done]
+    for record in execute(units(missing), SlowWork(pause), folder, Engine(jobs=jobs)):
+        print(record.cell.key, flush=True)
+    return 0
+
+
+def start(folder, pause=0.03):
+    """Run what is missing with two workers, in a process of its own."""
     paths = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-    command = [sys.executable, "-c", SCRIPT, str(folder), str(jobs), str(pause)]
+    code = f"from tests.bench.test_executors import run_missing; run_missing({str(folder)!r}, 2, {pause})"
+    command = [sys.executable, "-c", code]
     return subprocess.Popen(
         command, env=paths, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
     )
@@ -108,23 +107,21 @@ def test_kill_9_at_random_moments_loses_and_doubles_nothing(tmp_path, truth):
     rng = random.Random(5)
     promised = set()
     for _ in range(4):
-        process = start(tmp_path)
-        process.stdout.readline()
+        copy = forked(lambda: run_missing(tmp_path))
+        copy.stdout.readline()
         time.sleep(rng.uniform(0.0, 0.12))
-        process.kill()
-        out, _ = process.communicate(timeout=120)
-        promised |= set(out.decode().split())
+        _, out, _ = copy.end(signal.SIGKILL)
+        promised |= set(out.split())
         assert promised <= set(read_store(tmp_path).numbers)
-    process = start(tmp_path)
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
+    code, _, err = forked(lambda: run_missing(tmp_path)).end()
+    assert code == 0, err
     contents = read_store(tmp_path)
     assert numbers(contents.records) == truth
     assert len(lines_of(tmp_path)) - len(contents.damaged) == len(CELLS)
 
 
 def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
-    process = start(tmp_path, jobs=2)
+    process = start(tmp_path)
     process.stdout.readline()
     os.killpg(process.pid, signal.SIGINT)
     process.communicate(timeout=120)
@@ -138,7 +135,7 @@ def test_ctrl_c_stops_the_workers_and_keeps_what_is_done(tmp_path):
 def test_workers_end_with_a_parent_that_was_killed(tmp_path):
     import psutil
 
-    process = start(tmp_path, jobs=2, pause=2.0)  # the next units take 4 s: longer than we wait
+    process = start(tmp_path, pause=2.0)  # the next units take 4 s: longer than we wait
     process.stdout.readline()
     workers = psutil.Process(process.pid).children(recursive=True)
     assert len(workers) >= 2

@@ -59,14 +59,13 @@ def test_a_file_cut_between_two_pieces_gives_no_predictions(adapted, tmp_path, m
     pd.concat([rows] * 1_000).to_csv(path, index=False)
     out.write_text("old")
     first_rows = path.read_bytes()[: path.read_bytes().index(b"\n", path.stat().st_size // 2) + 1]
-    monkeypatch.setattr(predict_command, "PIECE", 100)
+    monkeypatch.setattr(predict_command, "PIECE", 1_000)
     write = predict_command.Served._predictions
 
     def cut_and_write(served, bundle, x):
         os.truncate(path, len(first_rows))
-        return (
-            write(served, bundle, x) if served.count <= 200 else pd.DataFrame({"prediction": ["n"] * len(x)})
-        )
+        early = served.count <= 1_000
+        return write(served, bundle, x) if early else pd.DataFrame({"prediction": ["n"] * len(x)})
 
     monkeypatch.setattr(predict_command.Served, "_predictions", cut_and_write)
     assert predict(bundle, path, out) == 2

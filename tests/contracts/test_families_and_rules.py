@@ -42,17 +42,20 @@ def parts(mixed_frame):
     return x[:30], y[:30], x[30:70], y[30:70]
 
 
+@pytest.fixture(scope="module")
+def contexts(models, parts):
+    return {name: session.context(*parts[:2], 3) for name, session in models.items()}
+
+
 @pytest.fixture
 def with_toys(monkeypatch):
     monkeypatch.setattr(tttab.models, "FAMILIES", (*FAMILIES, ToyFamily()))
 
 
-def adapt(session, rule, parts, **schedule):
-    x, y, x_query, y_query = parts
-    settings = {"steps": 2, "lr": 1e-3, "guard": "off", "batch": 16, "precision": "fp32"} | schedule
-    run = Adaptation(
-        session, get_rule(rule), session.context(x, y, 3), (x_query, y_query), Schedule(**settings)
-    )
+def adapt(session, rule, parts, context=None):
+    x, y, *queries = parts
+    schedule = Schedule(steps=2, lr=1e-3, guard="off", batch=16, precision="fp32")
+    run = Adaptation(session, get_rule(rule), context or session.context(x, y, 3), queries, schedule)
     return run, list(run)
 
 
@@ -69,15 +72,15 @@ def test_every_registered_family_is_held_by_these_tests(models):
 
 @pytest.mark.parametrize(("family", "rule"), PAIRS)
 def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
-    models, parts, family, rule, tmp_path, with_toys
+    models, contexts, parts, family, rule, tmp_path, with_toys
 ):
-    given = models[family]
+    given, context = models[family], contexts[family]
     if (family, rule) in LACKING:
         with pytest.raises(RuleError, match=given.info.name):
-            adapt(given, rule, parts)
+            adapt(given, rule, parts, context)
         return
     before = weights(given)
-    (run, history), (again, repeated) = (adapt(given, rule, parts) for _ in range(2))
+    (run, history), (again, repeated) = (adapt(given, rule, parts, context) for _ in range(2))
     session = run.result.session
     assert [step.loss for step in history] == [step.loss for step in repeated]
     assert torch.equal(weights(session), weights(again.result.session))
@@ -88,7 +91,10 @@ def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
     session.save(file)
     reopened = open_model(str(file), device="cpu")
     assert type(reopened) is type(session)
-    served, back = (one.serve(one.context(x, y, 3)).predict(x_query) for one in (session, reopened))
+    served, back = (
+        one.serve(rows).predict(x_query)
+        for one, rows in ((session, context), (reopened, reopened.context(x, y, 3)))
+    )
     np.testing.assert_allclose(back, served, atol=1e-6)
     assert served.shape == (40, 3) and np.ptp(served, axis=0).max() > 1e-4
 
@@ -115,15 +121,15 @@ def test_sessions_that_share_weights_answer_as_alone_and_change_none(models, par
 
 
 @pytest.mark.parametrize("family", OPENED)
-def test_how_a_step_runs_changes_no_gradient_beyond_rounding(models, parts, family):
-    x, y, x_query, y_query = parts
+def test_how_a_step_runs_changes_no_gradient_beyond_rounding(models, contexts, parts, family):
+    x_query, y_query = parts[2:]
+    context = contexts[family]
+    queries = models[family].queries(context, x_query, y_query)
 
     def gradient(how):
         fork = models[family].fork()
         for parameter in fork.parameters("all"):
             parameter.requires_grad_(True)
-        context = fork.context(x, y, 3)
-        queries = fork.queries(context, x_query, y_query)
         loss = fork.accumulate_gradients(context, queries, np.arange(40), 0.1, how)
         scores = fork.row_scores(context, queries, np.arange(40), how)
         assert loss == pytest.approx(0.1 * scores.loss.sum(), rel=1e-4)
@@ -219,7 +225,7 @@ def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
     x, y = mixed_frame
     table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
     split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
-    trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=1.0), latency_calls=0)
+    trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=0.3), latency_calls=0)
     before = weights(models[family])
     (outcome,) = run_arm(trial, "finetuned@n+k")
     assert torch.equal(weights(models[family]), before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -144,14 +146,25 @@ def test_a_server_keeps_the_weights_it_was_made_with(tiny_model, parts):
     assert not np.array_equal(fork.predict(context, x_query), before)
 
 
+@pytest.fixture(scope="module")
+def prepared(parts):
+    """Each architecture's session, context and queries, made once."""
+
+    @cache
+    def get(architecture):
+        x, y, x_query, y_query = parts
+        session = small_model(architecture)
+        context = session.context(x, y, 3)
+        return session, context, session.queries(context, x_query, y_query)
+
+    return get
+
+
 @pytest.mark.parametrize("by_member", [False, True])
 @pytest.mark.parametrize("rule", ["full", "head", "last-layers", "lora", "temperature"])
 @pytest.mark.parametrize("architecture", list(SIZES))
-def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(parts, architecture, rule, by_member):
-    x, y, x_query, y_query = parts
-    session = small_model(architecture)
-    context = session.context(x, y, 3)
-    queries = session.queries(context, x_query, y_query)
+def test_chunks_give_the_gradient_of_tabpfns_own_forward_pass(prepared, architecture, rule, by_member):
+    session, context, queries = prepared(architecture)
 
     def gradient(backward):
         fork = session.fork()

@@ -144,6 +144,14 @@ def test_there_are_at_least_two_folds_and_as_many_as_the_context_fits_into_the_r
     assert len(Folds(rows).whole()) == count
 
 
+def test_a_class_that_no_row_has_is_in_no_fold():
+    session, labels = WatchedSession(), np.array([0, 2, 3])[np.arange(60) % 3]
+    context = session.context(X[:20], labels[:20], 4)
+    x, y = X[20:60], labels[20:]
+    rows = Labelled(session, context, session.queries(context, x, y), x, y, np.arange(40), 0)
+    assert [set(part.context.y) for part in Folds(rows).whole()] == [{0, 2, 3}] * 3
+
+
 @pytest.mark.parametrize("policy", [Redraw, Folds])
 def test_a_regression_context_holds_each_tenth_of_the_targets(policy):
     session = WatchedSession()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -23,6 +24,7 @@ RESOURCES, OUTPUT = "Time, memory and hardware", "Output"
 GROUPS = (None, TABLE, TRAINING, RESOURCES, OUTPUT)
 """The headings of `--help`, in the order in which every command shows them."""
 
+Bundle = Annotated[Path, typer.Argument(help="The folder of a bundle.")]
 N = Annotated[
     int, typer.Option("--n", help="Context rows: the labelled rows that the model reads to predict.")
 ]

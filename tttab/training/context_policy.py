@@ -155,7 +155,7 @@ class Folds:
         rng = numpy_stream(labelled.seed, "folds")
         order = stratified_order(codes, np.arange(len(pool.y)), strata, rng)
         count = max(2, round(len(pool.y) / labelled.context.n))
-        folds = [_with_every_stratum(order[f::count], order, codes, strata) for f in range(count)]
+        folds = [_with_every_stratum(order[f::count], order, codes) for f in range(count)]
         self._parts = [labelled.prepare(pool, fold) for fold in folds]
         self._orders = [_endless_order(part.rows, rng) for part in self._parts]
         self._turn = 0
@@ -245,9 +245,9 @@ def _endless_order(rows: np.ndarray, rng: np.random.Generator) -> Iterator[int]:
         yield from rng.permutation(rows)
 
 
-def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray, strata: int) -> np.ndarray:
-    """Return the fold, with the first row of each class or part of the targets that it lacks."""
-    missing = set(range(strata)) - set(codes[fold].tolist())
+def _with_every_stratum(fold: np.ndarray, order: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the fold, with the first row of each class or part of the targets that it alone lacks."""
+    missing = set(codes.tolist()) - set(codes[fold].tolist())
     extra = [order[np.flatnonzero(codes[order] == label)[0]] for label in sorted(missing)]
     return np.concatenate([fold, np.array(extra, dtype=fold.dtype)])
 

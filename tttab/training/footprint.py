@@ -35,7 +35,7 @@ class PeakCounter(TorchDispatchMode):
         super().__init__()
         self.now = 0
         self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._sizes: dict[weakref.ref[torch.UntypedStorage], int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func` and count what it returns."""
@@ -46,16 +46,14 @@ class PeakCounter(TorchDispatchMode):
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage in self._known:
-            return
-        size = storage.nbytes()
-        self._known.add(storage)
-        weakref.finalize(storage, self._forget, size)
-        self.now += size
-        self.peak = max(self.peak, self.now)
+        known = weakref.ref(storage, self._forget)
+        if known not in self._sizes:
+            self._sizes[known] = storage.nbytes()
+            self.now += self._sizes[known]
+            self.peak = max(self.peak, self.now)
 
-    def _forget(self, size: int) -> None:
-        self.now -= size
+    def _forget(self, known: weakref.ref[torch.UntypedStorage]) -> None:
+        self.now -= self._sizes.pop(known)
 
 
 def measure_step(

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def explain(
-    bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
+    bundle: options.Bundle,
     rows: Annotated[Path, typer.Argument(help="Rows to explain: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[Path | None, typer.Option(help="An .html file to write, with figures.")] = None,
     count: Annotated[int, typer.Option("--rows", min=1, help="Explain the first ROWS rows.")] = 100,

@@ -5,7 +5,6 @@ What does not belong here: opening the model.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    bundle: options.Bundle,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=options.OUTPUT)
     ] = False,

@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 
 def predict(
-    bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
+    bundle: options.Bundle,
     rows: Annotated[Path, typer.Argument(help="New rows: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[
         Path | None, typer.Option(help="A .csv, .tsv or .parquet file to write (default: print the rows).")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tttab.cli import output
+from tttab.cli import options, output
 from tttab.cli.invocation import rerun_command
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ pretrain = typer.Typer(
     help="Pre-train a small checkpoint on synthetic tables, and choose its prediction settings.",
     no_args_is_help=False,
 )
+TaskName = Annotated[str, typer.Option("--task", help="Task: classification or regression.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +42,7 @@ def train(
             help="Recipe: small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."
         ),
     ] = "nano",
-    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
+    task: TaskName = "classification",
     out: Annotated[Path, typer.Option(help="Folder for the model, the state and the log.")] = Path(
         "pretrained"
     ),
@@ -67,7 +68,7 @@ def train(
     precision: Annotated[
         str, typer.Option(help="Arithmetic of training: auto (bf16 if the hardware has it), fp32 or bf16.")
     ] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train on synthetic tables until the time or steps are used; the same command resumes.
 
@@ -109,7 +110,7 @@ def fill(
     minutes: Annotated[float, typer.Option(help="Time limit in minutes.")] = 10.0,
     workers: Annotated[int, typer.Option(help="Number of processes.")] = 2,
     seed: Annotated[int, typer.Option(help="Random seed of the tables.")] = 0,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw tables from tabicl's prior ahead, so that training has every core afterwards.
 
@@ -133,7 +134,7 @@ def fill(
 @pretrain.command()
 def choose(
     model: Annotated[Path, typer.Argument(help="A model file that `tttab pretrain` wrote.")],
-    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
+    task: TaskName = "classification",
     preset: Annotated[
         str, typer.Option(help="Recipe of the tables; those of nano-kinds have categories.")
     ] = "nano",
@@ -142,7 +143,7 @@ def choose(
         int, typer.Option(help="Largest number of ensemble members; prediction time grows with them.")
     ] = 1,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("served.json"),
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")] = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Choose tabpfn's feature transforms, ensemble size and temperature on synthetic tables.
 
@@ -189,7 +190,7 @@ def bundle(
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write; its card goes beside it.")],
     served: Annotated[Path, typer.Option(help="File of `tttab pretrain choose`.")] = Path("served.json"),
     preset: Annotated[str, typer.Option(help="Recipe of the run.")] = "nano",
-    task: Annotated[str, typer.Option(help="Task: classification or regression.")] = "classification",
+    task: TaskName = "classification",
     machine: Annotated[str, typer.Option(help="The hardware, for the model card.")] = "not stated",
     earlier: Annotated[
         Path | None, typer.Option(help="YAML list of earlier training runs, for the model card.")

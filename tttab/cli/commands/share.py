@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 
 
 def push(
-    bundle: Annotated[Path, typer.Argument(help="The folder of a bundle.")],
+    bundle: options.Bundle,
     repository: Repository,
     yes: Annotated[
         bool, typer.Option("--yes", help="Confirm the upload of the context rows, in clear.")

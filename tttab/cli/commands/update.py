@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 
 def update(
-    bundle: Annotated[Path, typer.Argument(help="The folder that `tttab adapt` or `tttab run --out` wrote.")],
+    bundle: options.Bundle,
     rows: Annotated[Path, typer.Argument(help="New rows with their labels: CSV, TSV, Parquet or ARFF.")],
     out: Annotated[
         Path | None, typer.Option(help="Folder for the new version (default: NAME-2 beside the bundle).")
