@@ -48,7 +48,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield (
         f"{markdown_text(base['name'])}, adapted by test-time training to predict {target}. It predicts from "
-        f"{manifest['rows']:,} context rows, which lie in the bundle in clear{_held(manifest)}."
+        f"{manifest['rows']:,} context rows, which are stored in the bundle in clear{_held(manifest)}."
     )
     yield ""
     provenance = markdown_text(base["provenance"])
