@@ -106,7 +106,7 @@ def test_adapt_measures_on_the_rows_of_the_file_and_says_what_they_are(sizes, tm
     assert command([*words, "--validation", str(tmp_path / "v.csv")]) == 0
     said = capsys.readouterr()
     assert "54 the training queries, the last 14 of them choose the step, 44 are not used" in said.err
-    assert "'c': 14 cells hold texts the table never had" in said.err
+    assert "'c': 14 cells hold unknown texts" in said.err
     assert said.out.splitlines()[1].split("\t")[:2] == ["held-out queries (they chose the step)", str(OWN)]
     assert command([*words, "--group", "who"]) == 0
     assert "'who' divides the rows and is no feature" in capsys.readouterr().err

@@ -62,11 +62,11 @@ def test_rows_of_the_same_kind_make_a_new_version_that_keeps_its_judges():
 def test_what_new_rows_like_and_old_ones_do_not_is_refused():
     contrary = people(100, 1, flip=True)
     alone = tttab.update(bundle_of(ToySession(), held=0), contrary, **FAST)
-    assert alone.accepted and "no held-out rows of its own" in alone.warnings[0]
+    assert alone.accepted and "the bundle has no held-out rows" in alone.warnings[0]
     old = bundle_of(ToySession(), held=400)
     found = tttab.update(old, contrary, **FAST)
     assert not found.accepted and found.bundle is old and found.adapted.step > 0
-    assert "The old weights stay: new ones had a loss of" in found.verdict
+    assert "The old weights are kept: the new ones had a held-out loss of" in found.verdict
 
 
 def test_rows_that_stand_in_the_bundle_do_not_judge_themselves():
@@ -74,8 +74,8 @@ def test_rows_that_stand_in_the_bundle_do_not_judge_themselves():
     known = people(100, 0)
     found = tttab.update(old, pd.concat([known, people(50, 1)]), **FAST)
     assert found.bundle.record["updates"][0]["rows"] == 50
-    assert any("100 rows that stand in the bundle are left out" in remark for remark in found.warnings)
-    with pytest.raises(DataError, match="100 of 100 new rows stand in the bundle already"):
+    assert any("100 rows are left out: the bundle has them already" in remark for remark in found.warnings)
+    with pytest.raises(DataError, match="100 of 100 new rows are already in the bundle"):
         tttab.update(old, known)
 
 
@@ -134,7 +134,7 @@ def test_an_update_that_is_refused_or_cannot_be_leaves_nothing(saved, tmp_path, 
         patch.setattr("tttab.training.selection.Selector._prefers", lambda *_: False)
         assert run([*words, "--out", str(out)]) == 0
     captured = capfd.readouterr()
-    assert "The old weights stay" in captured.err and "Nothing was written." in captured.err
+    assert "The old weights are kept" in captured.err and "Nothing was written." in captured.err
     assert captured.out.startswith("measured on\trows\tmetric")
     with monkeypatch.context() as patch:
         patch.setattr("tttab.bundle.load_bundle", lambda *_, **__: pytest.fail("opened too early"))

@@ -146,8 +146,8 @@ def test_unseen_texts_and_extra_columns_are_told(adapted, new_rows, tmp_path, ca
     assert run([*words, "--device", "cpu"]) == 0
     told = capfd.readouterr().err
     (warning,) = [line for line in told.splitlines() if line.startswith("warning:")]
-    assert "100.0% of the cells of colour hold texts the table never had" in warning
-    assert "100.0% of the cells of size lie outside the range of the context" in warning
+    assert "100.0% of the cells of colour hold unknown texts" in warning
+    assert "100.0% of the cells of size are outside the range of the context" in warning
     assert "left out: more" in told
     assert run([*words, "--device", "cpu", "--json"]) == 0
     counts = json.loads(capfd.readouterr().out)
@@ -225,7 +225,7 @@ def test_training_that_stopped_is_told_and_not_called_a_lost_comparison(table, t
     assert run([*command, "--model", "tttab-tiny", "--steps", "3"]) == 0
     text = "".join(capfd.readouterr()).replace("\n", " ")
     assert "training stopped early: no number at step 1" in text
-    assert "The pretrained weights stay: training stopped because no number at step 1" in text
+    assert "The pretrained weights are kept: training stopped because no number at step 1" in text
     assert read_manifest(tmp_path / "bundle")["record"]["adaptation"]["stopped"] == "no number at step 1"
 
 
@@ -248,7 +248,7 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     verdicts = {item["role"]: item["verdict"] for item in json.loads(captured.out)["check"]}
     assert verdicts["context"] == "ok"
     assert verdicts["weights"].startswith("was changed")
-    assert "1 of 3 files are not those of the bundle" in captured.err
+    assert "1 of 3 files differ from those written" in captured.err
     (copy / "manifest.json").write_text("{}")
     assert run(["inspect", str(copy)]) == 1
 

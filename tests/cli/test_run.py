@@ -236,6 +236,6 @@ def test_folds_say_what_serves_in_them_and_when_they_lose(capfd):
     command = ["run", "--n", "20", "--k", "40", "--test-size", "30", "--steps", "1", "--split", "kfold"]
     assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
     assert (
-        "one fold of n rows at a time is the context and all other rows are its queries"
+        "the folds of n rows take turns as the context, with all other rows as queries"
         in capfd.readouterr().err
     )

@@ -73,7 +73,7 @@ def test_rows(line, row):
         ("1,p", "x,p", "line 5: 'x' is no number"),
         ("1,p", "1,r", "line 5: 'r' is no level"),
         ("1,p", "1,'p", "line 5: a quote is not closed"),
-        ("1,p", "1,p'p'", "line 5: a quote is not closed, or stands in the middle"),
+        ("1,p", "1,p'p'", "line 5: a quote is not closed, or is in the middle"),
         ("1,p", "{0 1", "line 5: a sparse row is not closed"),
         ("1,p", "{2 1}", "line 5: '2 1' is no number of an attribute and a value"),
         ("1,p", "{0 '1}", "line 5: a quote is not closed"),

@@ -40,8 +40,11 @@ def test_each_kind_is_counted_by_column_over_pieces_and_told_in_one_line():
         found.outside["c0"] == 100 + ((new["c0"] < known["c0"].min()) | (new["c0"] > known["c0"].max())).sum()
     )
     line = found.remark
-    assert "3.5% of the cells of job hold texts" in line and "15.0% of the cells of c1 are missing" in line
-    assert "of the cells of c0 lie outside" in line and "\n" not in line
+    assert (
+        "3.5% of the cells of job hold unknown texts" in line
+        and "15.0% of the cells of c1 are missing" in line
+    )
+    assert "of the cells of c0 are outside" in line and "\n" not in line
 
 
 def test_columns_without_numbers_or_without_a_known_value_have_no_range():

@@ -92,7 +92,7 @@ def test_a_good_file():
         ("openml: 2", "openml: [2]", ":4: openml must be text"),
         ("openml: 2", "openml:", ":4: openml must be text"),
         ("openml: 2", "rows: 2", ":3: table 'two' needs `openml`, `package` or `bundled: true`"),
-        ("openml: 2", "bundled: true", ":3: table 'two' is said to be bundled, but two.parquet does not"),
+        ("openml: 2", "bundled: true", ":3: table 'two' is bundled, but two.parquet is not in the package"),
         ("openml: 2", "bundled: maybe", ":4: bundled must be true or false"),
         ("task: regression", "task: rank", ":6: task must be classification or regression, got 'rank'"),
         ("task: regression", "target: z", ":6: table 'two' has the key 'target' twice"),

@@ -53,7 +53,7 @@ def test_apply(table):
     assert x["day"][0] == pytest.approx(18263.0) and np.isnan(x["day"][1])
     read = schema_of(table).read(new)
     assert read.extra == ("extra",) and read.unseen == {"code": 1}
-    assert read.remarks == ("column 'code': 1 cell holds a text the table never had; it counts as missing",)
+    assert read.remarks == ("column 'code': 1 cell holds an unknown text, which counts as missing",)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_nothing_is_said_where_nothing_is_wrong():
 
 def test_test_rows_that_stand_in_the_context_are_counted():
     (said,) = caveats(trial([*range(10), *range(20, 30)], [37, 38, 31, 32]))
-    assert said.startswith("2 of 4 test rows also stand in the context")
+    assert said.startswith("2 of 4 test rows have the same feature values as a context row")
 
 
 def test_a_class_with_few_context_rows_is_named():

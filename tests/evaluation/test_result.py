@@ -161,7 +161,9 @@ def test_the_verdict_on_a_number_speaks_of_likelihood_and_rmse():
 
 def test_the_verdict_says_why_nothing_was_kept():
     refused = result(accepted=False).verdict
-    assert "kept the pretrained weights: no step beat them on the held-out part of the 4 rows" in refused
+    assert (
+        "kept the pretrained weights: no step lowered the loss on the held-out part of the 4 rows" in refused
+    )
     assert "(loss 0.7000), and looking cost 2.0 s" in refused
     vetoed = result(accepted=False, training=adapted(vetoed=(1, 2))).verdict
     assert "2 steps had a lower held-out loss but were worse calibrated" in vetoed

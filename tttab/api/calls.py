@@ -248,8 +248,8 @@ class AdaptResult:
             why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
             return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
         if not about["accepted"]:
-            why = refusal(about["stopped"], about["vetoed"]) or "no step beat them on held-out rows"
-            return f"The pretrained weights stay: {why} ({about['seconds']:.1f} s)."
+            why = refusal(about["stopped"], about["vetoed"]) or "no step lowered the held-out loss"
+            return f"The pretrained weights are kept: {why} ({about['seconds']:.1f} s)."
         loss, step = about["held_out_loss"], about["chosen_step"]
         among = f"of {about['steps']}"
         if about["schedule"].get("rates"):

@@ -81,7 +81,10 @@ def _torch() -> Iterator[Finding]:
         yield Finding("device", "ok", torch.cuda.get_device_name() if kind == "cuda" else kind)
     else:
         yield Finding(
-            "device", "note", "CPU only", "large models adapt faster on a GPU; the bundled one needs none"
+            "device",
+            "note",
+            "CPU only",
+            "large models adapt faster on a GPU; tttab-tiny needs none",
         )
 
 
@@ -153,7 +156,7 @@ def _openml() -> Finding:
 
     if reason := server_error():
         filled = "`tttab data get` on a machine with a network fills the cache"
-        return Finding("OpenML", "note", reason, f"bundled and cached tables work; {filled}")
+        return Finding("OpenML", "note", reason, f"tables in the package and in the cache work; {filled}")
     return Finding("OpenML", "ok", "the server answers")
 
 

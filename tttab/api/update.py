@@ -92,8 +92,8 @@ class UpdateResult:
             )
         why = refusal(self.adapted.stopped, self.adapted.vetoed)
         if not why and self.adapted.step:
-            why = f"new ones had a loss of {after.loss:.4f}, they {before.loss:.4f}, on held-out rows"
-        return f"The old weights stay: {why or 'no step beat them on new held-out rows'}."
+            why = f"the new ones had a held-out loss of {after.loss:.4f}, the old ones {before.loss:.4f}"
+        return f"The old weights are kept: {why or 'no step lowered the loss on new held-out rows'}."
 
     def __repr__(self) -> str:
         """Return the verdict."""
@@ -143,7 +143,7 @@ def update(
 def check_other_folder(out: Path, bundle: str | os.PathLike[str] | Bundle) -> None:
     """Raise RequestError where the new version would replace the old one."""
     if not isinstance(bundle, Bundle) and out.exists() and out.samefile(home_path(bundle)):
-        raise RequestError("an update never replaces its own bundle", f"--out {next_version(out)}")
+        raise RequestError("an update cannot replace its own bundle", f"--out {next_version(out)}")
 
 
 def next_version(folder: Path) -> Path:
@@ -234,7 +234,7 @@ def update_result(
         )
     remarks = [*user_warnings(caught), *early_stop(adapted)]
     if bundle.held is None:
-        remarks.append("the bundle keeps no held-out rows of its own: the new ones alone judged the update")
+        remarks.append("the bundle has no held-out rows, so only new ones evaluated the update")
     return UpdateResult(
         kept, adapted, choice.step > 0, metrics, (before, after), tuple(dict.fromkeys(remarks))
     )
@@ -255,11 +255,14 @@ def _unknown(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarr
     fresh = new[~np.isin(hashes[new], hashes[known])]
     if len(fresh) < FEWEST_ROWS:
         raise DataError(
-            f"{len(new) - len(fresh)} of {len(new)} new rows stand in the bundle already",
+            f"{len(new) - len(fresh)} of {len(new)} new rows are already in the bundle",
             f"at least {FEWEST_ROWS} rows that the bundle does not have",
         )
     if len(fresh) < len(new):
-        warnings.warn(f"{len(new) - len(fresh):,} rows that stand in the bundle are left out", stacklevel=3)
+        warnings.warn(
+            f"{len(new) - len(fresh):,} rows are left out: the bundle has them already",
+            stacklevel=3,
+        )
     return fresh
 
 

@@ -25,8 +25,8 @@ SERIES = {ICL: 0, TTT: 1, ICL_ALL: 2}
 OTHER = 3
 LEGEND = (
     (SERIES[ICL], False, f"{ICL}: untouched model"),
-    (SERIES[TTT], False, f"{TTT}: adapted, same n rows read"),
-    (SERIES[ICL_ALL], True, f"{ICL_ALL}: untouched, all labelled rows read"),
+    (SERIES[TTT], False, f"{TTT}: adapted, reading the same n rows"),
+    (SERIES[ICL_ALL], True, f"{ICL_ALL}: pretrained, reading all labelled rows"),
     (OTHER, False, "other arms"),
     (6, False, "bands and upright lines: 95 % intervals"),
 )

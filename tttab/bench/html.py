@@ -17,9 +17,9 @@ from tttab.text import markdown_text
 
 TITLE = "Context reduction by test-time training"
 LEAD = (
-    "Does a short context after one test-time training predict as well as a long one? icl is the untouched "
-    "model reading n rows; ttt is the same model trained on k further labelled rows and reading the same n "
-    "rows. For every error here smaller is better; it is measured on test rows that chose nothing."
+    "Does a short context after one test-time training predict as well as a long one? icl is the pretrained "
+    "model reading n rows. ttt is the same model trained on k further labelled rows, reading the same rows. "
+    "For every error smaller is better. Errors are measured on test rows that had no part in any choice."
 )
 
 

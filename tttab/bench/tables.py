@@ -33,15 +33,15 @@ def overall_table(summary: Summary) -> ReportTable:
     figures = [dict(_overall_figures(line)) for line in lines]
     names = list(figures[0]) if figures else []
     notes = [
-        "ttt - icl: mean over data sets of the error difference at the same n, negative is better; brackets "
+        "ttt - icl: mean over data sets of the error difference at the same n; negative is better. Brackets "
         "are 95 % bootstrap intervals over data sets. harmed, helped: the 95 % t interval over seeds of a "
-        "data set's difference lies on one side of zero; a single seed decides nothing. Units are (data set, "
-        "seed), with their 95 % Wilson interval.",
+        "data set's difference lies on one side of zero; a single seed decides nothing. Units are pairs of "
+        "data set and seed, with their 95 % Wilson interval.",
         "n': where the monotone icl curve, interpolated in log n, reaches the error of ttt@n. Censored data "
-        "sets enter at their bound (below: icl is better already at its smallest n; beyond: ttt is better "
-        "than icl at its largest n, so the true ratio is larger). Saturated data sets, where icl gains "
-        f"nothing beyond noise from n = {REFERENCE_N} (or its smallest n) to its largest, are listed and "
-        "left out of n'/n.",
+        "sets enter at their bound (below: icl is already better at its smallest n; beyond: ttt is better "
+        "than icl at its largest n, so the true ratio is larger). On saturated data sets icl gains nothing "
+        f"beyond noise from n = {REFERENCE_N} (or its smallest n) to its largest. They are listed and left "
+        "out of n'/n.",
     ]
     title = f"Overall, at n = {summary.reference_n}"
     columns = ("figure", *(NAMES[line.metric] for line in lines))
@@ -91,8 +91,8 @@ def curves_table(summary: Summary, metric: str) -> ReportTable:
         reach = (context_text(found.context), ratio_text(found.ratio, found.context)) if found else ("-", "-")
         rows.append((*_pair_cells(summary, line), *reach, line.seeds, line.failed))
     note = (
-        "ttt - icl: mean over seeds, 95 % t interval, widened because the splits of one table share rows "
-        "(Nadeau and Bengio 2003) where the rows tell how many they were tested on."
+        "ttt - icl: mean over seeds with a 95 % t interval. It is widened because splits of one table share "
+        "rows (Nadeau and Bengio 2003), if the results say how many rows were tested."
     )
     title = f"icl and ttt along n: {NAMES[metric]}"
     return ReportTable(title, columns, tuple(rows), left=("table", "verdict"), notes=(note,))
@@ -114,8 +114,8 @@ def arms_table(summary: Summary, metric: str) -> ReportTable:
         "failed",
     )
     note = (
-        "Means over data sets, each weighing the same. Mean rank, and by what share the best arm's error is "
-        "smaller, only for arms tried on every data set; an arm with a failed seed is last there."
+        "Means over data sets of equal weight. Improvable by: by what share the best arm's error is smaller. "
+        "It and the mean rank are only for arms tried on every data set; an arm with a failed seed is last."
     )
     title = f"Arms at n = {summary.reference_n}: {NAMES[metric]}"
     rows = tuple(_arm_row(arm) for arm in summary.arms[metric])
@@ -132,8 +132,8 @@ def choice_table(summary: Summary) -> ReportTable:
             costs = (f"{chosen.rows:,.0f}", chosen.predict_ms, chosen.adapt_seconds)
             rows.append((wish, NAMES[metric], chosen.name, chosen.error, *costs))
     note = (
-        "Of the arms that were run on every data set. Fast: the quickest to predict whose error is within "
-        f"{CLOSE:.0%} of the best one. The lowest of several means is a little lucky."
+        "Of the arms that were run on every data set. Fast: the fastest to predict with an error within "
+        f"{CLOSE:.0%} of the best one. The lowest of several means is slightly too good."
     )
     title = f"Which arm, at n = {summary.reference_n}"
     return ReportTable(title, columns, tuple(rows), left=("wish", "error", "arm"), notes=(note,))
@@ -166,8 +166,8 @@ def break_even_table(summary: Summary) -> ReportTable:
         for line in summary.break_even
     )
     note = (
-        f"short: {TTT} served with n = {summary.reference_n} context rows; long: {ICL_ALL}, all labelled "
-        "rows as context. never: the short context is not faster, so adapting cannot pay in time."
+        f"short: {TTT} predicting with n = {summary.reference_n} context rows; long: {ICL_ALL}, all labelled "
+        "rows as context. never: the short context is not faster, so adapting cannot save time."
     )
     return ReportTable("Break-even", columns, rows, left=("table",), notes=(note,))
 
@@ -179,7 +179,7 @@ def failed_table(contents: Contents) -> ReportTable:
         for r in contents.failed.values()
     ]
     rows += [_texts(table, "all", "-", "-", "-", reason) for table, reason in contents.unavailable.items()]
-    note = "These are in no mean. The same `tttab bench` command tries them again."
+    note = "These are left out of every mean. The same `tttab bench` command tries them again."
     notes = [note if rows else "No cell failed."]
     if contents.damaged:
         notes.append(damaged_text(contents))

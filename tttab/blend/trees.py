@@ -168,7 +168,7 @@ class Trees:
         outputs = self.classes if self.classes > 2 else 1
         whole = self.roots.ndim == 1 and len(self.roots) > 0 and len(self.roots) % outputs == 0
         if not whole or not 0 <= self.depth <= DEEPEST:
-            raise ValueError("they are those of another table")
+            raise ValueError("they belong to another table")
         for name, low, high in (
             ("roots", 0, nodes),
             ("left", 0, nodes),
@@ -181,7 +181,7 @@ class Trees:
             if len(array) and not (low <= array.min() and array.max() < high):
                 raise ValueError(f"{name} leads outside")
         if self.subsets.shape[1:] != (max(self.levels),) or not np.isfinite(self.value).all():
-            raise ValueError("they are those of another table")
+            raise ValueError("they belong to another table")
 
 
 def _flat(structures: list[dict[str, Any]], levels: tuple[int, ...]) -> dict[str, Any]:

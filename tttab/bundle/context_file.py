@@ -82,7 +82,7 @@ def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
     form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
     nested = any(pyarrow.types.is_nested(column.type) for column in form)
     if nested or target not in form.names or about.num_rows != rows:
-        raise DataError(f"the context file does not hold the {rows} context rows that the manifest tells of")
+        raise DataError(f"the context file does not hold the {rows} context rows of the manifest")
     sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
     most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
     if max(8 * rows * about.num_columns, sum(sizes)) > most:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 LONG_SECONDS = 120.0
 FOLDS = (
-    "kfold: in training one fold of n rows at a time is the context and all other rows are its queries; "
-    "where the same n rows serve, as here, theory has one fixed context ahead (docs/theory-open.md)"
+    "kfold: in training the folds of n rows take turns as the context, with all other rows as queries. If "
+    "one context is used for prediction, as here, the theory prefers --split fixed (docs/theory-open.md)"
 )
 
 

@@ -179,7 +179,7 @@ def _values(line: str, number: int) -> list[str | None]:
     while True:
         found = _TOKEN.match(line, place)
         if not found:
-            raise _fault(number, "a quote is not closed, or stands in the middle of a value")
+            raise _fault(number, "a quote is not closed, or is in the middle of a value")
         bare = found[3] is not None and found[3].strip() in ("?", "")
         values.append(None if bare else _text(found))
         place = found.end()

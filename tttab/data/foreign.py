@@ -18,7 +18,7 @@ PACKED = {".gz": "gzip -dc", ".bz2": "bzip2 -dc", ".xz": "xz -dc", ".zst": "zstd
 TEXTS = (".csv", ".tsv", ".txt")
 """Endings of files that may be compressed."""
 FORMS = (*TEXTS, ".parquet", ".pq", ".arff")
-KNOWN = f"known are {', '.join(FORMS)}, and the first three with {', '.join(PACKED)} behind them"
+KNOWN = f"known are {', '.join(FORMS)}, and the first three also with {', '.join(PACKED)} behind them"
 _LINES = "DataFrame([json.loads(r) for r in open(sys.argv[1], encoding='utf-8') if r.strip()])"
 _READERS = {
     ".jsonl": _LINES,

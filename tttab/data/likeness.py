@@ -54,12 +54,12 @@ class Likeness:
         chance = self.rows / (self._n + 1)
         missing, outside = _beyond(self.missing, chance), _beyond(self.outside, 2 * chance)
         parts = [
-            self._part(self.unseen, "hold texts the table never had and count as missing"),
-            self._part(missing, "are missing where the context has no gaps"),
-            self._part(outside, "lie outside the range of the context"),
+            self._part(self.unseen, "hold unknown texts, which count as missing"),
+            self._part(missing, "are missing although the context has no gaps there"),
+            self._part(outside, "are outside the range of the context"),
         ]
         told = "; ".join(filter(None, parts))
-        return f"new rows are unlike the context: {told}" if told else ""
+        return f"the new rows differ from the context: {told}" if told else ""
 
     def _part(self, counts: Mapping[str, int], words: str) -> str:
         share = sum(counts.values()) / max(1, self.rows * len(counts))

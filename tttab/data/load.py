@@ -126,7 +126,7 @@ def bundled_table(entry: Entry, source: str = "bundled", wishes: Wishes | None =
         DataError: no such target, or a task that its values do not allow.
     """
     if entry.file is None:
-        raise UnknownDataset(f"{entry.name} does not ship with the package", "tttab data list --local")
+        raise UnknownDataset(f"{entry.name} is not in the package", "tttab data list --local")
     origin = Origin(entry.name, source, entry.openml)
     return _table_of(read_frame(entry.file), origin, (wishes or Wishes()).of(entry))
 
@@ -146,7 +146,7 @@ def _load_entry(entry: Entry, wishes: Wishes, refresh: bool) -> Table:
         source = PACKAGES[entry.package.partition("/")[0]].source
         return _table_of(raw, Origin(entry.name, source, ignored=entry.ignore), wishes.of(entry))
     if entry.openml is None:
-        raise DataError(f"{entry.name} ships with the package: there is nothing to fetch", "tttab data list")
+        raise DataError(f"{entry.name} is in the package: nothing to download", "tttab data list")
     return _load_openml(entry.openml, wishes, refresh)
 
 

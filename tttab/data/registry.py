@@ -203,7 +203,7 @@ class _Checker:
         if entry.openml is None and not entry.bundled and not entry.package:
             self.fail(key, f"table {name!r} needs `openml`, `package` or `bundled: true`")
         if entry.file is not None and not entry.file.exists():
-            self.fail(key, f"table {name!r} is said to be bundled, but {entry.file.name} does not ship")
+            self.fail(key, f"table {name!r} is bundled, but {entry.file.name} is not in the package")
         if entry.bundled and not (entry.target and entry.licence and entry.source):
             self.fail(key, f"bundled table {name!r} needs `target`, `licence` and `source`")
         return entry

@@ -42,8 +42,8 @@ class NewRows:
 def unseen_remark(name: str, count: int) -> str:
     """Say how many cells of a column hold a text the table never had."""
     if count == 1:
-        return f"column {brief(name)}: 1 cell holds a text the table never had; it counts as missing"
-    return f"column {brief(name)}: {count:,} cells hold texts the table never had; they count as missing"
+        return f"column {brief(name)}: 1 cell holds an unknown text, which counts as missing"
+    return f"column {brief(name)}: {count:,} cells hold unknown texts, which count as missing"
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def schema_from_dict(data: Mapping[str, Any]) -> Schema:
         if task not in ("classification", "regression") or not isinstance(target, str):
             raise TypeError("task or target")
         if len({column.name for column in columns}) < len(columns) or len(set(classes)) < len(classes):
-            raise ValueError("a name stands twice")
+            raise ValueError("a name occurs twice")
         label = _checked_column(data["label"]) if data.get("label") is not None else None
     except (KeyError, TypeError, ValueError, AttributeError, RequestError) as error:
         raise DataError(
@@ -187,7 +187,7 @@ def _checked_column(item: Mapping[str, Any]) -> Column:
     if kind not in KINDS or not isinstance(item["name"], str) or not isinstance(form, str):
         raise TypeError("column")
     if len(set(levels)) < len(levels):
-        raise ValueError("a level stands twice")
+        raise ValueError("a level occurs twice")
     if kind == "level" and item["kind"] == "category" and spelling.is_truth_pair(levels):
         kind = "boolean"
     if form and kind == "number":

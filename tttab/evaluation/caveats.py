@@ -25,7 +25,8 @@ def caveats(trial: Trial) -> list[str]:
     found = []
     twins = duplicates_between(table.x, split.context, split.test)
     if twins:
-        found.append(f"{twins} of {len(split.test)} test rows also stand in the context, feature for feature")
+        same = "have the same feature values as a context row (possible leakage)"
+        found.append(f"{twins} of {len(split.test)} test rows {same}")
     for name, count in thin_classes(table, split.context).items():
         found.append(f"only {count} context rows for class {name!r}: a larger --n would help")
     info = trial.model.info

@@ -216,7 +216,7 @@ class RunResult:
             why = stopped or "the rule `none` trains nothing"
             return f"Nothing was trained: {why}. Both arms are plain in-context learning with {n} rows."
         if not ttt.accepted:
-            why = refusal(stopped, vetoed) or f"no step beat them on the held-out part of the {k} rows"
+            why = refusal(stopped, vetoed) or f"no step lowered the loss on the held-out part of the {k} rows"
             return (
                 f"TTT kept the pretrained weights: {why} "
                 f"(loss {training.held_out['before']:.4f}), and looking cost {ttt.seconds['adapt']:.1f} s."

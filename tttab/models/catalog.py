@@ -122,7 +122,7 @@ def download(model: KnownModel, *, seconds: float | None = None) -> Path:
         ModelError: it could not be downloaded, or what came is no checkpoint or not what the hub states.
     """
     if model.bundled:
-        raise ModelError(f"{model.name} ships with tttab: there is nothing to fetch", "tttab models list")
+        raise ModelError(f"{model.name} is in the package: nothing to download", "tttab models list")
     place = local_path(model)
     if forbids := offline():
         raise ModelError(f"{forbids} forbids fetching {model.file}", f"put the file at {place}")
@@ -230,7 +230,7 @@ def _resolve_auto(task: Task, strict: bool) -> Found:
     if strict:
         raise ModelError(why, f"--model tttab-tiny, or: tttab models get {first.name}")
     bundled = next(model for model in candidates if model.bundled)
-    why = f"{bundled.name}, which ships with tttab: {why}; --model {bundled.name} makes the choice explicit"
+    why = f"{bundled.name}, included in the package: {why}; --model {bundled.name} makes the choice explicit"
     return Found(_require(bundled), bundled, why, failed)
 
 

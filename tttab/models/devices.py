@@ -64,8 +64,8 @@ def check_adapted_on(checkpoint: Mapping[str, Any], name: str, device: torch.dev
         return ()
     text = (
         f"{shown(name)} was adapted on {shown(there, 20)} in {shown(adapted_on.get('dtype'), 20)}; on "
-        f"{device.type} its column embeddings are other random numbers, so expect other predictions than "
-        "were measured"
+        f"{device.type} its column embeddings are other random numbers, so its predictions differ from those "
+        "that were measured"
     )
     warnings.warn(text, stacklevel=3)
     return (text,)

@@ -120,7 +120,7 @@ def application(
     async def predict(request: Request, name: str | None = None) -> Response:
         """Predict rows: class and probabilities, or mean and quantiles.
 
-        The form of the rows is told by Content-Type, that of the answer by Accept.
+        Content-Type gives the format of the rows, Accept that of the answer.
         """
         found, start = named(name), time.perf_counter()
         status = 500
@@ -144,7 +144,7 @@ def application(
 def _add_state(app: fastapi.FastAPI, may: list[Any], names: list[str], figures: _Figures) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
-        """Say that the server is up, and what it serves."""
+        """Say that the server is up, and which bundles it serves."""
         return {"status": "ok", "version": tttab.__version__, "bundles": names}
 
     @app.get("/metrics", dependencies=may, response_class=fastapi.responses.PlainTextResponse)

@@ -18,7 +18,7 @@ RACED = (1e-3, 3e-3)
 """Learning rates that race where nothing else is asked."""
 STARTS = ("pretrained", "random")
 LOSSES: dict[Loss, str] = {
-    "ensemble": "the loss of the members' average, as it is served",
+    "ensemble": "the loss of the members' average, as in prediction",
     "members": "the mean of the members' own losses",
 }
 LATER = ("max_seconds", "train_members", "step_members", "loss", "rates", "metric", "taught", "balanced")

@@ -21,14 +21,14 @@ class Recipe:
 
 
 RECIPES = {
-    "default": Recipe("50 steps at 3e-4 on the loss that is served", Schedule()),
+    "default": Recipe("50 steps at 3e-4 on the loss of the averaged prediction", Schedule()),
     "fast": Recipe("the same, one ensemble member a step", Schedule(step_members=1)),
     "race": Recipe(
-        "rate and length raced on the held-out rows, on the members' own losses",
+        "learning rates and lengths compete on the held-out rows, on the members' own losses",
         Schedule(steps=120, loss="members", optimizer="race", rates=RACED),
     ),
     "thorough": Recipe(
-        "the race, every rate also on targets that boosted trees and the untouched model have softened",
+        "the race, every rate also on soft targets of boosted trees and the pretrained model",
         Schedule(steps=144, loss="members", optimizer="race", rates=RACED, taught=True),
     ),
 }

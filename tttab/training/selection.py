@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 GUARDS = {
-    "loss": "the smallest held-out loss wins, the untouched weights are a candidate",
-    "loss+ece": "the same, but a step that is worse calibrated than the untouched weights is none",
-    "off": "the last step wins, whatever the held-out rows say",
+    "loss": "the smallest held-out loss wins; the pretrained weights are a candidate",
+    "loss+ece": "the same, but steps that are less calibrated than the pretrained weights are refused",
+    "off": "the last step is kept, whatever the held-out loss",
 }
 ECE_ALLOWANCE = 0.25
 """A step may raise the held-out ECE by this over the square root of the held-out rows.

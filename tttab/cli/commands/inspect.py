@@ -55,7 +55,7 @@ def inspect(
         output.print_table(("what", "value"), lines, left=("what", "value"))
     bad = [file for _, file, verdict in files if verdict != "ok"]
     if bad:
-        raise BadAnswer(f"{len(bad)} of {len(files)} files are not those of the bundle: {', '.join(bad)}",
+        raise BadAnswer(f"{len(bad)} of {len(files)} files differ from those written: {', '.join(bad)}",
                         f"tttab adapt TABLE --target Y --out {shell_word(bundle)}")  # fmt: skip
     if not as_json:
         output.print_summary(f"All {len(files)} files are those that were written.")

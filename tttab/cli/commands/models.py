@@ -60,7 +60,7 @@ def list_models(
         columns = columns[:6]
     output.print_table(columns, rows, left=("task", "here", "licence", "trained on", "file"))
     folders = sorted({fact["folder"] for fact in facts})
-    output.note(f"looked for in: {', '.join(folders)} (TABPFN_MODEL_CACHE_DIR moves tabpfn's)")
+    output.note(f"looked for in: {', '.join(folders)} (TABPFN_MODEL_CACHE_DIR changes tabpfn's)")
 
 
 @models.command("get")

@@ -96,7 +96,7 @@ def train(
     try:
         last = _follow(run, quiet)
     except KeyboardInterrupt:
-        hint = f"{rerun_command()} goes on from the last state"
+        hint = f"{rerun_command()} continues from the last state"
         raise Interrupted("pre-training interrupted", hint) from None
     _finish(run, last)
 

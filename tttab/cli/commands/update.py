@@ -81,8 +81,8 @@ def update(
 def _division(trial: Trial) -> str:
     split = trial.split
     return (
-        f"rows: {split.n:,} stay the context, {split.k:,} new ones train and judge, "
-        f"{len(split.test):,} old ones judge"
+        f"rows: {split.n:,} remain the context, {split.k:,} new ones train and choose the step, "
+        f"{len(split.test):,} old ones evaluate it"
     )
 
 

@@ -76,7 +76,7 @@ class TabPFNRegressionSession(OpenedModel):
             ModelError: the table is beyond the model's limits.
         """
         if len(y) < 2:
-            raise SplitError("a context of one row tells nothing of how targets differ", "--n 2")
+            raise SplitError("a context of one row does not show how targets differ", "--n 2")
         if np.ptp(y) > 0:
             return super().context(x, y, classes)
         self.check_fits(classes, x.shape[1], len(y))
