@@ -307,7 +307,7 @@ def _model_record(session: Session) -> dict[str, Any]:
 
 
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
-    from tttab.models import open_model
+    from tttab.models import for_classes, open_model
 
     again = f"{AGAIN}{shell_word(directory)}"
     schema = schema_in(manifest, directory)
@@ -321,6 +321,7 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
             session = open_model(str(path), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
         raise _unusable(directory, error) from error
+    session = for_classes(session, len(schema.classes))
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
     blend = _read_blend(directory, manifest, schema, levels_of(x)) if "blend" in manifest else None
     return Bundle(session, x, y, schema, manifest["record"], _mismatches(manifest, session), blend, kept)
