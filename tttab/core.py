@@ -101,8 +101,7 @@ class Limits:
         if classes > self.classes:
             raise ModelError(
                 f"the table has {classes} classes, the model can tell {self.classes} apart",
-                f"--top-classes {self.classes}, "
-                "or in Python sklearn.multiclass.OneVsRestClassifier(TTTClassifier())",
+                f"--top-classes {self.classes}",
             )
         if features > self.features:
             raise ModelError(

@@ -66,11 +66,11 @@ class ToySession:
 
     task: Task = "classification"
     package, suffix, random_embeddings = "torch", "safetensors", False
-    limits = Limits(classes=10, features=WIDTH, rows=10_000)
     cost_model = rowless = None
 
-    def __init__(self, info: ModelInfo = INFO, seed: int = 0) -> None:
+    def __init__(self, info: ModelInfo = INFO, seed: int = 0, classes: int = 10) -> None:
         self.info, self.seed, self.device = info, seed, torch.device("cpu")
+        self.limits = Limits(classes, features=WIDTH, rows=10_000)
         layers = torch.nn.ModuleList(torch.nn.Linear(WIDTH, WIDTH) for _ in range(2))
         self.module = torch.nn.ModuleDict({"layers": layers, "head": torch.nn.Linear(WIDTH, WIDTH)})
         self.log_temperature = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
@@ -212,7 +212,7 @@ class ToySession:
         """Write the weights as a file that `ToyFamily` opens."""
         from safetensors.torch import save_file
 
-        header = {"config": {}, "toy": True, **(metadata or {})}
+        header = {"config": {}, "toy": True, "classes": self.limits.classes, **(metadata or {})}
         state = {**self.module.state_dict(), "log_temperature": self.log_temperature.detach()}
         save_file(state, str(path), metadata={name: json.dumps(value) for name, value in header.items()})
 
@@ -283,7 +283,7 @@ class ToyFamily:
         self, checkpoint: Mapping[str, Any], info: ModelInfo, device: torch.device, seed: int
     ) -> Session:
         """Return a `ToySession` with the weights of the file."""
-        session = ToySession(info, seed)
+        session = ToySession(info, seed, checkpoint["classes"])
         session.load_trainable(checkpoint["state_dict"])
         return session
 

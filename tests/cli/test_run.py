@@ -148,7 +148,7 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", "--target", "z"], "z", "--target"),
         (["--dataset", "{one_class}"], "class", ""),
         (["--dataset", "{rare_class}", "--n", "20"], "class", ""),
-        (["--dataset", "{many_classes}", "--n", "30"], "11 classes", "--top-classes 10"),
+        (["--dataset", "{many_classes}", "--n", "10"], "11 classes", "--n 11"),
         (["--dataset", "{wide}", *N20], "501 features", "--top-features 500"),
         (["--dataset", "{table}", "--n", "0"], "n must be at least 1", "--n 200"),
         (["--dataset", "{table}", "--k", "-5"], "k must be at least 1", "--k 1000"),

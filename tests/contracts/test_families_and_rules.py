@@ -18,16 +18,22 @@ from tttab.errors import ModelError, RuleError
 from tttab.evaluation.arms import run_arm
 from tttab.evaluation.outcome import Outcome
 from tttab.evaluation.trial import Trial
-from tttab.models import open_model
+from tttab.models import for_classes, open_model
 from tttab.models.families import FAMILIES
 from tttab.rules import RULES, get_rule
 from tttab.testing import ToyFamily, ToySession
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
-OPENED = {"tabpfn": small_model, "tabicl": small_tabicl, "toy": ToySession}
+OPENED = {
+    "tabpfn": small_model,
+    "tabicl": small_tabicl,
+    "toy": ToySession,
+    "coded": lambda: for_classes(ToySession(classes=2), 3),
+}
+"""`coded` is a toy of two outputs that tells three classes."""
 PAIRS = [(family, rule) for family in OPENED for rule in RULES]
-LACKING = {("toy", "attention")}
+LACKING = {("toy", "attention"), ("coded", "attention")}
 """What a family has not; its rule says so."""
 
 
@@ -89,7 +95,7 @@ def test_every_rule_trains_every_family_repeats_and_comes_back_from_a_file(
     x, y, x_query, _ = parts
     file = tmp_path / f"adapted.{session.suffix}"
     session.save(file)
-    reopened = open_model(str(file), device="cpu")
+    reopened = for_classes(open_model(str(file), device="cpu"), 3)
     assert type(reopened) is type(session)
     served, back = (
         one.serve(rows).predict(x_query)

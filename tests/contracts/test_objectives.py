@@ -14,6 +14,8 @@ from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution
 from tttab.core import Loss, Objective
 from tttab.errors import ModelError
+from tttab.models import for_classes
+from tttab.models.coded import CodedSession
 from tttab.models.tabicl.passes import TEMPERATURE
 from tttab.testing import ToySession
 from tttab.training.config import LOSSES
@@ -24,11 +26,20 @@ OPENED = {
     "tabpfn regressor": lambda: small_model(task="regression"),
     "tabicl": small_tabicl,
     "toy": ToySession,
+    "coded": lambda: for_classes(ToySession(classes=2), 3),
 }
 
 
 def log_probabilities(session, context, queries):
-    """Return log p by member and class, and that of their average as the family serves it."""
+    """Return log p by member and class, and that of their average as the family serves it.
+
+    Codes have no losses of their own: it is that of the classes decoded.
+    """
+    if isinstance(session, CodedSession):
+        parts = zip(context.parts, queries.parts, context.book, strict=True)
+        said = [log_probabilities(session._inner, *pair)[1][:, code] for *pair, code in parts]
+        alone = sum(said).log_softmax(dim=-1)
+        return alone[None], alone
     if isinstance(session, ToySession):
         alone = session.log_probabilities(context, queries.inputs[ROWS.copy()])
         return alone[None], alone
@@ -103,4 +114,4 @@ def test_losses_differ_where_there_is_an_ensemble_and_the_contract_names_them_al
     for loss in LOSSES:
         session.accumulate_gradients(context, queries, ROWS, 0.1, Execution(), Objective(loss))
         found.append(taken(session))
-    assert torch.allclose(*found) == (session.members == 1)
+    assert torch.allclose(*found) == (session.members == 1 or isinstance(session, CodedSession))

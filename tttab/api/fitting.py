@@ -47,7 +47,7 @@ from tttab.data.validation import append_rows
 from tttab.errors import BundleError
 from tttab.evaluation.teacher import teacher_of
 from tttab.metrics import check_threshold
-from tttab.models import open_model
+from tttab.models import for_classes, open_model
 from tttab.rules import get_rule
 from tttab.system.files import plain
 from tttab.system.resources import parse_bytes, parse_seconds
@@ -297,6 +297,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         check_kind(self.blend)
         budget = parse_bytes(self.max_memory)
         session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
+        session = for_classes(session, classes)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
         teach = teacher_of(session, context, queries, schedule, seed)

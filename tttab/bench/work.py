@@ -67,7 +67,10 @@ def _open_trial(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Trial, 
     split = split_of(request, table, first.n, first.seed)
     session, seconds, device = None, 0.0, "cpu"
     if any(ARMS[cell.arm].model for cell in cells):
+        from tttab.models import for_classes
+
         session, seconds = _open_model(request.model, table.task, request.device, request.members)
+        session = for_classes(session, len(table.classes))
         session.check_fits(len(table.classes), table.x.shape[1])
         device = str(session.device)
     asked = request.rule, request.schedule, first.seed, request.memory

@@ -312,7 +312,7 @@ def _base_record(info: ModelInfo) -> dict[str, Any]:
 
 
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
-    from tttab.models import open_model
+    from tttab.models import for_classes, open_model
 
     again = f"{AGAIN}{shell_word(directory)}"
     schema = schema_in(manifest, directory)
@@ -329,6 +329,7 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
             session = open_model(str(path), schema.task, device=device, seed=seed, expected_sha256=digest)
     except (DataError, ModelError) as error:
         raise _unusable(directory, error) from error
+    session = for_classes(session, len(schema.classes))
     session.info = replace(_base_of(manifest), parameters=session.info.parameters)
     blend = read_blend(directory, manifest, schema, levels_of(rows[0])) if "blend" in manifest else None
     cache = Cache(context, manifest["rows"]) if role == "cache" else None

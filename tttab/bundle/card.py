@@ -67,7 +67,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _where(manifest: Mapping[str, Any]) -> str:
     if "cache" in manifest["files"]:
         return "of which the bundle holds keys, values and fitted preprocessing"
-    return "which lie in the bundle in clear"
+    return "which are stored in the bundle in clear"
 
 
 def _held(manifest: Mapping[str, Any]) -> str:

@@ -194,13 +194,14 @@ def open_trial(request: TrialRequest, table: Table, split: Split) -> Trial:
     Raises:
         ModelError: the model cannot be had, or the table is beyond its limits.
     """
-    from tttab.models import open_model
+    from tttab.models import for_classes, open_model
 
     start = time.perf_counter()
     session = open_model(
         request.model, table.task, device=request.device, strict=request.strict, members=request.members
     )
     opened = time.perf_counter() - start
+    session = for_classes(session, len(table.classes))
     session.check_fits(len(table.classes), table.x.shape[1])
     budget = parse_bytes(request.max_memory)
     return Trial(

@@ -16,7 +16,7 @@ from tttab.models.devices import check_adapted_on, pick_device
 from tttab.models.families import FAMILIES
 from tttab.text import decoded
 
-__all__ = ["names", "open_model", "pick_device", "resolve"]
+__all__ = ["for_classes", "names", "open_model", "pick_device", "resolve"]
 
 
 def open_model(
@@ -71,3 +71,17 @@ def open_model(
     session = family.open(checkpoint, info, where, seed)
     session.info = replace(info, parameters=sum(p.numel() for p in session.parameters("all")))
     return session if members is None else session.with_members(members)
+
+
+def for_classes(session: Session, classes: int) -> Session:
+    """Return the model itself, or, where the table has more classes than it has outputs, one that uses codes.
+
+    Its ensemble has as many members as before, or one for each code.
+    """
+    symbols = session.limits.classes
+    if classes <= symbols or symbols < 2:
+        return session
+    from tttab.models.coded import CodedSession
+
+    coded = CodedSession(session, symbols, classes)
+    return coded.with_members(max(session.members, coded.members // session.members))
