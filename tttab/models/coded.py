@@ -77,6 +77,7 @@ class CodedSession:
     """A classifier of more classes than the model inside has outputs, by error-correcting output codes."""
 
     task: Task = "classification"
+    rowless = None
 
     def __init__(self, inner: Session, symbols: int, classes: int, codes: int | None = None) -> None:
         """Wrap an opened model.
@@ -230,6 +231,10 @@ class CodedSession:
     def load_trainable(self, state: Mapping[str, torch.Tensor]) -> None:
         """Put the values of `state` into the parameters."""
         self._inner.load_trainable(state)
+
+    def share_weights(self, pool: dict[str, torch.Tensor]) -> None:
+        """Share weights as the model inside does."""
+        self._inner.share_weights(pool)
 
     def reinitialise(self, seed: int) -> None:
         """Replace all weights by the architecture's own random ones."""
