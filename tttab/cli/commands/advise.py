@@ -32,11 +32,11 @@ def advise(
     k: options.K = 1000,
     seed: options.Seed = 0,
     model: options.Model = "auto",
-    device: options.Device = "auto",
-    members: options.Members = None,
     column: options.Columns = None,
     top_classes: options.TopClasses = None,
     top_features: options.TopFeatures = None,
+    device: options.Device = "auto",
+    members: options.Members = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
