@@ -135,6 +135,10 @@ def test_a_threshold_is_the_best_of_all_and_the_nearest_to_one_half(metric):
     assert score(y, guess) >= score(y, decided(both)) and decided(both).tolist() == (p > 0.5).tolist()
     sure = np.array([0.1, 0.2, 0.8, 0.9])
     assert best_threshold(np.array([0, 0, 1, 1]), np.column_stack([1 - sure, sure]), metric) == 0.5
+    often = rng.integers(0, 4, 300)
+    repeated = best_threshold(np.repeat(y, often), np.repeat(both, often, axis=0), metric)
+    counted = best_threshold(y[often > 0], both[often > 0], metric, often[often > 0].astype(float))
+    assert counted == pytest.approx(repeated, abs=1e-9)
     with pytest.raises(RequestError, match="divides two classes, not 3 classes"):
         check_threshold(metric, 3)
 

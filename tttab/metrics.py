@@ -131,17 +131,19 @@ def _mean_over_classes(area: Callable[..., float], y: np.ndarray, p: np.ndarray,
     return float(np.mean(areas)) if areas else float("nan")
 
 
-def _f1(y: np.ndarray, guess: np.ndarray) -> float:
+def _f1(y: np.ndarray, guess: np.ndarray, weights: Weights = None) -> float:
     """Return the harmonic mean of precision and recall of class 1; 0 where it is not there nor guessed."""
-    return float(2 * np.sum(y & guess) / max(1, np.sum(y) + np.sum(guess)))
+    count = _or_ones(y, weights)
+    both = (count * (y + guess)).sum()
+    return float(2 * (count * (y & guess)).sum() / both) if both else 0.0
 
 
-DECISIONS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+DECISIONS: dict[str, Callable[[np.ndarray, np.ndarray, Weights], float]] = {
     "balanced_accuracy": _mean_recall,
-    "accuracy": lambda y, guess: float(np.mean(guess == y)),
+    "accuracy": lambda y, guess, weights: float(np.average(guess == y, weights=weights)),
     "f1": _f1,
 }
-"""What a decision threshold can be chosen by: functions of labels and guesses, 0 or 1."""
+"""What a decision threshold can be chosen by: functions of labels, guesses, 0 or 1, and how rows count."""
 MOST_THRESHOLDS = 200
 
 
@@ -154,7 +156,7 @@ def check_threshold(metric: str | None, classes: int | None = None) -> None:
         raise RequestError(f"a threshold divides two classes, not {what}", "leave out --threshold")
 
 
-def best_threshold(y: np.ndarray, p: np.ndarray, metric: str) -> float:
+def best_threshold(y: np.ndarray, p: np.ndarray, metric: str, weights: Weights = None) -> float:
     """Return from which probability of the second class on a row should count as one.
 
     As scikit-learn's TunedThresholdClassifierCV, on rows that trained nothing. Candidates lie halfway
@@ -165,12 +167,13 @@ def best_threshold(y: np.ndarray, p: np.ndarray, metric: str) -> float:
         y: class codes, shape (rows,).
         p: probabilities, shape (rows, 2).
         metric: one of `DECISIONS`.
+        weights: how much each row counts, shape (rows,).
     """
     known = np.unique(p[:, 1].astype(np.float64))
     if len(known) > MOST_THRESHOLDS:
         known = np.unique(np.quantile(known, np.linspace(0, 1, MOST_THRESHOLDS)))
     tried = np.append((known[1:] + known[:-1]) / 2, 0.5)
-    values = [DECISIONS[metric](y, (p[:, 1] >= threshold).astype(np.int64)) for threshold in tried]
+    values = [DECISIONS[metric](y, decided(p, threshold), weights) for threshold in tried]
     return float(min(zip(np.negative(values), np.abs(tried - 0.5), tried, strict=True))[2])
 
 

@@ -14,7 +14,9 @@ from sklearn.preprocessing import StandardScaler
 import tttab
 from tests.support.small_models import small_model
 from tttab import TTTClassifier, TTTRegressor
+from tttab.blend import blending
 from tttab.cli import run as command
+from tttab.data import Origin, table_from_frame
 from tttab.errors import RequestError
 from tttab.training.loop import Adaptation
 
@@ -115,3 +117,18 @@ def test_weights_count_in_an_estimator_and_are_routed_to_it(sizes, monkeypatch):
 def test_weights_that_make_no_sense_are_refused(parameters, weights, about):
     with pytest.raises(ValueError, match=about):
         TTTClassifier(**parameters, model="never-opened").fit(X, Y, sample_weight=weights)
+
+
+def test_the_threshold_and_the_share_of_trees_are_chosen_by_rows_as_they_count(sizes, tmp_path, monkeypatch):
+    pytest.importorskip("lightgbm")
+    count, seen = np.where(RARE, 40.0, 1.0), []
+    monkeypatch.setattr(blending, "best_weight", lambda *given: seen.append(given[3]) or 0.0)
+    fitted = TTTClassifier(**sizes, rule="none", blend="trees", threshold="accuracy")
+    about = fitted.fit(X, Y, sample_weight=count).bundle_.record["threshold"]
+    table = table_from_frame(X.assign(w=count, y=Y), Origin("rare", "file"))
+    asked = {"model": sizes["model"], "device": "cpu", "n": 100, "k": 600, "rule": "none", "weights": "w"}
+    made = tttab.adapt(table, threshold="accuracy", blend="trees", **asked).bundle.record["threshold"]
+    assert [sorted(set(weights)) for weights in seen] == [[1.0, 40.0]] * 2
+    rare = [weights[weights > 1].sum() / weights.sum() for weights in seen]
+    for record, share in zip((about, made), rare, strict=True):
+        assert min(abs(record["before"] - one) for one in (share, 1 - share)) < 0.25

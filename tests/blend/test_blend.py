@@ -19,6 +19,7 @@ from tttab.bundle.manifest import MANIFEST, digest_of, read_manifest
 from tttab.cli import run
 from tttab.data import Origin, schema_of, table_from_frame
 from tttab.data.levels import levels_of
+from tttab.data.splits import hold_out
 from tttab.errors import BundleError, MissingExtra, RequestError
 from tttab.evaluation.arms import ARMS
 
@@ -167,15 +168,31 @@ def test_the_weight_of_means_is_that_of_least_squares():
     assert best_weight(y + 0.3, y - 0.1, y) == pytest.approx(0.75)
 
 
+def held_of(y):
+    return hold_out(y, 0.2, 0, classes=2)[1]
+
+
+def test_a_row_counts_as_often_as_its_weight_says():
+    """The model is good at one class, the trees at the other."""
+    rng = np.random.default_rng(2)
+    y, often = rng.integers(0, 2, 60), rng.integers(0, 4, 60)
+    model, trees = np.where(y == 0, 0.9, 0.4), np.where(y == 0, 0.5, 0.8)
+    model, trees = (np.where(y[:, None] == [0, 1], p[:, None], 1 - p[:, None]) for p in (model, trees))
+    for first, second in ((model, trees), (model[:, 1], trees[:, 1])):
+        repeated = [np.repeat(part, often, axis=0) for part in (first, second, y)]
+        assert best_weight(first, second, y, often.astype(float)) == best_weight(*repeated)
+        assert best_weight(first, second, y, y + 1e-6) == 1 > best_weight(first, second, y)
+
+
 def test_trees_are_weighed_on_rows_they_have_not_seen():
     """Labels without a pattern: trees that had seen the held-out rows would win against the truth."""
     x, _ = rows(300)
     y = np.random.default_rng(5).integers(0, 2, 300)
     context, queries = (x.head(50), y[:50]), (x.tail(250), y[50:])
-    assert fit_blend(Constant([0.5, 0.5]), context, queries, 2, 0.2, 0).weight <= 0.15
+    assert fit_blend(Constant([0.5, 0.5]), context, queries, 2, held_of(y[50:]), 0).weight <= 0.15
     x, y = rows(300)
     context, queries = (x.head(50), y[:50]), (x.tail(250), y[50:])
-    assert fit_blend(Constant([0.5, 0.5]), context, queries, 2, 0.2, 0).weight > 0.8
+    assert fit_blend(Constant([0.5, 0.5]), context, queries, 2, held_of(y[50:]), 0).weight > 0.8
 
 
 def test_a_mixture_lies_between_its_parts():
@@ -224,7 +241,7 @@ def bundle(tiny_model):
     table = table_from_frame(frame, Origin("mixed", "file"))
     context, queries = (table.x.iloc[:60], table.y[:60]), (table.x.iloc[60:], table.y[60:])
     alone = Bundle(tiny_model.fork(), *context, schema_of(table))
-    trees = fit_blend(alone.server, context, queries, 2, 0.2, 0).trees
+    trees = fit_blend(alone.server, context, queries, 2, held_of(y[60:]), 0).trees
     return replace(alone, blend=Blend(trees, 0.4))
 
 

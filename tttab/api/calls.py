@@ -22,7 +22,6 @@ from tttab.bundle.manifest import versions
 from tttab.bundle.record import threshold_record
 from tttab.core import Table
 from tttab.data.schema import schema_of
-from tttab.data.splits import hold_out
 from tttab.errors import RequestError
 from tttab.evaluation import advice
 from tttab.evaluation.arms import blend_of, run_arm
@@ -284,8 +283,7 @@ def adapt_result(
     server: Predictor = adapted.session.serve(trial.context)
     mixed = blend_of(trial, server) if blend else None
     server = server if mixed is None else BlendedPredictor(server, mixed)
-    numbers, counts = held_numbers(trial), trial.weights("queries")
-    samples = {"held_out": (*held_rows(trial), None if counts is None else counts[numbers])}
+    samples = {"held_out": (*held_rows(trial), _held_weights(trial))}
     if len(trial.split.test):
         samples["test"] = (*trial.rows("test"), trial.weights("test"))
     pretrained = trial.model.serve(trial.context)
@@ -300,14 +298,8 @@ def adapt_result(
 
 def held_rows(trial: Trial) -> tuple[pd.DataFrame, np.ndarray]:
     """Return the part of the queries that chooses the step."""
-    (x, y), held = trial.rows("queries"), held_numbers(trial)
+    (x, y), held = trial.rows("queries"), trial.held
     return x.iloc[held], y[held]
-
-
-def held_numbers(trial: Trial) -> np.ndarray:
-    """Return the numbers of those queries."""
-    y, classes = trial.rows("queries")[1], len(trial.table.classes)
-    return hold_out(y, trial.schedule.held_out, trial.seed, classes=classes, held=trial.split.held)[1]
 
 
 @contextmanager
@@ -356,9 +348,13 @@ def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any], blend: B
 def _choose_threshold(bundle: Bundle | None, trial: Trial, metric: str | None) -> None:
     """Let a bundle decide by a threshold, if one is asked for."""
     if bundle is not None and metric is not None:
-        rows, share, held = trial.rows("queries"), trial.schedule.held_out, trial.split.held
-        chosen = threshold_record(metric, bundle.server, rows, share, trial.seed, held)
-        bundle.record["threshold"] = chosen
+        rows = *held_rows(trial), _held_weights(trial)
+        bundle.record["threshold"] = threshold_record(metric, bundle.server, *rows)
+
+
+def _held_weights(trial: Trial) -> np.ndarray | None:
+    counts = trial.weights("queries")
+    return None if counts is None else counts[trial.held]
 
 
 def _before_and_after(

@@ -42,7 +42,7 @@ from tttab.core import Task
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.schema import Schema
-from tttab.data.splits import Split
+from tttab.data.splits import Split, hold_out
 from tttab.data.validation import append_rows
 from tttab.errors import BundleError
 from tttab.evaluation.teacher import teacher_of
@@ -174,17 +174,8 @@ class AdaptingEstimator(BaseEstimator, ABC):
         adapted = self._adapt(x, codes, len(classes), split, weights, seed)
         record = bundle_record(split, adapted, self.rule, self._schedule(), seed)
         bundle = Bundle(adapted.session, x.iloc[split.context], codes[split.context], schema, record)
-        if self.blend and split.k > 1:
-            rows = (bundle.x, bundle.y), (x.iloc[split.queries], codes[split.queries])
-            share = self._schedule().held_out
-            bundle = replace(
-                bundle, blend=fit_blend(bundle.server, *rows, len(classes), share, seed, split.held)
-            )
-        if self.threshold and split.k > 1:
-            rows = x.iloc[split.queries], codes[split.queries]
-            bundle.record["threshold"] = threshold_record(
-                self.threshold, bundle.server, rows, self._schedule().held_out, seed, split.held
-            )
+        if (self.blend or self.threshold) and split.k > 1:
+            bundle = self._finished(bundle, x, codes, split, weights)
         fitted = {
             "n_context_": split.n,
             "n_queries_": split.k,
@@ -195,6 +186,22 @@ class AdaptingEstimator(BaseEstimator, ABC):
         # All at once: another thread that predicts meanwhile sees the old fit or the new one.
         vars(self).update(fitted | ({} if labels is None else {"classes_": labels}))
         return self
+
+    def _finished(
+        self, bundle: Bundle, x: pd.DataFrame, y: np.ndarray, split: Split, weights: np.ndarray | None
+    ) -> Bundle:
+        """Return the bundle with what its held-out rows choose: the share of trees, the threshold."""
+        share, classes, seed = self._schedule().held_out, len(bundle.schema.classes), split.seed
+        queries, known = split.queries, y[split.queries]
+        held = hold_out(known, share, seed, classes=classes, held=split.held)[1]
+        count = None if weights is None else weights[queries]
+        if self.blend:
+            parts = (bundle.x, bundle.y), (x.iloc[queries], known)
+            bundle = replace(bundle, blend=fit_blend(bundle.server, *parts, classes, held, seed, count))
+        if self.threshold:
+            rows = x.iloc[queries[held]], known[held], None if count is None else count[held]
+            bundle.record["threshold"] = threshold_record(self.threshold, bundle.server, *rows)
+        return bundle
 
     def save(self, directory: str | os.PathLike[str]) -> Path:
         """Write the fitted estimator as a bundle, for `load` and `tttab predict`.

@@ -17,7 +17,6 @@ import numpy as np
 
 from tttab.blend.trees import Trees
 from tttab.contracts import Predictor
-from tttab.data.splits import hold_out
 from tttab.errors import MissingExtra, RequestError
 from tttab.metrics import figures
 
@@ -91,9 +90,9 @@ def fit_blend(
     context: tuple[pd.DataFrame, np.ndarray],
     queries: tuple[pd.DataFrame, np.ndarray],
     classes: int,
-    held_out: float,
+    judges: np.ndarray,
     seed: int,
-    held: int = 0,
+    weights: np.ndarray | None = None,
 ) -> Blend:
     """Fit trees to the rows that the model has, and weigh them.
 
@@ -105,9 +104,9 @@ def fit_blend(
         context: x and y of the n rows it reads.
         queries: x and y of the k query rows, in the same columns and categories.
         classes: 0 for regression.
-        held_out: their share that training held out.
+        judges: the numbers of those that training held out.
         seed: of the training.
-        held: so many of the last queries were held out in the place of that share.
+        weights: how much each query counts where trees are weighed, shape (k,); None: all alike.
 
     Raises:
         MissingExtra: lightgbm is not installed.
@@ -115,31 +114,35 @@ def fit_blend(
     import pandas as pd
 
     x, y = queries
-    train, judges = hold_out(y, held_out, seed, classes=classes, held=held)
+    count = None if weights is None else weights[judges]
 
     def trees(rows: np.ndarray) -> Trees:
         known = pd.concat([context[0], x.iloc[rows]]), np.concatenate([context[1], y[rows]])
         return Trees.fit(*known, classes, seed)
 
     judged = model.predict(x.iloc[judges])
-    weight = best_weight(judged, trees(train).predict(x.iloc[judges]), y[judges])
+    train = np.setdiff1d(np.arange(len(y)), judges)
+    weight = best_weight(judged, trees(train).predict(x.iloc[judges]), y[judges], count)
     return Blend(trees(np.arange(len(y))), weight)
 
 
-def best_weight(model: np.ndarray, trees: np.ndarray, y: np.ndarray) -> float:
+def best_weight(
+    model: np.ndarray, trees: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+) -> float:
     """Return the share of the trees with the smallest loss: log loss, or squared error for means.
 
     Args:
         model: shape (rows, classes) or (rows,).
         trees: the same shape.
         y: shape (rows,): class codes, or targets. Of equal losses the smallest share wins.
+        weights: how much each row counts, shape (rows,); None: all alike.
     """
-    losses = [_loss((1.0 - weight) * model + weight * trees, y) for weight in WEIGHTS]
+    losses = [_loss((1.0 - share) * model + share * trees, y, weights) for share in WEIGHTS]
     return float(WEIGHTS[int(np.argmin(np.round(losses, 12)))])
 
 
-def _loss(predicted: np.ndarray, y: np.ndarray) -> float:
+def _loss(predicted: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> float:
     if predicted.ndim == 1:
-        return float(np.mean((predicted - y) ** 2))
-    likelihood = predicted[np.arange(len(y)), y]
-    return float(-np.log(np.maximum(likelihood, np.finfo(float).tiny)).mean())
+        return float(np.average((predicted - y) ** 2, weights=weights))
+    likelihood = np.maximum(predicted[np.arange(len(y)), y], np.finfo(float).tiny)
+    return float(np.average(-np.log(likelihood), weights=weights))

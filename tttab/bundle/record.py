@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tttab.data.splits import hold_out
 from tttab.metrics import DECISIONS, best_threshold, decided
 
 if TYPE_CHECKING:
@@ -64,27 +63,23 @@ def bundle_record(
 def threshold_record(
     metric: str,
     server: Predictor,
-    queries: tuple[pd.DataFrame, np.ndarray],
-    share: float,
-    seed: int,
-    held: int,
+    x: pd.DataFrame,
+    y: np.ndarray,
+    weights: np.ndarray | None,
 ) -> dict[str, Any]:
     """Return the threshold that held-out rows choose, as plain data for `Bundle.record["threshold"]`.
 
     Args:
         metric: one of `tttab.metrics.DECISIONS`.
         server: what will serve.
-        queries: x and y of the query rows.
-        share: of them, held out.
-        seed: of the training.
-        held: so many of the last ones were held out in the place of that share.
+        x: the held-out rows.
+        y: their class codes, 0 or 1, shape (rows,).
+        weights: how much each counts, shape (rows,); None: all alike.
     """
-    x, y = queries
-    _, rows = hold_out(y, share, seed, classes=2, held=held)
-    p, judge = server.predict(x.iloc[rows]), DECISIONS[metric]
-    value = best_threshold(y[rows], p, metric)
-    found = {"before": judge(y[rows], decided(p)), "after": judge(y[rows], decided(p, value))}
-    return {"metric": metric, "value": value, "rows": len(rows), **found}
+    p, judge = server.predict(x), DECISIONS[metric]
+    value = best_threshold(y, p, metric, weights)
+    found = {"before": judge(y, decided(p), weights), "after": judge(y, decided(p, value), weights)}
+    return {"metric": metric, "value": value, "rows": len(y), **found}
 
 
 def table_record(table: Table) -> dict[str, Any]:

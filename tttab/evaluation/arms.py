@@ -348,5 +348,5 @@ def blend_of(trial: Trial, server: Predictor) -> Blend:
     Raises:
         MissingExtra: lightgbm is not installed.
     """
-    parts, share = (trial.rows("context"), trial.rows("queries")), trial.schedule.held_out
-    return fit_blend(server, *parts, len(trial.table.classes), share, trial.seed, trial.split.held)
+    parts, count = (trial.rows("context"), trial.rows("queries")), trial.weights("queries")
+    return fit_blend(server, *parts, len(trial.table.classes), trial.held, trial.seed, count)

@@ -14,7 +14,7 @@ import numpy as np
 
 from tttab.contracts import Context, Objective, Rule, Session
 from tttab.core import Table
-from tttab.data.splits import Split
+from tttab.data.splits import Split, hold_out
 from tttab.errors import RequestError
 from tttab.evaluation.loggers import RunLogger, Silent
 from tttab.evaluation.teacher import teacher_of
@@ -79,6 +79,12 @@ class Trial:
     def weights(self, part: str) -> np.ndarray | None:
         """Return how much each row of a part counts, shape (rows,); None: all alike."""
         return None if self.table.weights is None else self.table.weights[self._numbers(part)]
+
+    @property
+    def held(self) -> np.ndarray:
+        """The numbers of the queries that choose the step."""
+        share, classes = self.schedule.held_out, len(self.table.classes)
+        return hold_out(self.rows("queries")[1], share, self.seed, classes=classes, held=self.split.held)[1]
 
     def _numbers(self, part: str) -> np.ndarray:
         if part == "labelled":
