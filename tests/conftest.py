@@ -8,6 +8,7 @@ import signal
 import socket
 
 os.environ.update(HF_HUB_OFFLINE="1", TABPFN_NO_BROWSER="1", TABPFN_DISABLE_TELEMETRY="1", NO_COLOR="1")
+os.environ["NUMBA_DISABLE_JIT"] = "1"  # as `tttab explain` has it
 # Test processes run side by side: more threads than cores would make each of them wait for the other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -16,7 +16,6 @@ import pytest
 from tttab.data import load_table, read_frame
 from tttab.data import reading as reading_module
 from tttab.data.chunks import read_pieces
-from tttab.data.reading import check_file
 from tttab.errors import DataError
 
 ROWS = 60_000
@@ -112,7 +111,7 @@ def test_a_fault_in_a_file_at_rest_is_not_called_a_change(tmp_path):
         list(read_pieces(path, 100))
 
 
-@pytest.mark.parametrize("read", [read_frame, check_file, lambda path: next(read_pieces(path, 9))])
+@pytest.mark.parametrize("read", [read_frame, lambda path: next(read_pieces(path, 9))])
 def test_what_is_no_file_is_refused_at_once(tmp_path, read):
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "folder.csv").mkdir()
@@ -164,9 +163,8 @@ def test_a_quoted_home_is_the_home(tmp_path, monkeypatch):
     assert len(read_frame("~/t.csv").frame) == ROWS
     assert sum(len(piece.frame) for piece in read_pieces("~/t.csv", 20_000)) == ROWS
     assert len(load_table("~/t.csv", target="y")) == ROWS
-    check_file("~/t.csv")
     with pytest.raises(DataError, match=f"there is no file {tmp_path}/u.csv") as caught:
-        check_file("~/u.csv")
+        read_frame("~/u.csv")
     assert str(tmp_path / "t.csv") in caught.value.hint
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~").mkdir()

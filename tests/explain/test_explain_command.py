@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -25,7 +26,8 @@ def place(tiny_model, mixed_frame, tmp_path_factory):
     return folder
 
 
-def test_values_add_up_to_what_the_bundle_predicts(place, capsys, mixed_frame):
+def test_values_add_up_to_what_the_bundle_predicts(place, capsys, mixed_frame, monkeypatch):
+    monkeypatch.delenv("NUMBA_DISABLE_JIT")
     command = [
         "explain",
         str(place / "kinds"),
@@ -36,6 +38,7 @@ def test_values_add_up_to_what_the_bundle_predicts(place, capsys, mixed_frame):
         "cpu",
     ]
     assert run([*command, "--rows", "2", "--json"]) == 0
+    assert os.environ["NUMBA_DISABLE_JIT"] == "1", "shap's helpers would be compiled for seconds"
     found = json.loads(capsys.readouterr().out)
     p = load_bundle(place / "kinds", device="cpu").predict(mixed_frame[0].tail(3).head(2))
     assert found["outputs"] == ["<b>", "a", "c"] and found["loss_when_shuffled"] is None

@@ -156,13 +156,22 @@ def test_a_worker_ends_with_its_trainer_and_not_only_under_process_one(tmp_path,
         signal.signal(signal.SIGINT, before)
 
 
-def test_a_folder_is_filled_until_it_is_left_alone(tmp_path):
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A folder that one worker filled until it was left alone."""
     pytest.importorskip("tabicl.prior")
-    filling = fill(tmp_path, 0, 1, USE, minutes=9)
-    assert any(files > 1 for files in filling)
-    filling.close()
+    folder = tmp_path_factory.mktemp("filled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONHASHSEED", "7")
+        filling = fill(folder, 0, 1, USE, minutes=9)
+        assert any(files > 1 for files in filling)
+        filling.close()
+    return folder
+
+
+def test_a_folder_is_filled_until_it_is_left_alone(filled):
     assert not multiprocessing.active_children()
-    pool = Pool(tmp_path, USE, CPU, False)
+    pool = Pool(filled, USE, CPU, False)
     pool.take_in()
     assert pool.seen >= 2 * PER_FILE
 
@@ -175,18 +184,18 @@ def test_no_table_of_the_width_means_no_pool_rows(tmp_path):
     assert pool.draw(Draw(0), 4, 50, 9) is None
 
 
-def test_equal_numbers_give_equal_tables_in_every_run(monkeypatch):
-    pytest.importorskip("tabicl.prior")
-    first = list(islice(made_apart(0, USE), 4))
-    monkeypatch.setenv("PYTHONHASHSEED", "7")
-    again = list(islice(made_apart(0, USE), 4))
-    assert {"graph_scm"} < {kind for kind, _ in first}
-    assert [kind for kind, _ in first] == [kind for kind, _ in again]
-    for (_, one), (_, other) in zip(first, again, strict=True):
-        assert (one is None) == (other is None)
-        if one is not None:
-            np.testing.assert_array_equal(one.x, other.x)
-            np.testing.assert_array_equal(one.y, other.y)
+def test_equal_numbers_give_equal_tables_in_every_run(filled):
+    """In the process that wrote the folder and in another one."""
+    again = list(islice(made_apart(0, USE), PER_FILE))
+    assert {"graph_scm"} < {kind for kind, _ in again}
+    with np.load(filled / "tables-00000000.npz") as written:
+        assert {name for name in written.files if name[0] == "x"} == {
+            f"x{number}" for number, (_, table) in enumerate(again) if table is not None
+        }
+        for number, (_, table) in enumerate(again):
+            if table is not None:
+                np.testing.assert_array_equal(written[f"x{number}"], table.x)
+                np.testing.assert_array_equal(written[f"y{number}"], table.y)
 
 
 def test_files_hold_tables_with_signal_only(tmp_path):

@@ -58,13 +58,6 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
         return _READERS[source.form](source, text_columns)
 
 
-def check_file(path: str | os.PathLike[str]) -> None:
-    """Raise DataError where `read_frame` would before it reads rows: it costs nothing."""
-    path = home_told(path)
-    with damage_told(path):
-        find_source(path)
-
-
 @contextmanager
 def strictly() -> Generator[None]:
     """Make an error of what pandas only warns about: cells of a CSV row that it would leave out."""

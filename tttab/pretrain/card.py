@@ -59,31 +59,6 @@ def write_card(path: Path, head: dict[str, Any], text: str) -> None:
     write_text_atomically(path, f"{FENCE}{body}{FENCE}{text}")
 
 
-def check_card(path: Path) -> dict[str, Any]:
-    """Return the head of the card at `path` after comparing it with the model file beside it.
-
-    Raises:
-        ModelError: hash, size or architecture differ from what the card says.
-    """
-    from tttab.models.tabpfn.checkpoint import read_checkpoint
-
-    head, _ = read_card(path)
-    file = path.parent / head["file"]
-    checkpoint = read_checkpoint(file)
-    weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("criterion.")}
-    found = {
-        "sha256": checkpoint["sha256"],
-        "parameters": sum(value.numel() for value in weights.values()),
-        "architecture": {name: checkpoint["config"][name] for name in head["architecture"]},
-    }
-    for name, value in found.items():
-        if head[name] != value:
-            raise ModelError(
-                f"{path.name} says {name} {head[name]}, the file has {value}", "write the card anew"
-            )
-    return head
-
-
 class _Plain(yaml.SafeDumper):
     """Writes out twice what stands in two places: aliases are not read again."""
 

@@ -40,7 +40,7 @@ class PeakCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run `func` and count what it returns."""
         made = func(*args, **(kwargs or {}))
-        for thing in tree_leaves(made):
+        for thing in (made,) if isinstance(made, torch.Tensor) else tree_leaves(made):
             if isinstance(thing, torch.Tensor):
                 self._count(thing.untyped_storage())
         return made

@@ -148,8 +148,10 @@ def test_scalar_law_equals_matrix_law(d, n, k, noise):
 
 
 def test_zero_start_closed_form():
-    found = law.one_step(isotropic_problem(60, 30, 90, weight=0.0)).best
-    assert found == pytest.approx(law.from_zero_noiseless(60, 30, 90), rel=1e-12)
+    """The exact form of arXiv 2503.11842's zero-initialisation result."""
+    d, n, k = 60, 30, 90
+    found = law.one_step(isotropic_problem(d, n, k, weight=0.0)).best
+    assert found == pytest.approx(1 - k / (k + d + 1) * n**2 / ((n + 2) ** 2 + d - 1), rel=1e-12)
 
 
 def test_pretrained_weights_minimise_the_loss_over_tasks():

@@ -5,6 +5,7 @@ What does not belong here: the explanations (`tttab.explain`).
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,6 +61,8 @@ def explain(
 
     quiet, out = quiet or as_json, out and home_path(out)
     keep_freed_memory()
+    # shap's few lines for numba take seconds to compile and, as they stand, milliseconds to run.
+    os.environ.setdefault("NUMBA_DISABLE_JIT", "1")
     with ended_cleanly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if out is not None:

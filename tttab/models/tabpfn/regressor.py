@@ -64,10 +64,6 @@ class TabPFNRegressionSession(OpenedModel):
         bars = [self._bars(outputs[:, place], member) for member, place in self._members_of(context, which)]
         return self._log_likelihoods(context, queries, rows, bars)
 
-    def log_bars(self, context: PreparedContext, queries: PreparedQueries, rows: np.ndarray) -> torch.Tensor:
-        """Return the logarithm of the averaged bars' mass, shape (rows, buckets), as served."""
-        return torch.stack(self._all_bars(context, queries, rows, AS_SERVED)).mean(dim=0).log()
-
     def context(self, x: pd.DataFrame, y: np.ndarray, classes: int = 0) -> PreparedContext:
         """Fit the preprocessing on the context rows; of equal targets nothing is fitted.
 

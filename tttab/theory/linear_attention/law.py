@@ -144,14 +144,6 @@ def chi2_moment(n: float, power: int) -> float:
     return product
 
 
-def from_zero_noiseless(d: int, n: float, k: float) -> float:
-    """Return the loss after the best step from W = 0 over R2, Sx = I, no noise.
-
-    1 - k/(k+d+1) n^2 / ((n+2)^2 + d - 1), the exact form of arXiv 2503.11842's zero-initialisation result.
-    """
-    return 1 - k / (k + d + 1) * n**2 / ((n + 2) ** 2 + d - 1)
-
-
 @dataclass(frozen=True)
 class _Quadratic:
     """x'Px + l'x split along e and across it."""

@@ -33,15 +33,6 @@ class Student:
         return z.clamp(-self.bound, self.bound) / (2 * self.bound) + self.tilt
 
 
-def distillation_loss(u: Tensor, start: Tensor, queries: Tensor, teacher: Tensor, student: Student) -> Tensor:
-    """Return per task the mean of (student(u) - student(start) - teacher)^2 / 2; the start cancels.
-
-    u, start (tasks, d); queries (tasks, q, d); teacher (tasks, q).
-    """
-    now, before = (student.value(_along(queries, v)) for v in (u, start))
-    return (now - before - teacher).square().mean(dim=1) / 2
-
-
 def stage_one(start: Tensor, queries: Tensor, teacher: Tensor, student: Student) -> Tensor:
     """Return u after one gradient step from `start` with weight decay 1/step: weak recovery (tasks, d).
 
