@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from tttab.cli.options import GROUPS
 
 COMMANDS = re.compile(r"^<!-- commands: (.+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)([^)#\s]+)")
@@ -48,16 +51,19 @@ def _about(command: Any, name: str, parent: Any) -> Iterator[str]:
     context = type(parent)(command, info_name=name, parent=parent)
     words = context.command_path
     yield from (f"## {words} {{: #{words.replace(' ', '-')} }}", "", _plain(command.help or ""), "")
-    records = [
-        (kind, item.get_help_record(context)) for item in command.params for kind in [item.param_type_name]
-    ]
     if command.params:
         usage = " ".join(command.collect_usage_pieces(context))
         yield from ("```text", f"{words} {usage}", "```", "")
-    for _, record in filter(lambda pair: pair[1], records):
-        yield from (f"`{record[0]}`", f":   {_plain(record[1]) or ' '}", "")
+    for group, items in groupby(sorted(command.params, key=_place), key=_place):
+        yield from (f"**{GROUPS[group]}**", "") if group else ()
+        for record in filter(None, (item.get_help_record(context) for item in items)):
+            yield from (f"`{record[0]}`", f":   {_plain(record[1]) or ' '}", "")
     for below in getattr(command, "commands", {}).values():
         yield from _about(below, below.name, context)
+
+
+def _place(item: Any) -> int:
+    return GROUPS.index(getattr(item, "rich_help_panel", None))
 
 
 def _plain(marked: str) -> str:

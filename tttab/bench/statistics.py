@@ -174,6 +174,7 @@ def improvability(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     table = np.array([list(values) for values in errors.values()], dtype=float)
     table = np.where(np.isnan(table), np.nanmax(table, axis=0), table)
     best = table.min(axis=0)
+    # An error of 0 cannot be improved on.
     lost = np.divide(table - best, table, out=np.zeros_like(table), where=table > 0)
     return {arm: float(row.mean()) for arm, row in zip(errors, lost, strict=True)}
 

@@ -142,7 +142,7 @@ def split_apart(
             f"{len(held):,} are held out, {len(test):,} the test: too few {apart.several}, or too large ones",
             f"--n {max(classes, 1, len(free) // 2)}",
         )
-    sizes = replace(request, k=trains, budget="paper")
+    sizes = replace(request, k=trains, budget="paper")  # `labels` has applied the budget already
     split = split_rows(y, sizes, seed, classes=classes, prescribed=(free, test), held=held)
     return replace(split, notes=(*notes, *split.notes))
 
@@ -160,7 +160,7 @@ def _cut(
         )
     rng = numpy_stream(seed, side, "groups")
     order = np.arange(len(found))[::-1] if apart.ordered else _groups(y[rows], codes, classes, rng)
-    sizes = np.cumsum(counts[order])
+    sizes = np.cumsum(counts[order])  # of the first group, the first two, …: take as many as come nearest
     taken = 1 + int(np.abs(sizes[:-1] - size).argmin())
     chosen = np.isin(codes, order[:taken])
     return rows[~chosen], rows[chosen]

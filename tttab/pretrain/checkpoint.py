@@ -45,7 +45,7 @@ def bar_borders(recipe: Recipe) -> torch.Tensor:
 
     share = torch.linspace(0.0, 1.0, recipe.architecture.bars + 1, dtype=torch.float64)
     inner = torch.from_numpy(t.ppf(share[1:-1].numpy(), df=3)) * 0.75
-    edge = inner[-1] * 2.0
+    edge = inner[-1] * 2.0  # the outermost quantiles are infinite
     return torch.cat([-edge[None], inner, edge[None]]).float()
 
 
@@ -105,7 +105,6 @@ def load_weights(network: TabPFNV2, path: Path) -> str:
     for name in LAST_LAYER:
         if name in state and state[name].shape != fresh[name].shape:
             state[name] = fresh[name]
-    state = _deepened(_widened(state, network.hidden_size // 4), len(network.blocks))
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

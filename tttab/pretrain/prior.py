@@ -60,7 +60,7 @@ def size_at(draw: Draw, shapes: Shapes, progress: float) -> Size:
     context = draw.size(shapes.context[0], _between(shapes.first_context, shapes.context[1], share))
     columns = draw.size(shapes.features[0], _between(shapes.first_features, shapes.features[1], share))
     queries = int(draw.host.integers(shapes.queries[0], shapes.queries[1] + 1))
-    cells = -(-columns // 2) + 1
+    cells = -(-columns // 2) + 1  # tabpfn v2 embeds two features as one cell; the target is one more
     if shapes.most_tokens is not None:
         fitting = shapes.most_tokens // (cells * shapes.fewest_tables) - queries
         context = min(context, max(fitting, shapes.context[0]))
@@ -163,6 +163,7 @@ def _quantiles(x: torch.Tensor, context: int) -> torch.Tensor:
     serves the model: a column that is mostly zeros keeps them at 0.
     """
     columns = x.transpose(1, 2).contiguous()
+    # Missing values sort behind all others, so the first `present` ones are the known.
     known = columns[..., :context].nan_to_num(nan=float("inf")).sort(dim=-1).values
     present = columns[..., :context].isfinite().sum(dim=-1, keepdim=True).clamp(min=1)
     largest = known.gather(-1, present - 1)
@@ -177,6 +178,7 @@ def _soft_clip(x: torch.Tensor, context: int, sigmas: float = 12.0) -> torch.Ten
     """Bend values more than 12 standard deviations out towards the bulk, as tabpfn does."""
     lower, upper = _bounds(x[:, :context], sigmas)
     inside = x[:, :context]
+    # Outliers must not widen the bounds that are to catch them.
     inside = torch.where((inside < lower) | (inside > upper), float("nan"), inside)
     lower, upper = _bounds(inside, sigmas)
     raised = torch.maximum(lower - torch.log1p(x.abs()), x)
@@ -193,4 +195,4 @@ def _bounds(x: torch.Tensor, sigmas: float) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _between(first: int, last: int, share: float) -> int:
-    return round(first * (max(last, 1) / first) ** share)
+    return round(first * (max(last, 1) / first) ** share)  # grows by equal ratios

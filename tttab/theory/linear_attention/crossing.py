@@ -93,7 +93,7 @@ def measured_crossing(
     low, guess, high = bracket
     ks = np.unique(np.round(guess * np.linspace(1 - WINDOW, 1 + WINDOW, 9)).astype(int))
     ks = ks[ks >= 1]
-    if len(ks) < 3:
+    if len(ks) < 3:  # around a small k there are too few whole numbers for a parabola
         return Crossing(guess, low, high)
     parts = np.stack(
         [_batches(starts(int(k)), sampling, [*names, "fine", int(k)], convention, BATCHES) for k in ks]
@@ -165,6 +165,7 @@ def _parts(trials: Trials, convention: Convention) -> Tensor:
         slope, curvature = trials.parabola("F")
         return torch.stack([trials.start, slope, curvature])
     loss = trials.losses(convention, trials.steps(convention))
+    # `_difference` subtracts slope^2 / (4 curvature): nothing, and no division by zero.
     return torch.stack([loss, torch.zeros_like(loss), torch.ones_like(loss)])
 
 

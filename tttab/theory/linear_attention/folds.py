@@ -64,6 +64,7 @@ def _fresh(p: Folds) -> Parabola:
     alone = fixed_step(Isotropic(p.d, p.context, p.rows - p.context, p.weight, p.noise))
     square, plain = _off_fresh(p.scheme)
     n, others = p.context, {"J": p.fold, "L": p.fold, "O": p.rows - 2 * p.fold}
+    # c2 = 4 sum E[(g_j.g_l)(u_j'M u_l)]: K terms with j = l, which are the paper's step, K (K - 1) others.
     off = n * (n + 1) * _at(p, square, others) + n * (1 + p.noise) * _at(p, plain, others)
     curvature = p.count * alone.curvature + 4 * p.count * (p.count - 1) * off
     return Parabola(alone.start, p.count * alone.slope, curvature)
@@ -96,6 +97,7 @@ def _at(p: Folds, polynomial: Polynomial, rows: dict[str, float]) -> float:
 @cache
 def _off_fresh(scheme: Scheme) -> tuple[Polynomial, Polynomial]:
     """Return E[(g_j'g_l)(u_j'b)(u_l'b)] and E[(g_j'g_l)(u_j'u_l)] of folds J and L; O has the other rows."""
+    # A list is one product b~' ... b~: first g_j'g_l, then u_j and u_l, joined (u_j'u_l) or each with b.
     if scheme == "leave":
         gradients = [residual("LP", "OP"), one("JPL"), residual("PJ", "PO")]
         left, right = any_of("L", "O"), any_of("J", "O")
@@ -193,6 +195,7 @@ def _inverse_limit(gamma: float, k: int, serve: Serve) -> float:
     size *= gamma**2 * (k - 1) + gamma * (k**3 - 3 * k**2 + 3 * k) + k**3 - k**2
     if serve == "fresh":
         return t - ((k - 1) * gamma) ** 2 * t**4 / size
+    # docs/theory-open.md calls rest, far, own, mixed and pull: rho, tau, r, e and h.
     own = rest**2 + rest
     far = gamma - 2 * phi
     mixed = own * t + (k - 1) * t**2 * (far**2 + far - phi**2)

@@ -98,6 +98,7 @@ class Seen:
 
 def measure_case(case: Case, sampling: Sampling) -> Seen:
     """Return the losses before and after one step; its size is the best of `SIZES` on trials of their own."""
+    # Sizes are chosen on trials of their own, or the best of several would flatter the step.
     tried = _losses(case, sampling, "tune", TUNING, SIZES, SIZES).mean
     count = len(SIZES)
     fresh, same = (SIZES[int(part.argmin())] for part in (tried[1 : 1 + count], tried[1 + count :]))

@@ -194,6 +194,7 @@ def _gain_per_context(p: Isotropic, c: _Contexts) -> np.ndarray:
 def _gain_per_trial(p: Isotropic, c: _Contexts) -> np.ndarray:
     share = c.residual / (c.residual + p.training_noise)
     cosine = Chebyshev.interpolate(lambda x: squared_cosine(p.d, p.k, x), DEGREE, [0, 1])(share)
+    # g is symmetric around v: what it does not put along v it shares among the other d - 1 directions.
     along = c.pull**2 / c.residual
     across = np.maximum(c.change - along, 0.0)
     return (cosine * along + (1 - cosine) / max(p.d - 1, 1) * across) / c.reach

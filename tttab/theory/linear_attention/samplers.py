@@ -95,6 +95,7 @@ class ScalarSampler:
         """Return the trials of each start."""
         p = self._starts[0]
         chi = draws.chi2(int(p.n), trials)
+        # u = X'y. Given |y|^2 = (1 + s2) chi it is chi along b, noise aside, and normal across it.
         a = chi + (p.noise * chi).sqrt() * draws.normal(trials) if p.noise else chi
         t = p.power * chi * draws.chi2(p.d - 1, trials)
         train = draws.chi2(int(p.k), trials)
@@ -221,12 +222,14 @@ class _Plane:
 def _scalar_trials(p: Isotropic, plane: _Plane) -> Trials:
     a, t, train = plane.a, plane.t, plane.train
     w, flat = p.weight, p.weight * p.n * p.power
+    # D = E[v u'] is diagonal: `turn` along b, -`flat` across it.
     turn = p.n * (1 - w * (p.n + 1)) - flat
     side = t.sqrt()
     v1, v2 = 1 - w * a, -w * side
     energy = v1**2 + v2**2
     norm = energy.sqrt()
     change1, change2 = turn * a, -flat * side
+    # g = Z'(Z v + noise) is norm * chi2_k along v, noise aside, and normal across it.
     g_along = norm * train
     if plane.shake is not None:
         g_along = g_along + (p.training_noise * train).sqrt() * plane.shake

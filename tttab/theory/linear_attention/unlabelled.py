@@ -129,7 +129,7 @@ def shared_step(problem: LinearProblem, m: int) -> Parabola:
     """
     known = known_step(problem)
     rows = problem.k + m
-    first, second = whitening_moments(problem.d, max(rows, problem.d + 4))
+    first, second = whitening_moments(problem.d, max(rows, problem.d + 4))  # finite beyond d + 3 rows
     return Parabola(known.start, first * known.slope, second * known.curvature)
 
 
@@ -191,6 +191,7 @@ class Pseudo:
             y = x[..., 0] + self.noise**0.5 * draws.normal(size, self.teacher)
             aims = []
             for rows, start in zip((self.n, self.teacher), starts, strict=True):
+                # b - w u with b = e1.
                 aim = -start.weight * (x[:, :rows].mT @ y[:, :rows, None])[..., 0]
                 aim[:, 0] += 1
                 aims.append(aim)

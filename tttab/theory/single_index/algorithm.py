@@ -111,6 +111,7 @@ def weak_direction(how: Pipeline, gamma: Tensor, x: Tensor, y: Tensor, generator
     else:
         queries = rows
         teacher = y.clamp(-CLIP, CLIP) if how.weak == "direct-clipped" else y
+    # A constant pulls along the start alone, which stage I removes, and only adds noise across it.
     teacher = teacher - teacher.mean(dim=1, keepdim=True)
     return stage_one(start, queries, teacher, how.student) @ basis.T
 
@@ -139,6 +140,7 @@ def _sharpen(
     x, y = online[0].transpose(0, 1).contiguous(), online[1].T.contiguous()
     count, r = len(x), x.shape[2]
     rates = how.rate / r / (1 + 30 * torch.arange(count) / count)
+    # The link was fitted along a direction that has improved since: fit it anew before each part.
     for part in torch.arange(count).tensor_split(how.refits):
         if len(part):
             span = slice(int(part[0]), int(part[-1]) + 1)

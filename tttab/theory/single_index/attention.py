@@ -29,7 +29,7 @@ def attention_output(
     tilted = queries @ (gamma.T / temp)
     outputs = torch.empty(queries.shape[:2], dtype=x.dtype, device=x.device)
     for tasks, rows in _blocks(queries.shape[0], queries.shape[1], x.shape[1], x.device):
-        bias = labels[tasks, None, :] / temp
+        bias = labels[tasks, None, :] / temp  # the weights are exp((y_i + x_i'G x) / temp)
         scores = torch.baddbmm(bias, tilted[tasks, rows], x[tasks].transpose(1, 2))
         outputs[tasks, rows] = (scores.softmax(dim=2) @ labels[tasks, :, None]).squeeze(2)
     return outputs

@@ -39,6 +39,7 @@ def stage_one(start: Tensor, queries: Tensor, teacher: Tensor, student: Student)
     The decay removes `start`; what the gradient holds along it is removed as well, and u is normalised.
     """
     pull = teacher * student.slope(_along(queries, start))
+    # Minus the gradient at u = start, where student(u) - student(start) vanishes.
     gradient = torch.bmm(pull[:, None, :], queries).squeeze(1) / queries.shape[1]
     return unit(gradient - (gradient * start).sum(dim=1, keepdim=True) * start)
 
@@ -83,6 +84,7 @@ def stage_two(
         h, slope = (polynomials * powers.cumprod(1)[:, None]).sum(dim=2).unbind(1)
         pull = rate * (y[t] - h) * slope
         across = (squares[t] - z * z).clamp_min(0).sqrt()
+        # The step is tangential: `pull` times x without its part along u, whose length is `across`.
         pull = pull * (longest / (pull.abs() * across).clamp_min(longest))
         shrink = torch.rsqrt(1 + (pull * across).square())
         u = torch.addcmul(((1 - pull * z) * shrink)[:, None] * u, (pull * shrink)[:, None], x[t])

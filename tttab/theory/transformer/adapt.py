@@ -159,7 +159,7 @@ def _adapt(
             better = now < best_loss
             best_loss = torch.where(better, now, best_loss)
             best_step = torch.where(better, torch.full_like(best_step, step), best_step)
-            for name, value in weights.items():
+            for name, value in weights.items():  # each task keeps its own best step
                 best[name][better] = value[better]
     return TaskWeights(best, best_step, how.rule)
 
