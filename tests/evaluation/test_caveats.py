@@ -42,6 +42,13 @@ def test_a_class_with_few_context_rows_is_named():
     assert said.startswith("only 4 context rows for class 'yes'") and "--n" in said
 
 
+def test_many_classes_with_few_context_rows_are_counted():
+    frame = pd.DataFrame({"a": np.arange(30), "y": [f"c{row % 11}" for row in range(30)]})
+    split = Split(np.arange(12), np.arange(1), np.array([28, 29]), 0)
+    (said,) = caveats(Trial(table_from_frame(frame, Origin("made", "file")), split, ToySession()))
+    assert said.startswith("11 of 11 classes have few context rows, some only 1") and "--n" in said
+
+
 @pytest.mark.parametrize(
     ("source", "provenance", "count"), [("OpenML", REAL, 1), ("file", REAL, 0), ("OpenML", "x", 0)]
 )

@@ -6,7 +6,7 @@ What does not belong here: how they are fitted, saved and loaded (`fitting`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin, RegressorMixin, clone
@@ -26,11 +26,15 @@ from tttab.api.hints import in_python_words
 from tttab.core import Table
 from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
+from tttab.data.frames import check_kind_of_frame, like_rows
 from tttab.errors import DataError
 from tttab.metrics import decided
-from tttab.models import open_model
+from tttab.models import for_classes, open_model
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from tttab.bundle import Bundle
     from tttab.evaluation.advice import Advice
 
 
@@ -81,6 +85,22 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
     _task = "classification"
     classes_: np.ndarray
 
+    def set_output(self, *, predict_proba: str = "default") -> Self:
+        """Say as what `predict_proba` returns probabilities; a clone keeps it.
+
+        Args:
+            predict_proba: `default`, an array; `pandas`, `polars` or `pyarrow`, a frame whose columns are the
+                classes' texts; `input`, a frame of the library that X comes from. scikit-learn's scorers and
+                meta-estimators want the array.
+
+        Raises:
+            RequestError: there is no such kind, or its package is not installed.
+        """
+        with in_python_words():
+            check_kind_of_frame(predict_proba)
+        self._sklearn_output_config = {"predict_proba": predict_proba}
+        return self
+
     @in_python_words()
     def advise(self, X: Any, y: Any) -> Advice:
         """Say before `fit` whether training will help on these rows, and by how much; nothing is fitted.
@@ -103,24 +123,26 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         if split.k:
             split = choose_context(split, self.context, x, codes, classes=len(classes))
         table = Table("X", "classification", x, codes, classes, target_name(y, x.columns), "", "memory")
-        session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
+        opened = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
+        session = for_classes(opened, len(classes))
         session.check_fits(len(classes), x.shape[1])
         return advise(Trial(table, split, session, self.rule, self._schedule(), seed))
 
     @in_python_words()
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return class probabilities, shape (rows, classes), in the order of `classes_`.
+    def predict_proba(self, X: Any) -> Any:
+        """Return class probabilities, shape (rows, classes), in the order of `classes_`; see `set_output`.
 
         Raises:
             ValueError: columns are missing, or a cell is of another kind than in the rows of `fit`.
         """
-        bundle, x = self._check_rows(X)
-        p = bundle.server.predict(x).astype(np.float64)
-        return p / p.sum(axis=1, keepdims=True)
+        p = _probabilities(*self._check_rows(X))
+        kind = getattr(self, "_sklearn_output_config", {}).get("predict_proba", "default")
+        return like_rows(p, self.bundle_.schema.classes, kind, X)
 
+    @in_python_words()
     def predict(self, X: Any) -> np.ndarray:
         """Return the likeliest class of each row, or what the threshold decides, shape (rows,)."""
-        p = self.predict_proba(X)
+        p = _probabilities(*self._check_rows(X))
         return self.classes_[decided(p, self.bundle_.threshold)]
 
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
@@ -171,3 +193,8 @@ class TTTRegressor(RegressorMixin, AdaptingEstimator):
 
     def _restore_labels(self, own: Mapping[str, Any]) -> None:
         return
+
+
+def _probabilities(bundle: Bundle, x: pd.DataFrame) -> np.ndarray:
+    p = bundle.server.predict(x).astype(np.float64)
+    return p / p.sum(axis=1, keepdims=True)

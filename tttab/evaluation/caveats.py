@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from tttab.training.result import Adapted
 
 
+MOST_NAMED = 10
+"""Classes with few context rows; of more their number is told."""
+
+
 def caveats(trial: Trial) -> list[str]:
     """Return what lies in the table, the split and the model."""
     from tttab.data.checks import duplicates_between, thin_classes
@@ -27,8 +31,15 @@ def caveats(trial: Trial) -> list[str]:
     if twins:
         same = "have the same feature values as a context row (possible leakage)"
         found.append(f"{twins} of {len(split.test)} test rows {same}")
-    for name, count in thin_classes(table, split.context).items():
-        found.append(f"only {count} context rows for class {name!r}: a larger --n would help")
+    thin = thin_classes(table, split.context)
+    if len(thin) > MOST_NAMED:
+        few = f"{len(thin)} of {len(table.classes)} classes have few context rows, some only"
+        found.append(f"{few} {min(thin.values())}: a larger --n would help")
+    else:
+        found += [
+            f"only {count} context rows for class {name!r}: a larger --n would help"
+            for name, count in thin.items()
+        ]
     info = trial.model.info
     if info.provenance == REAL and table.source != "file":
         found.append(
