@@ -11,6 +11,7 @@ import io
 import pickle
 import sys
 import threading
+import warnings
 from dataclasses import replace
 
 import joblib
@@ -25,13 +26,22 @@ from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
 THREADS = 6
-# Before Python 3.14 filters of warnings belong to the whole process: scikit-learn may find another thread's.
-pytestmark = pytest.mark.filterwarnings("ignore:.sklearn.utils.parallel.delayed. should be used")
+
+
+class Silent:
+    """`warnings` for scikit-learn, which warns where it finds no filters, and they belong to all threads."""
+
+    def __getattr__(self, name):
+        return getattr(warnings, name)
+
+    def warn(self, *_):
+        return None
 
 
 @pytest.fixture(autouse=True)
-def many_switches():
+def many_switches(monkeypatch):
     """Let threads change places a thousand times as often."""
+    monkeypatch.setattr("sklearn.utils.parallel.warnings", Silent())
     before = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
     yield

@@ -4,64 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import random
+import signal
 import subprocess
-import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.support.forked import forked
 from tttab.bundle import Bundle, save_bundle, staging
 from tttab.bundle.manifest import check_files, read_manifest
 
 KILLS = 20
 ROUNDS = 10
-
-NURSERY = """
-import os, random, signal, sys, time
-sys.path.insert(0, sys.argv[1])
-from tests.bundle.test_faults import KILLS, ROUNDS, assert_whole, stand_in
-from tttab.bundle import save_bundle
-from tttab.bundle.manifest import read_manifest
-
-def child(work):
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
-
-def save(numbers):
-    for number in numbers:
-        save_bundle(folder, stand_in(number))
-
-folder, mode = sys.argv[2:]
-start = time.perf_counter()
-save([1, 2, 0])
-one = (time.perf_counter() - start) / 3
-if mode == "kill":
-    rng, seen = random.Random(0), set()
-    for number in range(KILLS):
-        pid = child(lambda: save(range(1, 10**6)))
-        time.sleep(rng.uniform(0, 4 * one))
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        seen.add(assert_whole(folder))
-    save([1])
-    assert_whole(folder)
-    print(len(seen), len(os.listdir(folder)))
-else:
-    pids = [child(lambda: save(range(start, start + ROUNDS))) for start in (100, 200)]
-    reads = 0
-    while pids:
-        read_manifest(folder)
-        reads += 1
-        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG)[0] == 0]
-    print(assert_whole(folder), len(os.listdir(folder)), reads)
-"""
 
 
 class StandIn:
@@ -165,20 +123,65 @@ def test_an_old_file_that_cannot_be_removed_does_not_fail_the_save(tmp_path, mon
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def nursery(folder: Path, mode: str) -> list[int]:
-    command = [sys.executable, "-c", NURSERY, str(Path(__file__).parents[2]), str(folder), mode]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-    return [int(word) for word in done.stdout.split()]
+def child(work):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return pid
+
+
+def save(folder, numbers):
+    for number in numbers:
+        save_bundle(folder, stand_in(number))
+
+
+def killed(folder):
+    """Kill saving processes at random moments; return how many bundles were seen, and files at the end."""
+    start = time.perf_counter()
+    save(folder, [1, 2, 0])
+    one = (time.perf_counter() - start) / 3
+    rng, seen = random.Random(0), set()
+    for _ in range(KILLS):
+        pid = child(lambda: save(folder, range(1, 10**6)))
+        time.sleep(rng.uniform(0, 4 * one))
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        seen.add(assert_whole(folder))
+    save(folder, [1])
+    assert_whole(folder)
+    return len(seen), len(os.listdir(folder))
+
+
+def raced(folder):
+    """Let two processes save; return the last bundle's number, files at the end and reads in between."""
+    save(folder, [0])
+    pids = [child(lambda start=start: save(folder, range(start, start + ROUNDS))) for start in (100, 200)]
+    reads = 0
+    while pids:
+        read_manifest(folder)
+        reads += 1
+        pids = [pid for pid in pids if os.waitpid(pid, os.WNOHANG)[0] == 0]
+    return assert_whole(folder), len(os.listdir(folder)), reads
+
+
+def nursery(ask, folder) -> list[int]:
+    """Return what `ask` says of a folder in a process that may have children."""
+    code, out, err = forked(lambda: print(*ask(folder))).end(seconds=120)
+    assert code == 0, err
+    return [int(word) for word in out.split()]
 
 
 def test_kill_at_random_moments_leaves_one_whole_bundle(tmp_path):
-    different, files = nursery(tmp_path, "kill")
+    different, files = nursery(killed, tmp_path)
     assert different > 2  # some were killed after a save, or nothing was tested
     assert files == 4
 
 
 def test_two_processes_end_with_one_whole_bundle(tmp_path):
-    number, files, reads = nursery(tmp_path, "race")
+    number, files, reads = nursery(raced, tmp_path)
     assert number in (100 + ROUNDS - 1, 200 + ROUNDS - 1)
     assert files == 4
     assert reads > 10

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import warnings
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -21,14 +22,18 @@ class Copy:
     stderr: TextIO
 
     def end(self, number: int = 0, seconds: float = 60) -> tuple[int, str, str]:
-        """Send a signal; return the exit code and what had not been read of its streams."""
+        """Send a signal; return the exit code and what had not been read of its streams.
+
+        After so many seconds the copy is killed.
+        """
         os.kill(self.process.pid, number)
+        limit = threading.Timer(seconds, self.process.kill)
+        limit.start()
         with self.stdout, self.stderr:
             out, err = self.stdout.read(), self.stderr.read()
-        self.process.join(seconds)
-        code = self.process.exitcode
-        self.process.kill()
-        return code, out, err
+        self.process.join()
+        limit.cancel()
+        return self.process.exitcode, out, err
 
 
 def forked(ask, *, stdout=None):

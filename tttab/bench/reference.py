@@ -21,7 +21,6 @@ from tttab.data.splits import Split
 from tttab.errors import SplitError
 from tttab.seeding import numpy_stream
 
-SUITE = "reference"
 MODEL = "tabpfn-v2-finetuned"
 """tabpfn's own default classifier file."""
 SPLIT_SEED = 42

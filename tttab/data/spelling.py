@@ -100,9 +100,6 @@ class NumberFormat:
         return re.sub(_GROUPS[self.group], "", body) if self.group else body
 
 
-PLAIN = NumberFormat()
-
-
 @cache
 def number_format(text: str) -> NumberFormat:
     """Return the format that an example writes: `1.234,5`, `1 234.5`, `1234.5%`; nothing is plain.
