@@ -1,6 +1,6 @@
 """scikit-learn estimators: `TTTClassifier` and `TTTRegressor`.
 
-What does not belong here: how they are fitted, saved and loaded (`fitting`).
+This module has labels and predictions; `fitting` fits, saves and loads.
 """
 
 from __future__ import annotations
