@@ -2,7 +2,7 @@
 
 One warp runs one trial: it draws four rows at a time, uses them for u = X'y or g = Z'(Zv) and forgets
 them, so memory traffic is six numbers per trial instead of three passes over (n + k) d. W = w I, Sx = I,
-no noise. What does not belong here: timing (`theory_linear`).
+no noise. `theory_linear` times it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Tables of cells that are nearly numbers, dates, durations or truth values, for `fuzz`, and their reader.
-
-What does not belong here: changes to valid files (`fuzz_inputs`).
-"""
+"""Tables of cells that are nearly numbers, dates, durations or truth values, for `fuzz`, and their reader."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Input number i of a target of `fuzz`: valid content with a few changes, a function of seed, name and i.
 
 Two kinds of change: bytes, wherever they are, and values of a document of which all else stays valid.
-What does not belong here: the formats (`fuzz_seeds`, `fuzz_tables`, `fuzz_models`) and running (`fuzz`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Small files of large tables, for `fuzz`: wide, tall, long texts in dictionaries, sparse rows, packed.
-
-What does not belong here: changes to valid files (`fuzz_inputs`).
-"""
+"""Small files of large tables, for `fuzz`: wide, tall, long texts in dictionaries, sparse rows, packed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Checkpoints and bundles for `fuzz`: small models of every architecture, changed in what is valid.
-
-What does not belong here: changes to any JSON document (`fuzz_inputs`).
-"""
+"""Checkpoints and bundles for `fuzz`: small models of every architecture, changed in what is valid."""
 
 from __future__ import annotations
 

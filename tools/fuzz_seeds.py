@@ -1,6 +1,6 @@
 """The readers that `fuzz` attacks, with valid inputs of each: `TARGETS`.
 
-To add a reader, add one entry. What does not belong here: how inputs are changed (`fuzz_inputs`) and run.
+To add a reader, add one entry.
 """
 
 from __future__ import annotations

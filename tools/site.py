@@ -14,8 +14,6 @@ from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tttab.cli.options import GROUPS
-
 COMMANDS = re.compile(r"^<!-- commands: (.+) -->$", re.MULTILINE)
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)([^)#\s]+)")
 
@@ -54,16 +52,12 @@ def _about(command: Any, name: str, parent: Any) -> Iterator[str]:
     if command.params:
         usage = " ".join(command.collect_usage_pieces(context))
         yield from ("```text", f"{words} {usage}", "```", "")
-    for group, items in groupby(sorted(command.params, key=_place), key=_place):
-        yield from (f"**{GROUPS[group]}**", "") if group else ()
+    for group, items in groupby(command.params, lambda item: getattr(item, "rich_help_panel", None)):
+        yield from (f"**{group}**", "") if group else ()
         for record in filter(None, (item.get_help_record(context) for item in items)):
             yield from (f"`{record[0]}`", f":   {_plain(record[1]) or ' '}", "")
     for below in getattr(command, "commands", {}).values():
         yield from _about(below, below.name, context)
-
-
-def _place(item: Any) -> int:
-    return GROUPS.index(getattr(item, "rich_help_panel", None))
 
 
 def _plain(marked: str) -> str:

@@ -1,7 +1,7 @@
-"""What the rooms ask of each other: models, what is prepared for them, rules. Read it after `core`.
+"""What the packages expect of each other: models, what is prepared for them, rules. Read it after `core`.
 
-Training, comparing, bundling and serving know a model through these members alone; a model family knows
-nothing of them. What does not belong here: plain data (`core`), and anything that computes.
+Training, comparing, bundling and serving know a model only through these members; a model family knows
+nothing of them. Nothing here computes.
 """
 
 from __future__ import annotations

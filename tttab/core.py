@@ -1,9 +1,8 @@
-"""Plain data that every room knows: Table, ModelInfo, Row. Read this file first, then `contracts`.
+"""Plain data that every package knows: Table, ModelInfo, Row. Read this file first, then `contracts`.
 
-A `Table` is data, a `Row` is one result; between them stand a `Session`, an opened foundation model, and a
-`Rule`, which says what of it may move. Plain in-context learning is the rule `none`, so untouched and
-adapted results have one form. What does not belong here: what rooms ask of each other (`contracts`), and
-anything that computes.
+A `Table` is data, a `Row` is one result. Between them are a `Session`, an opened foundation model, and a
+`Rule`, which says which weights may move. Plain in-context learning is the rule `none`, so pretrained and
+adapted results have one form.
 """
 
 from __future__ import annotations

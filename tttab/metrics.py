@@ -1,8 +1,7 @@
 """Figures of merit for predictions: pure functions of labels and predictions.
 
-scikit-learn's areas and losses; by hand is what it has not (calibration error, CRPS, break-even) or
-what would raise where a class is absent from the test rows. What does not belong here: anything that
-predicts.
+scikit-learn's areas and losses. Written by hand is what it lacks (calibration error, CRPS, break-even), or
+what would raise if a class is absent from the test rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Named streams of randomness: a seed and a name give a generator, always the same one.
 
-A stream's seed is a hash of the user's seed and the stream's names, so adding a stream never
-shifts another. What does not belong here: any draw itself.
+A stream's seed is a hash of the user's seed and the stream's names, so adding a stream never shifts another.
 """
 
 from __future__ import annotations

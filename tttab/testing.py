@@ -1,7 +1,7 @@
 """A model family without tabpfn, for tests of rules, arms and loops: `ToySession` and `ToyFamily`.
 
-It classifies a row by the labels of the context rows that two small layers find alike; it has no attention
-and no cost model. Milliseconds a step. What does not belong here: anything that real models use.
+It classifies a row by the labels of the context rows that two small layers find similar. It has no attention
+and no cost model, and a step takes milliseconds.
 """
 
 from __future__ import annotations

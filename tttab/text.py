@@ -1,7 +1,7 @@
-"""Text that is not ours, made fit to show: file and column names, labels, headers, other libraries' messages.
+"""Foreign text made safe to show: file and column names, labels, headers, other libraries' messages.
 
 Whatever goes to a terminal, a page or a hint passes `shown`; what goes into a command to type passes
-`shell_word`. What does not belong here: where text is printed, and its meaning.
+`shell_word`.
 """
 
 from __future__ import annotations

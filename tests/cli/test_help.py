@@ -56,8 +56,7 @@ def test_option_groups_stand_in_one_order(words):
     for word in words:
         command = command.commands[word]
     places = [GROUPS.index(getattr(option, "rich_help_panel", None)) for option in command.params]
-    named = [place for place in places if place]
-    assert named == sorted(named)
+    assert places == sorted(places)
 
 
 def test_tttab_alone_shows_what_it_can_do_and_where_to_start(capfd):

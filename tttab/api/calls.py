@@ -61,7 +61,7 @@ def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, *
         options: the fields of `tttab.evaluation.setup.TrialRequest`: n, k, target, columns, model, …
 
     Raises:
-        TttabError: an option makes no sense, or table or model cannot be had.
+        TttabError: an option makes no sense, or the table or the model is not available.
     """
     held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
     with in_python_words(_OPTIONS), held as claim, collected() as caught:
@@ -89,7 +89,7 @@ def adapt(
     Args:
         dataset: as for `run`.
         out: the bundle's folder; None: nothing is written.
-        test_size: rows to keep aside and measure on; 0: every row may be context or query.
+        test_size: test rows to set aside; 0: use every row for context and training.
         options: as for `run`.
 
     Raises:

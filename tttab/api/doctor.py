@@ -1,7 +1,6 @@
-"""What of this machine tttab needs, what it found, and what to do about it.
+"""What tttab needs of this machine, what it found, and what to do about it.
 
-Each check is a function that returns one `Finding`; `examine` yields them as they come. What does
-not belong here: mending anything.
+Each check is a function that returns one `Finding`; `examine` yields them one by one. Nothing is repaired.
 """
 
 from __future__ import annotations

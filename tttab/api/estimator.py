@@ -1,6 +1,6 @@
 """scikit-learn estimators: `TTTClassifier` and `TTTRegressor`.
 
-What does not belong here: how they are fitted, saved and loaded (`fitting`).
+This module has labels and predictions; `fitting` fits, saves and loads.
 """
 
 from __future__ import annotations
@@ -41,43 +41,43 @@ if TYPE_CHECKING:
 class TTTClassifier(ClassifierMixin, AdaptingEstimator):
     """Test-time training of a tabular foundation model, as a scikit-learn classifier.
 
-    The first `n_context` rows (drawn, stratified) are what the model reads at prediction time; up to
-    `n_queries` further rows are the training queries, of which a held-out part decides whether the
-    adapted weights are kept. With too few rows for both, all rows are context and nothing is trained.
+    The model reads `n_context` rows at prediction time (drawn at random, by class). Up to `n_queries` further
+    rows are the training queries; a held-out part of them chooses the step, or keeps the pretrained weights.
+    With too few rows for both, all rows are context and nothing is trained.
 
     Args:
         n_context: rows the model reads at prediction time.
-        n_queries: rows to train on at most; None: all that are left.
-        columns: what single columns are, where the guess is wrong: `{"zip": "level",
+        n_queries: largest number of rows to train on; None: all that are left.
+        columns: kinds of single columns, if the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
-        rule: which weights move; `none` is plain in-context learning.
-        recipe: `default`, `fast`, `race` or `thorough`: what the next three and loss are where None.
-        steps: gradient steps at most.
+        rule: which weights to train; `none` is plain in-context learning.
+        recipe: `default`, `fast`, `race` or `thorough`; gives steps, lr, optimizer and loss if they are None.
+        steps: largest number of gradient steps.
         lr: learning rate.
-        optimizer: `adamw` over several steps, `race`, or `sgd-1`, one step whose size a line search finds.
+        optimizer: `adamw`, `race`, or `sgd-1`, one step whose size a line search finds.
         context: `stratified`, `random`, `kcenter` or `nearest`: how the context rows are chosen.
-        split: `fixed`, `redraw` or `kfold`: the contexts that training sees.
-        guard: `loss`, `loss+ece` or `off`: when held-out rows keep the pretrained weights.
+        split: `fixed`, `redraw` or `kfold`: the contexts during training.
+        guard: `loss`, `loss+ece` or `off`: how held-out rows choose the step.
         loss: `ensemble` trains on the averaged prediction's loss, `members` on the mean of the members' own.
-        metric: what the guard compares in the place of the loss, by the name of scikit-learn's scorer:
+        metric: what chooses the step instead of the loss, by the name of scikit-learn's scorer:
             `roc_auc`, `accuracy`, `balanced_accuracy`, …
         model: `auto`, a name of `tttab models list`, or the path of a checkpoint.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, …
-        max_memory: the most memory to hold, such as `4G`.
-        n_members: ensemble members that serve; None: as many as the model's file says.
-        max_seconds: the most that training may take; None: all steps.
-        blend: `trees` mixes the predictions with those of boosted trees fitted on the same rows.
-        threshold: of two classes, choose on the held-out rows from which probability on `predict` tells the
-            second, by `balanced_accuracy`, `accuracy` or `f1`; None: the likelier one.
-        class_weight: `balanced` makes every class count alike in training and in the choice of the step.
-        random_state: names the split and the training streams.
+        max_memory: memory limit, such as `4G`.
+        n_members: ensemble members that predict; None: as many as the model's file says.
+        max_seconds: time limit of training; None: all steps.
+        blend: `trees` averages the predictions with those of boosted trees trained on the same rows.
+        threshold: with two classes, the metric that chooses the decision threshold on held-out rows:
+            `balanced_accuracy`, `accuracy` or `f1`; None: the likeliest class.
+        class_weight: `balanced` gives every class the same weight in training and in the choice of the step.
+        random_state: random seed for the split and for training.
 
     Attributes:
         classes_: the labels, sorted, shape (classes,).
         n_features_in_: number of features.
-        feature_names_in_: their names, where X was a DataFrame.
+        feature_names_in_: their names, if X was a DataFrame.
         history_: one mapping per step: number, loss, held_out, best, seconds, …
-        accepted_: False where the guard kept the pretrained weights; None where nothing was trained.
+        accepted_: False if the pretrained weights were kept; None if nothing was trained.
         n_context_, n_queries_: rows used as context and as queries.
         bundle_: the adapted model with its context.
     """

@@ -1,7 +1,4 @@
-"""What scikit-learn users hand in, as the estimators take it: whole numbers, seeds, frames, targets.
-
-What does not belong here: what a column means (`data.columns`) and fitting (`estimator`).
-"""
+"""Checks and converts what scikit-learn users pass: whole numbers, seeds, frames, targets, weights."""
 
 from __future__ import annotations
 

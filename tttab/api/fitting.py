@@ -1,8 +1,7 @@
 """Fitting, saving and loading of the scikit-learn estimators: what classifier and regressor share.
 
-`fit` divides the rows into a short context and training queries, adapts the model to them and keeps
-what serves: a `tttab.bundle.Bundle`. What does not belong here: labels and predictions (`estimator`),
-the adaptation itself (`training`) and the files (`bundle`).
+`fit` divides the rows into a short context and training queries, adapts the model to them and keeps a
+`tttab.bundle.Bundle`, from which it predicts.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Errors in a Python user's words: the hint stands in the message and names parameters, not options.
-
-What does not belong here: the terminal, where hints are commands to type.
-"""
+"""Errors for Python users: the hint is part of the message and names parameters instead of options."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """A bundle trained further on new labelled rows, for Python and the command: `tttab.update`.
 
 The new rows are further queries under the bundle's own context; a part of them is held out. The new weights
-are kept only if the guard prefers them to the old ones on old and new held-out rows together. What does not
-belong here: training (`training`), printing (`cli`).
+are kept only if the guard prefers them to the old ones on old and new held-out rows together.
 """
 
 from __future__ import annotations

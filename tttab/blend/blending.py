@@ -1,9 +1,8 @@
-"""A prediction shared between an adapted model and boosted trees; held-out rows say how much each counts.
+"""Predictions averaged from an adapted model and boosted trees; held-out rows choose the weight.
 
-What a model of tables in general knows and what trees find in these rows alone go wrong in different
-places, so their mean is often better than either (a stacked generalisation with one weight: Wolpert 1992,
-Breiman 1996). Nothing is served twice where held-out rows give the trees no weight. What does not belong
-here: training the model, and files.
+A pretrained model and trees fitted on these rows alone err in different places, so their mean is often better
+than either (a stacked generalisation with one weight: Wolpert 1992, Breiman 1996). If the held-out rows give
+the trees no weight, they are not used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Boosted trees as a bundle can keep them: LightGBM grows them, flat arrays hold them, NumPy reads them.
 
 scikit-learn's own trees (the rival `gbt`) can only be pickled, and LightGBM's reader of its own text ends the
-process where a text points outside of a tree. Arrays can be checked, and serving needs no LightGBM. What
-does not belong here: how much the trees count (`blending`).
+process if a text points outside of a tree. Arrays can be checked, and prediction needs no LightGBM.
 """
 
 from __future__ import annotations

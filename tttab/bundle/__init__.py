@@ -1,6 +1,6 @@
 """Bundles: folders with adapted weights, the context rows they belong to, and a manifest.
 
-What does not belong here: training, and the conversion of a table.
+Start with `save_bundle` and `load_bundle`.
 """
 
 from tttab.bundle.bundle import (

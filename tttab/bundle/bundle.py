@@ -1,9 +1,8 @@
 """A bundle: a folder with adapted weights, the context rows they belong to, and a manifest.
 
-A crash, Ctrl-C or a full disk at any moment leaves the old bundle whole (`staging`), and two writers end
-with one of their bundles (`claim`). Reading checks every hash and never runs code from a file. A bundle may
-be used by many threads. What does not belong here: training, a table's conversion
-(`data.schema`), printing (`cli`).
+A crash, Ctrl-C or a full disk at any moment leaves the old bundle whole (`staging`), and two writers end with
+one of their bundles (`claim`). Reading checks every hash and never runs code from a file. Many threads may
+use one bundle.
 """
 
 from __future__ import annotations

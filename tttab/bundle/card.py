@@ -1,7 +1,4 @@
-"""A model card of a bundle in Markdown, as the model hub shows it: base, licence, data, figures.
-
-What does not belong here: where the card goes.
-"""
+"""A model card of a bundle in Markdown, as the model hub shows it: base, licence, data, figures."""
 
 from __future__ import annotations
 

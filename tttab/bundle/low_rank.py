@@ -1,7 +1,7 @@
-"""Differences of low rank, as the rule `lora` makes them: their factors, and what they predict of a matrix.
+"""Differences of low rank, as the rule `lora` makes them: their factors, and the matrix they predict.
 
-The prediction adds products of single numbers in float64, one factor after the other: no matrix product,
-whose last bits differ between machines. What does not belong here: files (`packing`).
+The prediction adds products of single numbers in float64, one factor after the other. It uses no matrix
+product, because its last bits differ between machines.
 """
 
 from __future__ import annotations

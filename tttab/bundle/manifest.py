@@ -1,8 +1,7 @@
-"""A bundle's manifest: what the folder holds, from what and how it was made, with the hash of each file.
+"""A bundle's manifest: what the folder holds, how it was made, and the hash of each file.
 
-A manifest is plain JSON. Every name in it must be the one its hash gives, so that no path can be told
-through it. What does not belong here: what each field must be (`manifest_form`), writing files
-(`staging`) and opening models (`bundle`).
+A manifest is plain JSON. Every file name in it must be the one its hash gives, so it cannot point elsewhere.
+`manifest_form` checks the fields.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What each field of a bundle's manifest must be, checked before any of them is used.
 
-Hashes that fit say nothing about fields that lie: an unknown seed, a label type of two gigabytes. By
-hand and not pydantic's: a path with stars says in one line which field is wrong, without loading
-pydantic to predict. What does not belong here: hashes and file names (`manifest`).
+Matching hashes say nothing about false fields: an unknown seed, a label type of two gigabytes. This is
+written by hand and not with pydantic: a path with stars says in one line which field is wrong, and prediction
+need not load pydantic.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Packed bundles: of the weights only what training moved, beside the hash of the base's file.
+"""Packed bundles: only what training changed in the weights, and the hash of the base's file.
 
-A tensor that equals the base's is left out; of one that moved the bytes are kept as a difference (exclusive
-or, compressed: trained weights share sign, exponent and first digits with the base's), of one that moved by
-a low rank the factors and the last bits. What comes back is the
-weights file byte for byte, proven by its hash. What does not belong here: opening models (`bundle`).
+A tensor that equals the base's is left out. Of one that changed, the bytes are kept as a difference
+(exclusive or, compressed: trained weights share sign, exponent and first digits with the base's). Of one that
+changed by a low rank, the factors and the last bits are kept. Unpacking restores the weights file byte for
+byte, proven by its hash.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How a bundle came to be, as plain data: table, split, adaptation, figures. The one place that writes it.
-
-What does not belong here: files and the manifest around it.
-"""
+"""How a bundle was made, as plain data: table, split, adaptation, figures. The one place that writes it."""
 
 from __future__ import annotations
 

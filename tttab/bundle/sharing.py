@@ -1,7 +1,6 @@
-"""Bundles on the model hub: what of one is uploaded, and getting one as any stranger's.
+"""Bundles on the model hub: upload, and download with the checks for any stranger's bundle.
 
-huggingface_hub asks, so tokens, mirrors (HF_ENDPOINT) and proxies work as everywhere else. What does not
-belong here: what a bundle is (`manifest`) and downloads of single files (`models.hub`).
+huggingface_hub makes the requests, so tokens, mirrors (HF_ENDPOINT) and proxies work as usual.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""How the files of a bundle come into its folder: whole or not at all, and only ours ever go.
+"""How the files of a bundle come into its folder: whole or not at all, and only our files are ever removed.
 
-They are written in a folder of their own inside the bundle's, moved to the names their content gives
-them, and the manifest is replaced last. A list of what was made and of what the old manifest named lies
-beside them, so what a killed writer left can be told from what is not ours: a file goes if a list names
-it, its content is still the one that was written, and no manifest needs it. What does not belong here:
-what the files hold (`bundle`), who may write (`claim`).
+They are written in a folder of their own inside the bundle's, moved to the names their content gives them,
+and the manifest is replaced last. A list of what was made, and of what the old manifest named, lies beside
+them. So the leftovers of a killed writer can be told from foreign files: a file is removed if a list names
+it, its content is still the one that was written, and no manifest needs it.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ from functools import cache
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 import tttab
-from tttab.cli import invocation
+from tttab.cli import invocation, options
 from tttab.cli.commands import (
     adapt,
     advise,
@@ -51,6 +51,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class _Command(TyperCommand):
+    """A command that shows its options under the headings of `options.GROUPS`, in that order."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params.sort(key=lambda item: options.GROUPS.index(getattr(item, "rich_help_panel", None)))
 
 
 class _TheoryGroup(TyperGroup):
@@ -120,3 +128,7 @@ bench.register(app)
 report.register(app)
 app.add_typer(theory_group, rich_help_panel="Research")
 pretrain.register(app)
+
+for group in (app, *(info.typer_instance for info in app.registered_groups if info.typer_instance)):
+    for info in group.registered_commands:
+        info.cls = _Command

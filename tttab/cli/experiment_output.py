@@ -1,7 +1,6 @@
 """How the rows of an experiment reach the terminal: a bar, tables, JSON Lines, a figure, an exit code.
 
-A row is a plain dict; `agrees: False` in one marks it and ends the command with exit code 1. What
-does not belong here: any experiment.
+A row is a plain dict; `agrees: False` in one marks it and ends the command with exit code 1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the user typed: the whole command again for a hint, and which options were in it.
-
-What does not belong here: what options mean.
-"""
+"""What the user typed: the whole command, to repeat it in a hint, and which options were in it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Option values that are lists: words, numbers and seeds with commas.
-
-What does not belong here: what the values mean.
-"""
+"""Option values that are lists: words, numbers and seeds with commas."""
 
 from __future__ import annotations
 

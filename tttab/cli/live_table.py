@@ -1,6 +1,6 @@
-"""The benchmark as it runs: a table that fills in, a bar and the time left; on a pipe a line per cell.
+"""The benchmark while it runs: a table that fills in, a bar and the time left; in a pipe a line per cell.
 
-What does not belong here: running cells; records pass through unchanged.
+Records pass through unchanged.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What the commands that adapt share: putting the request together, and saying what was decided.
-
-What does not belong here: options, adaptation and results.
-"""
+"""What the commands that adapt share: opening the trial, and printing what was decided."""
 
 from __future__ import annotations
 

@@ -309,18 +309,12 @@ def expand_options(
             command(**given, **{name: options(**shared)})
 
         every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
-        every.sort(key=_group)
         vars(run)["__signature__"] = inspect.Signature(every)
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in every}
         run.__name__, run.__doc__ = command.__name__, command.__doc__
         return run
 
     return decorate
-
-
-def _group(parameter: inspect.Parameter) -> int:
-    (about, *_) = getattr(parameter.annotation, "__metadata__", (None,))
-    return GROUPS.index(getattr(about, "rich_help_panel", None))
 
 
 def _parameters(options: type[DataclassInstance]) -> list[inspect.Parameter]:

@@ -1,8 +1,7 @@
 """How tttab prints: results on stdout, everything else on stderr; every text passes `tttab.text` here.
 
-On a terminal a table is drawn by rich; in a pipe it becomes tab-separated lines, uncut and
-uncoloured; with `--json` only JSON goes to stdout. Names and messages are printed as they are, never
-as rich's markup. What does not belong here: what is printed.
+On a terminal rich draws the tables. In a pipe they become tab-separated lines, uncut and uncoloured; with
+`--json` only JSON goes to stdout. Names and messages are printed as they are, never as rich's markup.
 """
 
 from __future__ import annotations

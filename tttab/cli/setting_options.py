@@ -1,7 +1,4 @@
-"""From the settings of an experiment to a command's options, and from what was typed to settings.
-
-What does not belong here: any experiment, printing.
-"""
+"""From the settings of an experiment to a command's options, and from the values typed back to settings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Ending cleanly: SIGTERM and SIGHUP become exceptions, so that what is half written goes again.
+"""Ending cleanly: SIGTERM and SIGHUP become exceptions, so that half-written files are removed.
 
-What does not belong here: Ctrl-C, which Python makes an exception of by itself.
+Python itself makes an exception of Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The process's standard streams: closed ones, those whose reader went away, encodings, secrets.
-
-What does not belong here: what is printed (`output`).
-"""
+"""The process's standard streams: closed ones, those whose reader went away, encodings, secrets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The arms of a comparison: what is predicted with what, on one trial (table, split, model).
 
-Arms of one trial share the split, the opened model and the prepared context. Each arm is one
-function and one line in `ARMS`. What does not belong here: many units (bench), printing (cli).
+Arms of one trial share the split, the opened model and the prepared context. Each arm is one function and one
+line in `ARMS`.
 """
 
 from __future__ import annotations

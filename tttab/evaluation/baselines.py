@@ -1,6 +1,6 @@
 """The models that read no context: boosted trees and a linear model, from scikit-learn and LightGBM.
 
-What does not belong here: how they are asked as rivals (`rivals`), timed and compared (`arms`).
+`rivals` turns them into arms.
 """
 
 from __future__ import annotations

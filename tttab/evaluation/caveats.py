@@ -1,7 +1,4 @@
-"""What a careful user should know before believing a figure, a sentence each.
-
-What does not belong here: figures.
-"""
+"""What to know before believing a figure, one sentence each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What `--json` prints, as types: the published form of a document, from which its JSON schema is made.
-
-What does not belong here: making the document (`result`).
-"""
+"""What `--json` prints, as types: the published form of a document, from which its JSON schema is made."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Where a run may be written down while it goes on: a small protocol, and adapters for MLflow and W&B.
+"""Where a run may be logged while it is running: a small protocol, and adapters for MLflow and W&B.
 
-A logger of your own is any object with the three methods. What does not belong here: the terminal's bars.
+A logger of your own is any object with the three methods.
 """
 
 from __future__ import annotations

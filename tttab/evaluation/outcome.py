@@ -1,7 +1,4 @@
-"""What an arm tells while it runs and when it is done.
-
-What does not belong here: running one (`arms`).
-"""
+"""What an arm reports while it runs and when it is done."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What a comparison on one table found: typed, and as plain data, a frame or a page's table.
-
-What does not belong here: running it (`arms`) and writing it to a folder (`api`).
-"""
+"""What a comparison on one table found: typed, and as plain data, a frame or a page's table."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Rivals that use all labelled rows by means of their own: each is fitted, then it serves.
+"""Rivals that use all labelled rows in their own way: each is fitted, then it predicts.
 
-What a rival is given holds no test row. What does not belong here: training by the trial's own schedule, and
-how rivals are timed and compared (`arms`).
+What a rival is given contains no test row. `arms` times and compares them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What a comparison needs, put together once: table, split, opened model. Requests are checked first.
-
-What does not belong here: running anything (`arms`), and how decisions are told to a user.
-"""
+"""What a comparison needs, put together once: table, split, opened model. Requests are checked first."""
 
 from __future__ import annotations
 

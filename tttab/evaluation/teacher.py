@@ -1,8 +1,7 @@
-"""Soft targets for training queries: what trees and the untouched model make of rows they have not seen.
+"""Soft targets for training queries: what trees and the pretrained model predict for rows they have not seen.
 
 The queries are divided into folds; the context and the other folds teach each. Half of a target is the label,
 half the teachers' mixture with the smallest log loss (distillation: Hinton et al. 2015; the mixture is ours).
-What does not belong here: training on them (`training`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How long a prediction takes.
-
-What does not belong here: how long anything else does (`arms`).
-"""
+"""How long a prediction takes."""
 
 from __future__ import annotations
 

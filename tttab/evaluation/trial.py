@@ -1,7 +1,4 @@
-"""One table, split and model, with what its arms share: rows, contexts, weights, training.
-
-What does not belong here: what is compared on it (`arms`).
-"""
+"""One table, split and model, with what its arms share: rows, contexts, weights, training."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Explanations as tables and as a page that stands alone.
-
-What does not belong here: computing them (`shapley`).
-"""
+"""Explanations as tables and as a page that stands alone."""
 
 from __future__ import annotations
 

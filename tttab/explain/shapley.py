@@ -1,7 +1,6 @@
 """Explanations of a bundle's predictions, through shap and scikit-learn over the cached context.
 
-The background, what a feature is replaced by where it counts as unknown, are context rows. What does not
-belong here: the page and the terminal.
+The background is made of context rows: they replace a feature that counts as unknown.
 """
 
 from __future__ import annotations

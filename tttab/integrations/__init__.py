@@ -1,4 +1,1 @@
-"""tttab in other packages' frames, one module each; what they need is an extra.
-
-What does not belong here: anything that tttab itself uses.
-"""
+"""tttab in other packages' frameworks, one module each; each needs an extra, and tttab itself uses none."""

@@ -1,7 +1,7 @@
 """Test-time training as a model of AutoGluon, and so of TabArena, whose models are AutoGluon's.
 
 `TabularPredictor(label=…).fit(table, hyperparameters={TTTModel: {"n_context": 200}})`; the hyperparameters
-are the parameters of `tttab.TTTClassifier`. What does not belong here: fitting (`tttab.api.estimator`).
+are the parameters of `tttab.TTTClassifier`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Which model files are known, where they are looked for, fetching and verifying them.
+"""Which model files are known, where they are looked for, and how they are downloaded and verified.
 
-What does not belong here: which files a family has and how it downloads them (the family), reading a file
-(`checkpoint`) and opening it.
+Each family lists its own files and downloads them; `checkpoint` reads them.
 """
 
 from __future__ import annotations

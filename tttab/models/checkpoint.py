@@ -1,10 +1,8 @@
 """Reading model files without ever running code from them: tensors, and a header of plain data.
 
-A checkpoint is a state dict, the architecture's configuration and whatever else its family notes.
-`.safetensors` files carry the latter two as JSON in their header; `.ckpt` files are torch archives. A file is
-opened once: the bytes that were hashed are the ones that are used, and its content says what it is, not its
-name. What does not belong here: which files exist and where (`catalog`), what their headers mean and the
-network (the family).
+A checkpoint is a state dict, the architecture's configuration and what else its family notes. `.safetensors`
+files carry the latter two as JSON in their header; `.ckpt` files are torch archives. A file is opened once:
+the bytes that were hashed are the ones that are used, and its content says what it is, not its name.
 """
 
 from __future__ import annotations

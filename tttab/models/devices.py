@@ -1,7 +1,4 @@
-"""Where a model runs: the device that is asked for, and whether weights were adapted on another kind.
-
-What does not belong here: opening a model.
-"""
+"""Where a model runs: the requested device, and whether weights were adapted on another kind."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The registry of model families, asked in this order.
-
-What does not belong here: what a family knows.
-"""
+"""The registry of model families, asked in this order."""
 
 from __future__ import annotations
 

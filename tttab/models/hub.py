@@ -1,8 +1,7 @@
 """Files from the model hub: downloads that end in time, and the SHA-256 that the hub states of a file.
 
-huggingface_hub asks, so proxies (HTTPS_PROXY), mirrors (HF_ENDPOINT), tokens and the offline variables work
-as everywhere else. What does not belong here: which files there are and where they are kept (`catalog`), and
-licences (the family).
+huggingface_hub makes the requests, so proxies (HTTPS_PROXY), mirrors (HF_ENDPOINT), tokens and the offline
+variables work as usual.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an `Objective` makes of log likelihoods: the same for every family.
-
-What does not belong here: how members are averaged, which each family does as it serves.
-"""
+"""What an `Objective` makes of log likelihoods: the same for every family."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""What the opened models of every family do alike: names of weights, limits, a fresh start, one prediction.
-
-What does not belong here: anything that depends on how a network reads a table (the families).
-"""
+"""What the opened models of every family share: names of weights, limits, a fresh start, one prediction."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Rules: which weights may move. One file and one line here each.
-
-What does not belong here: how they move (`tttab.training.optimizers`, `tttab.training.loop`).
-"""
+"""Rules: which weights may move. One file and one line here each."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The HTTP application: `/predict`, `/schema`, `/health`, `/metrics`, and an OpenAPI page at `/docs`.
 
-What does not belong here: sockets and processes (`cli.commands.serve`), formats (`bodies`), the queue
-(`batching`).
+`bodies` reads and writes the formats, `batching` is the queue, and `cli.commands.serve` has the process.
 """
 
 from __future__ import annotations

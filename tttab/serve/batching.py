@@ -1,7 +1,7 @@
 """Requests that wait together are predicted together: one call of the model for all of them.
 
-While a batch runs, requests gather; the next batch takes them. So nobody waits for a timer, a lone request is
-answered at once, and under load a call has many rows. What does not belong here: HTTP (`app`).
+While a batch runs, requests gather; the next batch takes them. So nobody waits for a timer, a single request
+is answered at once, and under load a call has many rows.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a request brings as rows, and what it gets back: JSON, CSV, Parquet or Arrow.
 
-CSV and Parquet are read by the reader of files, with its bounds and guesses, so a table means the same as in
-`tttab predict`. What does not belong here: HTTP itself (`app`).
+CSV and Parquet are read by the reader of files, with its limits and guesses, so a table means the same as in
+`tttab predict`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """A folder that one process at a time writes to: claimed before the work whose result goes there.
 
-Who claims a folder has proven that it can be written and keeps other writers out until the end, so
+A process that claims a folder has proven that it can be written and keeps other writers out until the end, so
 finished work is not lost to either. The lock is flock's own: filelock (3.20) takes a file system without
-flock for a lock that is held and waits for ever, and cuts a file off that it only means to lock. What
-does not belong here: what is written.
+flock for a lock that is held and waits for ever, and truncates a file that it only means to lock.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Writing files so that a crash, a full disk or Ctrl-C leaves the old file whole, hashing them, and switches.
 
-Written by hand: packages for atomic writes (atomicwrites, unmaintained) sync neither the file nor its
-folder, replace devices and pipes, and leave their part behind on a kill. What does not belong here: any
-knowledge of what the files hold or what a switch does.
+Written by hand: packages for atomic writes (atomicwrites, unmaintained) sync neither the file nor its folder,
+replace devices and pipes, and leave their part behind on a kill.
 """
 
 from __future__ import annotations

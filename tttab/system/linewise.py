@@ -1,7 +1,4 @@
-"""Files of lines that a crash, a copy or an editor may have left odd, read with a bound on a line.
-
-What does not belong here: what a line means.
-"""
+"""Files of lines that a crash, a copy or an editor may have damaged, read with a limit on a line."""
 
 from __future__ import annotations
 

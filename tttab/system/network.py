@@ -1,7 +1,4 @@
-"""Whether a server takes a connection, found out within a time.
-
-What does not belong here: which server, and what is asked of it.
-"""
+"""Whether a server accepts a connection within a given time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The memory of the process: sizes in words, what is held, what is free to give back.
-
-What does not belong here: planning a training step (`training.memory_plan`).
-"""
+"""The memory of the process: sizes in words, what is held, what is free to give back."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Whether a schedule makes sense, before anything is read or opened.
-
-What does not belong here: what its settings do (`optimizers`, `context_policy`, `selection`, `precision`).
-"""
+"""Whether a schedule makes sense, before anything is read or opened."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How far the weights move and what is kept: settings alone, without the registries they name.
-
-What does not belong here: what the settings mean (`optimizers`, `context_policy`, `selection`).
-"""
+"""How far the weights move and what is kept: settings alone, without the registries they name."""
 
 from __future__ import annotations
 

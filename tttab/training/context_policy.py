@@ -1,8 +1,7 @@
 """Where training batches come from: one fixed context, a re-drawn one, or K folds.
 
-The papers keep the context fixed; other tools re-draw it. The held-out rows and the context that
-serves are the same in all three. What does not belong here: the choice of the serving context
-(`data.context_selection`) and the loss.
+The papers keep the context fixed; other tools re-draw it. The held-out rows and the context of prediction are
+the same in all three.
 """
 
 from __future__ import annotations

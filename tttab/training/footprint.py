@@ -1,8 +1,7 @@
 """What a training step allocates: measured on a few rows, then extended to any number.
 
-Every tensor that a forward and backward pass makes is counted when it is made and when it is freed,
-so architecture, rule and execution are all in the figure. What does not belong here:
-the choice that follows from it (`memory_plan`).
+Every tensor that a forward and backward pass makes is counted when it is made and when it is freed, so
+architecture, rule and execution are all in the figure. `memory_plan` chooses from it.
 """
 
 from __future__ import annotations

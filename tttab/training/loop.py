@@ -1,10 +1,9 @@
 """Test-time training: one loop, a generator of steps, for every rule and optimiser.
 
-The n context rows stay fixed; the k query rows are divided once, most train, a held-out part
-chooses the step, with the untouched weights as a candidate (arXiv 2503.11842, section 3, for the
-fixed context; the held-out choice is ours). What does not belong here: preprocessing (session),
-which weights move (rules), how far (optimizers), under which context (context_policy), which candidate
-is kept (selection), how results are compared (evaluation).
+The n context rows stay fixed. The k query rows are divided once: most train, a held-out part chooses the
+step, and the pretrained weights are a candidate (arXiv 2503.11842, section 3, for the fixed context; the
+held-out choice is ours). Rules say which weights move, `optimizers` how far, `context_policy` under which
+context, `selection` which candidate is kept.
 """
 
 from __future__ import annotations

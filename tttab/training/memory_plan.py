@@ -1,10 +1,9 @@
 """Memory: what a training step needs, and how a limit is kept.
 
 Query rows do not interact, so a step may be cut into chunks of queries whose gradients add up exactly;
-members of the ensemble may be taken one at a time, and activations recomputed. This module chooses
-before the first step. Written by hand: trying ever smaller batches until one fits, as libraries do,
-needs errors that a CPU does not raise; there the kernel kills the process. What does not belong here:
-measuring a step (`footprint`).
+members of the ensemble may be taken one at a time, and activations recomputed. This module chooses before the
+first step. Written by hand: trying ever smaller batches until one fits, as libraries do, needs errors that a
+CPU does not raise; there the kernel kills the process.
 """
 
 from __future__ import annotations

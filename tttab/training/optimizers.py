@@ -1,7 +1,7 @@
 """Optimisers: how far the trained weights move. One class and one registry line each.
 
-An optimiser is a generator of updates. It yields after each one and is sent the held-out score where it
-asked for one. What does not belong here: which weights move (rules), which candidate is kept (guards).
+An optimiser is a generator of updates. It yields after each one, and receives the held-out score if it asked
+for one.
 """
 
 from __future__ import annotations

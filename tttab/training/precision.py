@@ -1,7 +1,6 @@
-"""Which arithmetic training uses: bfloat16 where the machine has it and it is faster, else float32.
+"""Which arithmetic training uses: bfloat16 if the machine has it and it is faster, else float32.
 
-Held-out scores and everything that is served stay in float32. What does not belong here: running
-the network under it (the session).
+Held-out scores and predictions stay in float32.
 """
 
 from __future__ import annotations

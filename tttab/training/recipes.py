@@ -1,7 +1,4 @@
-"""Recipes: schedules by name, for who does not want to set each option. One line each.
-
-What does not belong here: what the settings mean (`optimizers`, `context_policy`, `selection`).
-"""
+"""Recipes: named schedules, for users who do not want to set each option. One line each."""
 
 from __future__ import annotations
 

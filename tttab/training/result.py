@@ -1,7 +1,4 @@
-"""What test-time training says of itself: each step, what it expects to cost, and what came of it.
-
-What does not belong here: training (`loop`).
-"""
+"""What test-time training reports: each step, what it expects to cost, and the result."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """Guards: which of the weights that training passed through are kept.
 
-Every scored step is a candidate, step 0 (the untouched weights) among them. What does not belong
-here: making the candidates (`optimizers`) and asking the model about them (`loop`).
+Every scored step is a candidate, and so is step 0, the pretrained weights.
 """
 
 from __future__ import annotations

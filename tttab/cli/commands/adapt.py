@@ -1,7 +1,4 @@
-"""`tttab adapt`: adapt a model to a table and keep it, with its context, as a bundle to predict from.
-
-What does not belong here: the comparison with rivals (`run`) and predictions (`predict`).
-"""
+"""`tttab adapt`: adapt a model to a table and keep it, with its context, as a bundle to predict from."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab bench`: the context-reduction benchmark.
-
-What does not belong here: planning, running, computing (`tttab.bench`); this file asks and prints.
-"""
+"""`tttab bench`: from the options to a `BenchRequest` of `tttab.bench`, and the results on the terminal."""
 
 from __future__ import annotations
 

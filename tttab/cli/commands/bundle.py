@@ -1,7 +1,4 @@
-"""`tttab bundle`: pack a bundle down to what training moved, and unpack it.
-
-What does not belong here: the format (`tttab.bundle.packing`).
-"""
+"""`tttab bundle`: pack a bundle to the difference from its base model, and unpack it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab data`: which tables are known, what is in one, fetching, and checking `datasets.yaml`.
-
-What does not belong here: reading and converting tables, which `tttab.data` does.
-"""
+"""`tttab data`: list, show, download and check tables."""
 
 from __future__ import annotations
 

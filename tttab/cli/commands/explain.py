@@ -1,7 +1,4 @@
-"""`tttab explain`: why a bundle predicts what it predicts.
-
-What does not belong here: the explanations (`tttab.explain`).
-"""
+"""`tttab explain`: why a bundle predicts what it predicts."""
 
 from __future__ import annotations
 

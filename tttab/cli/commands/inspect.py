@@ -1,7 +1,4 @@
-"""`tttab inspect`: what a bundle says of itself, and whether its files are the ones it was written with.
-
-What does not belong here: opening the model.
-"""
+"""`tttab inspect`: show a bundle's manifest and check the hashes of its files, without opening the model."""
 
 from __future__ import annotations
 

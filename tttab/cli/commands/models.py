@@ -1,7 +1,4 @@
-"""`tttab models`: the known model files, fetching official ones, and checking their hashes.
-
-What does not belong here: opening a model.
-"""
+"""`tttab models`: list the known model files, download official ones, and check hashes."""
 
 from __future__ import annotations
 

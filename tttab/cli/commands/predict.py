@@ -1,7 +1,4 @@
-"""`tttab predict`: serve a bundle: read rows, predict, write, piece by piece in flat memory.
-
-What does not belong here: the model and the table's conversion.
-"""
+"""`tttab predict`: read rows, predict with a bundle and write, piece by piece, so that memory stays flat."""
 
 from __future__ import annotations
 

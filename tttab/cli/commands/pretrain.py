@@ -1,7 +1,4 @@
-"""`tttab pretrain`: make a checkpoint in TabPFN v2's architecture from synthetic tables.
-
-What does not belong here: the training itself, which `tttab.pretrain` does.
-"""
+"""`tttab pretrain`: make a checkpoint in TabPFN v2's architecture from synthetic tables."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab report`: what a benchmark's store says, on the terminal, as Markdown or as a page.
-
-What does not belong here: computing it (`tttab.bench`).
-"""
+"""`tttab report`: what a benchmark found, on the terminal, as Markdown or as a page."""
 
 from __future__ import annotations
 

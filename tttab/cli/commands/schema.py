@@ -1,7 +1,4 @@
-"""`tttab schema`: the JSON schema of what a command prints with `--json`.
-
-What does not belong here: the documents (`evaluation.documents`).
-"""
+"""`tttab schema`: the JSON schema of what a command prints with `--json`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab serve`: answer requests with bundles over HTTP.
-
-What does not belong here: the application (`tttab.serve`).
-"""
+"""`tttab serve`: the process and the socket around the HTTP application of `tttab.serve`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab push` and `tttab pull`: bundles to and from the model hub.
-
-What does not belong here: what is sent and what is checked (`tttab.bundle.sharing`).
-"""
+"""`tttab push` and `tttab pull`: bundles to and from the model hub."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""`tttab theory`: a command for every experiment of the registry, and `all`, a folder of them.
-
-What does not belong here: any experiment (`tttab.theory`), how rows are printed (`experiment_output`).
-"""
+"""`tttab theory`: a command for every experiment of the registry, and `all`, a folder of them."""
 
 from __future__ import annotations
 

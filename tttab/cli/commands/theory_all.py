@@ -1,7 +1,4 @@
-"""`tttab theory all`: the bar, the interruption and the summary of a folder of experiments.
-
-What does not belong here: what a folder holds (`tttab.theory.folder`).
-"""
+"""`tttab theory all`: the bar, the interruption and the summary of a folder of experiments."""
 
 from __future__ import annotations
 

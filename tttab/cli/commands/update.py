@@ -1,7 +1,4 @@
-"""`tttab update`: train a bundle further on new labelled rows and keep that as a new version beside it.
-
-What does not belong here: training and judging (`tttab.api.update`).
-"""
+"""`tttab update`: train a bundle further on new labelled rows, and keep a new version beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TabICL behind the contracts: its files, tabicl's own preprocessing, training and serving.
+"""TabICL behind the contracts: its files, tabicl's own preprocessing, training and prediction.
 
-The only part of tttab, besides pretraining, that imports tabicl. What does not belong here: other families.
+Only this package and pretraining import tabicl.
 """

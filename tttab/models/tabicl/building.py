@@ -1,7 +1,4 @@
-"""From a checkpoint that was read to TabICL's network, checked before it is allocated, and back to a file.
-
-What does not belong here: reading (`models.checkpoint`).
-"""
+"""From a checkpoint that was read to TabICL's network, checked before it is allocated, and back to a file."""
 
 from __future__ import annotations
 

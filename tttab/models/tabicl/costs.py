@@ -1,7 +1,4 @@
-"""What a training step of a TabICL network costs, as memory planning asks for it.
-
-What does not belong here: planning (`training.memory_plan`) and measuring (`training.footprint`).
-"""
+"""What a training step of a TabICL network costs, for `training.memory_plan`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Passes of an opened TabICL model: members and chunks, in which precision, with the loss that is served.
+"""Passes of an opened TabICL model: members and chunks, in which precision, with the loss of prediction.
 
 tabicl averages its members' logits, divides by its temperature and takes the softmax; so do training and
-scores. What does not belong here: one pass (`passes`), weights and contexts (`session`).
+scores. `passes` holds one pass.
 """
 
 from __future__ import annotations

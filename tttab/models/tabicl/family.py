@@ -1,6 +1,6 @@
 """TabICL as a `ModelFamily`: its official files, downloads, and opening a checkpoint.
 
-Importing this imports neither torch nor tabicl. What does not belong here: building the network (`building`).
+Importing this imports neither torch nor tabicl.
 """
 
 from __future__ import annotations

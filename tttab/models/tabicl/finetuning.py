@@ -1,7 +1,4 @@
-"""tabicl's own fine-tuning, as a rival: the same file, its defaults.
-
-What does not belong here: test-time training.
-"""
+"""tabicl's own fine-tuning, as a rival: the same file, its defaults."""
 
 from __future__ import annotations
 

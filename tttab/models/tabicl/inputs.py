@@ -1,8 +1,7 @@
 """What a model keeps of a context and of queries: the tensors that tabicl itself feeds to the network.
 
-tabicl's own estimator is fitted and its transformers are asked, so preprocessing, outliers and the members'
-orders of features and classes are those of inference. What does not belong here: losses and weights
-(`session`).
+tabicl's own estimator is fitted and its transformers are called, so preprocessing, outliers and the members'
+orders of features and classes are those of inference.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The files that TabICL's authors publish: names, licence, what the weights have seen.
 
 File names and repository are those of tabicl 2.2 (`_sklearn/classifier.py` and `regressor.py`), the licence
-is the package's own, and what the weights have seen is its prior; it states no hashes and no sizes. What does
-not belong here: fetching (`family`).
+is the package's own, and what the weights have seen is its prior; it states no hashes and no sizes.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """One pass of a context for all chunks of a step's queries, on TabICL's own layers.
 
 Query rows read the context through keys and values alone: those of the inducing points in the column layers
-and those of the context rows in the in-context layers; between them the row layers see one row at a time. So
+and those of the context rows in the in-context layers. Between them the row layers see one row at a time. So
 the context runs once, with its graph; its keys and values become leaves that every chunk reads; and the
 gradient that the chunks leave there goes back through the context once. More classes than the network has
-outputs are told apart by tabicl's own tree of groups, whose every node reads a part of the context. What does
-not belong here: chunks, ensembles and losses (`session`).
+outputs are told apart by tabicl's own tree of groups, whose every node reads a part of the context.
 """
 
 from __future__ import annotations

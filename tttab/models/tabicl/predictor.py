@@ -1,7 +1,4 @@
-"""Serving: a fitted tabicl estimator with its key-value cache and weights of its own.
-
-What does not belong here: training.
-"""
+"""Prediction: a fitted tabicl estimator with its key-value cache and weights of its own."""
 
 from __future__ import annotations
 

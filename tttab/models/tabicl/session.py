@@ -1,7 +1,6 @@
 """An opened TabICL classifier behind `tttab.contracts.Session`: weights, contexts, queries, files.
 
-What does not belong here: running the network (`ensemble`, `passes`), which weights move (rules) and how
-(training).
+`ensemble` and `passes` run the network.
 """
 
 from __future__ import annotations

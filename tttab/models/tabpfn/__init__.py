@@ -1,4 +1,4 @@
-"""TabPFN behind the contracts: reading its files, its own preprocessing, training and serving.
+"""TabPFN behind the contracts: reading its files, its own preprocessing, training and prediction.
 
-The only part of tttab, besides pretraining, that imports tabpfn. What does not belong here: other families.
+Only this package and pretraining import tabpfn.
 """

@@ -1,8 +1,8 @@
 """From a checkpoint that was read to the network it holds, checked before anything is allocated.
 
-tabpfn's own loader opens the file by itself and lets torch decide whether it may run code, so the steps
-of `tabpfn.model_loading.load_model` are taken here with the tensors that were read; a test holds both
-equal. What does not belong here: reading (`checkpoint`) and what a header may say (`ranges`).
+tabpfn's own loader opens the file by itself and lets torch decide whether it may run code. So the steps of
+`tabpfn.model_loading.load_model` are taken here with the tensors that were read; a test holds both equal.
+`ranges` says what a header may contain.
 """
 
 from __future__ import annotations

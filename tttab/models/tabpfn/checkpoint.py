@@ -1,8 +1,7 @@
 """Writing checkpoints in tabpfn's file format, and what their weights may be.
 
-A checkpoint is a state dict, the architecture's configuration and, optionally, the inference
-configuration; plain tabpfn loads what is written here. What does not belong here: reading
-(`models.checkpoint`), what headers may say (`ranges`) and the network (`building`).
+A checkpoint is a state dict, the architecture's configuration and, optionally, the inference configuration.
+Plain tabpfn loads what is written here.
 """
 
 from __future__ import annotations

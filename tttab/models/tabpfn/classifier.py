@@ -1,8 +1,4 @@
-"""An opened TabPFN classifier behind `tttab.contracts.Session`.
-
-What does not belong here: what it shares with the regressor (`session`), which weights move (rules)
-and how (training).
-"""
+"""An opened TabPFN classifier behind `tttab.contracts.Session`; `session` has what the regressor shares."""
 
 from __future__ import annotations
 

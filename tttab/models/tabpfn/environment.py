@@ -1,7 +1,4 @@
-"""What must be set before tabpfn is imported: no telemetry, no browser, no folders in the user's home.
-
-What does not belong here: tttab's own settings.
-"""
+"""What must be set before tabpfn is imported: no telemetry, no browser, no folders in the user's home."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """TabPFN as a `ModelFamily`: its official files, downloads and licences, and opening a checkpoint.
 
-Importing this imports neither torch nor tabpfn. What does not belong here: building the network (`building`).
+Importing this imports neither torch nor tabpfn.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""tabpfn's own fine-tuning, as a rival: the same file, its defaults.
-
-What does not belong here: test-time training.
-"""
+"""tabpfn's own fine-tuning, as a rival: the same file, its defaults."""
 
 from __future__ import annotations
 

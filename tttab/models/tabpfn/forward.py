@@ -1,9 +1,8 @@
 """Forward and backward passes of an opened model: member by member, chunk by chunk, in which precision.
 
-Members of the ensemble are averaged as probabilities, so the loss of a row as served is minus the logarithm
-of the mean of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients,
-which is why members may be taken one at a time. What does not belong here: weights and contexts
-(`session`), what the outputs mean (`classifier`, `regressor`).
+Members of the ensemble are averaged as probabilities, so the loss of a row is minus the logarithm of the mean
+of its members' likelihoods. Its gradient is a weighted sum of the members' own gradients, which is why
+members may be taken one at a time.
 """
 
 from __future__ import annotations

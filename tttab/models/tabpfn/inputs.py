@@ -1,9 +1,8 @@
 """What a model keeps of a context and of queries: the tensors tabpfn itself feeds to the network.
 
-They are captured from tabpfn's own `predict`: for one call the network's `forward` is replaced by a
-recorder, so preprocessing, ensembling and outlier clipping are exactly those of inference, in every
-tabpfn version. A context has a face of the network of its own and a lock, so threads may share contexts and
-sessions. What does not belong here: losses and weights (`classifier`, `regressor`).
+They are captured from tabpfn's own `predict`: for one call the network's `forward` is replaced by a recorder,
+so preprocessing, ensembling and outlier clipping are exactly those of inference, in every tabpfn version. A
+context has its own face of the network and a lock, so threads may share contexts and sessions.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The files that Prior Labs publishes for tabpfn: names, licences, sizes, and what the weights have seen.
 
-File names are those of tabpfn 9.2's `model_loading`. Licences follow tabpfn's README; what a file was
-trained on and its size follow the model pages on the Hugging Face Hub (Prior-Labs/TabPFN-v2-clf,
-tabpfn_2_5). What does not belong here: where files are and fetching them (`family`).
+File names are those of tabpfn 9.2's `model_loading`. Licences follow tabpfn's README; what a file was trained
+on and its size follow the model pages on the Hugging Face Hub (Prior-Labs/TabPFN-v2-clf, tabpfn_2_5).
 """
 
 from __future__ import annotations

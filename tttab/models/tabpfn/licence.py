@@ -1,7 +1,7 @@
 """The licences that Prior Labs asks for: whether one was accepted, and tabpfn's own way to accept it.
 
-The token is tabpfn's: TABPFN_TOKEN, or the file where tabpfn keeps it. Nothing here prints, logs or
-stores it. What does not belong here: downloading (`family`).
+The token is tabpfn's: TABPFN_TOKEN, or the file where tabpfn keeps it. Nothing here prints, logs or stores
+it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""How tabpfn's architectures call their parts: layers, attention projections, what follows the last layer.
-
-What does not belong here: which of them a rule trains.
-"""
+"""How tabpfn's architectures call their parts: layers, attention projections, what follows the last layer."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Serving: a fitted tabpfn estimator with its key-value cache and weights of its own.
+"""Prediction: a fitted tabpfn estimator with its key-value cache and weights of its own.
 
-The cache and the weights are made together and never change, so a cache cannot be stale, and many
-threads may ask one server: nothing is set or patched while it answers. What does not belong here: training.
+The cache and the weights are made together and never change, so a cache cannot be out of date. Many threads
+may use one server: nothing is set or patched while it answers.
 """
 
 from __future__ import annotations

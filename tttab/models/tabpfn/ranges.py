@@ -1,8 +1,7 @@
 """What a checkpoint's header may say: the numbers of tabpfn's configurations and their ranges, as data.
 
-tabpfn checks types. A number of the right type can still fill the memory (a million layers), hang
-(a million ensemble members) or make every answer NaN (temperature 0). What does not belong here:
-whether the header tells of the network whose weights lie beside it (`building`).
+tabpfn checks types. A number of the right type can still fill the memory (a million layers), hang (a million
+ensemble members) or make every answer NaN (temperature 0).
 """
 
 from __future__ import annotations

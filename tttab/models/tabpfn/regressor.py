@@ -1,9 +1,8 @@
-"""An opened TabPFN regressor behind `tttab.contracts.Session`, with the loss it is served with.
+"""An opened TabPFN regressor behind `tttab.contracts.Session`, with the loss of prediction.
 
 The network answers with logits of a bar distribution over standardised targets (Mueller et al. 2022,
-Transformers can do Bayesian inference, section 3). Members may see transformed targets: their bars are
-mapped back by tabpfn's own code and averaged as probabilities. What does not belong here: what it
-shares with the classifier (`session`).
+Transformers can do Bayesian inference, section 3). Members may see transformed targets: their bars are mapped
+back by tabpfn's own code and averaged as probabilities.
 """
 
 from __future__ import annotations

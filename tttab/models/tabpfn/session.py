@@ -1,7 +1,6 @@
 """What a classifier and a regressor share: the weights, and contexts and queries prepared for them.
 
-What does not belong here: running the network (`forward`), what its outputs mean (`classifier`,
-`regressor`), which weights move (rules) and how (training).
+`forward` runs the network; `classifier` and `regressor` know what its outputs mean.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """One pass of the context for all chunks of a step's queries, on TabPFN v2.
 
-Query rows read the context through the first head's keys and values of every layer and through the
-embedding of the unknown target, nothing else. So the context runs once, with its graph; those tensors
-become leaves that every chunk reads as tabpfn's key-value cache; and the gradient that the chunks leave
-there goes back through the context once. The gradient is exact, and chunks cost no second context.
-The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values,
-no copies between the two attentions, and in the last layer the target's cell alone, which is all that
-anything reads; serving runs them too. What does not belong here: chunks and losses (`forward`).
+Query rows read the context through the first head's keys and values of every layer and through the embedding
+of the unknown target, nothing else. So the context runs once, with its graph; those tensors become leaves
+that every chunk reads as tabpfn's key-value cache; and the gradient that the chunks leave there goes back
+through the context once. The gradient is exact, and chunks cost no second context.
+
+The layers compute what tabpfn's compute, with fewer operations: one product for queries, keys and values, no
+copies between the two attentions, and in the last layer only the target's cell, which is all that anything
+reads. Prediction uses them too.
 """
 
 from __future__ import annotations

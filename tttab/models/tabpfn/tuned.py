@@ -1,9 +1,8 @@
-"""What trains where every weight is frozen, on TabPFN v2: see `tttab.contracts.Tuning`.
+"""What trains while every weight is frozen, on TabPFN v2: see `tttab.contracts.Tuning`.
 
-A context's keys and values as such are prefix tuning (Li and Liang 2021) in the place of the rows, what
-TuneTables (Feuer et al. 2024) and in-context data distillation (Ma et al. 2024) do to a context's embeddings
-and cells. What does not belong here: steps and choice (`tttab.training`), running the layers
-(`shared_context`).
+Training a context's keys and values is prefix tuning (Li and Liang 2021) in place of the rows. TuneTables
+(Feuer et al. 2024) and in-context data distillation (Ma et al. 2024) do the same to a context's embeddings
+and cells.
 """
 
 from __future__ import annotations
