@@ -9,7 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.support.small_models import small_model
+from tttab.cli import run
 from tttab.contracts import Execution, Objective
+from tttab.errors import RequestError
 from tttab.models import pick_device
 from tttab.models.devices import widest
 from tttab.system.resources import is_out_of_memory
@@ -37,6 +39,20 @@ def test_other_accelerators_train_in_float32_and_run_out_of_memory_in_their_own_
     assert [widest(torch.device(kind)) for kind in ("cpu", "cuda", "mps", "xpu")] == [torch.float64] * 2 + [
         torch.float32
     ] * 2
+
+
+def test_a_device_that_holds_nothing_or_too_little_is_told_in_a_line(monkeypatch, tmp_path, capfd):
+    with pytest.raises(RequestError, match="there is no device 'meta'"):
+        pick_device("meta")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("tttab.bundle.manifest.read_manifest", full)
+    assert run(["predict", str(tmp_path), "rows.csv"]) == 2
+    told = capfd.readouterr().err
+    assert "too little memory: CUDA out of memory. Tried to allocate 2.00 GiB" in told
+    assert "--device cpu" in told
 
 
 class NoDoubles(TorchDispatchMode):

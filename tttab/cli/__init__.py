@@ -85,6 +85,7 @@ def _words(error: BaseException) -> tuple[str, str, int]:
 
     from tttab.errors import TttabError
     from tttab.system.resources import is_out_of_memory
+    from tttab.text import shown
 
     match error:
         case TttabError():
@@ -95,6 +96,8 @@ def _words(error: BaseException) -> tuple[str, str, int]:
             return error.format_message(), _usage_hint(error), 2
         case KeyboardInterrupt() | Abort():
             return "interrupted", "", 130
+        case RuntimeError() if is_out_of_memory(error) and "can't allocate" not in str(error):
+            return f"the device has too little memory: {shown(error, 120)}", "--device cpu", 2
         case _ if is_out_of_memory(error):
             return "there is not enough memory", "a smaller --max-memory, or fewer other processes", 2
         case OSError():

@@ -28,7 +28,7 @@ def pick_device(name: str) -> torch.device:
         return torch.device(next((kind for kind in ACCELERATORS if _is_there(kind)), "cpu"))
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).item()  # of "meta" there is nothing to read
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise RequestError(f"there is no device {name!r} on this machine", "--device cpu") from error
     return device
