@@ -1,4 +1,4 @@
-"""Frames and columns of other libraries as those of pandas, and back; narwhals knows polars, Arrow and more."""
+"""Frames of other libraries as those of pandas, and back; narwhals knows polars, Arrow and more."""
 
 from __future__ import annotations
 
