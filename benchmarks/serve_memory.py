@@ -65,7 +65,10 @@ def make_bundles(folder: Path, rule: str, args: argparse.Namespace) -> None:
     from tttab.data import Origin, schema_of, table_from_frame
     from tttab.models import open_model
 
-    base = open_model(random_v2(), device="cpu").with_members(args.members)
+    base = open_model(random_v2(), device="cpu").with_members(args.members).fork()
+    noise = torch.Generator().manual_seed(0)
+    for weight in base.parameters("all"):  # no two alike: a fresh network has many zeros
+        weight.data += 1e-4 * torch.randn(weight.shape, generator=noise)
     for number in range(max(counts(args))):
         rng, noise = np.random.default_rng(number), torch.Generator().manual_seed(number)
         x = pd.DataFrame(rng.normal(size=(args.n, args.columns))).add_prefix("c")
