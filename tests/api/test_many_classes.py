@@ -100,5 +100,9 @@ def test_turns_of_codes_add_up_to_the_whole_gradient(make, mixed_frame):
 
     whole = gradient(context, queries)
     turns = [session.cost_model.of_members(context, queries, [code]) for code in range(session.members)]
+    fewer = session.cost_model.sample(turns[0][0], 20)
+    assert fewer.n == 20 and session.accumulate_gradients(fewer, turns[0][1], rows, 1.0, Execution()) > 0
+    for parameter in session.parameters("all"):
+        parameter.grad = None
     mean = sum(gradient(*seen) for seen in turns) / len(turns)
     assert len(turns) == 4 and (mean - whole).norm() < 1e-4 * whole.norm()

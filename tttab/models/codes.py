@@ -8,6 +8,8 @@ here its log likelihood. What does not belong here: running a model (`coded`).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -19,6 +21,7 @@ With three, decoded probabilities of the untouched model are about calibrated; m
 DRAWS = 20
 
 
+@lru_cache(maxsize=8)
 def code_book(classes: int, symbols: int, seed: int) -> np.ndarray:
     """Return the symbol of each class in each code, shape (codes, classes), from a stream named after both.
 
@@ -31,14 +34,16 @@ def code_book(classes: int, symbols: int, seed: int) -> np.ndarray:
     fewest = next(codes for codes in range(2, 64) if symbols**codes >= classes)
     codes = max(fewest + 1, min(MOST_CODES, round(CODES_PER_CLASS * classes / symbols)))
     rng = numpy_stream(seed, "codes", classes, symbols)
-    order = [[rng.permutation(classes) for _ in range(codes)] for _ in range(DRAWS)]
-    return max((np.array(ranks) % symbols for ranks in order), key=separation)
+    ranks = [[rng.permutation(classes) for _ in range(codes)] for _ in range(DRAWS)]
+    return max((np.array(order) % symbols for order in ranks), key=separation)
 
 
 def separation(book: np.ndarray) -> int:
     """Return in how many codes the two most similar classes of a book differ."""
-    apart = sum((code[:, None] != code).astype(np.int16) for code in book)
-    return int((apart + len(book) * np.eye(book.shape[1], dtype=np.int16)).min())
+    words = np.concatenate([np.eye(code.max() + 1, dtype=np.float32)[code] for code in book], axis=1)
+    alike = words @ words.T
+    np.fill_diagonal(alike, 0)
+    return len(book) - int(alike.max())
 
 
 def decoded(log_p: torch.Tensor, book: np.ndarray) -> torch.Tensor:
