@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import ended_by_ctrl_c, open_trial, say_what_is_expected, trained
+from tttab.cli.opening import ended_by_ctrl_c, open_trial, trained
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
@@ -64,7 +64,6 @@ def adapt(
             trial = open_trial(request, quiet, keep_test=test_size > 0)
             output.note(_division(trial), quiet=quiet)
             claim.check_room(room_for(trial.model))
-            say_what_is_expected(trial, quiet)
             with calls.logged(trial, request):
                 with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
                     adapted = trained(trial, quiet)
