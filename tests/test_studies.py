@@ -152,3 +152,25 @@ def test_means_by_kind_are_over_tables_that_every_arm_has(tmp_path, capsys):
     assert by_kind["all"][2:] == next(
         line.split("|")[4:-1] for line in by_table.splitlines() if "| narrow |" in line
     )
+
+
+def test_advice_is_judged_by_figures_that_hand_made_units_have():
+    from studies import advice
+
+    gain, n = np.array([0.0, 0.1, 0.2, 0.0, 0.3, 0.1]), np.array([50, 50, 50, 200, 200, 200])
+    said = np.array([0.1, 0.2, 0.3, 0.0, 0.1, 0.2])
+    assert advice.rank_within(said, gain, n) == pytest.approx((1.0 + 0.5) / 2)
+    assert advice.area(said, gain < advice.SMALL) == pytest.approx((3.5 + 4) / 8)
+    assert advice.regret(np.ones(6), gain) == pytest.approx(2 * advice.SMALL / 6)
+    promised = advice.Evidence(100, 0.5, 0.03, 0.05, 0.0), advice.Evidence(100, 0.5, -0.3, 0.05, 0.0)
+    assert [*map(advice.expected, promised)] == pytest.approx([0.08 * advice.WEIGHT, 0.05 * advice.WEIGHT])
+    assert advice.expected(advice.Evidence(100, 0.5, 3.0, 0.0, 0.0)) == 0.5
+    assert advice.regret(np.zeros(6), gain) == pytest.approx((0.7 - 4 * advice.SMALL) / 6)
+
+
+@COMMITTED
+def test_the_advices_constants_are_what_its_committed_units_give():
+    from studies import advice
+
+    assert advice.chosen() == f"WEIGHT = {advice.WEIGHT}\nRESIDUALS = {advice.RESIDUALS}"
+    assert "Tables that played no part" in advice.report()

@@ -1,4 +1,5 @@
-"""The figures in docs/: of the theory from the rows in results/theory, of the gain from results/offline.
+"""The figures in docs/: of the theory from the rows in results/theory, of the gain from results/offline, of
+the advice from results/advice.
 
     python -m tools.figures                  all
     python -m tools.figures theory-weak.svg  one
@@ -14,6 +15,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from studies.advice import CHOSE, JUDGED, gains, predicted, units
 from tttab.bench.store import read_store
 from tttab.theory.plots import Panel, Series, curve, draw
 from tttab.theory.registry import EXPERIMENTS
@@ -54,7 +56,8 @@ def draw_figure(name, folder=ROOT / "docs"):
         field, value = ONLY[name]
         rows = [row for row in rows if row.get(field) == value]
     experiment = EXPERIMENTS[rows[0]["experiment"]]
-    draw(experiment.panels(rows), Path(folder, name), experiment.title_of(rows))
+    panels = experiment.panels(rows) + ([panel_of_advice()] if experiment.name == "advise" else [])
+    draw(panels, Path(folder, name), experiment.title_of(rows))
 
 
 def error_by_rows(table, arm, k=1000):
@@ -87,6 +90,18 @@ def draw_gain(folder=ROOT / "docs"):
     """Draw the gain on two tables of the package."""
     title = "After training, 50 rows in context predict better than 400 without it"
     draw([panel_of_gain("segment"), panel_of_gain("phoneme")], Path(folder, GAIN), title)
+
+
+def panel_of_advice():
+    """Return what training gained on tables against what was expected of it."""
+    of = {"tables that it was fitted on": units(CHOSE), "tables that played no part": units(JUDGED)}
+    points = {name: (predicted(rows).tolist(), gains(rows).tolist()) for name, rows in of.items()}
+    top = max(value for pair in points.values() for values in pair for value in values)
+    series = [Series("gain = expected", [0, top], [0, top], "dotted", 6)]
+    series += [Series(name, *pair, "points", colour) for colour, (name, pair) in enumerate(points.items())]
+    return Panel(
+        "The package's classifier on tables", "expected: 0.64 (vectors + trees), nats", "gain, nats", series
+    )
 
 
 if __name__ == "__main__":

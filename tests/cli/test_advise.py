@@ -1,8 +1,9 @@
-"""`tttab advise` as a user meets it, in Python too, and the line before a training."""
+"""`tttab advise` as a user meets it, in Python too."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import jsonschema
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 
 import tttab
 from tttab.cli import run
-from tttab.cli.opening import say_what_is_expected
 from tttab.evaluation import advice
 
 MODEL = ["--model", "tttab-tiny", "--device", "cpu"]
@@ -47,9 +47,8 @@ def test_the_document_has_its_schema_and_says_what_python_says(table, capfd):
     assert set(schema["properties"]) == set(document)
     assert document["split"]["n"] == 30 and document["split"]["k"] == document["evidence"]["rows"] == 60
     found = tttab.advise(table, n=30, model="tttab-tiny", device="cpu")
-    assert document["expected"]["sentence"] == found.sentence
-    assert document["expected"]["gain"] == pytest.approx(advice.expected(found.evidence))
-    assert document["warnings"] == []
+    assert document["sentence"] == found.sentence
+    assert document["evidence"] == asdict(found.evidence)
 
 
 def test_the_estimator_says_it_before_fit_and_stays_as_it_is(table):
@@ -68,8 +67,8 @@ def test_rows_go_to_stdout_and_the_sentence_where_a_pipe_does_not_look(table, ca
     assert run(["advise", str(table), "--n", "30", "--quiet", *MODEL]) == 0
     captured = capfd.readouterr()
     names = [line.split("\t")[0] for line in captured.out.splitlines()]
-    assert names == ["what", "expected gain", "loss", "vectors", "trees", "longer"]
-    assert "is expected to take" in captured.err
+    assert names == ["what", "loss", "vectors", "trees", "longer"]
+    assert "no verdict" in captured.err
 
 
 @pytest.mark.parametrize(("words", "message", "hint"), [
@@ -84,27 +83,3 @@ def test_a_mistake_gets_one_line_a_hint_and_exit_code_2(table, capfd, words, mes
     captured = capfd.readouterr()
     error, next_command = captured.err.strip().splitlines()
     assert captured.out == "" and message in error and hint in next_command
-
-
-@pytest.mark.parametrize("command", [["run", "--dataset"], ["adapt"]])
-def test_a_training_says_it_first_where_asking_is_worth_it(table, tmp_path, capfd, monkeypatch, command):
-    told = advice.Advice(30, 30, advice.Evidence(30, 0.5, 0.1, 0.1, 0.0), 1.0)
-    monkeypatch.setattr(advice, "worth_asking", lambda trial: trial.split.k == 30)
-    monkeypatch.setattr(advice, "advise", lambda trial: told)
-    small = ["--n", "30", "--k", "30", "--steps", "1", "--out", str(tmp_path / "b")]
-    assert run([*command, str(table), *small, *MODEL]) == 0
-    assert f"advice: {told.sentence}" in capfd.readouterr().err
-
-
-def test_nobody_is_asked_in_silence_or_where_it_is_not_worth_it(monkeypatch, capfd):
-    monkeypatch.setattr(advice, "worth_asking", lambda trial: False)
-    say_what_is_expected(None, quiet=False)
-    monkeypatch.setattr(advice, "worth_asking", lambda trial: True)
-    say_what_is_expected(None, quiet=True)
-    assert capfd.readouterr().err == ""
-
-
-def test_other_models_get_a_warning(table, capfd, monkeypatch):
-    monkeypatch.setattr(advice, "FITTED_WITH", "0" * 12)
-    assert run(["advise", str(table), "--n", "30", "--quiet", *MODEL]) == 0
-    assert "its figures are a guess" in capfd.readouterr().err

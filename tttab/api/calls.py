@@ -112,7 +112,7 @@ def adapt(
 
 
 def advise(dataset: Dataset, **options: Any) -> Advice:
-    """Say before any training whether it will help on a table, as `tttab advise` does.
+    """Say before any training what the model could still learn from a table, as `tttab advise` does.
 
     Args:
         dataset: as for `run`.

@@ -103,7 +103,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
 
     @in_python_words()
     def advise(self, X: Any, y: Any) -> Advice:
-        """Say before `fit` whether training will help on these rows, and by how much; nothing is fitted.
+        """Say before `fit` what the model could still learn from these rows; nothing is fitted.
 
         Args:
             X, y: as for `fit`.

@@ -64,16 +64,6 @@ def _request(options: Mapping[str, Any]) -> TrialRequest:
     return TrialRequest(dataset=dataset, columns=columns_of(options["column"]), **rest)
 
 
-def say_what_is_expected(trial: Trial, quiet: bool) -> None:
-    """Say in a line what training should gain, where asking costs little beside it."""
-    from tttab.evaluation.advice import advise, worth_asking
-
-    if not quiet and worth_asking(trial):
-        with output.waiting("asking the rows", quiet=quiet):
-            found = advise(trial)
-        output.note(f"advice: {found.sentence}")
-
-
 def step_info(step: Step) -> str:
     """Say where training stands, for a progress bar."""
     return f"rate {step.size:.0e}  loss {step.loss:.4f}  held-out {step.held_out:.4f}  best {step.best:.4f}"

@@ -1,9 +1,9 @@
-"""What labelled rows say of test-time training before any of it: will it help, and by how much.
+"""What labelled rows say of test-time training before any of it: what a model could still learn from them.
 
 Nothing is trained. Where a model has more to learn from the queries, what is fitted to some of them improves
 its in-context predictions of the others: a regression on the network's own row vectors, small boosted trees
-on the features. Both are cross-fitted; the sum of what they take off the loss, times a weight, is what
-training is expected to take off. What does not belong here: how it was chosen and judged (`studies.advice`).
+on the features, a longer context. How well that tells a gain, and why it is no verdict: `studies.advice`.
+What does not belong here: training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from tttab.evaluation.baselines import baseline
 from tttab.evaluation.result import setting
 from tttab.metrics import log_loss
 from tttab.seeding import numpy_stream
-from tttab.training.config import STEP_MEMBERS
 from tttab.training.context_policy import stacked
 
 if TYPE_CHECKING:
@@ -39,12 +38,6 @@ FOLDS = 5
 """Of the cross-fits; the first judges a longer context."""
 SMALLEST = 1e-7
 """The least probability that a logarithm is taken of."""
-WEIGHT = 0.64
-"""What a nat counts that the regression or the trees take off."""
-RESIDUALS, LEAST = (-0.19, 0.84), 0.02
-"""Quantiles 10 % and 90 % of (gain - expected)/(expected + LEAST) on tables that the fit had not seen."""
-FITTED_WITH = "6405e0836d29"
-"""The model that it was fitted with, the classifier in the package: the head of its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -63,65 +56,32 @@ class Evidence:
     """What four fifths of the queries in the context take off the loss of the last fifth."""
 
 
-def expected(found: Evidence) -> float:
-    """Return what training is expected to take off the log loss, nats per row."""
-    return min(found.loss, WEIGHT * (max(0.0, found.vectors) + max(0.0, found.trees)))
-
-
-def between(gain: float) -> tuple[float, float]:
-    """Return what four of five gains lie between where `gain` is expected."""
-    low, high = (gain + quantile * (gain + LEAST) for quantile in RESIDUALS)
-    return low, high
-
-
-SMALL = 0.005
-"""A gain in nats below which training is not worth the trouble."""
-
-
 @dataclass(frozen=True)
 class Advice:
-    """What training is expected to take off the log loss, and what was found."""
+    """What was found, in words and as data; a report, no verdict."""
 
     n: int
-    k: int
     evidence: Evidence
     seconds: float
     """What finding out took."""
-    remarks: tuple[str, ...] = ()
-
-    @property
-    def gain(self) -> float:
-        """The expected gain, nats per row."""
-        return expected(self.evidence)
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """What four of five gains lie between, as on tables that the formula was not fitted on."""
-        return between(self.gain)
-
-    @property
-    def train(self) -> bool:
-        """Whether it is expected to be worth it."""
-        return self.gain >= SMALL
 
     @property
     def sentence(self) -> str:
-        """What to do, with the interval and the reason."""
-        low, high = self.interval
+        """The figures, and what they are good for."""
         seen = self.evidence
-        gain = f"{self.gain:.3f} ({low:.3f} to {high:.3f} in four of five tables)"
-        do = "Train: it" if self.train else "Training will hardly pay: it"
         read = seen.rows * (FOLDS - 1) // FOLDS
         return (
-            f"{do} is expected to take {gain} off the log loss of {seen.loss:.3f}. Reading {read:,} more rows"
-            f" in context, without training, takes {seen.longer:.3f} off and makes predictions slower."
+            f"Of the log loss of {seen.loss:.3f} a regression on the network's row vectors takes"
+            f" {seen.vectors:.3f} off, trees {seen.trees:.3f}, {read:,} more rows in context"
+            f" {seen.longer:.3f}."
+            " Such figures order the gains of training only loosely: no verdict; train, and let the held-out"
+            " rows decide."
         )
 
     def lines(self) -> list[tuple[str, str, str]]:
         """Return name, figure and meaning of all that was found."""
-        seen, (low, high) = self.evidence, self.interval
+        seen = self.evidence
         return [
-            ("expected gain", f"{self.gain:.4f}", f"{low:.4f} to {high:.4f} in four of five tables"),
             ("loss", f"{seen.loss:.4f}", f"log loss of {seen.rows:,} rows, from {self.n:,} in context"),
             ("vectors", f"{seen.vectors:.4f}", "what a regression on the network's row vectors takes off"),
             ("trees", f"{seen.trees:.4f}", "what small boosted trees take off"),
@@ -130,14 +90,11 @@ class Advice:
 
     def to_dict(self, trial: Trial, request: Mapping[str, Any]) -> dict[str, Any]:
         """Return the document of `tttab advise --json`."""
-        low, high = self.interval
-        told = {"gain": self.gain, "low": low, "high": high, "train": self.train, "sentence": self.sentence}
         return {
             **setting(trial.table, trial.split, trial.model.info, str(trial.model.device), request),
-            "expected": told,
             "evidence": asdict(self.evidence),
+            "sentence": self.sentence,
             "seconds": self.seconds,
-            "warnings": list(self.remarks),
         }
 
     def __repr__(self) -> str:
@@ -151,36 +108,9 @@ def advise(trial: Trial) -> Advice:
     Raises:
         RequestError: the target is a number, or there are too few queries.
     """
-    start, info = time.perf_counter(), trial.model.info
+    start = time.perf_counter()
     found = gather(trial)
-    seconds = time.perf_counter() - start
-    other = (
-        f"the formula was fitted with the classifier in the package; with {info.name} its figures are a guess"
-    )
-    remarks = () if info.sha256.startswith(FITTED_WITH) else (other,)
-    return Advice(trial.split.n, trial.split.k, found, seconds, remarks)
-
-
-TREE_ROWS = 1400
-"""What the trees of one class take, in rows that pass the network in the package."""
-CHEAP = 0.1
-"""The share of a training's time below which asking is no matter."""
-
-
-def worth_asking(trial: Trial) -> bool:
-    """Tell whether the formula is about this training, and asking takes under a tenth of its time."""
-    schedule, (_, y), classes = trial.schedule, trial.rows("queries"), len(trial.table.classes)
-    usual = (trial.rule, schedule.init, schedule.optimizer) == ("full", "pretrained", "adamw")
-    known = trial.model.info.sha256.startswith(FITTED_WITH) and classes > 0 and len(y) >= FEWEST_ROWS
-    if not (usual and known and schedule.max_seconds is None):
-        return False
-    n, k, asked = trial.split.n, len(y), min(len(y), MOST_ROWS)
-    passes = -(-asked // PASS) * n + 2 * n + 3 * asked
-    asking = passes + TREE_ROWS * (1 if classes == 2 else classes)
-    share = min(schedule.step_members or STEP_MEMBERS, trial.model.members) / trial.model.members
-    step = 3 * share * (n + min(schedule.batch, (1 - schedule.held_out) * k))
-    score = (n + schedule.held_out * k) / schedule.evaluate_every
-    return asking < CHEAP * schedule.steps * (step + score)
+    return Advice(trial.split.n, found, time.perf_counter() - start)
 
 
 def gather(trial: Trial) -> Evidence:

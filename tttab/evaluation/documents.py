@@ -75,16 +75,6 @@ class Run(TypedDict):
     warnings: list[str]
 
 
-class Expected(TypedDict):
-    """What training should take off the log loss, nats; four of five tables lie between `low` and `high`."""
-
-    gain: float
-    low: float
-    high: float
-    train: bool
-    sentence: str
-
-
 class Found(TypedDict):
     """What the labelled rows say, nats per row; `docs/howto/advise.md` explains each."""
 
@@ -102,10 +92,9 @@ class Advice(TypedDict):
     request: dict[str, Any]
     split: Rows
     model: Model
-    expected: Expected
     evidence: Found
+    sentence: str
     seconds: float
-    warnings: list[str]
 
 
 DOCUMENTS: dict[str, type] = {"run": Run, "advise": Advice}

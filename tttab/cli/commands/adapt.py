@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import ended_by_ctrl_c, open_trial, say_what_is_expected, trained
+from tttab.cli.opening import ended_by_ctrl_c, open_trial, trained
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
@@ -65,7 +65,6 @@ def adapt(
             claim.check_room(room_for(trial.model))
             if not rows:
                 check_rowless(trial.model)
-            say_what_is_expected(trial, quiet)
             with calls.logged(trial, request):
                 with ended_by_ctrl_c(trial, adapting.keep_on_interrupt):
                     adapted = trained(trial, quiet)

@@ -1,4 +1,4 @@
-"""`tttab advise`: before any training, whether it will help on a table, and by how much.
+"""`tttab advise`: before any training, what a model could still learn from a table's rows.
 
 What does not belong here: what the rows say of it (`evaluation.advice`).
 """
@@ -40,7 +40,7 @@ def advise(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Say before any training whether it will help on a table, by how much, or what would help instead.
+    """Say before any training what the model could still learn from the rows; a report, no verdict.
 
     Example: [bold]tttab advise customers.csv --target churned[/]
     """
@@ -59,7 +59,5 @@ def advise(
     if as_json:
         output.print_json(found.to_dict(trial, request))
         return
-    for remark in found.remarks:
-        output.warn(remark)
     output.print_table(("what", "nats", "meaning"), found.lines(), left=("what", "meaning"))
     output.print_summary(found.sentence)

@@ -13,14 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import completion, options, output
-from tttab.cli.opening import (
-    ended_by_ctrl_c,
-    expected,
-    open_trial,
-    say_what_is_expected,
-    step_info,
-    warn_of_length,
-)
+from tttab.cli.opening import ended_by_ctrl_c, expected, open_trial, step_info, warn_of_length
 from tttab.cli.signals import ended_cleanly
 from tttab.text import shell_word, shown
 
@@ -91,7 +84,6 @@ def _measure(
     with calls.collected() as caught:
         trial = open_trial(request, quiet)
         calls.check_run(trial, claim)
-        say_what_is_expected(trial, quiet)
         with ended_by_ctrl_c(trial, adapting.keep_on_interrupt), calls.logged(trial, request):
             outcomes = _run_arms(trial, calls.arms_of(adapting.blend), quiet)
     for outcome in outcomes:
