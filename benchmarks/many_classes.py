@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tttab.data.keel import read_keel
 
 from tttab import TTTClassifier
-from tttab.data.keel import read_keel
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.metrics import classification_metrics
 
