@@ -17,7 +17,9 @@ from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import read_manifest
 from tttab.bundle.rowless import check_rowless, without_rows
 from tttab.cli import run
+from tttab.data.levels import levels_of
 from tttab.errors import BundleError
+from tttab.serve.batching import predict_together
 from tttab.testing import ToySession
 
 
@@ -49,6 +51,9 @@ def bare(saved, tmp_path):
 def test_it_predicts_to_the_bit_and_holds_no_row(saved, bare, mixed_frame):
     found, wanted = (load_bundle(folder, device="cpu") for folder in (bare, saved))
     assert np.array_equal(found.predict(mixed_frame[0]), wanted.predict(mixed_frame[0]))
+    assert levels_of(found.x) == levels_of(wanted.x)  # trees that are mixed in read codes of them
+    rows = wanted.schema.apply(mixed_frame[0].tail(9))
+    assert predict_together(found, [rows])[0].equals(predict_together(wanted, [rows])[0])
     assert found.rows == 40 and not len(found.x) and not len(found.y) and found.held is None
     assert set(read_manifest(bare)["files"]) == {"weights", "moved", "cache"}
     assert {path.suffix for path in bare.iterdir()} == {".json", ".safetensors", ""}

@@ -263,7 +263,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         adaptation = bundle.record.get("adaptation", {})
         estimator.history_ = list(own.get("history", []))
         estimator.accepted_ = adaptation.get("accepted")
-        estimator.n_context_ = len(bundle.y)
+        estimator.n_context_ = bundle.rows
         estimator.n_queries_ = bundle.record.get("split", {}).get("k", 0)
         estimator._restore_labels(own)
         return estimator
