@@ -129,5 +129,6 @@ EXPERIMENT = Experiment(
     quick=(AdviseSettings(problems=12),),
     tables=tables,
     panels=panels,
+    title=lambda rows: "What training gains, told from labelled rows before it",
     total=lambda settings: settings.problems,
 )
