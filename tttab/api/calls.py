@@ -1,6 +1,6 @@
 """What the commands do, for Python: `tttab.run`, `tttab.adapt`, `tttab.advise`.
 
-The commands call the same functions. What does not belong here: printing (`cli`), any number's making.
+The commands call the same functions.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The files of a bundle that hold rows, context and held out: writing them, and reading even a stranger's.
-
-What does not belong here: hashes and the manifest (`bundle`, `manifest`).
-"""
+"""The files of a bundle that hold rows, context and held out: writing them, and reading even a stranger's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The parts of a bundle that hold no rows, written and read: weights, trees.
-
-What does not belong here: rows (`context_file`), and what belongs together (`bundle`).
-"""
+"""The parts of a bundle that hold no rows, written and read: weights, trees."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Bundles without their rows: keys and values serve in their place, where the model can.
-
-What does not belong here: what is kept of preprocessing (the model family) and files (`bundle`).
-"""
+"""Bundles without their rows: keys and values serve in their place, where the model can."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 Nothing is trained. Where a model has more to learn from the queries, what is fitted to some of them improves
 its in-context predictions of the others: a regression on the network's own row vectors, small boosted trees
 on the features, a longer context. How well that tells a gain, and why it is no verdict: `studies.advice`.
-What does not belong here: training.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 Every code is a context of its own, whose labels are the few symbols that the model tells apart; what the
 codes say is decoded to classes. One set of weights is adapted over all codes, as over members of an ensemble.
-What does not belong here: any family.
 """
 
 from __future__ import annotations

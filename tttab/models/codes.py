@@ -3,7 +3,7 @@
 Each code divides all classes among the few symbols that a model tells apart; a class is the word of its
 symbols (Dietterich and Bakiri 1995, Solving Multiclass Learning Problems via Error-Correcting Output Codes).
 Words are decoded by the loss of a class (Allwein, Schapire and Singer 2000, Reducing Multiclass to Binary),
-here its log likelihood. What does not belong here: running a model (`coded`).
+here its log likelihood.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""`tttab advise`: before any training, what a model could still learn from a table's rows.
-
-What does not belong here: what the rows say of it (`evaluation.advice`).
-"""
+"""`tttab advise`: before any training, what a model could still learn from a table's rows."""
 
 from __future__ import annotations
 

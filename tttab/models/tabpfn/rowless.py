@@ -2,7 +2,7 @@
 
 A tabpfn estimator that was fitted with a cache reads no row any more. What it holds is written as JSON and
 tensors: no pickle, and reading makes objects of the classes named here alone. Labels are left out, TabPFN v2
-does not read them again. What does not belong here: which bundles are written so (`bundle.rowless`).
+does not read them again.
 """
 
 from __future__ import annotations

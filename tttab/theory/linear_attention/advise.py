@@ -2,8 +2,7 @@
 
 With v = b - Wu a training row's gradient is g_i = x_i r_i, r_i its residual, and E g_i = v. The products of
 different rows' gradients estimate V = |v|^2 without bias; given the context the best step gains
-k V^2/((k+1) V + d E r^2), so both numbers can be had before anything is trained. What does not belong here:
-the same question of a real table (`evaluation.advice`).
+k V^2/((k+1) V + d E r^2), so both numbers can be had before anything is trained.
 """
 
 from __future__ import annotations
