@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,12 @@ def test_a_book_tells_all_classes_apart_and_uses_every_symbol_alike(classes, sym
         assert len(counts) == symbols and np.ptp(counts) <= 1
     assert np.array_equal(book, code_book(classes, symbols, 0))
     assert not np.array_equal(book, code_book(classes, symbols, 1))
+
+
+def test_books_stay_as_they_are_for_bundles_do_not_hold_them():
+    books = code_book(26, 10, 0), code_book(100, 10, 3)
+    hashes = [hashlib.sha256(book.astype("int8").tobytes()).hexdigest()[:16] for book in books]
+    assert hashes == ["509b0bda1d714a16", "348496bcc4392ef7"]
 
 
 def test_classes_that_fit_need_no_code_and_a_separation_is_counted_in_codes():
