@@ -198,7 +198,7 @@ def test_a_pickle_in_a_bundle_is_never_run(saved, role, tmp_path):
 def test_a_context_of_other_rows_or_columns_is_refused(saved, bundle, tmp_path):
     bundle.x.to_parquet(tmp_path / "other.parquet")
     forge_file(saved, "context", (tmp_path / "other.parquet").read_bytes())
-    with pytest.raises(BundleError, match="context rows that the manifest tells of"):
+    with pytest.raises(BundleError, match="does not hold the 60 context rows of the manifest"):
         load_bundle(saved, device="cpu")
 
 

@@ -142,7 +142,7 @@ def test_a_trial_holds_the_model_the_table_s_task_opens_and_everything_the_reque
     assert 0 < trial.open_seconds < 60
 
 
-@pytest.mark.parametrize(("classes", "features"), [(11, 4), (3, 9)])
+@pytest.mark.parametrize(("classes", "features"), [(1001, 4), (3, 9)])
 def test_a_table_beyond_the_model_s_limits_is_refused(monkeypatch, classes, features):
     monkeypatch.setattr(tttab.models, "open_model", lambda *a, **k: ToySession())
     x = pd.DataFrame({f"x{number}": FRAME["a"] for number in range(features)})

@@ -92,7 +92,7 @@ def test_it_alone_moves_and_is_served_with_its_own_rows_and_bytes(unit, arm):
 
 @pytest.mark.parametrize("arm", TUNED)
 def test_where_nothing_helps_the_model_answers_as_it_is(unit, arm, monkeypatch):
-    monkeypatch.setattr("tttab.training.selection.Selector.consider", lambda *candidate: None)
+    monkeypatch.setattr("tttab.training.selection.Selector.consider", lambda *candidate, **more: None)
     unit.schedule = Schedule(steps=1, precision="fp32")
     last = list(run_arm(unit, arm))[-1]
     plain = list(run_arm(unit, "icl@n"))[-1]

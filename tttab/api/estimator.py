@@ -106,7 +106,8 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         """Say before `fit` what the model could still learn from these rows; nothing is fitted.
 
         Args:
-            X, y: as for `fit`.
+            X: as for `fit`.
+            y: as for `fit`.
 
         Raises:
             ValueError: the rows cannot be used, or too few are left beside the context.
