@@ -20,9 +20,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tttab.data.keel import read_keel
 
 from tttab import TTTClassifier
+from tttab.data.packages import read_packaged
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.metrics import classification_metrics
 
@@ -45,7 +45,7 @@ def made(name):
 def table(name):
     if name in MADE:
         return made(name)
-    frame = read_keel(f"balanced/{name}").frame
+    frame = read_packaged(f"keel/balanced/{name}").frame
     return frame.drop(columns="target"), np.unique(frame["target"], return_inverse=True)[1]
 
 

@@ -185,16 +185,14 @@ def measured(table: Table, n: int, seed: int, session: Any) -> Unit:
 
 def table_of(name: str) -> Table:
     """Return a known table, or one of the KEEL package that no suite holds."""
-    from tttab.data.keel import TARGET, read_keel
-
     from tttab.data import load_table
     from tttab.data.build import Origin, table_from_frame
+    from tttab.data.packages import read_packaged
 
     if not name.startswith("balanced/"):
         return load_table(name)
-    return table_from_frame(
-        read_keel(name).frame, Origin(name.rpartition("/")[2], "KEEL", target=TARGET, task="classification")
-    )
+    origin = Origin(name.rpartition("/")[2], "KEEL", target="target", task="classification")
+    return table_from_frame(read_packaged(f"keel/{name}").frame, origin)
 
 
 HEADINGS = [

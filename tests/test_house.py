@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tttab.errors import MissingExtra
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted((ROOT / "tttab").rglob("*.py"))
@@ -31,6 +35,33 @@ def test_style_is_clean():
 
 def test_types_agree():
     check(sys.executable, "-m", "ty", "check", "tttab", "--python", sys.executable)
+
+
+def test_what_scripts_take_of_the_package_is_there():
+    """No test runs every benchmark and study."""
+    scripts = [
+        path
+        for folder in ("benchmarks", "studies", "tools", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    taken = [
+        (path.name, node.module, alias.name)
+        for path in scripts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tttab"
+        for alias in node.names
+    ]
+    assert len(taken) > 100
+    assert [of for of in taken if not is_there(*of[1:])] == []
+
+
+def is_there(module, name):
+    try:
+        return hasattr(importlib.import_module(module), name) or bool(find_spec(f"{module}.{name}"))
+    except MissingExtra:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
