@@ -96,6 +96,7 @@ def scratch(target, data):
 
 def work(name, seed, start, stop, folder):
     """Read inputs start..stop-1, one JSON line each: the worker's side."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     target, trespasses = TARGETS[name], []
     make_input(target, name, seed, 0)  # lazy imports happen before the hook is set
     for number, content in enumerate(seeds_of(target)):
@@ -108,9 +109,7 @@ def work(name, seed, start, stop, folder):
     print(json.dumps({"ready": True}), flush=True)
     for number in range(start, stop):
         path = Path(folder, f"input{target.suffix}")
-        _limit_memory(resource.RLIM_INFINITY)  # what makes an input is not under test
         path.write_bytes(make_input(target, name, seed, number))
-        _limit_memory(MEMORY)
         print(json.dumps({"begin": number}), flush=True)
         os.pwrite(peaks, b"5", 0)  # forgets the peak
         began = time.process_time()
@@ -124,10 +123,6 @@ def work(name, seed, start, stop, folder):
         print(json.dumps([number, outcome, seconds, growth, detail]), flush=True)
         if growth > GROWTH:
             return  # what it still holds would count against the next input
-
-
-def _limit_memory(most):
-    resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
 
 
 def _watch(event, args, folder, trespasses):

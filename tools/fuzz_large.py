@@ -31,7 +31,10 @@ LARGEST_TEXT = 4_000_000
 def make_large(data, rng):
     """Return a small file of a large table. `data`, a valid one, is not used."""
     while True:
-        made = pick(rng, [_parquet, _parquet, _csv, _arff])(rng)
+        try:
+            made = pick(rng, [_parquet, _parquet, _csv, _arff])(rng)
+        except MemoryError:  # pyarrow may unpack what it is to write; the worker's memory is bounded
+            continue
         if len(made) <= LARGEST_FILE:
             return made
 
