@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from scipy.stats import betabinom
 
-pytest.importorskip("mapie")
 PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "intervals.md").read_text(encoding="utf-8")
 CALIBRATE, NEW, MISSED = 300, 400, 0.1
 CHANCE = 1e-6
