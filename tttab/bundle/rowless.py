@@ -23,7 +23,8 @@ def check_rowless(session: Session) -> Rowless:
     """
     if session.rowless is None:
         raise BundleError(
-            f"{session.info.name} has no keys and values that serve without the rows: TabPFN v2 has",
+            f"{session.info.name} has no keys and values that serve without the rows: TabPFN v2 has, "
+            "for as many classes as it has outputs",
             "leave --no-rows out",
         )
     return session.rowless
