@@ -14,22 +14,18 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from tttab.api.estimator_input import (
     class_names,
-    divide,
     restored_labels,
     target_name,
     training_rows,
-    whole_number,
     whole_seed,
 )
 from tttab.api.fitting import AdaptingEstimator
 from tttab.api.hints import in_python_words
 from tttab.core import Table
-from tttab.data.context_selection import choose_context
 from tttab.data.features import convert_features
 from tttab.data.frames import check_kind_of_frame, like_rows
 from tttab.errors import DataError
 from tttab.metrics import decided
-from tttab.models import for_classes, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,16 +112,13 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         from tttab.evaluation.advice import advise
         from tttab.evaluation.trial import Trial
 
-        seed, asked = whole_seed(self.random_state), clone(self)
+        seed, sizes, asked = whole_seed(self.random_state), self._sizes(), clone(self)
         frame, labels = training_rows(asked, X, y, numeric=False)
         x = convert_features(frame, list(frame.columns), declared=self.columns).x
         codes, classes, _ = self._encode(labels)
-        split = divide(codes, whole_number("n_context", self.n_context), self.n_queries, len(classes), seed)
-        if split.k:
-            split = choose_context(split, self.context, x, codes, classes=len(classes))
+        split = self._divided(x, codes, len(classes), sizes, seed)
         table = Table("X", "classification", x, codes, classes, target_name(y, x.columns), "", "memory")
-        opened = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
-        session = for_classes(opened, len(classes))
+        session = self._open(len(classes), seed)
         session.check_fits(len(classes), x.shape[1])
         return advise(Trial(table, split, session, self.rule, self._schedule(), seed))
 

@@ -59,6 +59,8 @@ from tttab.training.result import Adapted
 if TYPE_CHECKING:
     from sklearn.utils import Tags
 
+    from tttab.contracts import Session
+    from tttab.data.apart import Apart
     from tttab.explain.shapley import Explanation
 
 
@@ -153,8 +155,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
             ModelError: the model file is missing or does not fit the table.
         """
         seed = whole_seed(self.random_state)
-        n, k = whole_number("n_context", self.n_context), self.n_queries
-        k = k if k is None else whole_number("n_queries", k)
+        sizes = self._sizes()
         frame, labels = training_rows(self, X, y, numeric=self._task == "regression")
         found = convert_features(frame, list(frame.columns), declared=self.columns)
         for doubt in found.doubts:
@@ -165,9 +166,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         if X_val is not None or y_val is not None:
             more, known = validation_rows(self, schema, X_val, y_val, labels)
             x, codes, held = append_rows(x, more), np.concatenate([codes, known]), len(known)
-        split = divide(codes, n, k, len(classes), seed, apart, held)
-        if split.k:
-            split = choose_context(split, self.context, x, codes, classes=len(classes))
+        split = self._divided(x, codes, len(classes), sizes, seed, apart, held)
         check_threshold(self.threshold, len(classes))
         weights = weights_of_rows(len(frame), sample_weight, held)
         adapted = self._adapt(x, codes, len(classes), split, weights, seed)
@@ -288,6 +287,27 @@ class AdaptingEstimator(BaseEstimator, ABC):
         balanced = check_class_weight(self.class_weight, self._task)
         return schedule_of(self.recipe, max_seconds=limit, balanced=balanced, **names)
 
+    def _sizes(self) -> tuple[int, int | None]:
+        n, k = whole_number("n_context", self.n_context), self.n_queries
+        return n, k if k is None else whole_number("n_queries", k)
+
+    def _divided(
+        self,
+        x: pd.DataFrame,
+        y: np.ndarray,
+        classes: int,
+        sizes: tuple[int, int | None],
+        seed: int,
+        apart: Apart | None = None,
+        held: int = 0,
+    ) -> Split:
+        split = divide(y, *sizes, classes, seed, apart, held)
+        return choose_context(split, self.context, x, y, classes=classes) if split.k else split
+
+    def _open(self, classes: int, seed: int) -> Session:
+        session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
+        return for_classes(session, classes)
+
     def _adapt(
         self,
         x: pd.DataFrame,
@@ -302,8 +322,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         check_schedule(schedule, self._task)
         check_kind(self.blend)
         budget = parse_bytes(self.max_memory)
-        session = open_model(self.model, self._task, device=self.device, seed=seed, members=self.n_members)
-        session = for_classes(session, classes)
+        session = self._open(classes, seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
         teach = teacher_of(session, context, queries, schedule, seed)

@@ -58,6 +58,11 @@ class CodedContext:
         """Number of context rows."""
         return len(self.y)
 
+    @property
+    def trained(self) -> list[Context]:
+        """The codes' contexts that train."""
+        return self.parts if self.turn is None else list(self.turn.values())
+
 
 @dataclass(frozen=True)
 class CodedQueries:
@@ -276,13 +281,11 @@ class CodedCosts:
 
     def row_bytes(self, context: CodedContext) -> int:
         """Return roughly what a row's activations take, bytes."""
-        trained = context.parts if context.turn is None else context.turn.values()
-        return max(map(self._costs.row_bytes, trained))
+        return max(map(self._costs.row_bytes, context.trained))
 
     def shape(self, context: CodedContext) -> Hashable:
         """Return what sets a step's cost apart: the shapes of the codes, and of those that train."""
-        trained = context.parts if context.turn is None else context.turn.values()
-        return tuple(map(self._costs.shape, [*context.parts, *trained]))
+        return tuple(map(self._costs.shape, [*context.parts, *context.trained]))
 
     def preferred_chunk(self, context: CodedContext) -> int | None:
         """Return the query rows worth taking at a time."""
