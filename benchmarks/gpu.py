@@ -31,6 +31,7 @@ TIME_IS_UP = 75
 ENDING = 10.0
 """Seconds kept for what follows the last cell."""
 MODULE = (sys.executable, "-m")
+BUNDLED = "tttab/models/weights/tttab-tiny-classifier.safetensors"
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def pretrain(args):
     how = (
         ("--preset", "tiny", "--steps", "3")
         if args.small
-        else ("--preset", "small", "--workers", str(workers))
+        else ("--preset", "small", "--workers", str(workers), "--from", BUNDLED)
     )
     train = (*tttab, "pretrain", *how, "--device", args.device, "--out", str(out))
     ask = ("--rule", "none", "--device", args.device, "--json")

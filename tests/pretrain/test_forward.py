@@ -35,3 +35,17 @@ def test_training_forward_equals_module(task, features):
         theirs = net(tables.x.transpose(0, 1), tables.y[:, :40].T.float()).transpose(0, 1)
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=2e-4)
     assert theirs.std() > 0.01
+
+
+def test_no_kernel_that_plans_every_shape_anew_is_used():
+    settings = recipe("tiny", "classification")
+    tables = batch(Draw(5, "kernels"), Size(2, 20, 8, 4, 3), settings, None)
+    positions = Draw(5, "positions").normal(2, 2, settings.architecture.emsize // 4)
+    allowed = []
+
+    def spied(*layer):
+        allowed.append((torch.backends.cuda.cudnn_sdp_enabled(), torch.backends.cuda.flash_sdp_enabled()))
+        return forward.block(*layer)
+
+    forward.logits(new_network(settings, seed=3), tables, positions, run=spied)
+    assert allowed == [(False, True)] * (settings.architecture.nlayers - 1)

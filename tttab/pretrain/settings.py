@@ -143,7 +143,7 @@ class Budget:
         return min(1.0, used)
 
 
-_SMALL = Architecture(emsize=128, nlayers=6, nhead=4)
+_SMALL = Architecture(emsize=128, nlayers=8, nhead=4)
 _NANO = Architecture(emsize=64, nlayers=5, nhead=2, bars=100)
 _TINY = Architecture(emsize=32, nlayers=2, nhead=2, bars=20)
 _TINY_SHAPES = Shapes(
@@ -186,8 +186,17 @@ _NANO_KINDS = Recipe(
     Mixture(categorical=0.25, mixed=0.25, grouped=0.15, redundant=0.3, two_classes=0.35),
 )
 
+
 PRESETS: dict[str, Recipe] = {
-    "small": Recipe("small", "classification", _SMALL),
+    "small": Recipe(
+        "small",
+        "classification",
+        _SMALL,
+        Shapes(context=(50, 1500), queries=(64, 192), features=(2, 100), ranked=0.5),
+        Optimiser(further=0.75),
+        _NANO_KINDS.pool,
+        _NANO_KINDS.mixture,
+    ),
     "nano": Recipe(
         "nano",
         "classification",
