@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import repeat
 
 from tttab.data.arff_dates import DEFAULT, EPOCH, date_reader
 from tttab.data.bounds import PARSED, Room, check_columns
@@ -88,17 +89,32 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
     unwritten = [attribute.unwritten for attribute in attributes]
     columns: list[list[Cell]] = [[] for _ in attributes]
     most = room.most // (PARSED * max(1, len(attributes))) if room else 0
+    rows = 0
     for number, line in lines:
         line = line.strip()
         if not line or line[0] == "%":
             continue
-        if room and columns and len(columns[0]) == most:
+        if room and columns and rows == most:
             room.check(room.most + 1, first_lines(room.path, number - 1))
         if line[0] == "{":
-            _add_sparse(columns, unwritten, _sparse(line, len(attributes), number), readers, number)
+            for place, value in _sparse(line, len(attributes), number):
+                cell = None if value is None else readers[place](value, number)
+                _pad(columns[place], unwritten[place], rows)
+                columns[place][rows:] = [cell]  # a place that is written twice keeps the last
         else:
+            for column, left_out in zip(columns, unwritten, strict=True):
+                _pad(column, left_out, rows)
             _add_dense(columns, _values(line, number), readers, number)
+        rows += 1
+    for column, left_out in zip(columns, unwritten, strict=True):
+        _pad(column, left_out, rows)
     return Arff(attributes, columns)
+
+
+def _pad(column: list[Cell], left_out: Cell, rows: int) -> None:
+    """Fill a column up to `rows` with what sparse rows left out: only a row's own cells cost time."""
+    if len(column) < rows:
+        column.extend(repeat(left_out, rows - len(column)))
 
 
 def _add_dense(columns: list[list[Cell]], row: list[str | None], readers: list[Reader], number: int) -> None:
@@ -106,19 +122,6 @@ def _add_dense(columns: list[list[Cell]], row: list[str | None], readers: list[R
         raise _fault(number, f"{len(row)} values for {len(columns)} attributes")
     for column, value, read in zip(columns, row, readers, strict=True):
         column.append(None if value is None else read(value, number))
-
-
-def _add_sparse(
-    columns: list[list[Cell]],
-    unwritten: list[Cell],
-    written: list[tuple[int, str | None]],
-    readers: list[Reader],
-    number: int,
-) -> None:
-    for column, value in zip(columns, unwritten, strict=True):
-        column.append(value)
-    for place, value in written:
-        columns[place][-1] = None if value is None else readers[place](value, number)
 
 
 def _header(lines: Iterator[tuple[int, str]], room: Room | None) -> Iterator[Attribute]:
@@ -191,20 +194,24 @@ def _sparse(line: str, count: int, number: int) -> list[tuple[int, str | None]]:
     """Return (place, value) of what a sparse row writes."""
     if line[-1] != "}":
         raise _fault(number, "a sparse row is not closed")
-    written = []
-    for pair in _split_pairs(line[1:-1], number):
+    inner = line[1:-1].strip()
+    if not inner:
+        return []
+    plain = "'" not in inner and '"' not in inner
+    written: list[tuple[int, str | None]] = []
+    for pair in inner.split(",") if plain else _split_pairs(inner, number):
         found = _SPARSE.fullmatch(pair)
         place = int(found[1]) if found else count
         if not found or place >= count:
             raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
-        (value,) = _values(found[2], number)
-        written.append((place, value))
+        value = found[2].strip() if plain else _values(found[2], number)[0]
+        written.append((place, None if plain and value in ("?", "") else value))
     return written
 
 
 def _split_pairs(inner: str, number: int) -> Iterator[str]:
     """Yield what stands between the commas outside quotes."""
-    place, more = 0, bool(inner.strip())
+    place, more = 0, True
     while more:
         found = _PAIR.match(inner, place)
         if not found:

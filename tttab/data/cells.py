@@ -133,6 +133,8 @@ def _date_text(day: Any) -> str:
 def _plain(values: pd.Series) -> pd.Series:
     """Return the cells without the dtypes that only wrap others: Arrow, categories, periods, sparse."""
     dtype = values.dtype
+    if isinstance(dtype, pd.StringDtype):
+        return values
     if isinstance(values.array, pd.arrays.ArrowExtensionArray):
         plain = values.array.__arrow_array__().to_pandas(integer_object_nulls=True)
         return pd.Series(plain.to_numpy(dtype=object) if plain.dtype == object else plain.array,
