@@ -63,6 +63,14 @@ def test_hold_out_keeps_one_row_on_each_side_however_small_the_share():
     assert caught.value.hint == "--k 10"
 
 
+def test_no_more_than_a_thousand_rows_are_drawn_to_choose_the_step():
+    y = np.arange(20_000) % 3
+    train, held = hold_out(y, 0.2, 0, classes=3)
+    assert (len(train), len(held)) == (19_000, 1_000)
+    assert np.bincount(y[held]).tolist() == [334, 333, 333]
+    assert len(hold_out(y, 0.2, 0, held=3_000)[1]) == 3_000  # rows that somebody chose are all used
+
+
 def test_equal_budget_spends_one_thousand_labels_and_the_paper_s_takes_k_as_given():
     assert (SplitRequest().labels, SplitRequest(k=7).labels) == (1000, 7)
     assert SplitRequest(n=300, k=7, budget="equal").labels == 700
