@@ -11,6 +11,7 @@ import decimal
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import compress
 from typing import Any
 
@@ -29,6 +30,8 @@ IN_WORDS = {
     "duration": "durations", "text": "texts", "level": "texts",
     "empty": "empty cells", "nothing": "empty cells",
 }  # fmt: skip
+KEPT = 1_000
+"""Characters of the levels that are kept between calls."""
 LARGEST = 1e30
 """No measured number is larger; files mark missing cells with such values, and float32 ends at 3e38."""
 _NUMBER_OR_TRUTH = re.compile(
@@ -212,8 +215,18 @@ def _categorical(codes: np.ndarray, texts: Sequence[str], known: Sequence[str]) 
     order = [*known, *sort_labels(set(texts) - set(known))]
     place = {level: code for code, level in enumerate(order)}
     lookup = np.array([place[text] for text in texts] + [-1], dtype=np.int64)
-    levels = pd.CategoricalDtype(pd.Index(order, dtype="str"))
+    levels = _kept_levels(tuple(order)) if sum(map(len, order)) <= KEPT else _levels_of(order)
     return pd.Categorical.from_codes(lookup[codes], dtype=levels)
+
+
+def _levels_of(order: Sequence[str]) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(pd.Index(order, dtype="str"))
+
+
+@lru_cache(maxsize=4096)
+def _kept_levels(order: tuple[str, ...]) -> pd.CategoricalDtype:
+    """Return `_levels_of` short levels, made once: rows come in pieces, and pandas compares all texts."""
+    return _levels_of(order)
 
 
 def _value_of(text: str) -> decimal.Decimal | None:
