@@ -99,8 +99,13 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
         if line[0] == "{":
             for place, value in _sparse(line, len(attributes), number):
                 cell = None if value is None else readers[place](value, number)
-                _pad(columns[place], unwritten[place], rows)
-                columns[place][rows:] = [cell]  # a place that is written twice keeps the last
+                column = columns[place]
+                if len(column) > rows:  # a place that is written twice keeps the last
+                    column[rows] = cell
+                    continue
+                if len(column) < rows:
+                    _pad(column, unwritten[place], rows)
+                column.append(cell)
         else:
             for column, left_out in zip(columns, unwritten, strict=True):
                 _pad(column, left_out, rows)
@@ -113,8 +118,7 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
 
 def _pad(column: list[Cell], left_out: Cell, rows: int) -> None:
     """Fill a column up to `rows` with what sparse rows left out: only a row's own cells cost time."""
-    if len(column) < rows:
-        column.extend(repeat(left_out, rows - len(column)))
+    column.extend(repeat(left_out, rows - len(column)))
 
 
 def _add_dense(columns: list[list[Cell]], row: list[str | None], readers: list[Reader], number: int) -> None:
@@ -194,19 +198,26 @@ def _sparse(line: str, count: int, number: int) -> list[tuple[int, str | None]]:
     """Return (place, value) of what a sparse row writes."""
     if line[-1] != "}":
         raise _fault(number, "a sparse row is not closed")
-    inner = line[1:-1].strip()
-    if not inner:
+    if line == "{}" or not (inner := line[1:-1].strip()):
         return []
-    plain = "'" not in inner and '"' not in inner
-    written: list[tuple[int, str | None]] = []
-    for pair in inner.split(",") if plain else _split_pairs(inner, number):
-        found = _SPARSE.fullmatch(pair)
-        place = int(found[1]) if found else count
-        if not found or place >= count:
-            raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
-        value = found[2].strip() if plain else _values(found[2], number)[0]
-        written.append((place, None if plain and value in ("?", "") else value))
+    if "'" in inner or '"' in inner:
+        pairs = (_place(pair, count, number) for pair in _split_pairs(inner, number))
+        return [(place, _values(text, number)[0]) for place, text in pairs]
+    written = []
+    for pair in inner.split(","):
+        place, text = _place(pair, count, number)
+        value = text.strip()
+        written.append((place, None if value in ("?", "") else value))
     return written
+
+
+def _place(pair: str, count: int, number: int) -> tuple[int, str]:
+    """Divide a pair of a sparse row into the number of its attribute and the text of its value."""
+    found = _SPARSE.fullmatch(pair)
+    place = int(found[1]) if found else count
+    if not found or place >= count:
+        raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
+    return place, found[2]
 
 
 def _split_pairs(inner: str, number: int) -> Iterator[str]:
