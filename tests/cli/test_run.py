@@ -173,6 +173,7 @@ def wide(rows=60, features=501):
         (["--dataset", "{table}", *N20, "--max-memory", "1M"], "cannot hold a training step", "--max-memory"),
         (["--dataset", "{long}", *N20, "--k", "10000", "--test-size", "9"], "context of 10,020 rows", "--n "),
         (["--datasat", "31"], "--datasat", "tttab run --help"),
+        (["my rows.csv", "--n", "50"], "my rows.csv", "tttab run --dataset 'my rows.csv'"),
     ],
 )  # fmt: skip
 def test_a_mistake_gets_one_line_a_hint_and_exit_code_2(tmp_path, capfd, arguments, message, hint):

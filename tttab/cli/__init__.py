@@ -7,6 +7,7 @@ our pipe that goes away (`tttab … | head`) ends the command quietly with 0.
 
 from __future__ import annotations
 
+import re
 import sys
 from contextlib import suppress
 
@@ -107,8 +108,15 @@ def _words(error: BaseException) -> tuple[str, str, int]:
 
 
 def _usage_hint(error: Exception) -> str:
+    from tttab.text import shell_word
+
     context = getattr(error, "ctx", None)
-    return f"{context.command_path} --help" if context is not None else "tttab --help"
+    if context is None:
+        return "tttab --help"
+    extra = re.search(r"unexpected extra argument\(s\) \((.+)\)", str(error))
+    if extra and any("--dataset" in parameter.opts for parameter in context.command.params):
+        return f"{context.command_path} --dataset {shell_word(extra[1])}"
+    return f"{context.command_path} --help"
 
 
 def _traceback(error: BaseException) -> str:
