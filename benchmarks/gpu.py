@@ -93,7 +93,7 @@ def transformer(args):
 
 
 def pretrain(args):
-    """The training, then plain in-context learning with the file it makes and with the bundled one."""
+    """A step's parts, the training, then in-context learning with the file it makes and the bundled one."""
     out, tttab = args.out / "pretrain", (*MODULE, "tttab")
     made = str(out / "model.safetensors")
     workers = 0 if args.small else max(0, (os.cpu_count() or 1) - 2)
@@ -105,7 +105,13 @@ def pretrain(args):
     train = (*tttab, "pretrain", *how, "--device", args.device, "--out", str(out))
     ask = ("--rule", "none", "--device", args.device, "--json")
     few = ("--n", "40", "--k", "40", "--test-size", "50") if args.small else ()
-    return [Cell("pretrain", train)] + [
+    few_steps = ("--preset", "tiny", "--tokens", "1500", "--steps", "2") if args.small else ()
+    measure = (*MODULE, "benchmarks.pretrain_parts", "--device", args.device, *few_steps)
+    parts = [
+        Cell(name, (*measure, *flags, "--out", str(args.out / f"{name}.json")), 30.0)
+        for name, flags in (("pretrain-parts", ()), ("pretrain-parts-cudnn", ("--cudnn",)))
+    ]
+    return [*parts, Cell("pretrain", train)] + [
         Cell(
             f"quality-{label}-{table}",
             (*tttab, "run", "--dataset", table, "--model", model, *ask, *few),
