@@ -56,9 +56,9 @@ def read_large(path):
     raw = read_frame(path)
     rows = len(raw.frame)
     if suffix != ".arff":  # that is read whole either way
-        rows = sum(len(piece.frame) for piece in read_pieces(path, PIECE))
-    if rows != len(raw.frame):
-        raise AssertionError(f"{rows} rows in pieces, {len(raw.frame)} at once")
+        in_pieces = sum(len(piece.frame) for piece in read_pieces(path, PIECE))
+        if in_pieces != rows:
+            raise AssertionError(f"{in_pieces} rows in pieces, {rows} at once")
     table = table_from_frame(raw.frame, Origin("t", "file", decimals=raw.decimals))
     if len(table) == rows:
         new = schema_of(table).read(raw.frame[:PIECE], raw.decimals)

@@ -206,3 +206,10 @@ def test_a_declared_date_is_a_date_column(tmp_path):
     assert str(frame["b"].dtype) == "datetime64[us]"
     table = load_table(str(tmp_path / "t.arff"))
     assert table.dates == ("b",) and table.x["b"].tolist()[::2] == [1.0, -25567.0] and table.x["b"].isna()[1]
+
+
+def test_dense_rows_between_sparse_ones_keep_their_place():
+    text = (
+        "@relation r\n@attribute a numeric\n@attribute b {x,y}\n@data\n{0 3}\n4,y\n{}\n{1 y, 0 5, 0 6}\n{}\n"
+    )
+    assert parse_arff(text).columns == [[3.0, 4.0, 0.0, 6.0, 0.0], ["x", "y", "x", "y", "x"]]

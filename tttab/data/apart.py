@@ -14,7 +14,7 @@ import pandas as pd
 
 from tttab.core import Table
 from tttab.data.build import fingerprint
-from tttab.data.splits import Split, SplitRequest, split_rows, strata_of, stratified_order
+from tttab.data.splits import Split, SplitRequest, held_out_rows, split_rows, strata_of, stratified_order
 from tttab.errors import DataError, RequestError, SplitError
 from tttab.seeding import numpy_stream
 from tttab.text import brief, shell_word
@@ -134,7 +134,7 @@ def split_apart(
             hint = f"--k {room}, or leave out --strict" if room > 1 else f"--n {max(classes, len(pool) // 2)}"
             raise SplitError(notes[0].replace("shrank", "would shrink"), hint)
     k = min(k, room)
-    free, held = _cut(y, pool, max(1, round(share * k)), apart, classes, seed, "hold-out")
+    free, held = _cut(y, pool, held_out_rows(share, k), apart, classes, seed, "hold-out")
     trains = min(k - len(held), len(free) - request.n)
     if trains < 1:
         raise SplitError(

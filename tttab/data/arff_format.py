@@ -89,7 +89,7 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
     unwritten = [attribute.unwritten for attribute in attributes]
     columns: list[list[Cell]] = [[] for _ in attributes]
     most = room.most // (PARSED * max(1, len(attributes))) if room else 0
-    rows = 0
+    rows, ragged = 0, False
     for number, line in lines:
         line = line.strip()
         if not line or line[0] == "%":
@@ -97,28 +97,38 @@ def parse_arff(text: str | Iterable[str], room: Room | None = None) -> Arff:
         if room and columns and rows == most:
             room.check(room.most + 1, first_lines(room.path, number - 1))
         if line[0] == "{":
-            for place, value in _sparse(line, len(attributes), number):
-                cell = None if value is None else readers[place](value, number)
-                column = columns[place]
-                if len(column) > rows:  # a place that is written twice keeps the last
-                    column[rows] = cell
-                    continue
-                if len(column) < rows:
-                    _pad(column, unwritten[place], rows)
-                column.append(cell)
+            _add_sparse(columns, unwritten, rows, _sparse(line, len(attributes), number), readers, number)
+            ragged = True
         else:
-            for column, left_out in zip(columns, unwritten, strict=True):
-                _pad(column, left_out, rows)
+            if ragged:
+                _fill(columns, unwritten, rows)
+                ragged = False
             _add_dense(columns, _values(line, number), readers, number)
         rows += 1
-    for column, left_out in zip(columns, unwritten, strict=True):
-        _pad(column, left_out, rows)
+    _fill(columns, unwritten, rows)
     return Arff(attributes, columns)
 
 
-def _pad(column: list[Cell], left_out: Cell, rows: int) -> None:
-    """Fill a column up to `rows` with what sparse rows left out: only a row's own cells cost time."""
-    column.extend(repeat(left_out, rows - len(column)))
+def _add_sparse(
+    columns: list[list[Cell]],
+    unwritten: list[Cell],
+    rows: int,
+    written: list[tuple[int, str | None]],
+    readers: list[Reader],
+    number: int,
+) -> None:
+    """Add the cells that row `rows` writes; what it leaves out is filled in later and costs no time here."""
+    for place, value in written:
+        column = columns[place]
+        if len(column) < rows:
+            column.extend(repeat(unwritten[place], rows - len(column)))
+        column[rows:] = [None if value is None else readers[place](value, number)]  # the last of two counts
+
+
+def _fill(columns: list[list[Cell]], unwritten: list[Cell], rows: int) -> None:
+    """Fill columns up to `rows` with what sparse rows left out."""
+    for column, left_out in zip(columns, unwritten, strict=True):
+        column.extend(repeat(left_out, rows - len(column)))
 
 
 def _add_dense(columns: list[list[Cell]], row: list[str | None], readers: list[Reader], number: int) -> None:
@@ -198,31 +208,22 @@ def _sparse(line: str, count: int, number: int) -> list[tuple[int, str | None]]:
     """Return (place, value) of what a sparse row writes."""
     if line[-1] != "}":
         raise _fault(number, "a sparse row is not closed")
-    if line == "{}" or not (inner := line[1:-1].strip()):
-        return []
-    if "'" in inner or '"' in inner:
-        pairs = (_place(pair, count, number) for pair in _split_pairs(inner, number))
-        return [(place, _values(text, number)[0]) for place, text in pairs]
+    inner = line[1:-1]
+    quoted = "'" in inner or '"' in inner
     written = []
-    for pair in inner.split(","):
-        place, text = _place(pair, count, number)
-        value = text.strip()
-        written.append((place, None if value in ("?", "") else value))
+    for pair in _split_pairs(inner, number) if quoted or not inner.strip() else inner.split(","):
+        found = _SPARSE.fullmatch(pair)
+        place = int(found[1]) if found else count
+        if not found or place >= count:
+            raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
+        (value,) = _values(found[2], number)
+        written.append((place, value))
     return written
-
-
-def _place(pair: str, count: int, number: int) -> tuple[int, str]:
-    """Divide a pair of a sparse row into the number of its attribute and the text of its value."""
-    found = _SPARSE.fullmatch(pair)
-    place = int(found[1]) if found else count
-    if not found or place >= count:
-        raise _fault(number, f"{pair[:40]!r} is no number of an attribute and a value")
-    return place, found[2]
 
 
 def _split_pairs(inner: str, number: int) -> Iterator[str]:
     """Yield what stands between the commas outside quotes."""
-    place, more = 0, True
+    place, more = 0, bool(inner.strip())
     while more:
         found = _PAIR.match(inner, place)
         if not found:

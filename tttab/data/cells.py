@@ -133,7 +133,7 @@ def _date_text(day: Any) -> str:
 def _plain(values: pd.Series) -> pd.Series:
     """Return the cells without the dtypes that only wrap others: Arrow, categories, periods, sparse."""
     dtype = values.dtype
-    if isinstance(dtype, pd.StringDtype):
+    if isinstance(dtype, pd.StringDtype):  # Arrow may hold them too: as texts they need no wrapper taken off
         return values
     if isinstance(values.array, pd.arrays.ArrowExtensionArray):
         plain = values.array.__arrow_array__().to_pandas(integer_object_nulls=True)

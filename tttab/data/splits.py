@@ -18,6 +18,9 @@ from tttab.seeding import numpy_stream
 
 Budget = Literal["paper", "equal"]
 LABELS_OF_EQUAL_BUDGET = 1000
+MOST_HELD_OUT = 1_000
+"""Rows drawn to choose the step. They are scored again and again: more would cost more than the steps do, and
+say little more of which step is best."""
 
 
 @dataclass(frozen=True)
@@ -148,9 +151,9 @@ def split_rows(
     return Split(order[: request.n], np.concatenate([queries, held]), test, seed, notes, len(held))
 
 
-MOST_HELD_OUT = 1_000
-"""Rows drawn to choose the step. They are scored again and again: more would cost more than the steps do, and
-say little more of which step is best."""
+def held_out_rows(share: float, k: int) -> int:
+    """Return how many of k query rows are drawn to choose the step: a share, one to `MOST_HELD_OUT`."""
+    return max(1, min(round(share * k), MOST_HELD_OUT))
 
 
 def hold_out(
@@ -158,8 +161,8 @@ def hold_out(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Divide positions 0..k-1 of the query rows into (train, held out), stratified by class.
 
-    The held-out part chooses the step; it has `share` of the rows, at least one and at most `MOST_HELD_OUT`,
-    or is the last `held` rows where a split says so (`Split.held`).
+    The held-out part chooses the step: `held_out_rows`, or the last `held` rows where a split says so
+    (`Split.held`).
 
     Raises:
         SplitError: fewer than two query rows.
@@ -168,7 +171,7 @@ def hold_out(
         return np.arange(len(y) - held), np.arange(len(y) - held, len(y))
     if len(y) < 2:
         raise SplitError("one query row cannot be divided into a training and a held-out part", "--k 10")
-    size = max(1, min(len(y) - 1, round(share * len(y)), MOST_HELD_OUT))
+    size = min(len(y) - 1, held_out_rows(share, len(y)))
     order = stratified_order(y, np.arange(len(y)), classes, numpy_stream(seed, "hold-out"))
     return np.sort(order[size:]), np.sort(order[:size])
 
