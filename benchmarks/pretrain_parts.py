@@ -2,8 +2,8 @@
 
 Run: python -m benchmarks.pretrain_parts [--device cuda] [--cudnn] [--tokens 250000] [--out FILE]
 
-Batches have the shapes of a training. `host` is the time until the last kernel was asked for, `all` until the
-device was done; on a CPU they are the same. `--cudnn` also allows cuDNN's attention kernels, which
+Batches have the shapes of a training. A part's time ends when the device is done, its `_host` time when the
+last kernel was asked for; on a CPU they are the same. `--cudnn` also allows cuDNN's attention kernels, which
 `tttab.pretrain.forward` leaves out. Milliseconds; means over the steps after the first.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +18,15 @@ from pathlib import Path
 import torch
 from torch.nn.attention import SDPBackend
 
-from benchmarks.gpu import BUNDLED, machine
+from benchmarks.gpu import machine
 from tttab.pretrain import forward
+from tttab.pretrain.checkpoint import new_network
 from tttab.pretrain.draw import Draw
-from tttab.pretrain.loop import Run, Trainer
-from tttab.pretrain.loss import mean_loss
+from tttab.pretrain.loss import loss_for, mean_loss
+from tttab.pretrain.optimise import Optimisers
 from tttab.pretrain.prior import batch, size_at
-from tttab.pretrain.settings import Budget, recipe
+from tttab.pretrain.settings import recipe
+from tttab.training.precision import fitting_precision
 
 
 def main(words: list[str] | None = None) -> None:
@@ -56,18 +57,15 @@ def measured(args: argparse.Namespace):
     """Yield the milliseconds of each part of a step, and of the host's share of it."""
     settings = recipe(args.preset, "classification")
     settings = replace(settings, shapes=replace(settings.shapes, tokens=args.tokens))
-    start = Path(BUNDLED) if args.preset == "small" else None
-    with tempfile.TemporaryDirectory() as folder:
-        run = Run(settings, Budget(steps=10**6), Path(folder), device=args.device, start_from=start)
-        trainer = Trainer(run, None)
-    network, loss, optimisers = trainer._network, trainer._loss, trainer._optimisers
-    dtype, device = trainer._dtype, torch.device(args.device)
+    device = torch.device(args.device)
+    dtype = torch.bfloat16 if fitting_precision("auto", device.type) == "bf16" else torch.float32
+    network = new_network(settings, 0).to(device).train()
+    optimisers, loss = Optimisers(network, settings.optimiser), loss_for(settings, device)
     for number in range(args.steps + 1):
         draw = Draw(0, "parts", number, device=device)
         clock = Clock(device)
         tables = batch(draw, size_at(draw, settings.shapes, 1.0), settings, None)
-        groups = -(-tables.x.shape[2] // 2)
-        positions = draw.normal(len(tables.x), groups, settings.architecture.emsize // 4)
+        positions = forward.draw_positions(draw, tables, settings.architecture.emsize)
         clock.stop("tables")
         value = mean_loss(loss(forward.logits(network, tables, positions, dtype), tables), tables)
         clock.stop("forward")

@@ -97,7 +97,7 @@ def cells_per_second(way: list[str], preset: str) -> dict[str, float]:
     def step(number: int, size: Size) -> int:
         draw = Draw(0, "speed", number)
         tables = batch(draw, size, settings, None)
-        positions = draw.normal(size.tables, -(-size.features // 2), settings.architecture.emsize // 4)
+        positions = forward.draw_positions(draw, tables, settings.architecture.emsize)
         optimisers.clear()
         mean_loss(loss(forward.logits(network, tables, positions, dtype), tables), tables).backward()
         optimisers.step(1e-6)

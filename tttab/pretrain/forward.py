@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from tttab.pretrain.draw import Draw
 from tttab.pretrain.prior import Batch
 
 if TYPE_CHECKING:
@@ -44,14 +45,20 @@ def logits(
     """
     run = run or block
     cells = _embed(net, batch, positions).to(dtype)
-    for number, layer in enumerate(cast("Iterable[TabPFNBlock]", net.blocks), start=1):
-        heads = layer.per_sample_attention_between_features.num_heads
-        step = last_block if number == len(net.blocks) else run
-        with sdpa_kernel(KERNELS):
+    with sdpa_kernel(KERNELS):
+        for number, layer in enumerate(cast("Iterable[TabPFNBlock]", net.blocks), start=1):
+            heads = layer.per_sample_attention_between_features.num_heads
+            step = last_block if number == len(net.blocks) else run
             cells = step(cells, batch.context, heads, _fused(layer, dtype))
     first, _, last = cast("Iterable[torch.nn.Linear]", net.output_projection)
     hidden = functional.gelu(functional.linear(cells, first.weight.to(dtype), first.bias.to(dtype)))
     return functional.linear(hidden, last.weight.to(dtype), last.bias.to(dtype)).float()
+
+
+def draw_positions(draw: Draw, batch: Batch, width: int) -> torch.Tensor:
+    """Draw the column embeddings' random vectors, anew for each table; `width` is the network's emsize."""
+    pairs = -(-batch.x.shape[2] // 2)
+    return draw.normal(len(batch.x), pairs, width // 4)
 
 
 def _embed(net: TabPFNV2, batch: Batch, positions: torch.Tensor) -> torch.Tensor:

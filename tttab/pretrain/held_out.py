@@ -61,7 +61,7 @@ def losses(network: TabPFNV2, recipe: Recipe, loss: Loss, device: torch.device) 
     for name, tables in batches(recipe, device):
         groups = -(-tables.x.shape[2] // 2)
         draw = Draw(SEED, "positions", groups, device=device)
-        positions = draw.normal(len(tables.x), groups, recipe.architecture.emsize // 4)
+        positions = forward.draw_positions(draw, tables, recipe.architecture.emsize)
         logits = forward.logits(network, tables, positions)
         found.setdefault(name, []).append(mean_loss(loss(logits, tables), tables).item())
     return {name: sum(values) / len(values) for name, values in found.items()}

@@ -170,8 +170,7 @@ class Trainer:
         draw = Draw(self._run.seed, "batch", counters.step, device=self._device)
         widened = progress if self._run.start_from is None else 1.0
         tables = batch(draw, size_at(draw, recipe.shapes, widened), recipe, self._pool)
-        groups = -(-tables.x.shape[2] // 2)
-        positions = draw.normal(len(tables.x), groups, recipe.architecture.emsize // 4)
+        positions = forward.draw_positions(draw, tables, recipe.architecture.emsize)
         logits = forward.logits(self._network, tables, positions, self._dtype, self._layer)
         loss = mean_loss(self._loss(logits, tables), tables)
         self._optimisers.clear()

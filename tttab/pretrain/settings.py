@@ -186,7 +186,6 @@ _NANO_KINDS = Recipe(
     Mixture(categorical=0.25, mixed=0.25, grouped=0.15, redundant=0.3, two_classes=0.35),
 )
 
-
 PRESETS: dict[str, Recipe] = {
     "small": Recipe(
         "small",
