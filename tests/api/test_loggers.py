@@ -19,7 +19,7 @@ from tttab.testing import ToySession
 RNG = np.random.default_rng(0)
 X = pd.DataFrame({"a": RNG.normal(size=90), "b": RNG.normal(size=90)})
 TABLE = table_from_frame(X.assign(y=np.where(X["a"] > 0, "no", "yes")), Origin("made", "file"))
-ASKED = {"n": 10, "k": 40, "steps": 3, "device": "cpu"}
+ASKED = {"n": 10, "k": 40, "recipe": "single", "steps": 3, "device": "cpu"}
 
 
 class Fake:

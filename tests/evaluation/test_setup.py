@@ -18,6 +18,7 @@ from tttab.errors import ModelError, RequestError, TttabError
 from tttab.evaluation.setup import TrialRequest, draw_rows, open_trial
 from tttab.testing import ToySession
 from tttab.training.config import Schedule
+from tttab.training.recipes import RECIPES
 
 RNG = np.random.default_rng(1)
 Y = RNG.integers(0, 3, 120)
@@ -36,8 +37,9 @@ def same(one, other):
 
 def test_a_schedule_holds_every_choice_of_the_request():
     chosen = {"steps": 7, "lr": 0.1, "optimizer": "sgd-1", "init": "random", "split": "kfold", "guard": "off"}
-    assert TrialRequest(**chosen, precision="fp32").schedule == Schedule(**chosen, precision="fp32")
-    assert TrialRequest().schedule == Schedule()
+    asked = TrialRequest(**chosen, recipe="single", precision="fp32").schedule
+    assert asked == Schedule(**chosen, precision="fp32")
+    assert TrialRequest().schedule == RECIPES["default"].schedule
 
 
 def test_sizes_hold_every_choice_of_the_request():
@@ -135,7 +137,7 @@ def test_a_trial_holds_the_model_the_table_s_task_opens_and_everything_the_reque
     assert trial.table is table and trial.split is split and isinstance(trial.session, ToySession)
     assert (trial.rule, trial.schedule, trial.seed, trial.budget) == (
         "head",
-        Schedule(steps=3),
+        replace(RECIPES["default"].schedule, steps=3),
         9,
         2 * 1024**3,
     )

@@ -79,4 +79,4 @@ def test_who_asks_for_none_gets_none_and_a_regression_table_has_no_classes(rows)
     assert teacher_of(session, context, (x, y), Schedule(), 0) is None
     with pytest.raises(RequestError, match="for regression") as caught:
         teacher_of(session, SimpleNamespace(classes=0), (x, y), Schedule(taught=True), 0)
-    assert caught.value.hint == "--recipe race"
+    assert caught.value.hint == "--recipe default"

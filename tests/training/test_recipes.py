@@ -30,11 +30,16 @@ def adapt(mixed_frame):
 
 
 def test_what_is_given_takes_the_place_of_the_recipes_and_a_rate_does_not_race():
-    assert schedule_of("default") == Schedule()
-    assert schedule_of("default", steps=None, lr=1e-3) == Schedule(lr=1e-3)
-    race = schedule_of("race")
-    assert race.rates == RACED and schedule_of("race", steps=9).rates == RACED
-    assert schedule_of("race", lr=1e-2) == replace(race, rates=(), lr=1e-2)
+    assert schedule_of("single") == Schedule()
+    assert schedule_of("single", steps=None, lr=1e-3) == Schedule(lr=1e-3)
+    race = schedule_of("default")
+    assert race.rates == RACED and schedule_of("default", steps=9).rates == RACED
+    assert schedule_of("default", lr=1e-2) == replace(race, rates=(), lr=1e-2)
+    assert schedule_of("default", optimizer="race") == race
+    assert schedule_of("thorough", optimizer="adamw") == Schedule(loss="members")
+    assert schedule_of("default", optimizer="sgd-1", lr=1e-2) == Schedule(
+        loss="members", optimizer="sgd-1", lr=1e-2
+    )
     assert schedule_of("fast").step_members == 1
     for name in RECIPES:
         check_schedule(schedule_of(name))
@@ -48,6 +53,23 @@ def test_what_is_given_takes_the_place_of_the_recipes_and_a_rate_does_not_race()
 def test_rates_are_in_an_identity_where_they_race():
     assert "rates" not in Schedule().to_dict()
     assert Schedule(rates=(1e-3,)).to_dict()["rates"] == (1e-3,)
+
+
+def test_raced_rates_shrink_with_the_width_of_a_larger_network(mixed_frame, monkeypatch):
+    x, y = mixed_frame
+    session = ToySession()
+    context = session.context(x[:40], y[:40], 3)
+
+    def rates(**schedule):
+        asked = (session, get_rule("head"), context, (x[40:], y[40:]), Schedule(**schedule))
+        return list(Adaptation(*asked).rates)
+
+    multiple = get_rule("head").rate
+    assert rates(rates=(1e-3, 1e-2)) == [1e-3 * multiple, 1e-2 * multiple]
+    weights = sum(parameter.numel() for parameter in session.parameters("all"))
+    monkeypatch.setattr("tttab.training.loop.RACED_WEIGHTS", weights / 16)
+    assert rates(rates=(1e-3, 1e-2)) == pytest.approx([2.5e-4 * multiple, 2.5e-3 * multiple])
+    assert rates(lr=1e-3) == [1e-3 * multiple]
 
 
 @pytest.mark.parametrize("rule", ["full", "head"])

@@ -47,7 +47,7 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         columns: kinds of single columns, if the guess is wrong: `{"zip": "level",
             "price": "number:1.234,5", "when": "date:%d.%m.%Y"}`.
         rule: which weights to train; `none` is plain in-context learning.
-        recipe: `default`, `fast`, `race` or `thorough`; gives steps, lr, optimizer and loss if they are None.
+        recipe: `default`, `single`, `fast` or `thorough`; gives steps, lr, optimizer, loss if they are None.
         steps: largest number of gradient steps.
         lr: learning rate.
         optimizer: `adamw`, `race`, or `sgd-1`, one step whose size a line search finds.

@@ -48,7 +48,7 @@ FEWEST_ROWS = 10
 COMMON_TWINS = 0.05
 """Where more of the bundle's rows than this equal others of them, equal rows are no sign of the same row."""
 OLD, NEW = "old_held_out", "new_held_out"
-_KEPT = ("steps", "lr", "optimizer", "split", "guard", "precision")
+_KEPT = ("steps", "lr", "optimizer", "split", "guard", "precision", "loss")
 """What an update takes over of the bundle's schedule; a stranger's may hold anything."""
 
 
@@ -271,6 +271,9 @@ def _as_adapted(record: Mapping[str, Any], request: UpdateRequest) -> tuple[str,
     found, usual = own.get("schedule", {}), Schedule()
     found = found if isinstance(found, dict) else {}
     same = {name: found[name] for name in _KEPT if type(found.get(name)) is type(getattr(usual, name))}
+    raced = found.get("rates")
+    if request.lr is None and isinstance(raced, list) and all(type(rate) is float for rate in raced):
+        same["rates"] = tuple(raced)
     asked = {name: value for name in ("steps", "lr") if (value := getattr(request, name)) is not None}
     limit = None if request.time is None else parse_seconds(request.time)
     schedule, rule = Schedule(**same | asked, max_seconds=limit), request.rule or own.get("rule", "none")

@@ -42,7 +42,7 @@ Rule = Annotated[
         help="Which weights to train; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
-Recipe = Annotated[str, typer.Option(help="Training schedule by name: default, fast, race or thorough.")]
+Recipe = Annotated[str, typer.Option(help="Training schedule by name: default, single, fast or thorough.")]
 Steps = Annotated[
     int | None, typer.Option(help="Largest number of gradient steps (default: the recipe's, 50).")
 ]
@@ -123,7 +123,7 @@ TimeColumn = Annotated[
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        help="Optimizer: adamw (default), race, or sgd-1 (one step by line search).", rich_help_panel=TRAINING
+        help="Optimizer: race (default), adamw, or sgd-1 (one step by line search).", rich_help_panel=TRAINING
     ),
 ]
 Init = Annotated[str, typer.Option(help="Initial weights: pretrained, or random.", rich_help_panel=TRAINING)]

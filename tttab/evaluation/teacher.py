@@ -47,7 +47,7 @@ def teacher_of(
     if not schedule.taught:
         return None
     if not context.classes:
-        raise RequestError("teachers tell classes; this table is for regression", "--recipe race")
+        raise RequestError("teachers tell classes; this table is for regression", "--recipe default")
     return partial(soft_targets, session, context, *queries, seed)
 
 

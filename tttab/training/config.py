@@ -12,7 +12,9 @@ STEP_MEMBERS = 2
 SCORING_SHARE = 0.5
 """The most that held-out scores may take, of the time that the steps take."""
 RACED = (1e-3, 3e-3)
-"""Learning rates that race where nothing else is asked."""
+"""Learning rates that race where nothing else is asked, for a network of `RACED_WEIGHTS` or fewer."""
+RACED_WEIGHTS = 550_000
+"""Weights of the bundled classifier, on which these rates were chosen."""
 STARTS = ("pretrained", "random")
 LOSSES: dict[Loss, str] = {
     "ensemble": "the loss of the members' average, as in prediction",

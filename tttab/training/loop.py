@@ -24,7 +24,7 @@ from tttab.data.weights import check_counts, training_weights
 from tttab.errors import MemoryPlanError, RequestError, RuleError
 from tttab.system.resources import format_seconds, is_out_of_memory
 from tttab.training.checks import check_schedule
-from tttab.training.config import SCORING_SHARE, STEP_MEMBERS, Schedule
+from tttab.training.config import RACED_WEIGHTS, SCORING_SHARE, STEP_MEMBERS, Schedule
 from tttab.training.context_policy import (
     Batch,
     ContextPolicy,
@@ -87,7 +87,7 @@ class Adaptation:
     ) -> None:
         self.result = Adapted(session, context, 0, None)
         self.schedule = schedule
-        self.rates: Sequence[float] = [rate * rule.rate for rate in schedule.rates or (schedule.lr,)]
+        self.rates: Sequence[float] = [rate * rule.rate for rate in _rates(schedule, session)]
         self._pretrained, self._rule, self._context, self._raw = session, rule, context, queries
         count = training_weights(queries[1], objective.weights, context.classes, balanced=schedule.balanced)
         self._objective, self._teach = replace(objective, loss=schedule.loss, weights=count), teach
@@ -379,3 +379,16 @@ class Adaptation:
             parameter.requires_grad_(False)
             parameter.grad = None
         return session
+
+
+def _rates(schedule: Schedule, session: Session) -> Sequence[float]:
+    """Return the learning rates before the rule's own factor.
+
+    One that was asked for is taken as it is. Beyond the size on which the raced ones were chosen they
+    shrink as 1/width, here the root of the number of weights (for Adam: Yang et al. 2022).
+    """
+    if not schedule.rates:
+        return (schedule.lr,)
+    weights = sum(parameter.numel() for parameter in session.parameters("all"))
+    share = min(1.0, math.sqrt(RACED_WEIGHTS / max(1, weights)))
+    return [rate * share for rate in schedule.rates]
