@@ -11,7 +11,7 @@ import torch
 
 import tttab
 from tests.support.small_models import small_model
-from tttab.api.update import UpdateRequest, next_version, update_trial
+from tttab.api.update import UpdateRequest, _as_adapted, next_version, update_trial
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import read_manifest
 from tttab.cli import run
@@ -149,3 +149,18 @@ def test_an_update_that_is_refused_or_cannot_be_leaves_nothing(saved, tmp_path, 
 
 def interrupted(*_, **__):
     raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("found", "asked", "rates"),
+    [
+        ([0.001, 0.003], {}, (0.001, 0.003)),
+        ([0.001, 0.003], {"lr": 0.05}, ()),
+        (["0.001"], {}, ()),
+        ("0.001", {}, ()),
+    ],
+)
+def test_an_update_races_as_the_bundle_was_trained_unless_a_rate_is_asked_for(found, asked, rates):
+    record = {"adaptation": {"rule": "full", "schedule": {"optimizer": "race", "steps": 9, "rates": found}}}
+    rule, schedule = _as_adapted(record, UpdateRequest(**asked))
+    assert (rule, schedule.optimizer, schedule.steps, schedule.rates) == ("full", "race", 9, rates)
