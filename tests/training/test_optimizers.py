@@ -290,6 +290,14 @@ def test_the_slower_half_is_left_behind_twice_and_the_winner_goes_on_until_nothi
     assert [max(u.number for u in two if u.size == rate) for rate in (3e-3, 1e-3)] == [36, 80]
 
 
+def test_a_solved_table_ends_the_race_although_its_tiny_loss_still_halves():
+    def score(rate, step):
+        return 9e-4 * 0.5 ** (step / 10)
+
+    seen = race(lambda batch, w: torch.ones_like(w), score, [1e-3])
+    assert seen[-1][0].number == 2 + 24, "nothing after the first score was worth a milli-nat"
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 50])
 def test_a_short_race_keeps_its_steps_and_scores_its_last(steps):
     seen = race(lambda batch, w: torch.ones_like(w), lambda rate, step: 1.0 - rate * step, [1e-3, 3e-4, 3e-3],

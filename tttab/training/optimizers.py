@@ -34,6 +34,8 @@ HEATS = 2
 """Cycles that end with lanes left behind: the slower half while two remain, at the last all but one."""
 MARGIN = 0.02
 """Share of its loss by which a lane must improve to go on: less is chance on a few hundred rows."""
+FLOOR = 1e-3
+"""And so many nats at least: a table that is solved is not solved further."""
 LULL = 24
 """A lane ends so many steps after it last improved by the margin, or as many as it took to get there if those
 are more."""
@@ -240,7 +242,7 @@ class _Lane:
     def judge(self, number: int, score: Score) -> None:
         """Note the score of the mean after so many steps."""
         self.best = min(self.best, score.loss)
-        if score.loss < self.mark - MARGIN * abs(score.loss):
+        if score.loss < self.mark - max(MARGIN * abs(score.loss), FLOOR):
             self.mark, self.marked = score.loss, number
 
 
