@@ -15,6 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 COMMANDS = re.compile(r"^<!-- commands: (.+) -->$", re.MULTILINE)
+CODE = re.compile(r"<code>.*?</code>")
+OPTION = re.compile(r"(?<!\w)--?[a-z][\w-]*")
 OUTSIDE = re.compile(r"\]\(((?:\.\./)+)([^)#\s]+)")
 
 
@@ -31,6 +33,11 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Any) -> st
 
     filled = COMMANDS.sub(lambda found: "\n".join(_reference(found[1].split())), markdown)
     return OUTSIDE.sub(turned, filled)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep the name of an option on one line: browsers break lines behind its hyphens."""
+    return CODE.sub(lambda code: OPTION.sub(r'<span class="option">\g<0></span>', code[0]), html)
 
 
 def _reference(names: list[str]) -> Iterator[str]:

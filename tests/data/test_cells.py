@@ -407,6 +407,16 @@ def test_what_was_decided_is_said_and_can_be_declared():
     assert table.x["price"][2] == 2.5 and "?" in table.columns[3].levels
 
 
+def test_a_column_can_be_left_out_but_not_the_target():
+    frame = pd.DataFrame({"id": [f"c{n}" for n in range(30)], "n": range(30), "y": [0, 1, 1] * 10})
+    told = table_from_frame(frame, Origin("t", "file")).notes
+    assert any("(--column NAME=ignore leaves it out): id" in note for note in told)
+    table = table_from_frame(frame, Origin("t", "file", columns={"id": "ignore"}))
+    assert list(table.x) == ["n"] and not any("id" in note.split() for note in table.notes)
+    with pytest.raises(RequestError, match="'y' cannot be declared as 'ignore'"):
+        table_from_frame(frame, Origin("t", "file", columns={"y": "ignore"}))
+
+
 @pytest.mark.parametrize(
     ("declared", "message"),
     [

@@ -46,6 +46,11 @@ def blocks(page):
         yield [words for words in commands if words], shown
 
 
+def test_no_line_begins_with_a_number_that_markdown_takes_for_a_list():
+    texts = {page.name: page.read_text(encoding="utf-8") for page in (ROOT / "docs").rglob("*.md")}
+    assert {name for name, text in texts.items() if re.search(r"^\s*\d{2,}\. ", text, re.MULTILINE)} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_command_of_a_page_can_be_typed(page):
     for commands, _ in blocks(page):

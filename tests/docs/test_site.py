@@ -27,7 +27,7 @@ def test_every_command_and_every_public_name_stands_in_the_reference(site):
     commands = "".join((site / "reference" / f"{page}.html").read_text() for page in ("commands", "theory"))
     group = get_command(app)
     assert [name for name in group.commands if f'id="tttab-{name}"' not in commands] == []
-    assert "--max-memory &lt;str&gt;" in commands and "[default: 4G]" in commands
+    assert "--max-memory</span> &lt;str&gt;" in commands and "[default: 4G]" in commands
     python = (site / "reference" / "python.html").read_text()
     missing = [name for name in tttab.__all__ if not re.search(rf'id="tttab\.[\w.]+\.{name}"', python)]
     assert missing == ["__version__"]

@@ -164,7 +164,7 @@ def test_the_verdict_says_why_nothing_was_kept():
     assert (
         "kept the pretrained weights: no step lowered the loss on the held-out part of the 4 rows" in refused
     )
-    assert "(loss 0.7000), and looking cost 2.0 s" in refused
+    assert "(loss 0.7000), and checking took 2.0 s" in refused
     vetoed = result(accepted=False, training=adapted(vetoed=(1, 2))).verdict
     assert "2 steps had a lower held-out loss but were worse calibrated" in vetoed
     stopped = result(accepted=False, training=adapted(stopped="it was late")).verdict

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SERIES = {ICL: 0, TTT: 1, ICL_ALL: 2}
 OTHER = 3
 LEGEND = (
-    (SERIES[ICL], False, f"{ICL}: untouched model"),
+    (SERIES[ICL], False, f"{ICL}: pretrained model"),
     (SERIES[TTT], False, f"{TTT}: adapted, reading the same n rows"),
     (SERIES[ICL_ALL], True, f"{ICL_ALL}: pretrained, reading all labelled rows"),
     (OTHER, False, "other arms"),

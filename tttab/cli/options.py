@@ -57,7 +57,7 @@ Columns = Annotated[
         "--column",
         metavar="NAME=KIND",
         help="Kind of a column: number, level, date, duration or boolean; number:1.234,5 and date:%d.%m.%Y "
-        "also give the format. May be repeated.",
+        "also give the format; ignore: not a feature. May be repeated.",
         rich_help_panel=TABLE,
     ),
 ]

@@ -38,7 +38,7 @@ class Origin:
     ignored: Collection[str] = ()
     """Columns that are no features: row ids and ignored attributes."""
     columns: Mapping[str, str] = field(default_factory=dict)
-    """What the user declares single columns to be, as `guess.declared_column` reads it."""
+    """What the user declares single columns to be, as `guess.declared_column` reads it, or `ignore`."""
     decimals: Mapping[str, str] = field(default_factory=dict)
     """As `reading.RawFrame.decimals`."""
     notes: tuple[str, ...] = ()
@@ -57,9 +57,11 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
     frame = frame.set_axis([decoded(name) for name in frame.columns], axis=1).reset_index(drop=True)
     check_names(frame.columns, origin.name)
     name, notes = _choose_target(frame, origin)
-    ignored = set(origin.ignored) - {name}
+    unwanted = {column for column in frame.columns if origin.columns.get(column) == "ignore"} - {name}
+    ignored = {*origin.ignored, *unwanted} - {name}
     features = [other for other in frame.columns if other != name and other not in ignored]
-    check_declared(origin.columns, [name, *features])
+    declared = {column: text for column, text in origin.columns.items() if column not in unwanted}
+    check_declared(declared, [name, *features])
     target = read_target(
         frame[name], origin.name, origin.task, origin.columns.get(name), origin.decimals.get(name, "")
     )
@@ -69,7 +71,7 @@ def table_from_frame(frame: pd.DataFrame, origin: Origin) -> Table:
         frame = frame.iloc[target.rows].reset_index(drop=True)
     if not features:
         raise DataError(f"{origin.name} has no column besides the target {brief(name)}", _LIST)
-    declared = {column: text for column, text in origin.columns.items() if column != name}
+    declared.pop(name, None)
     found = convert_features(frame, features, decimals=origin.decimals, declared=declared)
     return Table(
         name=origin.name,

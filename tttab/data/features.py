@@ -114,7 +114,7 @@ def _notes(columns: Sequence[Column], converted: Mapping[str, np.ndarray | pd.Ca
         "infinite values count as missing": infinite,
         f"values beyond {LARGEST:g} count as missing": huge,
         "dates became days since 1970-01-01": [c.name for c in columns if c.kind == "date"],
-        "a different text in every row, so nothing to learn from": unique,
+        "a different text in every row, so nothing to learn (--column NAME=ignore leaves it out)": unique,
     }
     return [f"{words}: {listed(names)}" for words, names in said.items() if names]
 

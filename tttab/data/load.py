@@ -63,7 +63,8 @@ def load_table(
         target: the target column; None: the one in the catalogue, OpenML's default, or the last.
         task: None: the one in the catalogue, or guessed by `guess_task`.
         columns: what single columns are: `{"zip": "level", "price": "number:1.234,5",
-            "when": "date:%d.%m.%Y"}`; the kinds are number, level, date, duration and boolean.
+            "when": "date:%d.%m.%Y"}`; the kinds are number, level, date, duration and boolean;
+            `ignore` leaves the column out.
         refresh: fetch an OpenML data set anew.
 
     Raises:

@@ -216,7 +216,7 @@ class RunResult:
             why = refusal(stopped, vetoed) or f"no step lowered the loss on the held-out part of the {k} rows"
             return (
                 f"TTT kept the pretrained weights: {why} "
-                f"(loss {training.held_out['before']:.4f}), and looking cost {ttt.seconds['adapt']:.1f} s."
+                f"(loss {training.held_out['before']:.4f}), and checking took {ttt.seconds['adapt']:.1f} s."
             )
         loss = "log_loss" if "log_loss" in before.metrics else "nll"
         name = {"log_loss": "log loss", "nll": "negative log likelihood"}[loss]

@@ -31,7 +31,7 @@ class AdviseSettings(Settings):
 
     d: tuple[int, ...] = option((20, 50, 100), "Features, each of them in turn.", low=2, high=2000)
     problems: int = option(600, "Random problems.", low=10, high=100_000)
-    seed: int = option(0, "Names the random stream: equal seeds, equal numbers.")
+    seed: int = option(0, "Random seed.")
 
 
 def predicted_step(gradients: np.ndarray, residuals: np.ndarray) -> tuple[float, float]:
