@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from typing import Literal
 
 from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
@@ -19,6 +19,7 @@ from tttab.rules import get_rule
 from tttab.training.checks import check_schedule
 from tttab.training.config import Schedule
 from tttab.training.memory_plan import DEFAULT_BUDGET
+from tttab.training.recipes import schedule_of
 
 NS = (50, 100, 200, 400, 600, 800, 1000)
 STANDARD = Schedule(precision="fp32")
@@ -43,7 +44,7 @@ class BenchRequest:
     test_size: int | None = None
     model: str = "auto"
     rule: str = "full"
-    schedule: Schedule = STANDARD
+    schedule: Schedule = field(default_factory=partial(schedule_of, "default", precision="fp32"))
     device: str = "auto"
     memory: int = DEFAULT_BUDGET
     """The most bytes one process may hold."""
@@ -108,6 +109,6 @@ class BenchRequest:
     def recipe(self) -> str:
         """The schedule in words; equal words mean an equal schedule."""
         standard, mine = asdict(STANDARD), asdict(self.schedule)
-        always = ("steps", "lr")
+        always = ("steps",) if self.schedule.rates else ("steps", "lr")  # of a race `rates` are told
         names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
         return ", ".join(f"{name} {cell_text(mine[name])}" for name in names)

@@ -44,9 +44,9 @@ Rule = Annotated[
 ]
 Recipe = Annotated[str, typer.Option(help="Training schedule by name: default, single, fast or thorough.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Largest number of gradient steps (default: the recipe's, 50).")
+    int | None, typer.Option(help="Largest number of gradient steps (default: the recipe's, 120).")
 ]
-Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 3e-4).")]
+Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 1e-3 against 3e-3).")]
 Device = Annotated[
     str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, xpu, mps.", rich_help_panel=RESOURCES)
 ]
