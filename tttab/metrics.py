@@ -213,8 +213,8 @@ def regression_metrics(
         crps: continuous ranked probability score of each row, in the target's unit, shape (rows,).
         weights: how much each row counts.
     """
-    told = {"nll": nll, "crps": crps}
-    means = {name: float(np.average(x, weights=weights)) for name, x in told.items() if x is not None}
+    scores = {"nll": nll, "crps": crps}
+    means = {name: float(np.average(x, weights=weights)) for name, x in scores.items() if x is not None}
     return _errors(y, mean, weights) | means
 
 

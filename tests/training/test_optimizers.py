@@ -239,10 +239,10 @@ def race(gradients, scores, rates, steps=200, every=2, taught=False):
     w = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     batches, asked = [], []
 
-    def gradient(*, whole, again, labels):
+    def gradient(*, whole, repeat, labels):
         assert not whole
         asked.append(labels)
-        if not again:
+        if not repeat:
             batches.append(len(batches))
         w.grad = gradients(batches[-1], w.detach())
         return float(batches[-1])

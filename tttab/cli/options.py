@@ -304,9 +304,9 @@ def expand_options(
         ]
         added = _parameters(options)
 
-        def run(**given: Any) -> None:
-            shared = {parameter.name: given.pop(parameter.name) for parameter in added}
-            command(**given, **{name: options(**shared)})
+        def run(**values: Any) -> None:
+            shared = {parameter.name: values.pop(parameter.name) for parameter in added}
+            command(**values, **{name: options(**shared)})
 
         every = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in [*own, *added]]
         vars(run)["__signature__"] = inspect.Signature(every)

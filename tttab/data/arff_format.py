@@ -252,8 +252,8 @@ def _reader(attribute: Attribute) -> Reader:
         try:
             return read_date(value)
         except ValueError:
-            told = f"{value[:40]!r} is no date like {attribute.pattern[:40]} (attribute {brief(name)})"
-            raise _fault(line, told) from None
+            message = f"{value[:40]!r} is no date like {attribute.pattern[:40]} (attribute {brief(name)})"
+            raise _fault(line, message) from None
 
     return {"number": number_of, "nominal": level_of, "date": date_of}.get(kind, lambda value, _: value)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tttab.data.bounds import PARSED, ROOM
 from tttab.data.reading import damage_told, read_frame, strictly
-from tttab.data.sources import BLOCK, Source, find_source, held_still, home_told
+from tttab.data.sources import BLOCK, Source, expanded_home, find_source, held_still
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def read_pieces(
         DataError: as `read_frame`; damage deep in a file is found when its piece is reached, a change
             when the last one has been yielded.
     """
-    path = home_told(path)
+    path = expanded_home(path)
     with damage_told(path), held_still(path):
         source = find_source(path)
         reader = _READERS.get(source.form, _whole)

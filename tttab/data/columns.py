@@ -122,9 +122,9 @@ def _float(number: Any) -> float:
 
 def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
     """Return the number that each text writes; NaN where it stands for nothing."""
-    untold = spelling.missing_among(texts).union(column.missing)
-    told = [text not in untold for text in texts]
-    present = list(compress(texts, told))
+    absent = spelling.missing_among(texts).union(column.missing)
+    filled = [text not in absent for text in texts]
+    present = list(compress(texts, filled))
     found = _read(present, column, mark)
     if np.isnan(found).any():
         bad = present[int(np.isnan(found).argmax())]
@@ -134,7 +134,7 @@ def _values_of(texts: Sequence[str], column: Column, mark: str) -> np.ndarray:
             _HINTS[column.kind],
         )
     values = np.full(len(texts), np.nan)
-    values[np.array(told, dtype=bool)] = found
+    values[np.array(filled, dtype=bool)] = found
     return values
 
 

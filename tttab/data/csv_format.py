@@ -29,7 +29,7 @@ MISSING_WORDS = (
 """Cells that are missing: those of pandas."""
 _LINES = 20
 """Lines below the header that are looked at to find the separator."""
-_TOLD = re.compile(r'(?:sep=([^\w\s"]|\t)|"sep=([^\w\s"]|\t)")[ \t]*+(?:\r\n|\r|\n|$)', re.IGNORECASE)
+_DECLARED = re.compile(r'(?:sep=([^\w\s"]|\t)|"sep=([^\w\s"]|\t)")[ \t]*+(?:\r\n|\r|\n|$)', re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]++")
 _COMMA = re.compile(r"[+-]?(?:\d{1,3}(?:[. '\u00a0\u202f]\d{3})++|\d*+),\d++(?:[eE][+-]?\d++)?+", re.ASCII)
 _POINT = re.compile(r"[+-]?(?:\d{1,3}(?:[, '\u00a0\u202f]\d{3})++|\d*+)\.\d++(?:[eE][+-]?\d++)?+", re.ASCII)
@@ -146,17 +146,17 @@ def _first_lines(source: Source) -> tuple[int, str, str, int]:
     for size in (HEAD, LONGEST_HEADER):
         data = source.head(size)
         text, whole = data.decode("utf-8-sig", "replace"), len(data) < size
-        told = _TOLD.match(text)
-        body = text[told.end() :] if told else text
-        if told:
-            separator = told[1] or told[2]
+        declared = _DECLARED.match(text)
+        body = text[declared.end() :] if declared else text
+        if declared:
+            separator = declared[1] or declared[2]
         else:
             separator = "\t" if source.form == ".tsv" else _separator(_masked(body, SEPARATORS), whole)
         masked = _masked(body, separator)
         end = _end_of_line(masked, 0)
         if whole or 2 * end < len(body) or (size == LONGEST_HEADER and end < len(body)):
             row = masked[end : _end_of_line(masked, end)]
-            return (1 if told else 0), separator, body[:end], row.count(separator) + 1
+            return (1 if declared else 0), separator, body[:end], row.count(separator) + 1
     raise DataError(
         f"{source.path} has a first line of more than {LONGEST_HEADER // 2**20} MiB", look_at(source.path)
     )

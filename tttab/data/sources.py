@@ -158,12 +158,12 @@ def held_still(path: Path) -> Generator[None]:
         raise _changed(path)
 
 
-def home_told(path: str | os.PathLike[str]) -> Path:
+def expanded_home(path: str | os.PathLike[str]) -> Path:
     """Return the path with a leading `~` resolved, unless there is such a file: a quoted `~` reaches us."""
-    given = Path(path)
-    if not str(given).startswith("~") or os.path.lexists(given):
-        return given
-    return Path(os.path.expanduser(given))
+    plain = Path(path)
+    if not str(plain).startswith("~") or os.path.lexists(plain):
+        return plain
+    return Path(os.path.expanduser(plain))
 
 
 def _status_of(path: Path) -> os.stat_result:

@@ -101,9 +101,9 @@ def _task_note(cells: pd.Series, column: Column, task: Task) -> str:
 
 def _one_class(name: str, label: str, rows: int, all_rows: int) -> DataError:
     without = f"; {all_rows - rows:,} rows without a target (an empty cell, NA, None, …) are left out"
-    told = f"the target {brief(name)} has one class only, {brief(label)}"
+    message = f"the target {brief(name)} has one class only, {brief(label)}"
     hint = "--regression" if spelling.PLAIN_NUMBER.fullmatch(label) else "--target NAME, another column"
-    return DataError(told + (without if rows < all_rows else ""), hint)
+    return DataError(message + (without if rows < all_rows else ""), hint)
 
 
 def guess_task(target: pd.Series | Cells, column: Column | None = None) -> Task:

@@ -44,13 +44,13 @@ def take_weights(table: Table, name: str) -> Table:
 
 
 def training_weights(
-    y: np.ndarray, given: np.ndarray | None, classes: int, *, balanced: bool
+    y: np.ndarray, row_weights: np.ndarray | None, classes: int, *, balanced: bool
 ) -> np.ndarray | None:
     """Return how much each row counts in training, 1 on average, shape (rows,); None: all alike.
 
     Args:
         y: labels, shape (rows,): class codes, or values.
-        given: weights of the rows, shape (rows,).
+        row_weights: weights of the rows, shape (rows,).
         classes: number of classes; 0 for regression.
         balanced: make every class count alike, as scikit-learn's `class_weight="balanced"`.
 
@@ -59,9 +59,9 @@ def training_weights(
     """
     if balanced and not classes:
         raise RequestError("a regression target has no classes to balance", "leave out --balanced")
-    if len(y) == 0 or (given is None and not balanced):
+    if len(y) == 0 or (row_weights is None and not balanced):
         return None
-    weights = np.ones(len(y)) if given is None else given.astype(np.float64)
+    weights = np.ones(len(y)) if row_weights is None else row_weights.astype(np.float64)
     if balanced:
         mass = np.bincount(y, weights=weights, minlength=classes)
         weights = weights / np.where(mass > 0, mass, 1.0)[y]

@@ -40,10 +40,10 @@ class TTTModel(AbstractModel):
         from tttab.api.estimator import TTTClassifier, TTTRegressor
 
         estimator: type[Any] = TTTRegressor if self.problem_type == "regression" else TTTClassifier
-        given = {"device": "auto" if num_gpus else "cpu", **self._get_model_params()}
+        parameters = {"device": "auto" if num_gpus else "cpu", **self._get_model_params()}
         if time_limit is not None:
-            given.setdefault("max_seconds", TIME_SHARE * time_limit)
-        self.model = estimator(**given).fit(self.preprocess(X, y=y), y)
+            parameters.setdefault("max_seconds", TIME_SHARE * time_limit)
+        self.model = estimator(**parameters).fit(self.preprocess(X, y=y), y)
 
     def _get_default_resources(self) -> tuple[int, int]:
         found = import_module("autogluon.common.utils.resource_utils").ResourceManager

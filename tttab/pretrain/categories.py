@@ -94,9 +94,9 @@ def _repeated(draw: Draw, codes: torch.Tensor, levels: torch.Tensor) -> torch.Te
     share = draw.uniform(tables, 1, 1, high=0.5) * draw.chance(0.25, tables, 1, 1)
     source = draw.integers(columns, tables, 1, columns).expand(-1, rows, -1)
     shift = draw.integers(levels, tables, columns).unsqueeze(1)
-    again = (torch.gather(codes, 2, source) + shift) % levels.unsqueeze(1)
+    copies = (torch.gather(codes, 2, source) + shift) % levels.unsqueeze(1)
     wrong = draw.chance(draw.uniform(tables, 1, columns, high=0.5), *codes.shape)
-    return torch.where(draw.chance(share, tables, 1, columns) & ~wrong, again, codes)
+    return torch.where(draw.chance(share, tables, 1, columns) & ~wrong, copies, codes)
 
 
 def _effects(draw: Draw, codes: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:

@@ -109,7 +109,7 @@ def tables(task: Task, count: int, preset: str = "nano") -> Iterator[HeldOut]:
     """
     use = PoolUse(rows=max(CONTEXTS) + QUERIES, features=COLUMNS)
     apart = made_apart(SEED, use)
-    drawn = again = 0
+    drawn = attempt = 0
     while drawn < count:
         context = CONTEXTS[drawn % len(CONTEXTS)]
         if drawn % 2:
@@ -118,15 +118,15 @@ def tables(task: Task, count: int, preset: str = "nano") -> Iterator[HeldOut]:
                 continue
             table = _divided(found.x.astype(np.float64), found.y.astype(np.float64), context)
         else:
-            draw = Draw(SEED, "choice", drawn, *([again] if again else []))
+            draw = Draw(SEED, "choice", drawn, *([attempt] if attempt else []))
             columns, made_by = _kind(recipe(preset, task), drawn // 2)
             made = batch(draw, Size(1, context, QUERIES, columns, 10), made_by, None)
             table = _divided(made.x[0].double().numpy(), made.y[0].double().numpy(), context)
             if table is not None and made_by.mixture != Mixture():
                 table = replace(table, named=_codes(made.x[0].numpy()))
-        again += 1
+        attempt += 1
         if table is not None and (task == "regression" or len(np.unique(table.y)) > 1):
-            drawn, again = drawn + 1, 0
+            drawn, attempt = drawn + 1, 0
             yield table
     apart.close()
 

@@ -169,12 +169,12 @@ class Adaptation:
         members = self._labelled.session.members, self._session.members
         self.result.estimate = Estimate(step, steps, now - self._start + steps * step, memory, *members)
 
-    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
+    def gradient(self, *, whole: bool, repeat: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
         Args:
             whole: all training queries.
-            again: the batch of the last call, not the next one.
+            repeat: the batch of the last call, not the next one.
             labels: ask for the labels where there are soft targets, too.
 
         Returns:
@@ -185,7 +185,7 @@ class Adaptation:
         """
         for parameter in self.parameters:
             parameter.grad = None
-        if not again:
+        if not repeat:
             self._asked = self._source.whole() if whole else [self._source.batch(self.schedule.batch)]
         count = sum(len(batch.rows) for batch in self._asked)
         self._steps += 1
@@ -196,9 +196,9 @@ class Adaptation:
         return loss
 
     def _accumulate(self, batch: Batch, scale: float, *, labels: bool = False) -> float:
-        asked = replace(batch.objective, targets=None) if labels else batch.objective
-        given = batch.context, batch.queries, batch.rows, scale, self._how, asked
-        return self._labelled.session.accumulate_gradients(*given)
+        objective = replace(batch.objective, targets=None) if labels else batch.objective
+        arguments = batch.context, batch.queries, batch.rows, scale, self._how, objective
+        return self._labelled.session.accumulate_gradients(*arguments)
 
     def _open(self) -> None:
         x, y = self._raw

@@ -58,10 +58,10 @@ class Training(Protocol):
     rates: Sequence[float]
     """Learning rates of the rule: one, or those that race."""
 
-    def gradient(self, *, whole: bool, again: bool = False, labels: bool = False) -> float:
+    def gradient(self, *, whole: bool, repeat: bool = False, labels: bool = False) -> float:
         """Put the gradient of the mean loss of a batch, or of all training queries, into the parameters.
 
-        With `again` the batch is the last one; with `labels` they count even where there are soft targets.
+        With `repeat` the batch is the last one; with `labels` they count even where there are soft targets.
         Returns the mean loss, nats. Raises NotFinite.
         """
         ...
@@ -221,7 +221,7 @@ class _Lane:
     marked: int = 0
     """... and its step."""
 
-    def move(self, training: Training, number: int, share: float, *, again: bool) -> float:
+    def move(self, training: Training, number: int, share: float, *, repeat: bool) -> float:
         """Take a step at a share of the rate and leave the mean of the weights in the parameters.
 
         Returns the loss before it.
@@ -230,7 +230,7 @@ class _Lane:
 
         schedule, parameters = training.schedule, training.parameters
         _put(parameters, self.weights)
-        loss = training.gradient(whole=False, again=again, labels=self.labels)
+        loss = training.gradient(whole=False, repeat=repeat, labels=self.labels)
         torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
         _update_all(parameters, self.moments, number, self.rate * share, schedule.weight_decay)
         for parameter, own, mean in zip(parameters, self.weights, self.mean, strict=True):
@@ -281,7 +281,7 @@ class Race:
             for place, lane in enumerate(list(lanes)):
                 done += 1
                 try:
-                    loss = lane.move(training, number, share, again=place > 0)
+                    loss = lane.move(training, number, share, repeat=place > 0)
                 except NotFinite:
                     lanes.remove(lane)
                     if not lanes:

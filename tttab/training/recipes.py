@@ -42,15 +42,15 @@ def get_recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def schedule_of(recipe: str, **given: Any) -> Schedule:
-    """Return a recipe's schedule with what is given in its place; None: as the recipe has it.
+def schedule_of(recipe: str, **overrides: Any) -> Schedule:
+    """Return a recipe's schedule with single settings replaced; None: as the recipe has it.
 
-    A rate that is given does not race. Another optimiser takes its own usual number of steps.
+    A learning rate of one's own does not race. Another optimiser takes its own usual number of steps.
 
     Raises:
         RequestError: there is no such recipe.
     """
-    settings = {name: value for name, value in given.items() if value is not None}
+    settings = {name: value for name, value in overrides.items() if value is not None}
     schedule = get_recipe(recipe).schedule
     if schedule.rates and settings.get("optimizer", schedule.optimizer) != schedule.optimizer:
         schedule = replace(schedule, rates=(), taught=False, steps=Schedule.steps)

@@ -1,4 +1,4 @@
-"""A gain told from labelled rows alone: by hand, and against what the step then does."""
+"""A gain predicted from labelled rows alone: by hand, and against what the step then does."""
 
 from __future__ import annotations
 

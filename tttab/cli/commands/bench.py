@@ -156,42 +156,42 @@ def _request(ctx: typer.Context) -> BenchRequest:
     from tttab.system.resources import parse_bytes
     from tttab.training.recipes import schedule_of
 
-    given = dict(ctx.params)
-    if given["suite"] and given["datasets"]:
+    values = dict(ctx.params)
+    if values["suite"] and values["datasets"]:
         raise RequestError(
-            "--suite and --datasets exclude each other", f"--datasets {shell_word(given['datasets'])}"
+            "--suite and --datasets exclude each other", f"--datasets {shell_word(values['datasets'])}"
         )
-    preset = PRESETS.get(given["suite"], {})
-    given |= {name: value for name, value in preset.items() if not typed(ctx, name)}
-    if given["check"] and given["suite"] != "reference":
+    preset = PRESETS.get(values["suite"], {})
+    values |= {name: value for name, value in preset.items() if not typed(ctx, name)}
+    if values["check"] and values["suite"] != "reference":
         raise RequestError(
             "--check compares with a public table: it goes with one suite", "--suite reference --check"
         )
-    if given["suite"] == "smoke":
-        given["ttt_at"] = given["ttt_at"] if given["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
-    if given["budget"] not in ("paper", "equal"):
+    if values["suite"] == "smoke":
+        values["ttt_at"] = values["ttt_at"] if values["n"] == SMOKE["n"] or typed(ctx, "ttt_at") else ""
+    if values["budget"] not in ("paper", "equal"):
         raise RequestError(
-            f"there is no label budget {given['budget']!r}", "--budget paper, or --budget equal"
+            f"there is no label budget {values['budget']!r}", "--budget paper, or --budget equal"
         )
     return BenchRequest(
-        tables=_tables(given["suite"], given["datasets"]),
-        ns=numbers(given["n"], "n"),
-        k=given["k"],
-        arms=tuple(words(given["arms"])) if given["arms"] else ALL_ARMS,
-        seeds=seeds(given["seeds"]),
-        ttt_at=numbers(given["ttt_at"], "ttt-at"),
-        controls_at=numbers(given["controls_at"], "controls-at"),
-        budget=given["budget"],
-        test_size=given["test_size"],
-        model=given["model"],
-        rule=given["rule"],
+        tables=_tables(values["suite"], values["datasets"]),
+        ns=numbers(values["n"], "n"),
+        k=values["k"],
+        arms=tuple(words(values["arms"])) if values["arms"] else ALL_ARMS,
+        seeds=seeds(values["seeds"]),
+        ttt_at=numbers(values["ttt_at"], "ttt-at"),
+        controls_at=numbers(values["controls_at"], "controls-at"),
+        budget=values["budget"],
+        test_size=values["test_size"],
+        model=values["model"],
+        rule=values["rule"],
         schedule=schedule_of(
-            given["recipe"], **{name: given[name] for name in ("steps", "lr", "loss", "precision")}
+            values["recipe"], **{name: values[name] for name in ("steps", "lr", "loss", "precision")}
         ),
-        device=given["device"],
-        memory=parse_bytes(given["max_memory"]),
-        members=given["members"],
-        protocol="reference" if given["suite"] == "reference" else "tttab",
+        device=values["device"],
+        memory=parse_bytes(values["max_memory"]),
+        members=values["members"],
+        protocol="reference" if values["suite"] == "reference" else "tttab",
     )
 
 

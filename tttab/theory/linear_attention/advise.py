@@ -1,4 +1,4 @@
-"""Experiment: one step's gain told from the labelled rows alone, against what the step does.
+"""Experiment: one step's gain predicted from the labelled rows alone, against what the step does.
 
 With v = b - Wu a training row's gradient is g_i = x_i r_i, r_i its residual, and E g_i = v. The products of
 different rows' gradients estimate V = |v|^2 without bias; given the context the best step gains
@@ -128,6 +128,6 @@ EXPERIMENT = Experiment(
     quick=(AdviseSettings(problems=12),),
     tables=tables,
     panels=panels,
-    title=lambda rows: "What training gains, told from labelled rows before it",
+    title=lambda rows: "What training gains, predicted from labelled rows",
     total=lambda settings: settings.problems,
 )

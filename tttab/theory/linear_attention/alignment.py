@@ -63,15 +63,15 @@ def alignment(settings: AlignmentSettings) -> Iterator[Row]:
 
 def answer(rows: Sequence[Row]) -> str:
     """Say how the gain falls as the task turns to what was pre-trained for, beside the papers' formula."""
-    said = []
+    parts = []
     for (family,) in distinct(rows, "family"):
         here = [row for row in rows if (row["family"], row["init"]) == (family, "pretrained")]
         low, high = here[0], here[-1]
         gains = f"{low['gain_measured']:.3f} to {high['gain_measured']:.3f}"
         if low["gain_papers"] is not None:
             gains += f" (papers' formula {low['gain_papers']:.3f} to {high['gain_papers']:.3f})"
-        said.append(f"{family} {gains}")
-    return f"gain from the pre-trained start, alignment 0 to 1: {'; '.join(said)}"
+        parts.append(f"{family} {gains}")
+    return f"gain from the pre-trained start, alignment 0 to 1: {'; '.join(parts)}"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

@@ -119,13 +119,13 @@ def _row(settings: CalibrationSettings, identity: Row, problem: LinearProblem) -
 def answer(rows: Sequence[Row]) -> str:
     """Say what each step's predictions by the papers' formula are worth."""
     words = {"none": "plain step", "sx": "whitened step"}
-    said = [
+    parts = [
         f"{words[row['precondition']]}: rank correlation {row['rank']:.2f}, slope {row['slope']:.2f},"
         f" {row['off']:.2f} times the measured gain on average"
         for row in rows
         if row["predictor"] == "gain_papers"
     ]
-    return f"the papers' formula, {'; '.join(said)}"
+    return f"the papers' formula, {'; '.join(parts)}"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

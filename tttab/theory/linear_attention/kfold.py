@@ -172,7 +172,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def answer(rows: Sequence[Row]) -> str:
     """Say what the folds gain at the largest N for each scheme and served context."""
-    said = []
+    parts = []
     most = max(row["rows"] for row in rows if row["k_folds"] == rows[0]["k_folds"])
     for scheme, serve in distinct(rows, "scheme", "serve"):
         here = [
@@ -182,24 +182,24 @@ def answer(rows: Sequence[Row]) -> str:
         ]
         best = min(here, key=lambda row: row["loss_exact"])
         start, loss = best["loss_start"], best["loss_exact"]
-        said.append(f"{scheme}, {serve}: {start:.3f} to {loss:.3f} (K = {best['k_folds']})")
-    return f"best K at N = {most}, pre-trained start: {'; '.join(said)}"
+        parts.append(f"{scheme}, {serve}: {start:.3f} to {loss:.3f} (K = {best['k_folds']})")
+    return f"best K at N = {most}, pre-trained start: {'; '.join(parts)}"
 
 
 def _equal_answer(points: Sequence[Row], equal: Sequence[Row]) -> str:
     """Say whether folds or a single split make more of the most labels."""
-    most, said = equal[-1]["rows"], []
+    most, parts = equal[-1]["rows"], []
     for serve in ("fresh", "same"):
         single = next(r for r in equal if r["rows"] == most and r["rule"] == f"best single split, {serve}")
         warm = [r for r in points if r["serve"] == serve and r["init"] == "pretrained"]
         folds = [r for r in warm if r["rows"] == max(one["rows"] for one in warm)]
         best = min(folds, key=lambda row: row["loss_exact"])
         winner = "folds" if best["loss_exact"] < single["loss_exact"] else "the single split"
-        said.append(
+        parts.append(
             f"{SERVED[serve]}: {winner} ({best['scheme']}, K = {best['k_folds']}: {best['loss_exact']:.3f};"
             f" single {single['loss_exact']:.3f})"
         )
-    return f"N = {most}, {'; '.join(said)}"
+    return f"N = {most}, {'; '.join(parts)}"
 
 
 def _threshold_answer(rows: Sequence[Row]) -> str:

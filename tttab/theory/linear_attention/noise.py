@@ -71,14 +71,14 @@ def _excess(row: Row) -> Row:
 
 def answer(rows: Sequence[Row]) -> str:
     """Say by how much the pre-trained start leads without noise and with the most of it."""
-    said = []
+    parts = []
     for (where,) in distinct(rows, "where"):
         here = {(row["noise"], row["init"]): row["loss_measured"] for row in rows if row["where"] == where}
         levels = [level for level, init in here if init == "zero"]
         ends = [here[level, "zero"] - here[level, "pretrained"] for level in (min(levels), max(levels))]
-        said.append(f"{where} {ends[0]:+.3f} to {ends[1]:+.3f}")
+        parts.append(f"{where} {ends[0]:+.3f} to {ends[1]:+.3f}")
     most = max(row["noise"] for row in rows)
-    return f"lead of the pre-trained start, noise 0 to {most:g}, in {'; '.join(said)}; {verdict(rows)}"
+    return f"lead of the pre-trained start, noise 0 to {most:g}, in {'; '.join(parts)}; {verdict(rows)}"
 
 
 EXPERIMENT = Experiment(

@@ -84,13 +84,13 @@ def points_answer(rows: Sequence[Row]) -> str:
 
 def threshold_answer(rows: Sequence[Row]) -> str:
     """Say from how many training rows on zero wins, by the exact law and in the limit."""
-    said = []
+    parts = []
     for row in rows:
         d, exact, limit = row["d"], row["gamma_exact"], row["gamma_limit"]
         words = "never" if exact is None else f"beyond k = {exact * d:.0f}"
-        told = "never" if limit is None else f"{limit * d:.0f}"
-        said.append(f"n = {row['n']} {words} (limit: {told})")
-    return f"zero initialisation wins at d = {rows[0]['d']}, {'; '.join(said)}"
+        in_limit = "never" if limit is None else f"{limit * d:.0f}"
+        parts.append(f"n = {row['n']} {words} (limit: {in_limit})")
+    return f"zero initialisation wins at d = {rows[0]['d']}, {'; '.join(parts)}"
 
 
 EXPERIMENT = Experiment(

@@ -79,13 +79,13 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 def answer(rows: Sequence[Row]) -> str:
     """Say for each n what the most training rows are worth in context rows; measured points as they agree."""
-    said = []
+    parts = []
     for (n,) in distinct(rows, "n"):
         last = [row for row in rows if row["n"] == n][-1]
         equal = last["n_equivalent"]
         rows_worth = "more than any context" if equal is None else f"a context of {equal:.0f}"
-        said.append(f"n = {n} with k = {last['k']} is worth {rows_worth}")
-    return f"{'; '.join(said)}; {verdict(rows)}"
+        parts.append(f"n = {n} with k = {last['k']} is worth {rows_worth}")
+    return f"{'; '.join(parts)}; {verdict(rows)}"
 
 
 def _total(settings: SamplesSettings) -> int:

@@ -207,21 +207,21 @@ def answer(rows: Sequence[Row]) -> str:
     def most(rule: str) -> Row | None:
         return next((row for row in reversed(rows) if row["rule"] == rule), None)
 
-    said = []
+    parts = []
     for rule in (*CONTROLS, "unlabelled", "own + unlabelled"):
         row = most(rule)
         if row:
             rows_used = f" (m = {row['m']})" if row["m"] else ""
-            said.append(f"{rule}{rows_used} {row['gain_measured']:.3f}")
-    return f"gain of one step: {'; '.join(said)}"
+            parts.append(f"{rule}{rows_used} {row['gain_measured']:.3f}")
+    return f"gain of one step: {'; '.join(parts)}"
 
 
 def _pays_answer(rows: Sequence[Row]) -> str:
-    said = []
+    parts = []
     for row in rows:
         at = "with no number of rows" if row["m_exact"] is None else f"from m = {row['m_exact']:.0f} on"
-        said.append(f"over the {row['over']} step {at}")
-    return f"unlabelled rows pay {'; '.join(said)}"
+        parts.append(f"over the {row['over']} step {at}")
+    return f"unlabelled rows pay {'; '.join(parts)}"
 
 
 def _pseudo_answer(rows: Sequence[Row]) -> str:

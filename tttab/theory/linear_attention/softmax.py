@@ -91,8 +91,8 @@ def _points(
     seen = [measure_case(case, settings.sampling) for case in cases]
     ends = _ends(cases, seen)
     if any(row["agrees"] is False for row in ends):
-        again = second_sampling(settings.sampling)
-        seen = [measure_case(case, again) for case in cases]
+        sampling = second_sampling(settings.sampling)
+        seen = [measure_case(case, sampling) for case in cases]
         ends = _ends(cases, seen)
     for case, found in zip(cases, seen, strict=True):
         for serve, loss in (("fresh", found.fresh), ("same", found.same)):
@@ -225,12 +225,12 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 def answer(rows: Sequence[Row]) -> str:
     """Say how far linear attention's limit is from the measurement at the largest d."""
-    d, said = max(row["d"] for row in rows), []
+    d, parts = max(row["d"] for row in rows), []
     for (model,) in distinct(rows, "model"):
         here = [row for row in rows if (row["model"], row["d"], row["init"]) == (model, d, "pretrained")]
         off = [row["loss_measured"] / row["loss_linear"] for row in here if row["serve"] == "fresh"]
-        said.append(f"{NAMES[model]} {min(off):.2f} to {max(off):.2f}")
-    return f"fresh contexts, d = {d}, loss over what linear theory says: {'; '.join(said)}"
+        parts.append(f"{NAMES[model]} {min(off):.2f} to {max(off):.2f}")
+    return f"fresh contexts, d = {d}, loss over what linear theory says: {'; '.join(parts)}"
 
 
 def _ends_answer(rows: Sequence[Row]) -> str:
@@ -240,11 +240,11 @@ def _ends_answer(rows: Sequence[Row]) -> str:
 
 
 def _threshold_answer(rows: Sequence[Row]) -> str:
-    said = []
+    parts = []
     for row in rows:
         if row["gamma_limit"] is not None and row["alpha"] == rows[0]["alpha"]:
-            said.append(f"{NAMES[row['model']]} {row['gamma_limit']:.3f}")
-    return f"n/d = {rows[0]['alpha']:g}: zero wins beyond k/d = {', '.join(said)} in the limit"
+            parts.append(f"{NAMES[row['model']]} {row['gamma_limit']:.3f}")
+    return f"n/d = {rows[0]['alpha']:g}: zero wins beyond k/d = {', '.join(parts)} in the limit"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

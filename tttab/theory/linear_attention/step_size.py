@@ -59,8 +59,8 @@ def panels(rows: Sequence[Row]) -> list[Panel]:
 
 def choice_answer(rows: Sequence[Row]) -> str:
     """Say what each rule loses of the improvement."""
-    said = [f"{row['rule']} {row['lost_share']:+.1%}" for row in rows if row["lost_share"] is not None]
-    return f"lost share of the improvement: {'; '.join(said)}"
+    parts = [f"{row['rule']} {row['lost_share']:+.1%}" for row in rows if row["lost_share"] is not None]
+    return f"lost share of the improvement: {'; '.join(parts)}"
 
 
 EXPERIMENT = Experiment(

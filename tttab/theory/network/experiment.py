@@ -251,28 +251,28 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def loss_answer(rows: Sequence[Row]) -> str:
     """Say what training on most rows does from both starts, and how far the linear law predicts one step."""
     most = max(row["k"] for row in rows)
-    said = []
+    parts = []
     for start in STARTS:
         here = {row["method"]: row for row in rows if row["start"] == start and row["k"] in (0, most)}
         words = [f"{name} {row['loss_fresh']:.3f}" for name, row in here.items()]
-        said.append(f"{start}: {', '.join(words)}")
+        parts.append(f"{start}: {', '.join(words)}")
     half = {row["start"]: row["half_gain_rows"] for row in rows if row["method"] == "one step"}
     known = [f"{start} {value:.0f}" for start, value in half.items() if value is not None]
     rest = f"; the gradients' law has half of one step's gain at k = {', '.join(known)}" if known else ""
-    return f"fresh contexts, k = {most:,}: {'; '.join(said)}{rest}"
+    return f"fresh contexts, k = {most:,}: {'; '.join(parts)}{rest}"
 
 
 def answer(rows: Sequence[Row]) -> str:
     """Say where the cold start overtakes, under which method and on which contexts."""
-    said = []
+    parts = []
     for row in rows:
         where = f"{row['method']}, {row['place']} context{'s' if row['place'] == 'fresh' else ''}"
         if row["gamma_star"] is None:
-            said.append(f"{where}: not up to {row['largest_gamma']:.4g}")
+            parts.append(f"{where}: not up to {row['largest_gamma']:.4g}")
         else:
-            said.append(f"{where}: {row['gamma_star']:.4g}")
+            parts.append(f"{where}: {row['gamma_star']:.4g}")
     limit = next(row["gamma_limit"] for row in rows if row["place"] == "fresh")
-    return f"gamma* {'; '.join(said)}; the limit of linear attention says {limit:.4g}"
+    return f"gamma* {'; '.join(parts)}; the limit of linear attention says {limit:.4g}"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

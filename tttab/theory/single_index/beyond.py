@@ -169,13 +169,13 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def answer(rows: Sequence[Row]) -> str:
     """Say, at the largest N, what each method's median error is, link by link."""
     most = max(row["n"] for row in rows)
-    said = []
+    parts = []
     for (link,) in distinct(rows, "link"):
         here = [row for row in rows if (row["link"], row["n"]) == (link, most)]
         words = ", ".join(f"{row['method']} {row['median']:.2g}" for row in here)
         floor = f" (floor of one direction {here[0]['floor']:.2g})" if here[0]["floor"] else ""
-        said.append(f"{link}{floor}: {words}")
-    return f"median error at N = {most:,}: {'; '.join(said)}"
+        parts.append(f"{link}{floor}: {words}")
+    return f"median error at N = {most:,}: {'; '.join(parts)}"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

@@ -26,9 +26,9 @@ def growth(cells: Cells, target: float, stream: np.random.Generator) -> dict[str
             drawn = {
                 r: {n: stream.choice(v, len(v)) for n, v in by_rows.items()} for r, by_rows in cells.items()
             }
-            again = _points(drawn, target)
-            if len(again) >= len(points):
-                replicas.append(_slope(again))
+            resampled = _points(drawn, target)
+            if len(resampled) >= len(points):
+                replicas.append(_slope(resampled))
     low, high = np.quantile(replicas, [0.025, 0.975]) if len(replicas) > RESAMPLES / 2 else (None, None)
     return {
         "r_reached": list(points),

@@ -106,9 +106,11 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def answer(rows: Sequence[Row]) -> str:
     """Say how much of the projection the most rows per task find."""
     most = max(row["rows"] for row in rows)
-    said = [f"{row['link']} {row['inside']:.2f}" for row in rows if row["rows"] == most]
+    parts = [f"{row['link']} {row['inside']:.2f}" for row in rows if row["rows"] == most]
     kept = sum(row["kept"] == row["r"] for row in rows if row["rows"] == most)
-    return f"{most} rows per task have {', '.join(said)} of it; {kept} of {len(said)} keep r directions alone"
+    return (
+        f"{most} rows per task have {', '.join(parts)} of it; {kept} of {len(parts)} keep r directions alone"
+    )
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

@@ -162,24 +162,24 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 def answer(rows: Sequence[Row]) -> str:
     """Say, at the largest r and N1, which method is best for each link, and which links are controls."""
     r, n1 = max(row["r"] for row in rows), max(row["n1"] for row in rows)
-    said = []
+    parts = []
     for (link,) in distinct(rows, "link"):
         here = [row for row in rows if (row["link"], row["r"], row["n1"]) == (link, r, n1)]
         best = max(here, key=lambda row: row["alignment"])
         control = " (control: ie = ge)" if best["ie"] == best["ge"] else ""
-        said.append(f"{link}{control} {best['method']} {best['alignment']:.2f}")
-    return f"best at r = {r}, N1 = {n1}: {'; '.join(said)}"
+        parts.append(f"{link}{control} {best['method']} {best['alignment']:.2f}")
+    return f"best at r = {r}, N1 = {n1}: {'; '.join(parts)}"
 
 
 def growth_answer(rows: Sequence[Row]) -> str:
     """Say which exponents the measured intervals allow."""
-    said = []
+    parts = []
     for row in rows:
         if row["papers"] is not None and row["low"] is not None:
             above, below = row["low"] > row["papers"], row["high"] < row["papers"]
             verdict = "lies above" if above else "lies below" if below else "allows"
-            said.append(f"{row['link']} {row['method']} {verdict} {row['papers']}")
-    return "; ".join(said) or "no link reaches the target at two r: more --n1 or another --target"
+            parts.append(f"{row['link']} {row['method']} {verdict} {row['papers']}")
+    return "; ".join(parts) or "no link reaches the target at two r: more --n1 or another --target"
 
 
 def panels(rows: Sequence[Row]) -> list[Panel]:

@@ -288,7 +288,7 @@ def context_panels(rows: Sequence[Row]) -> list[Panel]:
 EXPERIMENT = Experiment(
     name="transformer",
     help="Small transformers under both papers' experiments: in context against trained at test time."
-    "\n\nA small checkpoint per paper ships; others are pre-trained once, resumably, and kept in the cache.",
+    "\n\nA small checkpoint per paper is included. Others are pre-trained once and kept in the cache.",
     example="--paper B --plot context.svg",
     group=PAPER_B,
     settings=TransformerSettings,
