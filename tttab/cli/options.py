@@ -90,7 +90,7 @@ Quiet = Annotated[
 Rows = Annotated[
     bool,
     typer.Option(
-        help="Keep the context rows in the bundle; without them keys and values serve (TabPFN v2), "
+        help="Keep the context rows in the bundle. Without them (TabPFN v2 only) it holds keys and values, "
         "from which cells can still be estimated."
     ),
 ]
