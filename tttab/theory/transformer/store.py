@@ -61,11 +61,11 @@ def recipe(paper: Paper, kind: Kind, size: str = "small", d: int = 0) -> Pretrai
 
 
 def _short(small: Pretraining) -> Pretraining:
-    """Return the recipe of a model that begins with a trained one: fewer, smaller steps, longer contexts."""
-    short = replace(small, steps=600, warmup=60, lr=3e-4)
+    """Return the recipe of a model that begins with a trained one: fewer steps, longer contexts."""
     if small.law.family == "linear":
-        return short
-    return replace(short, batch=16, rows=280, model=replace(small.model, rows=256))
+        return replace(small, steps=600, warmup=60, lr=3e-4)
+    model = replace(small.model, rows=256)
+    return replace(small, steps=3600, warmup=100, batch=16, rows=280, lr=1e-3, model=model)
 
 
 def shipped_path(paper: Paper, d: int) -> Path:
