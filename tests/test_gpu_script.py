@@ -46,7 +46,7 @@ def test_another_device_starts_afresh(tmp_path, monkeypatch):
 
 def test_a_cell_is_ended_with_its_children_when_time_is_up(tmp_path, capsys):
     number = tmp_path / "number"
-    child = f"import os, time; print(os.getpid(), file=open({str(number)!r}, 'w'), flush=True); time.sleep(99)"
+    child = f"import os, time; print(os.getpid(), file=open({str(number)!r}, 'w'), flush=True); time.sleep(9)"
     parent = f"import subprocess; print('begun', flush=True); subprocess.run({[*PYTHON, child]!r})"
     cells = [gpu.Cell("long", (*PYTHON, parent), 0), gpu.Cell("next", (*PYTHON, ""))]
     assert gpu.follow(cells, gpu.Ledger(tmp_path, "cpu"), "cpu", gpu.ENDING + 2) == gpu.TIME_IS_UP
