@@ -53,7 +53,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True, scope="session")
 def quick_commands():
-    """Read the command's options once, time predictions on few rows, and measure no step before the first.
+    """Read the command's options once, time one prediction of few rows, and measure no step before the first.
 
     No test asks how long predictions take; those that ask for memory use `measured_steps`.
     """
@@ -69,6 +69,7 @@ def quick_commands():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(typer.main, "get_command", cache(typer.main.get_command))
         patch.setattr(timing, "LATENCY_ROWS", 20)
+        patch.setattr(timing, "LATENCY_SECONDS", 0.0)
         patch.setattr(footprint, "measure_step", lambda *_: Footprint(1e6, 1e3, 1e3))
         yield measured
 

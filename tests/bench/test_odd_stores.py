@@ -115,10 +115,9 @@ def test_a_line_without_a_field_it_needs_is_no_line(missing):
         read_line(text_of(line))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_damaged_lines_are_named_and_change_nothing(tmp_path, seed, capsys):
+def test_damaged_lines_are_named_and_change_nothing(tmp_path, capsys):
     """Damage of every kind, spread over a good store: all readers say what they said without it."""
-    rng = random.Random(seed)
+    rng = random.Random(0)
     bad = [text_of(changed(ROW, *wrong)) for wrong in rng.sample(ONE_WRONG, 25)] + rng.sample(NO_LINE, 8)
     lines = [(text_of(line), True) for line in GOOD]
     for line in bad:

@@ -211,6 +211,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(arms, "time", clock)
     monkeypatch.setattr(timing, "time", clock)
     monkeypatch.setattr(timing, "LATENCY_ROWS", 1000)
+    monkeypatch.setattr(timing, "LATENCY_SECONDS", 1.0)
     return clock
 
 

@@ -75,7 +75,8 @@ def files(tmp_path_factory):
     made = {}
     for architecture, task in KINDS:
         path = tmp_path_factory.mktemp("good") / "good.safetensors"
-        small_model(architecture, task, members=2).save(path)
+        members = 2 if architecture == "tabpfn_v2" else 1
+        small_model(architecture, task, members=members).save(path)
         header = read_checkpoint(path)
         del header["sha256"]
         made[architecture, task] = File(task, header, header.pop("state_dict"))

@@ -67,7 +67,7 @@ def test_held_out_tables_repeat_and_show_every_query_class(monkeypatch):
                 yield table
 
     monkeypatch.setattr(choose, "made_apart", one_process)
-    first, again = list(choose.tables("classification", 4)), list(choose.tables("classification", 4))
+    first, again = list(choose.tables("classification", 2)), list(choose.tables("classification", 2))
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a.x, b.x)
         assert set(np.unique(a.y_query)) <= set(np.unique(a.y))

@@ -116,7 +116,7 @@ def serving(hub):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         hub.address = f"http://127.0.0.1:{server.server_port}"
         yield hub
         server.shutdown()

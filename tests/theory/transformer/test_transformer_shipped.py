@@ -26,7 +26,7 @@ def test_the_linear_checkpoint_reads_its_context():
 
 
 def test_on_fresh_contexts_the_cold_start_overtakes_and_on_the_trained_one_it_does_not():
-    settings = WarmColdSettings(k=(96, 256), tasks=3)
+    settings = WarmColdSettings(k=(96, 256), tasks=2)
     rows = {
         (row["start"], row["k"]): row for row in warm_cold_rows(open_file(shipped_path("A", 60)), settings)
     }
