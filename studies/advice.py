@@ -5,7 +5,7 @@
     python -m studies.advice measure TABLE,… N,… SEEDS >> FILE   a row a unit
 
 A unit is one split of one table: n context rows, at most 1,000 queries, and test rows. Its gain is the test
-log loss of `icl@n` minus that of `ttt@n+k`, both with the model in the package and the defaults.
+log loss of `icl@n` minus that of `ttt@n+k`, both with the model in the package and the recipe `single`.
 `balanced/NAME` is a table of the KEEL package that no suite holds.
 """
 
