@@ -289,14 +289,15 @@ def test_changed_trees_are_refused_by_their_hash(bundle, tmp_path):
 
 def test_the_estimator_mixes_and_keeps_its_trees(tmp_path):
     x, y = make_classification(160, 4, n_informative=3, n_redundant=0, random_state=0)
-    estimator = tttab.TTTClassifier(40, steps=2, model="tttab-tiny", device="cpu", blend="trees").fit(x, y)
+    asked = {"recipe": "single", "steps": 2, "model": "tttab-tiny", "device": "cpu", "blend": "trees"}
+    estimator = tttab.TTTClassifier(40, **asked).fit(x, y)
     blend = estimator.bundle_.blend
     assert blend is not None and blend.weight > 0
     p = estimator.predict_proba(x)
     estimator.save(tmp_path)
     again = tttab.TTTClassifier.load(tmp_path, device="cpu")
     assert again.blend == "trees" and np.allclose(again.predict_proba(x), p, atol=1e-6)
-    few = tttab.TTTClassifier(200, steps=2, model="tttab-tiny", device="cpu", blend="trees").fit(x, y)
+    few = tttab.TTTClassifier(200, **asked).fit(x, y)
     assert few.bundle_.blend is None
 
 
