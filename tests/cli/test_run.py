@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tttab.cli import run
+from tttab.errors import ModelError
 
 N20 = ["--n", "20"]
 SMALL = [
@@ -240,3 +241,15 @@ def test_folds_say_what_serves_in_them_and_when_they_lose(capfd):
         "the folds of n rows take turns as the context, with all other rows as queries"
         in capfd.readouterr().err
     )
+
+
+@pytest.mark.parametrize("quiet", [[], ["--quiet"]])
+def test_why_auto_took_the_included_model_is_said_once(messy_csv, monkeypatch, capfd, quiet):
+    def fails(model):
+        raise ModelError("the hub sleeps")
+
+    monkeypatch.setattr("tttab.models.catalog._download_once", fails)
+    monkeypatch.setattr("tttab.models.catalog.offline", lambda: "")
+    asked = [*SMALL[: SMALL.index("--model")], "--rule", "none", *quiet]
+    assert run(["run", "--dataset", str(messy_csv), *asked]) == 0
+    assert capfd.readouterr().err.count("the hub sleeps") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -44,7 +45,9 @@ def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = Tru
     output.note(_describe(table), quiet=quiet)
     for note in (*table.notes, *split.notes):
         output.note(f"note: {note}", quiet=quiet)
-    with output.waiting("opening the model", quiet=quiet):
+    with output.waiting("opening the model", quiet=quiet), warnings.catch_warnings():
+        if not quiet:  # the note below says the same
+            warnings.filterwarnings("ignore", "the model is ")
         trial = setup.open_trial(request, table, split)
     info = trial.model.info
     where = f"sha256 {info.sha256[:12]}…) on {trial.model.device}"
