@@ -1,6 +1,7 @@
 """Every error tttab raises on purpose, in one tree.
 
-What belongs here: exception classes. How they are printed is `tttab.cli`'s business.
+What belongs here: exception classes, and the warnings that a program wants to tell from others. How they are
+printed is `tttab.cli`'s business.
 
 TttabError                  a message for the user and a hint with the next command; exit code 2
 ├── RequestError            the arguments do not fit (n < 1, no such device, unknown option value)
@@ -97,3 +98,7 @@ class BadAnswer(TttabError):
     """The command ran, but its answer is bad."""
 
     exit_code = 1
+
+
+class FallbackWarning(UserWarning):
+    """`auto` took the included model, because the official one could not be downloaded."""

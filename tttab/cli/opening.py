@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tttab.cli import output
 from tttab.cli.options import columns_of
+from tttab.errors import FallbackWarning
 
 if TYPE_CHECKING:
     from tttab.core import Table
@@ -47,7 +48,7 @@ def open_trial(options: Mapping[str, Any], quiet: bool, *, keep_test: bool = Tru
         output.note(f"note: {note}", quiet=quiet)
     with output.waiting("opening the model", quiet=quiet), warnings.catch_warnings():
         if not quiet:  # the note below says the same
-            warnings.filterwarnings("ignore", "the model is ")
+            warnings.simplefilter("ignore", FallbackWarning)
         trial = setup.open_trial(request, table, split)
     info = trial.model.info
     where = f"sha256 {info.sha256[:12]}…) on {trial.model.device}"

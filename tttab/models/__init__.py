@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from tttab.contracts import Session
 from tttab.core import ModelInfo, Task
+from tttab.errors import FallbackWarning
 from tttab.models.catalog import UNKNOWN, names, resolve
 from tttab.models.devices import check_adapted_on, pick_device
 from tttab.models.families import FAMILIES
@@ -52,7 +53,7 @@ def open_model(
 
     path, known, why, failed = resolve(spec, task, strict=strict)
     if failed:
-        warnings.warn(f"the model is {why}", stacklevel=2)
+        warnings.warn(f"the model is {why}", FallbackWarning, stacklevel=2)
     where = pick_device(device)
     checkpoint = read_checkpoint(path, expected_sha256)
     notes = check_adapted_on(checkpoint, path.name, where)
