@@ -95,7 +95,7 @@ def test_commands_say_what_no_longer_works(saved, bare, table, tmp_path, capfd):
     assert run(["inspect", str(bare)]) == 0
     assert "40, not in the bundle" in capfd.readouterr().out
     assert run(["inspect", str(saved)]) == 0
-    assert "contains its 40 context rows in clear" in capfd.readouterr().out
+    assert "contains its 40 context rows, unencrypted" in capfd.readouterr().out
 
 
 def test_a_model_that_reads_rows_at_every_prediction_is_refused(table):

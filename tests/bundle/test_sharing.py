@@ -90,7 +90,7 @@ def test_what_is_pushed_is_pulled_whole_and_held_out_rows_stay(server, saved, tm
     assert run(["push", str(saved), "me/people", "--yes", "--json"]) == 0
     captured = capfd.readouterr()
     assert json.loads(captured.out) == {"address": f"{server.address}/me/people", "rows": 40}
-    assert "uploaded in clear: 40 context rows with their labels" in captured.err
+    assert "uploaded unencrypted: 40 context rows with their labels" in captured.err
     assert "private" in (
         server.made.get("visibility"),
         server.made.get("private") and "private",
@@ -110,7 +110,7 @@ def test_what_is_pushed_is_pulled_whole_and_held_out_rows_stay(server, saved, tm
 def test_rows_are_not_uploaded_unasked(server, saved, capfd):
     assert run(["push", str(saved), "me/people"]) == 2
     told = capfd.readouterr().err
-    assert "40 context rows with their labels would be uploaded, in clear" in told
+    assert "40 context rows with their labels would be uploaded, unencrypted" in told
     assert f"hint: tttab push {saved} me/people --yes" in told
     assert not server.asked
 

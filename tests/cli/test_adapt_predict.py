@@ -240,7 +240,11 @@ def test_inspect_prints_the_manifest_and_checks_the_hashes(adapted, tmp_path, ca
     out = capfd.readouterr().out
     assert "tttab-tiny" in out
     assert "adaptation rule\tfull" in out
-    assert "contains its 60 context rows in clear" in out and "held-out rows\t14, in clear" in out
+    assert "contains its 60 context rows, unencrypted" in out
+    assert "held-out rows\t14, unencrypted" in out
+    kept = read_manifest(adapted)["record"]["adaptation"]["held_out_loss"]
+    assert f"held out loss\t{kept['before']:.6g} before, {kept['after']:.6g} after" in out
+    assert "None" not in out and "[" not in out and "_loss" not in out
     copy = shutil.copytree(adapted, tmp_path / "copy")
     next(copy.glob("weights-*")).write_bytes(b"other")
     assert run(["inspect", str(copy), "--json"]) == 1

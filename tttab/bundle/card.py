@@ -64,7 +64,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
 def _where(manifest: Mapping[str, Any]) -> str:
     if "cache" in manifest["files"]:
         return "of which the bundle holds keys, values and fitted preprocessing"
-    return "which are stored in the bundle in clear"
+    return "which are stored in the bundle, unencrypted"
 
 
 def _held(manifest: Mapping[str, Any]) -> str:

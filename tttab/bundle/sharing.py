@@ -28,7 +28,7 @@ _STALE = [f"{role}-*.*" for role in OWN_FILES]
 def push(directory: Path, repository: str, *, private: bool = True) -> str:
     """Upload a bundle with a model card and return its address.
 
-    Context rows go with it, in clear; held-out rows and the files of `tttab run --out` stay here.
+    Context rows go with it, unencrypted; held-out rows and the files of `tttab run --out` stay here.
 
     Args:
         directory: of the bundle.

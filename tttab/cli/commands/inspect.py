@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -76,19 +77,17 @@ def _lines(manifest: dict[str, Any]) -> list[tuple[str, str]]:
     if "packed" in manifest:
         lines.append(("packed", "what training moved; the rest is the base's file"))
     if "held" in manifest:
-        lines.append(("held-out rows", f"{manifest['held']['rows']:,}, in clear"))
+        lines.append(("held-out rows", f"{manifest['held']['rows']:,}, unencrypted"))
     if "blend" in manifest:
         lines.append(("trees' share", f"{manifest['blend']['weight']:.0%} of each prediction"))
-    lines += [
-        (name, value) for name, value in _flat(manifest["record"]) if not name.startswith("estimator history")
-    ]
+    lines += _record_lines(manifest["record"])
     lines.append(("versions", ", ".join(f"{name} {value}" for name, value in manifest["versions"].items())))
     return lines
 
 
 def _rows(manifest: dict[str, Any]) -> str:
     if "cache" not in manifest["files"]:
-        return f"the bundle contains its {manifest['rows']:,} context rows in clear"
+        return f"the bundle contains its {manifest['rows']:,} context rows, unencrypted"
     return (
         f"{manifest['rows']:,}, not in the bundle; what was made of them is (keys, values, scales), from "
         "which cells can be estimated"
@@ -100,7 +99,34 @@ def _some_columns(schema: dict[str, Any], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def _flat(record: Any, name: str = "") -> list[tuple[str, str]]:
+def _record_lines(record: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield what the writer recorded, less what is empty; nested names are joined by a space."""
     if isinstance(record, dict):
-        return [line for key, value in record.items() for line in _flat(value, f"{name} {key}".strip())]
-    return [(name, f"{record:.6g}" if isinstance(record, float) else str(record))]
+        if set(record) >= {"before", "after"}:
+            record = _pairs(record)
+        elif record.get("rates"):  # they race in the place of `lr`
+            record = {key: value for key, value in record.items() if key != "lr"}
+        for key, value in record.items():
+            if (key, name) != ("history", "estimator"):
+                yield from _record_lines(value, f"{name} {key.replace('_', ' ')}".strip())
+    elif record not in (None, "", []):
+        yield name, _value(record)
+
+
+def _pairs(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of figures before and after training with both of a figure in one line."""
+    before, after = record["before"], record["after"]
+    rest = {key: value for key, value in record.items() if key not in ("before", "after")}
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return rest | {"": f"{_value(before)} before, {_value(after)} after"}
+    return rest | {
+        key: f"{_value(value)} before, {_value(after.get(key))} after" for key, value in before.items()
+    }
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_value, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

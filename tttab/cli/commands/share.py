@@ -24,12 +24,12 @@ def push(
     bundle: options.Bundle,
     repository: Repository,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Confirm the upload of the context rows, in clear.")
+        bool, typer.Option("--yes", help="Confirm the upload of the context rows, which are not encrypted.")
     ] = False,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Upload a bundle to the model hub, with its context rows in clear and a model card.
+    """Upload a bundle to the model hub, with its context rows (not encrypted) and a model card.
 
     Example: [bold]tttab push churn me/churn --yes[/]
     """
@@ -44,8 +44,8 @@ def push(
     what = f"{rows:,} context rows with their labels" if "context" in manifest["files"] else "a cache of rows"
     if not yes:
         again = f"tttab push {shell_word(bundle)} {shell_word(repository)} --yes"
-        raise RequestError(f"{what} would be uploaded, in clear", again)
-    output.warn(f"uploaded in clear: {what}")
+        raise RequestError(f"{what} would be uploaded, unencrypted", again)
+    output.warn(f"uploaded unencrypted: {what}")
     with ended_cleanly(), output.waiting("uploading", quiet=as_json):
         address = sharing.push(bundle, repository, private=not public)
     if as_json:
