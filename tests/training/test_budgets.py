@@ -327,4 +327,4 @@ def test_long_training_is_announced_where_somebody_waits(monkeypatch, capfd):
         opening.warn_of_length(Step(number, 50, 1.0, 1.0, 1.0, 8.0 * number), False)
     opening.warn_of_length(Step(2, 50, 1.0, 1.0, 1.0, 1.0), False)
     assert len(said) == 1
-    assert said[0].startswith("training will take about 7 min; shorter with --time 2m")
+    assert said[0].startswith("training will take up to 7 min; shorter with --time 2m")

@@ -78,10 +78,11 @@ def expected(estimate: Estimate) -> str:
     from tttab.system.resources import format_bytes, format_seconds
 
     memory = f", {format_bytes(estimate.memory)} planned" if estimate.memory else ""
+    opening = estimate.seconds - estimate.steps * estimate.step_seconds
     return (
-        f"about {format_seconds(estimate.seconds)} for {estimate.steps} steps of "
-        f"{format_seconds(estimate.step_seconds)} each; {estimate.members} of {estimate.served} ensemble "
-        f"members train{memory}"
+        f"about {format_seconds(estimate.seconds)}: {format_seconds(opening)} to prepare, then up to "
+        f"{estimate.steps} steps of {format_seconds(estimate.step_seconds)}; {estimate.members} of "
+        f"{estimate.served} ensemble members train{memory}"
     )
 
 
@@ -94,7 +95,7 @@ def warn_of_length(step: Step, quiet: bool) -> None:
     whole = step.seconds / step.number * step.total
     if whole > LONG_SECONDS and output.stderr().is_terminal:
         ways = "--time 2m, --members 2, --steps 20 or --rule head"
-        output.note(f"training will take about {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
+        output.note(f"training will take up to {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
 
 
 def trained(trial: Trial, quiet: bool) -> Adapted:

@@ -15,6 +15,7 @@ from tttab.cli import completion
 from tttab.core import Task
 from tttab.errors import RequestError
 from tttab.text import shell_word
+from tttab.training.recipes import RECIPES
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -42,11 +43,14 @@ Rule = Annotated[
         help="Which weights to train; `none` is plain in-context learning.", autocompletion=completion.rules
     ),
 ]
-Recipe = Annotated[str, typer.Option(help="Training schedule by name: default, single, fast or thorough.")]
+_USUAL = RECIPES["default"].schedule
+_RATES = " against ".join(f"{rate:g}" for rate in _USUAL.rates)
+Recipe = Annotated[str, typer.Option(help=f"Training schedule by name: {', '.join(RECIPES)}.")]
 Steps = Annotated[
-    int | None, typer.Option(help="Largest number of gradient steps (default: the recipe's, 120).")
+    int | None,
+    typer.Option(help=f"Most gradient steps (default: the recipe's, {_USUAL.steps})."),
 ]
-Rate = Annotated[float | None, typer.Option(help="Learning rate (default: the recipe's, 1e-3 against 3e-3).")]
+Rate = Annotated[float | None, typer.Option(help=f"Learning rate (default: the recipe's, {_RATES}).")]
 Device = Annotated[
     str, typer.Option(help="Where to compute: auto, cpu, cuda, cuda:1, xpu, mps.", rich_help_panel=RESOURCES)
 ]
@@ -123,7 +127,9 @@ TimeColumn = Annotated[
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        help="Optimizer: race (default), adamw, or sgd-1 (one step by line search).", rich_help_panel=TRAINING
+        help="Optimizer: race, adamw, or sgd-1 (one step by line search); default: the recipe's, "
+        f"{_USUAL.optimizer}.",
+        rich_help_panel=TRAINING,
     ),
 ]
 Init = Annotated[str, typer.Option(help="Initial weights: pretrained, or random.", rich_help_panel=TRAINING)]
@@ -143,7 +149,8 @@ Guard = Annotated[
 Loss = Annotated[
     str | None,
     typer.Option(
-        help="Training loss: ensemble (of the averaged prediction; default) or members (mean over members).",
+        help="Training loss: members (mean over members) or ensemble (of their average); default: the "
+        f"recipe's, {_USUAL.loss}.",
         rich_help_panel=TRAINING,
     ),
 ]
