@@ -184,6 +184,17 @@ def test_a_row_counts_as_often_as_its_weight_says():
         assert best_weight(first, second, y, y + 1e-6) == 1 > best_weight(first, second, y)
 
 
+def test_rows_that_count_nothing_teach_the_trees_nothing():
+    x, y = rows(300)
+    wrong = np.arange(300) % 3 == 0
+    labels, weights = np.where(wrong, 1 - y, y), np.where(wrong, 0.0, 1.0)
+    context, queries = (x.head(50), labels[:50]), (x.tail(250), labels[50:])
+    asked = Constant([0.5, 0.5]), context, queries, 2, held_of(labels[50:]), 0
+    assert fit_blend(*asked, weights).weight > fit_blend(*asked).weight + 0.2
+    sure = fit_blend(*asked, weights).trees.predict(x)[np.arange(300), y]
+    assert sure.mean() > fit_blend(*asked).trees.predict(x)[np.arange(300), y].mean() + 0.1
+
+
 def test_trees_are_weighed_on_rows_they_have_not_seen():
     """Labels without a pattern: trees that had seen the held-out rows would win against the truth."""
     x, _ = rows(300)

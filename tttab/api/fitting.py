@@ -192,12 +192,13 @@ class AdaptingEstimator(BaseEstimator, ABC):
         share, classes, seed = self._schedule().held_out, len(bundle.schema.classes), split.seed
         queries, known = split.queries, y[split.queries]
         held = hold_out(known, share, seed, classes=classes, held=split.held)[1]
-        count = None if weights is None else weights[queries]
         if self.blend:
             parts = (bundle.x, bundle.y), (x.iloc[queries], known)
+            count = None if weights is None else weights[np.concatenate([split.context, queries])]
             bundle = replace(bundle, blend=fit_blend(bundle.server, *parts, classes, held, seed, count))
         if self.threshold:
-            rows = x.iloc[queries[held]], known[held], None if count is None else count[held]
+            count = None if weights is None else weights[queries[held]]
+            rows = x.iloc[queries[held]], known[held], count
             bundle.record["threshold"] = threshold_record(self.threshold, bundle.server, *rows)
         return bundle
 

@@ -105,24 +105,23 @@ def fit_blend(
         classes: 0 for regression.
         judges: the numbers of those that training held out.
         seed: of the training.
-        weights: how much each query counts where trees are weighed, shape (k,); None: all alike.
+        weights: how much each row counts, the context first, shape (n + k,); None: all alike.
 
     Raises:
         MissingExtra: lightgbm is not installed.
     """
     import pandas as pd
 
-    x, y = queries
-    count = None if weights is None else weights[judges]
+    x, y = pd.concat([context[0], queries[0]]), np.concatenate([context[1], queries[1]])
+    judging = len(context[1]) + judges
 
     def trees(rows: np.ndarray) -> Trees:
-        known = pd.concat([context[0], x.iloc[rows]]), np.concatenate([context[1], y[rows]])
-        return Trees.fit(*known, classes, seed)
+        return Trees.fit(x.iloc[rows], y[rows], classes, seed, None if weights is None else weights[rows])
 
-    judged = model.predict(x.iloc[judges])
-    train = np.setdiff1d(np.arange(len(y)), judges)
-    weight = best_weight(judged, trees(train).predict(x.iloc[judges]), y[judges], count)
-    return Blend(trees(np.arange(len(y))), weight)
+    every, judged = np.arange(len(y)), x.iloc[judging]
+    likely = model.predict(judged), trees(np.setdiff1d(every, judging)).predict(judged)
+    weight = best_weight(*likely, y[judging], None if weights is None else weights[judging])
+    return Blend(trees(every), weight)
 
 
 def best_weight(

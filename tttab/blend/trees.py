@@ -68,7 +68,9 @@ class Trees:
     """Number of categories of each column; 0 where it holds numbers."""
 
     @classmethod
-    def fit(cls, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int) -> Trees:
+    def fit(
+        cls, x: pd.DataFrame, y: np.ndarray, classes: int, seed: int, weights: np.ndarray | None = None
+    ) -> Trees:
         """Fit trees to labelled rows.
 
         Args:
@@ -76,6 +78,7 @@ class Trees:
             y: shape (rows,): class codes, or targets.
             classes: 0 for regression.
             seed: names the random stream.
+            weights: how much each row counts, shape (rows,); None: all alike.
 
         Raises:
             MissingExtra: lightgbm is not installed.
@@ -86,7 +89,7 @@ class Trees:
             raise MissingExtra("lightgbm", "trees") from error
         levels = levels_of(x)
         categories = [place for place, count in enumerate(levels) if count]
-        data = lightgbm.Dataset(coded(x, levels), y, categorical_feature=categories)
+        data = lightgbm.Dataset(coded(x, levels), y, weight=weights, categorical_feature=categories)
         settings = SETTINGS | {
             "objective": OBJECTIVES.get(classes, "multiclass"),
             "seed": stream_seed(seed, "blend") % 2**31,

@@ -348,5 +348,5 @@ def blend_of(trial: Trial, server: Predictor) -> Blend:
     Raises:
         MissingExtra: lightgbm is not installed.
     """
-    parts, count = (trial.rows("context"), trial.rows("queries")), trial.weights("queries")
+    parts, count = (trial.rows("context"), trial.rows("queries")), trial.weights("labelled")
     return fit_blend(server, *parts, len(trial.table.classes), trial.held, trial.seed, count)
