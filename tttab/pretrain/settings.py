@@ -214,6 +214,13 @@ PRESETS: dict[str, Recipe] = {
         pool=replace(_NANO_MEASURED.pool, share=0.7),
     ),
     "nano-kinds": _NANO_KINDS,
+    "nano-regressor": replace(
+        _NANO_KINDS,
+        preset="nano-regressor",
+        task="regression",
+        optimiser=replace(_NANO_KINDS.optimiser, further=0.6, warm_up=0.03, decay=1.0),
+        mixture=replace(_NANO_KINDS.mixture, grouped=0.0),
+    ),
     "tiny": Recipe(
         "tiny", "classification", _TINY, _TINY_SHAPES, Optimiser(muon=1e-3, adamw=1e-3), PoolUse(share=0.0)
     ),
@@ -233,6 +240,7 @@ MINUTES: dict[str, float] = {
     "nano-measured": 80.0,
     "nano-deep": 160.0,
     "nano-kinds": 900.0,
+    "nano-regressor": 120.0,
     "tiny": 0.1,
 }
 """The budget of each preset where none is given."""
