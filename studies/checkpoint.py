@@ -1,11 +1,13 @@
-"""The bundled classifier on real tables, against classical models on the same rows.
+"""A bundled model on real tables, against classical models on the same rows.
 
     python -m studies checkpoint --arms logistic,forest,gbt,icl
     python -m studies checkpoint --arms ttt,icl --sizes 200 --seeds 3 --out results/checkpoint/ttt
+    python -m studies checkpoint --tables wooldridge --model FILE --arms ridge,forest,gbt,icl
     python -m studies checkpoint --summary [--by-kind]
 
-`--tables` takes a suite (`keel`) or a folder of parquet files instead of the package's tables. Nothing is
-chosen on these tables: they are read here and nowhere in `tttab.pretrain`.
+`--tables` takes a suite (`keel`) or a folder of parquet files instead of the package's tables; all of a run
+have one task, that of the model. Nothing is chosen on these tables: they are read here and nowhere in
+`tttab.pretrain`.
 """
 
 from __future__ import annotations
@@ -28,16 +30,17 @@ from tttab.data.splits import Split, SplitRequest, split_rows
 from tttab.evaluation.arms import run_arm
 from tttab.evaluation.outcome import Outcome
 from tttab.evaluation.trial import Trial
-from tttab.metrics import classification_metrics
+from tttab.metrics import figures
 from tttab.system.files import sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TEST_ROWS = 500
-ARMS = ("icl", "logistic", "forest", "gbt", "ttt")
+ARMS = ("icl", "logistic", "ridge", "forest", "gbt", "ttt")
 OPEN_A_MODEL = ("icl", "ttt")
-METRICS = ("accuracy", "roc_auc", "log_loss")
+METRICS = ("accuracy", "roc_auc", "log_loss", "r2")
+"""Those that a table's task has."""
 Place = tuple[str, int, str]
 """Table, n, arm."""
 Found = Mapping[Place, Mapping[int, list[float]]]
@@ -46,7 +49,7 @@ Found = Mapping[Place, Mapping[int, list[float]]]
 
 @dataclass(frozen=True)
 class Checkpoint(Study):
-    """A classifier in context and trained, beside models that are fitted on the same context rows."""
+    """A model in context and trained, beside models that are fitted on the same context rows."""
 
     name: ClassVar[str] = "checkpoint"
     folder: ClassVar[str] = "checkpoint/packaged"
@@ -106,13 +109,13 @@ class Checkpoint(Study):
         return OnOneSplit(load(self._spec(cell)), self._split(cell), self.model)
 
     def summary(self, contents: Contents) -> str:
-        """Return accuracy / AUC / log loss of each arm, means over the seeds that all arms have."""
+        """Return accuracy / AUC / log loss or R2 of each arm, means over the seeds that all arms have."""
         digest = sha256_of(self.model)[:12]
         found: dict[Place, dict[int, list[float]]] = defaultdict(dict)
         for record in contents.done.values():
             cell = record.cell
             if not cell.model or cell.model.endswith(digest):
-                found[cell.table, cell.n, cell.arm][cell.seed] = [record.row.metrics[m] for m in METRICS]
+                found[cell.table, cell.n, cell.arm][cell.seed] = _chosen(record.row.metrics)
         arms = [arm for arm in ARMS if any(place[2] == arm for place in found)]
         if self.by_kind:
             lines = [line for kind in KINDS for line in self._kind_lines(found, arms, kind)]
@@ -143,11 +146,11 @@ class OnOneSplit(Opened):
 
     def measure(self, arm: str) -> Figures:
         """Return the figures of merit on the test rows."""
-        figures = classification_metrics(self.table.y[self.split.test], self._predict(arm))
-        return Figures({name: figures[name] for name in METRICS})
+        found = figures(self.table.y[self.split.test], self._predict(arm))
+        return Figures({name: found[name] for name in METRICS if name in found})
 
     def _predict(self, arm: str) -> np.ndarray:
-        """Return probabilities for the test rows, from the context's rows (and for `ttt` the queries)."""
+        """Return probabilities or means for the test rows, from the context's (and for `ttt` the queries)."""
         test, context = self.table.x.iloc[self.split.test], self.table.x.iloc[self.split.context]
         labels, classes = self.table.y[self.split.context], len(self.table.classes)
         if arm == "icl":
@@ -158,32 +161,40 @@ class OnOneSplit(Opened):
             *_, last = run_arm(trial, "ttt@n+k")
             assert isinstance(last, Outcome), "it comes last"
             return last.probabilities
-        model = classical(arm, context).fit(context, labels)
+        model = classical(arm, context, classes).fit(context, labels)
+        if not classes:
+            return model.predict(test)
         p = np.zeros((len(test), classes))
         p[:, model.classes_] = model.predict_proba(test)
         return p
 
 
-def classical(arm: str, x: pd.DataFrame) -> Any:
-    """Return an unfitted scikit-learn pipeline for the columns of `x`."""
+def classical(arm: str, x: pd.DataFrame, classes: int) -> Any:
+    """Return an unfitted scikit-learn pipeline for the columns of `x`; classes is 0 for regression."""
+    from sklearn import ensemble
     from sklearn.compose import ColumnTransformer
-    from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
     from sklearn.impute import SimpleImputer
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
     named = [c for c in x.columns if x[c].dtype == "category"]
     numbers = [c for c in x.columns if c not in named]
-    if arm == "logistic":
+    kind = "Classifier" if classes else "Regressor"
+    if arm in ("logistic", "ridge"):
         scaled = make_pipeline(SimpleImputer(), StandardScaler())
         columns = [("n", scaled, numbers), ("c", OneHotEncoder(handle_unknown="ignore"), named)]
-        return make_pipeline(ColumnTransformer(columns), LogisticRegression(max_iter=2000))
+        linear = LogisticRegression(max_iter=2000) if classes else Ridge()
+        return make_pipeline(ColumnTransformer(columns), linear)
     codes = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1)
     prepared = ColumnTransformer([("n", SimpleImputer(), numbers), ("c", codes, named)])
     if arm == "forest":
-        return make_pipeline(prepared, RandomForestClassifier(300, random_state=0))
-    return make_pipeline(prepared, HistGradientBoostingClassifier(random_state=0))
+        return make_pipeline(prepared, getattr(ensemble, f"RandomForest{kind}")(300, random_state=0))
+    return make_pipeline(prepared, getattr(ensemble, f"HistGradientBoosting{kind}")(random_state=0))
+
+
+def _chosen(metrics: Mapping[str, float]) -> list[float]:
+    return [metrics[name] for name in METRICS if name in metrics]
 
 
 def _named_share(table: Table) -> float:

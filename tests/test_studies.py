@@ -154,6 +154,28 @@ def test_means_by_kind_are_over_tables_that_every_arm_has(tmp_path, capsys):
     )
 
 
+def test_numbers_are_predicted_beside_models_of_numbers(tmp_path, capsys):
+    tables = tmp_path / "tables"
+    tables.mkdir()
+    x = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 2)), columns=["a", "b"])
+    x.assign(target=3 * x["a"] - x["b"]).to_parquet(tables / "straight.parquet")
+    words = [
+        "checkpoint",
+        "--tables",
+        str(tables),
+        "--sizes",
+        "60",
+        "--seeds",
+        "1",
+        "--out",
+        str(tmp_path / "rows"),
+    ]
+    main([*words, "--arms", "ridge,forest", "--model", str(WEIGHTS / "tttab-tiny-regressor.safetensors")])
+    head, _, row = capsys.readouterr().out.strip().splitlines()
+    found = dict(zip(head.split("|"), row.split("|"), strict=True))
+    assert float(found[" ridge "]) > 0.99 > float(found[" forest "]) > 0.5
+
+
 def test_advice_is_judged_by_figures_that_hand_made_units_have():
     from studies import advice
 
