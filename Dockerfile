@@ -1,4 +1,4 @@
-# docker build -t tttab . && docker run --rm --network none tttab run --dataset 31 --n 200 --k 1000
+# docker build -t tttab . && docker run --rm --network none tttab run --dataset phoneme --n 200 --k 1000
 FROM python:3.13-slim AS build
 WORKDIR /src
 COPY . .
