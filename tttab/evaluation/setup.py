@@ -108,8 +108,8 @@ class TrialRequest:
         return SplitRequest(self.n, self.k, self.test_size, strict=self.strict)
 
     @property
-    def kind(self) -> Task | None:
-        """The task that is asked for; None where it is guessed."""
+    def stated_task(self) -> Task | None:
+        """The task that the options state; None: guessed."""
         return None if self.regression is None else "regression" if self.regression else "classification"
 
     def check(self) -> None:
@@ -124,16 +124,16 @@ class TrialRequest:
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
-        if self.task is not None and self.kind is not None:
-            raise RequestError("an OpenML task says itself what it is", f"leave out --{self.kind}")
+        if self.task is not None and self.stated_task is not None:
+            raise RequestError("an OpenML task says itself what it is", f"leave out --{self.stated_task}")
         self._check_sides()
 
     def _check_sides(self) -> None:
         named = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
-        given = [option for option, value in named.items() if value is not None]
-        if len(given) > 1:
+        present = [option for option, value in named.items() if value is not None]
+        if len(present) > 1:
             raise RequestError(
-                f"{' and '.join(given)} both say which rows are held out", f"leave out {given[-1]}"
+                f"{' and '.join(present)} both say which rows are held out", f"leave out {present[-1]}"
             )
 
 
@@ -214,7 +214,9 @@ def _load(request: TrialRequest) -> Table:
         return load_task(request.task, request.fold, columns=request.columns)
     if isinstance(request.dataset, Table):
         return request.dataset
-    return load_table(request.dataset, target=request.target, task=request.kind, columns=request.columns)
+    return load_table(
+        request.dataset, target=request.target, task=request.stated_task, columns=request.columns
+    )
 
 
 def _set_apart(table: Table, request: TrialRequest) -> tuple[Table, Apart | None]:

@@ -93,9 +93,9 @@ class Trial:
     ) -> Adaptation:
         """Return the training, by default with the trial's own rule, schedule and model, not yet begun."""
         model, schedule = session or self.model, schedule or self.schedule
-        given = self.context, self.rows("queries"), schedule, self.seed
+        inputs = self.context, self.rows("queries"), schedule, self.seed
         return Adaptation(
-            model, rule or get_rule(self.rule), *given, self.budget, teach=teacher_of(model, *given),
+            model, rule or get_rule(self.rule), *inputs, self.budget, teach=teacher_of(model, *inputs),
             objective=Objective(weights=self.weights("queries")), stop=self.stop, held=self.split.held,
         )  # fmt: skip
 
