@@ -27,7 +27,7 @@ LEAST_DISK = 1024**3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     state: State
@@ -55,15 +55,14 @@ def _python() -> Finding:
 
 
 def _tabpfn() -> Finding:
+    advice = "pip install 'tabpfn>=9.2,<10'"
     try:
         version = metadata.version("tabpfn")
     except metadata.PackageNotFoundError:
-        return Finding("tabpfn", "bad", "not installed", "pip install 'tabpfn>=9.2,<10'")
+        return Finding("tabpfn", "bad", "not installed", advice)
     low, high = SUPPORTED_TABPFN
     good = low <= int(version.split(".")[0]) < high
-    return Finding(
-        "tabpfn", "ok" if good else "bad", version, "" if good else "pip install 'tabpfn>=9.2,<10'"
-    )
+    return Finding("tabpfn", "ok" if good else "bad", version, "" if good else advice)
 
 
 def _torch() -> Iterator[Finding]:
