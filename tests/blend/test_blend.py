@@ -12,7 +12,7 @@ from sklearn.datasets import make_classification
 
 import tttab
 from tttab.bench import ALL_ARMS, BenchRequest
-from tttab.blend.blending import Blend, BlendedPredictor, best_weight, check_kind, fit_blend
+from tttab.blend.blending import Blend, BlendedPredictor, best_weight, check_blend, fit_blend
 from tttab.blend.trees import Trees
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import MANIFEST, digest_of, read_manifest
@@ -218,12 +218,12 @@ def test_quantiles_move_with_the_mean():
 
 def test_what_cannot_be_blended_with_is_told_before_any_work(monkeypatch):
     with pytest.raises(RequestError, match="forest") as caught:
-        check_kind("forest")
+        check_blend("forest")
     assert caught.value.hint == "--blend trees"
     monkeypatch.setattr("tttab.blend.blending.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="lightgbm"):
-        check_kind("trees")
-    check_kind(None)
+        check_blend("trees")
+    check_blend(None)
 
 
 def test_a_benchmark_mixes_where_it_is_asked_to_alone(monkeypatch):

@@ -33,7 +33,7 @@ from tttab.api.estimator_input import (
     whole_seed,
 )
 from tttab.api.hints import in_python_words
-from tttab.blend.blending import check_kind, fit_blend
+from tttab.blend.blending import check_blend, fit_blend
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.bundle.record import threshold_record
 from tttab.contracts import Objective
@@ -320,7 +320,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
         check_schedule(schedule, self._task)
-        check_kind(self.blend)
+        check_blend(self.blend)
         budget = parse_bytes(self.max_memory)
         session = self._open(classes, seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)

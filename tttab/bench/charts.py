@@ -277,7 +277,7 @@ def _dot(axes: Axes, x: float, y: float, series: int, words: str, *, size: float
     tip(dot, words)
 
 
-def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: float = 0, **look: Any) -> None:
+def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: float = 0, **style: Any) -> None:
     """Write to the right of a point, with a negative `across` to its left."""
     axes.annotate(
         words,
@@ -286,7 +286,7 @@ def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: flo
         textcoords="offset points",
         ha="right" if across < 0 else "left",
         va="center",
-        **look,
+        **style,
     )
 
 

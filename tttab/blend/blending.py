@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)
 """Shares of the trees that are tried; 0 is the model alone."""
-KINDS = ("trees",)
+BLENDS = ("trees",)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class BlendedPredictor:
         return figures(y, predicted, weights)
 
 
-def check_kind(kind: str | None) -> None:
+def check_blend(blend: str | None) -> None:
     """Check what is to be blended with.
 
     Raises:
         RequestError: there is nothing of that name.
         MissingExtra: lightgbm is not installed.
     """
-    if kind is None:
+    if blend is None:
         return
-    if kind not in KINDS:
-        raise RequestError(f"nothing called {kind!r} can be blended with", f"--blend {'|'.join(KINDS)}")
+    if blend not in BLENDS:
+        raise RequestError(f"nothing called {blend!r} can be blended with", f"--blend {'|'.join(BLENDS)}")
     if find_spec("lightgbm") is None:
         raise MissingExtra("lightgbm", "trees")
 
@@ -89,7 +89,7 @@ def fit_blend(
     context: tuple[pd.DataFrame, np.ndarray],
     queries: tuple[pd.DataFrame, np.ndarray],
     classes: int,
-    judges: np.ndarray,
+    held: np.ndarray,
     seed: int,
     weights: np.ndarray | None = None,
 ) -> Blend:
@@ -103,7 +103,7 @@ def fit_blend(
         context: x and y of the n rows it reads.
         queries: x and y of the k query rows, in the same columns and categories.
         classes: 0 for regression.
-        judges: the numbers of those that training held out.
+        held: the numbers of those that training held out.
         seed: of the training.
         weights: how much each query counts where trees are weighed, shape (k,); None: all alike.
 
@@ -113,15 +113,15 @@ def fit_blend(
     import pandas as pd
 
     x, y = queries
-    count = None if weights is None else weights[judges]
+    counts = None if weights is None else weights[held]
 
     def trees(rows: np.ndarray) -> Trees:
         known = pd.concat([context[0], x.iloc[rows]]), np.concatenate([context[1], y[rows]])
         return Trees.fit(*known, classes, seed)
 
-    judged = model.predict(x.iloc[judges])
-    train = np.setdiff1d(np.arange(len(y)), judges)
-    weight = best_weight(judged, trees(train).predict(x.iloc[judges]), y[judges], count)
+    predicted = model.predict(x.iloc[held])
+    train = np.setdiff1d(np.arange(len(y)), held)
+    weight = best_weight(predicted, trees(train).predict(x.iloc[held]), y[held], counts)
     return Blend(trees(np.arange(len(y))), weight)
 
 

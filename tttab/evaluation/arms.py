@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
+from tttab.blend.blending import Blend, BlendedPredictor, check_blend, fit_blend
 from tttab.contracts import Context, Predictor, Session, Tuning
 from tttab.core import Row
 from tttab.data.context_selection import choose_context
@@ -180,7 +180,7 @@ ARMS: dict[str, Arm] = {
         run_blend,
         "the same, mixed with boosted trees on n + k rows",
         rule="",
-        check=partial(check_kind, "trees"),
+        check=partial(check_blend, "trees"),
         opt_in=True,
     ),
     "ttt+@n+k": Arm(
@@ -228,7 +228,7 @@ ARMS: dict[str, Arm] = {
     ),
     "lightgbm@n+k": Arm(
         rival(fit_lightgbm), "LightGBM in eight folds, as in TabArena, on n + k rows",
-        model=False, check=partial(check_kind, "trees"), opt_in=True,
+        model=False, check=partial(check_blend, "trees"), opt_in=True,
     ),
     "gbt": Arm(rival(fit_gbt), "gradient-boosted trees on n + k rows", model=False),
     "logistic": Arm(rival(fit_logistic), "logistic regression on n + k rows", model=False),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tttab.blend.blending import check_kind
+from tttab.blend.blending import check_blend
 from tttab.core import Table, Task
 from tttab.data.apart import Apart, apart_of, split_apart, take_column
 from tttab.data.context_selection import check_choice, choose_context
@@ -118,7 +118,7 @@ class TrialRequest:
         check_schedule(self.schedule)
         get_rule(self.rule)
         check_choice(self.context)
-        check_kind(self.blend)
+        check_blend(self.blend)
         check_threshold(self.threshold)
         check_logger(self.log)
         self.sizes.check()
