@@ -280,13 +280,14 @@ def row_from_dict(data: Mapping[str, Any]) -> Row:
     return Row(**{name: data[name] for name in _ROW_FIELDS if name in data})
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a NumPy scalar as a number and an iterable as a list, for JSON; TypeError for all else."""
     if hasattr(value, "item"):
         return value.item()
     if isinstance(value, Iterable):
         return list(value)
-    raise TypeError(f"an identity holds plain data, not {type(value).__name__}")
+    raise TypeError(f"JSON holds plain data, not {type(value).__name__}")
 
 
 _ROW_FIELDS = tuple(Row.__dataclass_fields__)
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain_value)

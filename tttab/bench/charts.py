@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tttab.bench.grid import ICL, ICL_ALL, TTT, Grid
+from tttab.bench.grid import Grid
 from tttab.bench.statistics import Interval, seed_interval
 from tttab.bench.summary import Effect, Pair, Summary
 from tttab.bench.tables import NAMES, context_text
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.report.figures import COLOURS, SOFT, label_log_axis, on_page, text_of, tip
 
 if TYPE_CHECKING:

@@ -76,12 +76,12 @@ def execute(
     if engine.name == "ray":
         yield from _on_ray(units, work, Path(folder), engine)
     elif engine.jobs == 1:
-        yield from _here(units, work, Path(folder))
+        yield from _in_this_process(units, work, Path(folder))
     else:
         yield from _in_processes(units, work, Path(folder), engine.jobs)
 
 
-def _here(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path) -> Iterator[Record]:
+def _in_this_process(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path) -> Iterator[Record]:
     with Writer(folder) as writer:
         for unit in units:
             for record, machine in work(unit):

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from tttab.bench.records import Cell, Record
 from tttab.core import Row
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.text import shown
 
-ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
 REFERENCE_N = 200
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "log_loss", "roc_auc", "ece"),
@@ -48,8 +48,8 @@ class Group:
 
     def part_of(self, other: Group) -> bool:
         """Whether each label equals the other's, or is empty because it changes nothing."""
-        mine, theirs = ((g.model, g.budget, g.rule, g.recipe) for g in (self, other))
-        same = all(a in ("", b) for a, b in zip(mine, theirs, strict=True))
+        own, others = ((g.model, g.budget, g.rule, g.recipe) for g in (self, other))
+        same = all(a in ("", b) for a, b in zip(own, others, strict=True))
         return same and self.test_asked == other.test_asked
 
     @property
@@ -71,7 +71,7 @@ class Grid:
         self.failed: dict[tuple[str, str, int], set[int]] = defaultdict(set)
         """Seeds by table, arm and n."""
         self.tasks: dict[str, str] = {}
-        self._two: set[str] = set()
+        self._binary: set[str] = set()
         records = [record for record in records if Group.of(record.cell).part_of(group)]
         names = _names(record.cell for record in records if Group.of(record.cell) == group)
         for record in records:
@@ -80,7 +80,7 @@ class Grid:
             if name is None:
                 continue
             self.tasks[name] = cell.task
-            self._two |= {name} if cell.classes == 2 else set()
+            self._binary |= {name} if cell.classes == 2 else set()
             place = name, shown(cell.arm), cell.n
             if record.failed:
                 self.failed[place].add(cell.seed)
@@ -106,7 +106,7 @@ class Grid:
 
     def judged(self, table: str, metric: str) -> bool:
         """Whether the table's errors are told in `metric`."""
-        return metric in METRICS[self.tasks[table]] and (metric != "roc_auc" or table in self._two)
+        return metric in METRICS[self.tasks[table]] and (metric != "roc_auc" or table in self._binary)
 
     def ns(self, table: str, arm: str) -> list[int]:
         """Context sizes at which `arm` has finished on `table`."""

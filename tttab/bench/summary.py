@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tttab.bench import statistics as stats
-from tttab.bench.grid import DRAWN, ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, UNORDERED, Grid, Group, groups_of
+from tttab.bench.grid import DRAWN, METRICS, REFERENCE_N, UNORDERED, Grid, Group, groups_of
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.metrics import break_even
 
 
@@ -223,7 +224,7 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
         Arm(
             name=arm,
             error=float(np.mean([p.error for p in pairs.values()])) if pairs else math.nan,
-            difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], stats.mean),
+            difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], np.mean),
             harmed=sum(p.verdict == "harmed" for p in pairs.values()),
             tables=len(pairs),
             rows=_mean_of(grid, arm, n, "n_context"),
@@ -280,13 +281,13 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
         metric=metric,
         n=n,
         tables=len(here),
-        difference=stats.bootstrap([p.difference.estimate for p in here], stats.mean),
-        harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], stats.mean),
+        difference=stats.bootstrap([p.difference.estimate for p in here], np.mean),
+        harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], np.mean),
         units=stats.share(sum(p.worse for p in here), sum(p.seeds for p in here)),
         helped=sum(p.verdict == "helped" for p in here),
         undecided=sum(p.verdict == "unknown" for p in here),
         ratio=stats.bootstrap(ratios, stats.geometric_mean),
-        median_ratio=stats.bootstrap(ratios, stats.median),
+        median_ratio=stats.bootstrap(ratios, np.median),
         counted=len(used),
         below=sum(e.context.censored == "below" for e in used),
         beyond=sum(e.context.censored == "beyond" for e in used),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
+from tttab.bench.grid import REFERENCE_N
 from tttab.bench.records import Machine
 from tttab.bench.statistics import EffectiveContext, Interval
 from tttab.bench.store import Contents
 from tttab.bench.summary import Arm, Overall, Pair, Summary
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.report import ReportTable
 from tttab.text import shown
 

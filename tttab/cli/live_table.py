@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tttab.cli import output
+from tttab.evaluation.result import ICL, TTT
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Board:
         return table
 
     def _pair(self, name: str, n: int) -> str:
-        icl, ttt = (self._mean(name, arm, n) for arm in ("icl@n", "ttt@n+k"))
+        icl, ttt = (self._mean(name, arm, n) for arm in (ICL, TTT))
         return f"{icl} > {ttt}" if ttt else icl
 
     def _mean(self, name: str, arm: str, n: int) -> str:

@@ -64,12 +64,12 @@ def _print_report(contents: Contents, *, quiet: bool) -> None:
 
 def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
     from tttab.bench import summaries
-    from tttab.bench.sections import report_tables, store_tables
+    from tttab.bench.sections import SECTIONS, STORE_SECTIONS, tables_of
 
     for summary in summaries(contents):
-        for table in report_tables(summary):
+        for table in tables_of(SECTIONS, summary):
             yield table, summary.group.title
-    for table in store_tables(contents):
+    for table in tables_of(STORE_SECTIONS, contents):
         yield table, ""
 
 
