@@ -69,7 +69,7 @@ class _TheoryGroup(TyperGroup):
         return _theory_commands()
 
     @commands.setter
-    def commands(self, none: MutableMapping[str, Any]) -> None:
+    def commands(self, _: MutableMapping[str, Any]) -> None:
         """Leave what the constructor brings: an empty mapping."""
 
 
@@ -77,9 +77,9 @@ class _TheoryGroup(TyperGroup):
 def _theory_commands() -> MutableMapping[str, Any]:
     from tttab.cli.commands import theory
 
-    made = typer.Typer()
-    theory.register(made)
-    return get_group(made).commands
+    group = typer.Typer()
+    theory.register(group)
+    return get_group(group).commands
 
 
 theory_group = typer.Typer(

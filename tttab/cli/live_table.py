@@ -95,18 +95,18 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
         for record in records:
             board.add(record, now=True)
             bar.update(task, advance=1)
-            last = Text(shown(f"last: {_words(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
+            last = Text(shown(f"last: {_described(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
             live.update(Group(board.table(), bar, last))
             yield record
 
 
 def _lines(records: Iterable[Record], total: int) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        output.note(f"{number}/{total} {_words(record)}")
+        output.note(f"{number}/{total} {_described(record)}")
         yield record
 
 
-def _words(record: Record) -> str:
+def _described(record: Record) -> str:
     cell = record.cell
     where = f"{cell.table} n={cell.n} seed {cell.seed} {cell.arm}"
     if record.failed:

@@ -117,11 +117,11 @@ def fill(
     from tttab.pretrain.pool import fill as make
     from tttab.pretrain.settings import recipe
 
-    use, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
+    pool_settings, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
     try:
         with output.progress(quiet=quiet) as bar:
             work = bar.add_task("making tables", total=60.0 * minutes, info="")
-            for files in make(pool, seed, workers, use, minutes):
+            for files in make(pool, seed, workers, pool_settings, minutes):
                 bar.update(work, completed=time.monotonic() - start, info=f"{files:,} files")
     except KeyboardInterrupt:
         raise Interrupted(f"{files:,} files are in {pool}", f"{rerun_command()} goes on") from None
@@ -204,12 +204,12 @@ def bundle(
     from tttab.pretrain.settings import recipe
     from tttab.system.files import check_target
 
-    settings, way = recipe(preset, task), read_served(served)
+    settings, serving = recipe(preset, task), read_served(served)
     check_target(out)
     check_target(out.with_suffix(".md"))
     facts = facts_of(run, settings, machine, read_earlier(earlier) if earlier else [])
     try:
-        storage = write(run / MODEL, out, settings, way, facts)
+        storage = write(run / MODEL, out, settings, serving, facts)
     except TttabError:
         raise
     except (ValueError, TypeError) as error:  # no inference configuration of tabpfn's

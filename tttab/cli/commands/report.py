@@ -42,7 +42,7 @@ def report(
         raise RequestError(
             f"--html and --markdown both name {html}", "--html report.html --markdown report.md"
         )
-    contents = stored(folder)
+    contents = read_results(folder)
     if html is not None:
         write_output(html, html_report(contents))
         output.note(f"written: {shown(html)}", quiet=quiet)
@@ -85,7 +85,7 @@ def _document(contents: Contents) -> list[dict[str, Any]]:
     ]
 
 
-def stored(folder: Path) -> Contents:
+def read_results(folder: Path) -> Contents:
     """Return a store that holds something, with a warning on damaged lines."""
     from tttab.bench import read_store
     from tttab.errors import StoreError
