@@ -86,7 +86,7 @@ class Limits:
     """The largest table a model reads."""
 
     classes: int
-    """0 for a model that tells no classes apart."""
+    """0 for a model that does not classify."""
     features: int
     rows: int
     """Of a context."""
@@ -150,7 +150,7 @@ class RowScores:
     loss: np.ndarray
     """Shape (rows,): log loss, nats; for regression the negative log density."""
     predicted: np.ndarray | None = None
-    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
+    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not computed."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ModelInfo:
 
 SYNTHETIC = "trained on synthetic tables only"
 REAL = "trained on synthetic tables, then further on real tables"
-"""Of what a known model has seen, the two that others read."""
+"""Two values of `ModelInfo.provenance` that other modules compare with."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Access:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that can be asked for by name."""
+    """A model that has a name."""
 
     name: str
     task: Task
@@ -256,7 +256,7 @@ class Row:
     accepted: bool | None = None
     """False where the guard kept the pretrained weights; None where nothing was trained."""
     test_rows: int = 0
-    """Rows that the metrics were measured on; 0 where a row does not tell."""
+    """Rows that the metrics were measured on; 0: not recorded."""
     error: str = ""
     """Why the cell failed; empty when it is done."""
 

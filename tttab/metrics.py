@@ -27,8 +27,8 @@ METRICS: dict[str, tuple[Task, Callable[[np.ndarray, np.ndarray, Weights], float
     "neg_mean_absolute_error": ("regression", lambda y, mean, w: -_errors(y, mean, w)["mae"]),
     "r2": ("regression", lambda y, mean, w: _errors(y, mean, w)["r2"]),
 }
-"""What a step can be chosen by, by the names of scikit-learn's scorers: of which task, and a function of
-labels, predictions and weights whose largest value is best (so `log_loss` is `neg_log_loss`)."""
+"""What a step can be chosen by, under the names of scikit-learn's scorers: the task, and a function of
+labels, predictions and weights. Its largest value is the best, so `log_loss` is `neg_log_loss`."""
 ECE_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
 

@@ -79,8 +79,8 @@ def monotone(errors: Sequence[float]) -> np.ndarray:
 def seed_interval(differences: Sequence[float], overlap: float = 0.0) -> Interval:
     """Return the mean of paired per-seed differences with its 95 % t interval.
 
-    The splits of one table share rows, so the mean of J seeds varies by more than 1 / J of their variance:
-    by 1 / J + n_test / n_train of it (Nadeau and Bengio 2003, equation 13).
+    The splits of one table share rows, so the mean of J seeds varies by more than 1 / J of their variance.
+    The factor is 1 / J + n_test / n_train (Nadeau and Bengio 2003, equation 13).
 
     Args:
         differences: one per seed.

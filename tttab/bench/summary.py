@@ -274,7 +274,7 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
     here = [p for p in pairs if p.metric == metric and p.n == n]
     at_n = [e for e in effects if e.n == n]
     used = [e for e in at_n if not e.saturated and not e.gaps]
-    tables = [table for table in grid.tables if grid.judged(table, metric)]
+    tables = [table for table in grid.tables if grid.reports(table, metric)]
     failed = {table: _failed(grid, table, TTT, n, metric) for table in tables}
     ratios = [e.ratio for e in used]
     return Overall(

@@ -1,8 +1,8 @@
 """Predictions averaged from an adapted model and boosted trees; held-out rows choose the weight.
 
 A pretrained model and trees fitted on these rows alone err in different places, so their mean is often better
-than either (a stacked generalisation with one weight: Wolpert 1992, Breiman 1996). If the held-out rows give
-the trees no weight, they are not used.
+than either. It is a stacked generalisation with one weight (Wolpert 1992, Breiman 1996). Trees that get no
+weight on the held-out rows are not used.
 """
 
 from __future__ import annotations

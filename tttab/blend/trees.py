@@ -144,7 +144,7 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], classes: int, levels: tuple[int, ...]) -> Trees:
-        """Return the trees whose `to_arrays` is given, for a table with `levels_of` its features.
+        """Return the trees that `to_arrays` wrote, for a table whose features have these `levels`.
 
         Raises:
             BundleError: they are not for so many classes and features, or lead to nodes that are none.
@@ -202,7 +202,7 @@ def _flat(structures: list[dict[str, Any]], levels: tuple[int, ...]) -> dict[str
 
 
 def _walk(structure: dict[str, Any], first: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield (node, depth) level by level; each node is told its own number and those of its children."""
+    """Yield (node, depth) level by level; each node carries its own number and that of its first child."""
     level, number, steps = [structure], first, 0
     while level:
         below = [child for node in level for child in _children(node)]

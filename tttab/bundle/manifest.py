@@ -183,7 +183,7 @@ def _no_number(word: str) -> None:
 
 
 def _check_file_entry(role: str, entry: dict[str, Any]) -> None:
-    """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
+    """Refuse every file name but the one `save_bundle` gives: it cannot point outside the folder."""
     suffix = entry["file"].rpartition(".")[2]
     named = f"{role}-{entry['sha256'][:HEX]}.{suffix}"
     plain = suffix in OWN_FILES[role] if role in OWN_FILES else ATTACHMENT.fullmatch(f"{role}.{suffix}")

@@ -106,7 +106,7 @@ def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
 
 @contextmanager
 def weights_file(directory: Path, manifest: Mapping[str, Any]) -> Generator[Path]:
-    """Yield the weights of a bundle, packed or not, as a file with the hash that the manifest tells.
+    """Yield the weights of a bundle, packed or not, as a file with the hash in the manifest.
 
     Raises:
         BundleError: it is missing or was changed.

@@ -2,7 +2,7 @@
 
 They are written in a folder of their own inside the bundle's, moved to the names their content gives them,
 and the manifest is replaced last. A list of the files written, and of those the old manifest named, lies
-beside them. So the leftovers of a killed writer differ from foreign files: a file is removed if a list names
+beside them. So the leftovers of a killed writer differ from foreign files. A file is removed if a list names
 it, its content is still the one that was written, and no manifest needs it.
 """
 

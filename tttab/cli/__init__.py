@@ -1,6 +1,6 @@
 """The terminal: the only part of tttab that knows typer and rich.
 
-`main` runs the command and turns every exception into one line, a hint and an exit code:
+`main` runs the command and turns every exception into one line, a hint and an exit code. The codes:
 0 done, 1 ran but the answer is bad, 2 the request was wrong, 3 a bug, 130 interrupted. A reader of
 our pipe that goes away (`tttab … | head`) ends the command quietly with 0.
 """

@@ -62,7 +62,7 @@ class _Command(TyperCommand):
 
 
 class _TheoryGroup(TyperGroup):
-    """`tttab theory`, whose commands are made when first looked at: that imports every experiment."""
+    """`tttab theory`, whose commands are made at the first access: that imports every experiment."""
 
     @property
     def commands(self) -> MutableMapping[str, Any]:

@@ -1,8 +1,9 @@
 """Before any training: what a model could still learn from labelled rows.
 
-Nothing is trained. Where a model has more to learn from the queries, what is fitted to some of them improves
-its in-context predictions of the others: a regression on the network's own row vectors, small boosted trees
-on the features, a longer context. `studies.advice` measures how well that predicts a gain.
+Nothing is trained. If the model could learn more from the queries, a fit to some of them improves its
+in-context predictions of the others. Three fits are tried: a regression on the network's own row vectors,
+small boosted trees on the features, and a longer context. `studies.advice` measures how well that predicts
+a gain.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class ArmResult:
 
     @classmethod
     def of(cls, outcome: Outcome) -> ArmResult:
-        """Return what an arm's outcome tells."""
+        """Return the result of an arm's outcome."""
         row, adapted = outcome.row, outcome.adapted
         training = None if adapted is None else TrainingResult(
             held_out={"before": adapted.before, "after": adapted.after},
@@ -78,16 +78,16 @@ class ArmResult:
             stopped=adapted.stopped,
             vetoed=tuple(adapted.vetoed),
         )  # fmt: skip
-        return cls(**{name: getattr(row, name) for name in _OF_ROW}, training=training,
+        return cls(**{name: getattr(row, name) for name in _ROW_FIELDS}, training=training,
                    predictions=outcome.probabilities)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, predictions left out."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in _OF_ROW}
+        plain: dict[str, Any] = {name: getattr(self, name) for name in _ROW_FIELDS}
         return plain | (asdict(self.training) if self.training else {})
 
 
-_OF_ROW = (
+_ROW_FIELDS = (
     "arm",
     "n_context",
     "k",
@@ -98,13 +98,13 @@ _OF_ROW = (
     "steps",
     "accepted",
 )
-assert set(_OF_ROW) <= Row.__dataclass_fields__.keys()
+assert set(_ROW_FIELDS) <= Row.__dataclass_fields__.keys()
 
 
 def setting(
     table: Table, split: Split, info: ModelInfo, device: str, request: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what was looked at as plain data: `dataset`, `request`, `split` and `model` of a document."""
+    """Return what a document has under `dataset`, `request`, `split` and `model`, as plain data."""
     of_table = ("name", "source", "openml_id", "fingerprint", "target")
     of_model = ("name", "file", "sha256", "provenance", "parameters")
     return {
@@ -130,7 +130,7 @@ class RunResult:
     model: ModelInfo
     device: str
     request: Mapping[str, Any]
-    """What was asked, by option name."""
+    """The options by name."""
     arms: tuple[ArmResult, ...]
     warnings: tuple[str, ...]
     """What to know before believing the figures, a sentence each."""

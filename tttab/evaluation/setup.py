@@ -28,7 +28,7 @@ from tttab.training.recipes import schedule_of
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """What is asked of one table: the options of `tttab run` and `tttab adapt`, by the same names."""
+    """The options of `tttab run` and `tttab adapt`, by the same names."""
 
     dataset: str | int | Table = "31"
     """An OpenML id, a known name, a path, or a table in memory."""
@@ -141,12 +141,12 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     """Load the table and say which rows play which part.
 
     Args:
-        request: what is asked.
+        request: the options.
         keep_test: keep rows for a test; else every row is context or query.
 
     Raises:
         DataError: the table cannot be had.
-        SplitError: it is too small for what is asked.
+        SplitError: it is too small for the sizes.
         RequestError: an option does not fit it.
     """
     request.check()

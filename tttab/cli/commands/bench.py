@@ -34,7 +34,7 @@ REFERENCE = {
     "members": 1,
 }
 PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "reference": REFERENCE}
-"""What a suite runs where nothing else is asked for."""
+"""Options that a suite sets unless they are typed."""
 
 
 def register(app: typer.Typer) -> None:
