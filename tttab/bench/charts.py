@@ -37,6 +37,7 @@ Box = tuple[float, float, float]
 Point = tuple[str, float, float]
 """Name, cost, error."""
 _DOWN = (0, 12, -12, 24, -24, 36, -36, 48, -48)
+"""How far below its point a label is tried, pixels, the nearest first."""
 WIDE, TALL = 556, 340
 LONGEST_NAME = 26
 ROOM, WIDEST_TICK = 120, 44
@@ -315,6 +316,6 @@ def _spread_labels(
 
 def _box(at: np.ndarray, words: str, side: float, down: float) -> Box:
     """Return left, right and middle of words beside a place, pixels."""
-    width = 6.5 * len(words)
+    width = 6.5 * len(words)  # about what a character takes at the page's font size
     left = at[0] + side - width * (side < 0)
     return left, left + width, at[1] - down

@@ -198,7 +198,7 @@ def _ray_cluster(ray: ModuleType, engine: Engine) -> Generator[None]:
         ray.init(
             num_cpus=engine.jobs,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address="127.0.0.1",  # else it listens to the network
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
             **quiet,
         )

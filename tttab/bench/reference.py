@@ -87,9 +87,8 @@ def coded(table: Table) -> Table:
     for name in table.x.columns:
         values = table.x[name]
         if values.dtype != np.float64:
-            values = values.cat.codes.astype(
-                np.float64
-            )  # alphabetical, as scikit-learn's encoder; -1 missing
+            # Alphabetical, as scikit-learn's encoder has them; -1 is a missing cell.
+            values = values.cat.codes.astype(np.float64)
         median = values.iloc[train].median()
         columns[name] = values.fillna(0.0 if np.isnan(median) else median)
     x = table.x.iloc[:, :0].assign(**columns)

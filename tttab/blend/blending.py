@@ -137,6 +137,7 @@ def best_weight(
         weights: how much each row counts, shape (rows,); None: all alike.
     """
     losses = [_loss((1.0 - share) * model + share * trees, y, weights) for share in WEIGHTS]
+    # Rounded, because losses that are equal may differ in their last bits.
     return float(WEIGHTS[int(np.argmin(np.round(losses, 12)))])
 
 

@@ -108,7 +108,7 @@ def explain(
             warnings.simplefilter("ignore")
             found = explainer(
                 cells[row : row + 1],
-                max_evals=2 * width + 1,
+                max_evals=2 * width + 1,  # one order, forwards and backwards
                 batch_size=max(1, BATCH // len(background_cells)),
                 silent=True,
             )
