@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.manifests import forge
 from tttab.bundle import Bundle, load_bundle, save_bundle
-from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
+from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
 from tttab.errors import BundleError
 from tttab.system.files import sha256_of
 
@@ -48,14 +48,6 @@ def saved(bundle, tmp_path):
     folder = tmp_path / "bundle"
     save_bundle(folder, bundle)
     return folder
-
-
-def forge(folder: Path, change) -> None:
-    """Change the manifest and make its own hash fit, as an attacker would."""
-    manifest = read_manifest(folder)
-    change(manifest)
-    manifest["sha256"] = digest_of(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def forge_file(folder: Path, role: str, content: bytes) -> None:
