@@ -235,30 +235,30 @@ class AdaptResult:
     @property
     def verdict(self) -> str:
         """What training did, in one sentence."""
-        about = self.bundle.record["adaptation"]
-        return f"{self._trained(about)}{self._mixed}{threshold_words(self.bundle)}"
+        adaptation = self.bundle.record["adaptation"]
+        return f"{self._trained(adaptation)}{self._mixed}{threshold_words(self.bundle)}"
 
     @property
     def _mixed(self) -> str:
         blend = self.bundle.blend
         return "" if blend is None else f" Trees on the same rows make {blend.weight:.0%} of each prediction."
 
-    def _trained(self, about: Mapping[str, Any]) -> str:
-        if about["accepted"] is None:
-            why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
+    def _trained(self, adaptation: Mapping[str, Any]) -> str:
+        if adaptation["accepted"] is None:
+            why, rows = adaptation["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
             return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
-        if not about["accepted"]:
-            why = refusal(about["stopped"], about["vetoed"]) or "no step lowered the held-out loss"
-            return f"The pretrained weights are kept: {why} ({about['seconds']:.1f} s)."
-        loss, step = about["held_out_loss"], about["chosen_step"]
-        among = f"of {about['steps']}"
-        if about["schedule"].get("rates"):
-            taught = " on softened targets" if about["softened"] else ""
-            among = f"at a rate of {about['rate']:g}{taught}, in a race of {about['steps']} steps,"
+        if not adaptation["accepted"]:
+            why = refusal(adaptation["stopped"], adaptation["vetoed"]) or "no step lowered the held-out loss"
+            return f"The pretrained weights are kept: {why} ({adaptation['seconds']:.1f} s)."
+        loss, step = adaptation["held_out_loss"], adaptation["chosen_step"]
+        among = f"of {adaptation['steps']}"
+        if adaptation["schedule"].get("rates"):
+            taught = " on softened targets" if adaptation["softened"] else ""
+            among = f"at a rate of {adaptation['rate']:g}{taught}, in a race of {adaptation['steps']} steps,"
         did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
-        if metric := about.get("held_out_metric"):
+        if metric := adaptation.get("held_out_metric"):
             did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"
-        return f"Step {step} {among} {did} in {about['seconds']:.1f} s."
+        return f"Step {step} {among} {did} in {adaptation['seconds']:.1f} s."
 
     def __repr__(self) -> str:
         """Return the verdict."""

@@ -74,9 +74,9 @@ def _torch() -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
     from tttab.models import pick_device
 
-    kind = pick_device("auto").type
-    if kind != "cpu":
-        yield Finding("device", "ok", torch.cuda.get_device_name() if kind == "cuda" else kind)
+    device_type = pick_device("auto").type
+    if device_type != "cpu":
+        yield Finding("device", "ok", torch.cuda.get_device_name() if device_type == "cuda" else device_type)
     else:
         yield Finding(
             "device",

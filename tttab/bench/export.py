@@ -117,6 +117,10 @@ def _flat(record: Record) -> dict[str, Any]:
     sizes = {"n_context": row.n_context, "ms_per_1000_rows": row.ms_per_1000_rows}
     cost = {"cache_bytes": row.cache_bytes, "steps": row.steps, "accepted": row.accepted}
     seconds = {f"seconds_{name}": value for name, value in row.seconds.items()}
-    about = {"wall_seconds": record.wall_seconds, "finished": record.finished, "machine": record.machine}
-    flat = {**labels, **row.metrics, **sizes, **seconds, **cost, **about, "error": row.error} | labels
+    measurement = {
+        "wall_seconds": record.wall_seconds,
+        "finished": record.finished,
+        "machine": record.machine,
+    }
+    flat = {**labels, **row.metrics, **sizes, **seconds, **cost, **measurement, "error": row.error} | labels
     return {shown(name): shown(value) if isinstance(value, str) else value for name, value in flat.items()}

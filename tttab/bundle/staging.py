@@ -38,7 +38,7 @@ class Staging:
 
     def __init__(self, folder: Path, part: Path) -> None:
         self._folder, self._part = folder, part
-        self._listed = _named(folder) or {}
+        self._listed = _manifest_files(folder) or {}
         self._written: dict[str, dict[str, Any]] = {}
         self._list()
 
@@ -99,7 +99,7 @@ def staged(folder: Path) -> Generator[Staging]:
 
 def clear(folder: Path) -> None:
     """Remove what writers that are gone have left in a claimed folder, and nothing that is not theirs."""
-    needed = _named(folder)
+    needed = _manifest_files(folder)
     if needed is None:  # the manifest is damaged: no telling what it needs
         return
     for part in sorted(folder.iterdir()):
@@ -112,7 +112,7 @@ def clear(folder: Path) -> None:
             _remove_folder(part)  # not reached where a file could not be removed: its list stays
 
 
-def _named(folder: Path) -> dict[str, str] | None:
+def _manifest_files(folder: Path) -> dict[str, str] | None:
     """Return the files that the folder's manifest names, with their hashes; None where it is damaged."""
     if not os.path.lexists(folder / MANIFEST):
         return {}

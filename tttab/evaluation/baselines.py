@@ -55,9 +55,9 @@ def _trees(categories: list[str], numbers: list[str], task: Task, random_state: 
         max_categories=MOST_LEVELS,
     )
     columns = ColumnTransformer([("categories", encode, categories), ("numbers", "passthrough", numbers)])
-    kind = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
+    model = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
     return make_pipeline(
-        columns, kind(categorical_features=list(range(len(categories))), random_state=random_state)
+        columns, model(categorical_features=list(range(len(categories))), random_state=random_state)
     )
 
 

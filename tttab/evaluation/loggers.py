@@ -50,11 +50,11 @@ class MLflow:
 
     def step(self, arm: str, step: Step) -> None:
         """Log a step."""
-        self._mlflow.log_metrics(_named(arm, _of_step(step)), step=step.number)
+        self._mlflow.log_metrics(_prefixed(arm, _of_step(step)), step=step.number)
 
     def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
         """Log figures."""
-        self._mlflow.log_metrics(_named(arm, metrics))
+        self._mlflow.log_metrics(_prefixed(arm, metrics))
 
     def end(self, *, failed: bool) -> None:
         """End the run."""
@@ -69,11 +69,11 @@ class WandB:
 
     def step(self, arm: str, step: Step) -> None:
         """Log a step."""
-        self._run.log(_named(arm, _of_step(step)))
+        self._run.log(_prefixed(arm, _of_step(step)))
 
     def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
         """Log figures."""
-        self._run.summary.update(_named(arm, metrics))
+        self._run.summary.update(_prefixed(arm, metrics))
 
     def end(self, *, failed: bool) -> None:
         """End the run."""
@@ -121,7 +121,7 @@ def _of_step(step: Step) -> dict[str, float]:
     return {name: getattr(step, name) for name in LOGGED}
 
 
-def _named(arm: str, values: Mapping[str, float]) -> dict[str, float]:
+def _prefixed(arm: str, values: Mapping[str, float]) -> dict[str, float]:
     """Return finite values under names that both services take: `ttt-n-k.loss` for the arm `ttt@n+k`."""
     prefix = arm.replace("@", "-").replace("+", "-")
     return {f"{prefix}.{name}": float(value) for name, value in values.items() if abs(value) < float("inf")}

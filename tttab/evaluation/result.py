@@ -248,13 +248,13 @@ class RunResult:
 
 def threshold_words(bundle: Bundle | None) -> str:
     """Say from which probability on a row counts as of the second class, and what that changed."""
-    about = bundle.record.get("threshold") if bundle is not None else None
-    if bundle is None or about is None:
+    chosen = bundle.record.get("threshold") if bundle is not None else None
+    if bundle is None or chosen is None:
         return ""
     return (
-        f" Rows count as {brief(bundle.schema.classes[1])} from a probability of {about['value']:.3f} on: "
-        f"{LABELS.get(about['metric'], 'F1')} of {about['rows']} held-out rows {about['after']:.3f}, "
-        f"at one half {about['before']:.3f}."
+        f" Rows count as {brief(bundle.schema.classes[1])} from a probability of {chosen['value']:.3f} on: "
+        f"{LABELS.get(chosen['metric'], 'F1')} of {chosen['rows']} held-out rows {chosen['after']:.3f}, "
+        f"at one half {chosen['before']:.3f}."
     )
 
 

@@ -129,11 +129,11 @@ class TrialRequest:
         self._check_sides()
 
     def _check_sides(self) -> None:
-        named = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
-        present = [option for option, value in named.items() if value is not None]
-        if len(present) > 1:
+        options = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
+        stated = [option for option, value in options.items() if value is not None]
+        if len(stated) > 1:
             raise RequestError(
-                f"{' and '.join(present)} both say which rows are held out", f"leave out {present[-1]}"
+                f"{' and '.join(stated)} both say which rows are held out", f"leave out {stated[-1]}"
             )
 
 

@@ -148,7 +148,7 @@ def _checked(bundle: Path, rows: Path, out: Path | None) -> PredictionRun:
 
     manifest = read_manifest(bundle)
     if out is not None:
-        _check_out(out, [rows, *(bundle / about["file"] for about in manifest["files"].values())])
+        _check_out(out, [rows, *(bundle / entry["file"] for entry in manifest["files"].values())])
     return PredictionRun(schema_in(manifest, bundle), rows)
 
 

@@ -155,7 +155,7 @@ def choose(
     from tttab.system.files import check_target, write_text_atomically
 
     made_by = recipe(preset, task)
-    kind, named = made_by.task, made_by.mixture != Mixture()
+    kind, mixed = made_by.task, made_by.mixture != Mixture()
     if tables < 1 or members < 1:
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
     check_target(out)
@@ -165,7 +165,7 @@ def choose(
         raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
     with output.progress(quiet=quiet) as bar:
-        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members, named)), info="")
+        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members, mixed)), info="")
         held_out = []
         for table in choosing.tables(kind, tables, preset):
             held_out.append(table)
