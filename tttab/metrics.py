@@ -186,11 +186,7 @@ def expected_calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BIN
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
     """
-    return calibration_error(p.max(axis=1), p.argmax(axis=1) == y, bins)
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Return the expected calibration error of guesses, each with its confidence, both of shape (rows,)."""
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     weight = np.bincount(which, minlength=bins)
     gap = np.bincount(which, weights=correct - confidence, minlength=bins)

@@ -53,17 +53,8 @@ def overall_table(summary: Summary) -> ReportTable:
 def along_n_table(summary: Summary) -> ReportTable:
     """One line per metric and n: mean difference, harm and effective context over data sets."""
     columns = (
-        "error",
-        "n",
-        "data sets",
-        "ttt - icl",
-        "harmed",
-        "helped",
-        "n'/n",
-        "below",
-        "beyond",
-        "failed",
-    )
+        "error", "n", "data sets", "ttt - icl", "harmed", "helped", "n'/n", "below", "beyond", "failed",
+    )  # fmt: skip
     rows = tuple(
         (
             NAMES[line.metric],
@@ -102,18 +93,9 @@ def curves_table(summary: Summary, metric: str) -> ReportTable:
 def arms_table(summary: Summary, metric: str) -> ReportTable:
     """One line per arm at the reference n."""
     columns = (
-        "arm",
-        NAMES[metric],
-        "arm - icl",
-        "harmed",
-        "data sets",
-        "mean rank",
-        "improvable by",
-        "rows read",
-        "adapt s",
-        "ms / 1,000 rows",
-        "failed",
-    )
+        "arm", NAMES[metric], "arm - icl", "harmed", "data sets", "mean rank", "improvable by", "rows read",
+        "adapt s", "ms / 1,000 rows", "failed",
+    )  # fmt: skip
     note = (
         "Means over data sets of equal weight. Improvable by: by what share the best arm's error is smaller. "
         "It and the mean rank are only for arms tried on every data set; an arm with a failed seed is last."

@@ -88,16 +88,8 @@ class ArmResult:
 
 
 _ROW_FIELDS = (
-    "arm",
-    "n_context",
-    "k",
-    "metrics",
-    "seconds",
-    "ms_per_1000_rows",
-    "cache_bytes",
-    "steps",
-    "accepted",
-)
+    "arm", "n_context", "k", "metrics", "seconds", "ms_per_1000_rows", "cache_bytes", "steps", "accepted",
+)  # fmt: skip
 assert set(_ROW_FIELDS) <= Row.__dataclass_fields__.keys()
 
 
