@@ -227,19 +227,9 @@ def test_texts_of_a_store_reach_every_page_tame_and_without_secrets(tmp_path, ca
 
 
 SIZES = [
-    "--n",
-    "20",
-    "--k",
-    "30",
-    "--controls-at",
-    "20",
-    "--test-size",
-    "40",
-    "--arms",
-    "logistic",
-    "--seeds",
+    "--n", "20", "--k", "30", "--controls-at", "20", "--test-size", "40", "--arms", "logistic", "--seeds",
     "3",
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -80,13 +80,8 @@ def test_a_fresh_process_predicts_the_same(bundle, saved, mixed_frame, tmp_path)
     frame, _ = mixed_frame
     frame.to_csv(tmp_path / "rows.csv", index=False)
     command = [
-        sys.executable,
-        "-c",
-        FRESH_PROCESS,
-        str(saved),
-        str(tmp_path / "rows.csv"),
-        str(tmp_path / "p.npy"),
-    ]
+        sys.executable, "-c", FRESH_PROCESS, str(saved), str(tmp_path / "rows.csv"), str(tmp_path / "p.npy"),
+    ]  # fmt: skip
     subprocess.run(command, check=True, timeout=120)
     assert np.abs(np.load(tmp_path / "p.npy") - bundle.predict(frame)).max() < 1e-6
 

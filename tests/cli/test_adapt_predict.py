@@ -43,17 +43,8 @@ def table(tmp_path_factory):
 def adapted(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept") / "bundle"
     command = [
-        "adapt",
-        str(table),
-        "--target",
-        "label",
-        "--out",
-        str(folder),
-        "--n",
-        "60",
-        "--test-size",
-        "30",
-    ]
+        "adapt", str(table), "--target", "label", "--out", str(folder), "--n", "60", "--test-size", "30",
+    ]  # fmt: skip
     assert run([*command, "--steps", "3", "--model", "tttab-tiny", "--device", "cpu", "--quiet"]) == 0
     return folder
 
