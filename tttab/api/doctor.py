@@ -89,7 +89,7 @@ def _torch() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from tttab.models.catalog import KNOWN, local_path
 
-    for model in (m for m in KNOWN if m.bundled):
+    for model in (known for known in KNOWN if known.bundled):
         subject, place = f"{model.name} ({model.task})", local_path(model)
         if place.is_file():
             yield Finding(subject, "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")

@@ -80,7 +80,7 @@ def front_charts(summary: Summary) -> Iterator[Markup]:
         arms = [arm for arm in summary.arms[metric] if not math.isnan(arm.error)]
         n, curve = summary.reference_n, _mean_curve(summary, metric)
         rows: list[Point] = [(arm.name, arm.rows, arm.error) for arm in arms]
-        rows += [(f"{ICL}, n = {m:,}", float(m), error) for m, error in curve.items() if m != n]
+        rows += [(f"{ICL}, n = {size:,}", float(size), error) for size, error in curve.items() if size != n]
         times: list[Point] = [(arm.name, arm.predict_ms, arm.error) for arm in arms]
         for words, points in (("context rows read", rows), ("ms per 1,000 predictions", times)):
             known = [point for point in points if not math.isnan(point[1])]

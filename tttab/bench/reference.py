@@ -108,9 +108,9 @@ def reference_split(y: np.ndarray, n: int, seed: int, classes: int) -> Split:
     if len(train) < n:
         raise SplitError(f"{len(train):,} rows are left to draw {n:,} context rows from", f"--n {len(train)}")
     context = numpy_stream(seed, "reference context").permutation(train)[:n]
-    absent = [c for c in range(classes) if not (y[context] == c).any() and (y[train] == c).any()]
-    for place, c in enumerate(absent, start=1):
-        context[-place] = train[y[train] == c][0]
+    absent = [code for code in range(classes) if not (y[context] == code).any() and (y[train] == code).any()]
+    for place, code in enumerate(absent, start=1):
+        context[-place] = train[y[train] == code][0]
     return Split(context, context[:0], test[:MOST_TEST], seed)
 
 

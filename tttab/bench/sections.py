@@ -24,15 +24,15 @@ from tttab.report import ReportTable, Section
 from tttab.report.section import Subject
 
 SECTIONS: list[Section[Summary]] = [
-    Section("Overall", lambda s: [overall_table(s)], effective_charts),
-    Section("Error against cost", lambda s: [choice_table(s)], front_charts),
-    Section("Along n", lambda s: [along_n_table(s)], curve_charts),
-    Section("Arms", lambda s: _per_metric(s), arm_charts),
-    Section("Break-even", lambda s: [break_even_table(s)]),
+    Section("Overall", lambda summary: [overall_table(summary)], effective_charts),
+    Section("Error against cost", lambda summary: [choice_table(summary)], front_charts),
+    Section("Along n", lambda summary: [along_n_table(summary)], curve_charts),
+    Section("Arms", lambda summary: _per_metric(summary), arm_charts),
+    Section("Break-even", lambda summary: [break_even_table(summary)]),
 ]
 STORE_SECTIONS: list[Section[Contents]] = [
-    Section("Failed cells", lambda c: [failed_table(c)]),
-    Section("Machines and versions", lambda c: [machine_table(c.machines.values())]),
+    Section("Failed cells", lambda contents: [failed_table(contents)]),
+    Section("Machines and versions", lambda contents: [machine_table(contents.machines.values())]),
 ]
 
 

@@ -202,12 +202,12 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
 def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
     """Return the effective context of ttt@n, over the seeds that the whole icl curve and ttt@n have."""
     adapted = grid.errors(table, TTT, n, metric)
-    curve = {m: grid.errors(table, ICL, m, metric) for m in grid.ns(table, ICL)}
+    curve = {size: grid.errors(table, ICL, size, metric) for size in grid.ns(table, ICL)}
     seeds = sorted(adapted.keys() & set.intersection(*(set(e) for e in curve.values()))) if curve else []
     if not seeds or len(curve) < 2:
         return None
     ns = sorted(curve)
-    errors = [float(np.mean([curve[m][seed] for seed in seeds])) for m in ns]
+    errors = [float(np.mean([curve[size][seed] for seed in seeds])) for size in ns]
     target = float(np.mean([adapted[seed] for seed in seeds]))
     from_n = REFERENCE_N if REFERENCE_N in ns[:-1] else ns[0]
     flat = stats.saturated([curve[from_n][s] for s in seeds], [curve[ns[-1]][s] for s in seeds])
@@ -320,7 +320,7 @@ def _mean_of(grid: Grid, arm: str, n: int, what: str) -> float:
     per_table = []
     for table in grid.tables:
         rows = grid.seeds(table, arm, n).values()
-        values = [r.seconds.get(what) if what in r.seconds else getattr(r, what, None) for r in rows]
+        values = [row.seconds.get(what) if what in row.seconds else getattr(row, what, None) for row in rows]
         known = [value for value in values if value is not None]
         if known:
             per_table.append(float(np.mean(known)))

@@ -183,15 +183,15 @@ def machine_table(machines: Iterable[Machine]) -> ReportTable:
     columns = ("machine", "cores", "memory GiB", "system", "Python", "accelerator", "versions")
     rows = tuple(
         _texts(
-            m.cpu,
-            m.cores,
-            m.memory_gib,
-            m.system,
-            m.python,
-            m.accelerator or "none",
-            ", ".join(f"{name} {version}" for name, version in sorted(m.versions.items())),
+            machine.cpu,
+            machine.cores,
+            machine.memory_gib,
+            machine.system,
+            machine.python,
+            machine.accelerator or "none",
+            ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         )
-        for m in machines
+        for machine in machines
     )
     return ReportTable(
         "Machines and versions",

@@ -33,9 +33,9 @@ def baseline(name: str, x: pd.DataFrame, task: Task, seed: int) -> Pipeline:
         task: classification or regression.
         seed: names the model's random stream.
     """
-    present = [c for c in x.columns if x[c].notna().any()]
-    categories = [c for c in present if x[c].dtype == "category"]
-    numbers = [c for c in present if c not in categories]
+    present = [column for column in x.columns if x[column].notna().any()]
+    categories = [column for column in present if x[column].dtype == "category"]
+    numbers = [column for column in present if column not in categories]
     random_state = stream_seed(seed, name) % 2**32
     if name == "gbt":
         return _trees(categories, numbers, task, random_state)
