@@ -100,6 +100,13 @@ def mixed_frame():
     return frame, y.astype(np.int64)
 
 
+@pytest.fixture(scope="module")
+def parts(mixed_frame):
+    """A context of 30 rows, x and y, and 40 queries."""
+    x, y = mixed_frame
+    return x[:30], y[:30], x[30:70], y[30:70]
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """The bundled classifier on the CPU. Tests never change it: they fork."""

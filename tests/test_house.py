@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import tttab
 from tttab.errors import MissingExtra
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +54,11 @@ def test_what_scripts_take_of_the_package_is_there():
     ]
     assert len(taken) > 100
     assert [of for of in taken if not is_there(*of[1:])] == []
+
+
+def test_every_public_name_loads():
+    assert {"Rule", "Session", "TTTClassifier"} <= set(tttab.__all__)
+    assert [name for name in tttab.__all__ if not is_there("tttab", name)] == []
 
 
 def is_there(module, name):

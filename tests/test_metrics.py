@@ -23,7 +23,6 @@ from tttab.metrics import (
     METRICS,
     best_threshold,
     break_even,
-    calibration_error,
     check_metric,
     check_threshold,
     classification_metrics,
@@ -184,11 +183,11 @@ def binned(confidence, correct, bins):
 
 def test_calibration_error_by_hand_counts_bins_of_one_row_and_certainty_in_the_last_bin():
     confidence = np.array([0.55, 0.65, 0.9, 0.95, 1.0])
-    correct = np.array([True, False, True, True, False])
+    p, y = np.stack([confidence, 1 - confidence], axis=1), np.array([0, 1, 0, 0, 1])
     # Bins of 1/15: 0.55, 0.65 and 0.9 alone, 0.95 and 1.0 together with a gap of 1.95 - 1.
-    assert calibration_error(confidence, correct) == pytest.approx((0.45 + 0.65 + 0.1 + 0.95) / 5)
+    assert expected_calibration_error(y, p) == pytest.approx((0.45 + 0.65 + 0.1 + 0.95) / 5)
     # Two bins: all in the upper one, 4.05 expected and 3 correct.
-    assert calibration_error(confidence, correct, bins=2) == pytest.approx((4.05 - 3) / 5)
+    assert expected_calibration_error(y, p, bins=2) == pytest.approx((4.05 - 3) / 5)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 200])

@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Table": "tttab.core",
-    "Session": "tttab.core",
-    "Rule": "tttab.core",
+    "Session": "tttab.contracts",
+    "Rule": "tttab.contracts",
     "Row": "tttab.core",
     "TTTClassifier": "tttab.api.estimator",
     "TTTRegressor": "tttab.api.estimator",

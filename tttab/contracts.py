@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     import torch
 
 Group = Literal["all", "head", "attention", "temperature"]
-"""Parameters that rules choose by what they do: every weight of the network, what follows its last layer, the
-attention projections of its layers, the logarithm of the softmax temperature (which is no weight of the
-network). A family that has none of a kind returns none."""
+"""Parameters that rules choose by their role: every weight of the network, what follows its last layer, the
+attention projections of its layers, or the logarithm of the softmax temperature. The last is no weight of the
+network. A family without such parameters returns none."""
 Tuning = Literal["cache", "prompt", "inputs"]
-"""What may train while every weight is frozen: the keys and values of the context, those of a few rows beside
-it, or a gain and a shift of every column."""
+"""What may train while every weight is frozen. `cache`: keys and values of the context; `prompt`: those of a
+few further rows; `inputs`: a gain and a shift of every column."""
 
 
 class Context(Protocol):
@@ -90,7 +90,7 @@ class Predictor(Protocol):
         """Return quantiles of the predicted distribution, shape (rows, quantiles).
 
         Raises:
-            ModelError: the model tells classes, which have none.
+            ModelError: the model predicts classes, which have none.
         """
         ...
 
@@ -186,7 +186,7 @@ class Session(Protocol[C, Q]):
 
     @property
     def layers(self) -> torch.nn.ModuleList:
-        """The network's layers, first to last; empty where it has none that can be told apart.
+        """The network's layers, first to last; empty where it has no separate layers.
 
         A rule may put modules of its own in their matrices' places while it trains (`Rule.finish` undoes it).
         """
@@ -241,7 +241,7 @@ class Session(Protocol[C, Q]):
         The loss, nats, is what `objective` says. Where it is not finite, no gradient is added.
 
         Raises:
-            ModelError: the objective has targets and the model tells no classes.
+            ModelError: the objective has targets and the model predicts no classes.
         """
         ...
 
@@ -323,7 +323,7 @@ class ModelFamily(Protocol):
         ...
 
     def known(self) -> Sequence[KnownModel]:
-        """Return the models that can be asked for by name; the first of a task is what `auto` looks for."""
+        """Return the models that have a name; `auto` looks for the first of a task."""
         ...
 
     def folder(self) -> Path:

@@ -86,7 +86,7 @@ class Limits:
     """The largest table a model reads."""
 
     classes: int
-    """0 for a model that tells no classes apart."""
+    """0 for a model that does not classify."""
     features: int
     rows: int
     """Of a context."""
@@ -150,7 +150,7 @@ class RowScores:
     loss: np.ndarray
     """Shape (rows,): log loss, nats; for regression the negative log density."""
     predicted: np.ndarray | None = None
-    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not told."""
+    """Class probabilities, shape (rows, classes), or predictive means, shape (rows,); None: not computed."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class ModelInfo:
 
 SYNTHETIC = "trained on synthetic tables only"
 REAL = "trained on synthetic tables, then further on real tables"
-"""Of what a known model has seen, the two that others read."""
+"""Two values of `ModelInfo.provenance` that other modules compare with."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Access:
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that can be asked for by name."""
+    """A model that has a name."""
 
     name: str
     task: Task
@@ -256,7 +256,7 @@ class Row:
     accepted: bool | None = None
     """False where the guard kept the pretrained weights; None where nothing was trained."""
     test_rows: int = 0
-    """Rows that the metrics were measured on; 0 where a row does not tell."""
+    """Rows that the metrics were measured on; 0: not recorded."""
     error: str = ""
     """Why the cell failed; empty when it is done."""
 
@@ -280,13 +280,14 @@ def row_from_dict(data: Mapping[str, Any]) -> Row:
     return Row(**{name: data[name] for name in _ROW_FIELDS if name in data})
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Return a NumPy scalar as a number and an iterable as a list, for JSON; TypeError for all else."""
     if hasattr(value, "item"):
         return value.item()
     if isinstance(value, Iterable):
         return list(value)
-    raise TypeError(f"an identity holds plain data, not {type(value).__name__}")
+    raise TypeError(f"JSON holds plain data, not {type(value).__name__}")
 
 
 _ROW_FIELDS = tuple(Row.__dataclass_fields__)
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=_plain)
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, default=plain_value)

@@ -27,8 +27,8 @@ METRICS: dict[str, tuple[Task, Callable[[np.ndarray, np.ndarray, Weights], float
     "neg_mean_absolute_error": ("regression", lambda y, mean, w: -_errors(y, mean, w)["mae"]),
     "r2": ("regression", lambda y, mean, w: _errors(y, mean, w)["r2"]),
 }
-"""What a step can be chosen by, by the names of scikit-learn's scorers: of which task, and a function of
-labels, predictions and weights whose largest value is best (so `log_loss` is `neg_log_loss`)."""
+"""What a step can be chosen by, under the names of scikit-learn's scorers: the task, and a function of
+labels, predictions and weights. Its largest value is the best, so `log_loss` is `neg_log_loss`."""
 ECE_BINS = 15
 SMALLEST_PROBABILITY = 1e-12
 
@@ -186,11 +186,7 @@ def expected_calibration_error(y: np.ndarray, p: np.ndarray, bins: int = ECE_BIN
 
     Guo et al. 2017, On Calibration of Modern Neural Networks, equation 3.
     """
-    return calibration_error(p.max(axis=1), p.argmax(axis=1) == y, bins)
-
-
-def calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = ECE_BINS) -> float:
-    """Return the expected calibration error of guesses, each with its confidence, both of shape (rows,)."""
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
     which = np.minimum((confidence * bins).astype(int), bins - 1)
     weight = np.bincount(which, minlength=bins)
     gap = np.bincount(which, weights=correct - confidence, minlength=bins)

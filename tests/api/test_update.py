@@ -11,7 +11,7 @@ import torch
 
 import tttab
 from tests.support.small_models import small_model
-from tttab.api.update import UpdateRequest, _as_adapted, next_version, update_trial
+from tttab.api.update import UpdateRequest, _rule_and_schedule, next_version, update_trial
 from tttab.bundle import Bundle, load_bundle, save_bundle
 from tttab.bundle.manifest import read_manifest
 from tttab.cli import run
@@ -162,5 +162,5 @@ def interrupted(*_, **__):
 )
 def test_an_update_races_as_the_bundle_was_trained_unless_a_rate_is_asked_for(found, asked, rates):
     record = {"adaptation": {"rule": "full", "schedule": {"optimizer": "race", "steps": 9, "rates": found}}}
-    rule, schedule = _as_adapted(record, UpdateRequest(**asked))
+    rule, schedule = _rule_and_schedule(record, UpdateRequest(**asked))
     assert (rule, schedule.optimizer, schedule.steps, schedule.rates) == ("full", "race", 9, rates)

@@ -15,7 +15,7 @@ from tests.support.bench_fakes import MACHINE, cell, record, study
 from tests.support.odd_stores import DEEP, spoilt, text_of
 from tttab.bench import html_report, markdown_report, read_store, summaries
 from tttab.bench.lines import read_line
-from tttab.bench.sections import report_tables
+from tttab.bench.sections import SECTIONS, tables_of
 from tttab.cli import run
 
 TRIES = int(os.environ.get("TTTAB_FUZZ", "4"))
@@ -80,7 +80,7 @@ def write(folder, lines):
 
 
 def figures(contents):
-    return [[table.rows for table in report_tables(summary)] for summary in summaries(contents)]
+    return [[table.rows for table in tables_of(SECTIONS, summary)] for summary in summaries(contents)]
 
 
 @pytest.mark.parametrize("path", WRONG, ids=".".join)
@@ -227,19 +227,9 @@ def test_texts_of_a_store_reach_every_page_tame_and_without_secrets(tmp_path, ca
 
 
 SIZES = [
-    "--n",
-    "20",
-    "--k",
-    "30",
-    "--controls-at",
-    "20",
-    "--test-size",
-    "40",
-    "--arms",
-    "logistic",
-    "--seeds",
+    "--n", "20", "--k", "30", "--controls-at", "20", "--test-size", "40", "--arms", "logistic", "--seeds",
     "3",
-]
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

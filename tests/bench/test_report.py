@@ -16,7 +16,7 @@ from tests.support.bench_fakes import cell, fill, record, study
 from tttab.bench import export, html_report, markdown_report, read_store, summaries
 from tttab.bench.charts import front, front_charts
 from tttab.bench.export import bencheval_frame
-from tttab.bench.sections import report_tables, store_tables
+from tttab.bench.sections import SECTIONS, STORE_SECTIONS, tables_of
 from tttab.bench.tables import arms_table, choice_table, curves_table, failed_table, overall_table
 from tttab.errors import RequestError, StoreError
 from tttab.report import ReportTable, to_markdown
@@ -199,7 +199,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(text):
 
 def test_the_page_has_every_row_of_every_table(contents, summary, text):
     found = Counter(Page(text).cells)
-    tables = [*report_tables(summary), *store_tables(contents)]
+    tables = [*tables_of(SECTIONS, summary), *tables_of(STORE_SECTIONS, contents)]
     wanted = Counter(name for table in tables for name in table.columns)
     wanted += Counter(cell_text(value) for table in tables for row in table.rows for value in row)
     assert found == wanted
@@ -223,14 +223,9 @@ def test_no_figure_has_a_colour_of_its_own(text):
 
 def test_any_name_is_text_on_the_page(tmp_path):
     odd = [
-        "<script>alert(1)</script>",
-        "a&b",
-        "$x_1$",
-        "{{ 7 * 7 }}",
-        "Größe 表 \U0001f600",
-        "\uffff",
+        "<script>alert(1)</script>", "a&b", "$x_1$", "{{ 7 * 7 }}", "Größe 表 \U0001f600", "\uffff",
         "n" * 5000,
-    ]
+    ]  # fmt: skip
     rows = [
         replace(one, cell=replace(one.cell, table=name, fingerprint=name[:9]))
         for name in odd

@@ -146,20 +146,20 @@ def test_a_gain_within_noise_or_of_nothing_is_saturated():
 
 def test_bootstrap_is_reproducible_and_covers_the_mean():
     values = np.random.default_rng(3).lognormal(size=9)
-    found = stats.bootstrap(values, stats.mean)
-    assert found == stats.bootstrap(values, stats.mean, seed=0) != stats.bootstrap(values, stats.mean, seed=1)
+    found = stats.bootstrap(values, np.mean)
+    assert found == stats.bootstrap(values, np.mean, seed=0) != stats.bootstrap(values, np.mean, seed=1)
     assert found.estimate == pytest.approx(values.mean())
     assert values.min() <= found.low < found.estimate < found.high <= values.max()
     exact = np.std(values) / math.sqrt(9)
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(exact, rel=0.15)
 
 
-@pytest.mark.parametrize("statistic", [stats.mean, stats.median, stats.geometric_mean])
+@pytest.mark.parametrize("statistic", [np.mean, np.median, stats.geometric_mean])
 def test_bootstrap_draws_from_the_named_stream(statistic):
     """The quantiles of the statistic over rows picked by that stream, draw by draw: reports repeat."""
     values = np.random.default_rng(3).lognormal(size=9)
     picks = numpy_stream(5, "bootstrap").integers(9, size=(stats.DRAWS, 9))
-    low, high = np.quantile(statistic(values[picks]), [0.025, 0.975])
+    low, high = np.quantile(statistic(values[picks], axis=-1), [0.025, 0.975])
     found = stats.bootstrap(values, statistic, seed=5)
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-15)
 
@@ -168,18 +168,16 @@ def test_bootstrap_of_one_data_set_claims_no_interval_and_of_two_spans_both():
     found = stats.bootstrap([3.0], stats.geometric_mean)
     assert found.estimate == pytest.approx(3.0)
     assert math.isnan(found.low) and math.isnan(found.high)
-    nothing = stats.bootstrap([], stats.mean)
+    nothing = stats.bootstrap([], np.mean)
     assert all(map(math.isnan, (nothing.estimate, nothing.low, nothing.high)))
     # A quarter of the draws is twice the one, a quarter twice the other: both lie inside 95 %.
-    assert stats.bootstrap([1.0, 3.0], stats.mean) == stats.Interval(2.0, 1.0, 3.0)
+    assert stats.bootstrap([1.0, 3.0], np.mean) == stats.Interval(2.0, 1.0, 3.0)
 
 
-def test_statistics_over_data_sets_by_hand_one_draw_or_many():
+def test_the_geometric_mean_by_hand_of_one_draw_or_many():
     values = np.array([0.25, 1.0, 32.0])
-    by_hand = {stats.mean: 33.25 / 3, stats.median: 1.0, stats.geometric_mean: 2.0}
-    for statistic, expected in by_hand.items():
-        assert statistic(values) == pytest.approx(expected)
-        assert statistic(np.stack([values, 4 * values])) == pytest.approx([expected, 4 * expected])
+    assert stats.geometric_mean(values) == pytest.approx(2.0)
+    assert stats.geometric_mean(np.stack([values, 4 * values])) == pytest.approx([2.0, 8.0])
 
 
 def test_ranks_share_ties_and_put_failures_last():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +10,11 @@ import pytest
 from sklearn.datasets import make_classification
 
 import tttab
+from tests.support.manifests import forge
 from tttab.bench import ALL_ARMS, BenchRequest
-from tttab.blend.blending import Blend, BlendedPredictor, best_weight, check_kind, fit_blend
+from tttab.blend.blending import Blend, BlendedPredictor, best_weight, check_blend, fit_blend
 from tttab.blend.trees import Trees
 from tttab.bundle import Bundle, load_bundle, save_bundle
-from tttab.bundle.manifest import MANIFEST, digest_of, read_manifest
 from tttab.cli import run
 from tttab.data import Origin, schema_of, table_from_frame
 from tttab.data.levels import levels_of
@@ -229,12 +228,12 @@ def test_quantiles_move_with_the_mean():
 
 def test_what_cannot_be_blended_with_is_told_before_any_work(monkeypatch):
     with pytest.raises(RequestError, match="forest") as caught:
-        check_kind("forest")
+        check_blend("forest")
     assert caught.value.hint == "--blend trees"
     monkeypatch.setattr("tttab.blend.blending.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match="lightgbm"):
-        check_kind("trees")
-    check_kind(None)
+        check_blend("trees")
+    check_blend(None)
 
 
 def test_a_benchmark_mixes_where_it_is_asked_to_alone(monkeypatch):
@@ -265,13 +264,6 @@ def test_a_bundle_predicts_the_mixture_before_and_after_it_is_written(bundle, tm
     assert np.allclose(load_bundle(tmp_path, device="cpu").predict(raw), expected, atol=1e-6)
 
 
-def forged(folder, change):
-    manifest = read_manifest(folder)
-    change(manifest)
-    manifest["sha256"] = digest_of(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
 @pytest.mark.parametrize(
     "change",
     [
@@ -285,7 +277,7 @@ def forged(folder, change):
 )
 def test_a_bundle_that_lies_about_its_trees_is_refused(bundle, tmp_path, change):
     save_bundle(tmp_path, bundle)
-    forged(tmp_path, change)
+    forge(tmp_path, change)
     with pytest.raises(BundleError):
         load_bundle(tmp_path, device="cpu")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import subprocess
 import sys
@@ -15,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.support.manifests import forge
 from tttab.bundle import Bundle, load_bundle, save_bundle
-from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
+from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
 from tttab.errors import BundleError
 from tttab.system.files import sha256_of
 
@@ -50,14 +50,6 @@ def saved(bundle, tmp_path):
     return folder
 
 
-def forge(folder: Path, change) -> None:
-    """Change the manifest and make its own hash fit, as an attacker would."""
-    manifest = read_manifest(folder)
-    change(manifest)
-    manifest["sha256"] = digest_of(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
 def forge_file(folder: Path, role: str, content: bytes) -> None:
     """Put other content under a role, with every hash and name made to fit."""
 
@@ -88,13 +80,8 @@ def test_a_fresh_process_predicts_the_same(bundle, saved, mixed_frame, tmp_path)
     frame, _ = mixed_frame
     frame.to_csv(tmp_path / "rows.csv", index=False)
     command = [
-        sys.executable,
-        "-c",
-        FRESH_PROCESS,
-        str(saved),
-        str(tmp_path / "rows.csv"),
-        str(tmp_path / "p.npy"),
-    ]
+        sys.executable, "-c", FRESH_PROCESS, str(saved), str(tmp_path / "rows.csv"), str(tmp_path / "p.npy"),
+    ]  # fmt: skip
     subprocess.run(command, check=True, timeout=120)
     assert np.abs(np.load(tmp_path / "p.npy") - bundle.predict(frame)).max() < 1e-6
 

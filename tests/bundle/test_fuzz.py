@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bundle.test_faults import stand_in
+from tests.support.manifests import write_manifest
 from tttab.bundle import load_bundle, save_bundle
-from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
+from tttab.bundle.manifest import MANIFEST, check_files, read_manifest
 from tttab.errors import BundleError
 
 INPUTS = int(os.environ.get("TTTAB_FUZZ", "150"))
@@ -96,8 +97,7 @@ def test_changed_values_under_a_fitting_hash(folder, manifest, data):
                 del place[path[-1]]
         except (KeyError, IndexError, TypeError):
             continue  # an earlier change has removed this place
-    document["sha256"] = digest_of(document)
-    (folder / MANIFEST).write_text(json.dumps(document))
+    write_manifest(folder, document)
     assert answer(folder)  # the stand-in's weights are no checkpoint, so nothing loads
 
 

@@ -6,7 +6,6 @@ More inputs: TTTAB_FUZZ=10000 python -m pytest tests/bundle/test_manifest_form.p
 from __future__ import annotations
 
 import copy
-import json
 import os
 import tracemalloc
 import warnings
@@ -17,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bundle.test_fuzz import JSON, paths_of
+from tests.support.manifests import write_manifest
 from tttab.api.estimator import TTTClassifier
 from tttab.bundle import load_bundle
-from tttab.bundle.manifest import MANIFEST, check_files, digest_of, read_manifest
+from tttab.bundle.manifest import check_files, read_manifest
 from tttab.cli import run
 from tttab.errors import BundleError, TttabError
 
@@ -46,11 +46,6 @@ def folder(mixed_frame, tmp_path_factory):
 @pytest.fixture(scope="module")
 def manifest(folder):
     return read_manifest(folder)
-
-
-def write(folder, document):
-    document["sha256"] = digest_of(document)
-    (folder / MANIFEST).write_text(json.dumps(document))
 
 
 def changed(manifest, path, value):
@@ -134,7 +129,7 @@ TOLD_AS = {
 
 @pytest.mark.parametrize(("path", "value"), LIES)
 def test_a_lie_is_told_by_the_name_of_its_field(folder, manifest, path, value, capfd):
-    write(folder, changed(manifest, path, value))
+    write_manifest(folder, changed(manifest, path, value))
     twice = isinstance(value, list) and len(set(map(str, value))) < len(value)
     name = "colour" if twice and "levels" in path else path.rpartition(".")[2] if twice else path
     expected = f"schema holds two {name!r} of one name" if twice else TOLD_AS.get((path, str(value)), path)
@@ -159,7 +154,7 @@ def test_a_lie_is_told_by_the_name_of_its_field(folder, manifest, path, value, c
 def test_labels_must_be_of_their_type(folder, manifest, dtype, classes):
     document = changed(manifest, "record.estimator.dtype", dtype)
     document["record"]["estimator"]["classes"] = classes
-    write(folder, document)
+    write_manifest(folder, document)
     with pytest.raises(BundleError, match=r"record\.estimator\.(dtype|classes)"):
         TTTClassifier.load(folder)
 
@@ -170,10 +165,10 @@ def test_depth_and_memory_stay_small(folder, manifest):
     for _ in range(300):
         inner["a"] = {}
         inner = inner["a"]
-    write(folder, deep)
+    write_manifest(folder, deep)
     with pytest.raises(BundleError, match="nested too deep"):
         read_manifest(folder)
-    write(folder, changed(manifest, "record.estimator.dtype", "<U500000000"))
+    write_manifest(folder, changed(manifest, "record.estimator.dtype", "<U500000000"))
     tracemalloc.start()
     with pytest.raises(BundleError, match="dtype"):
         TTTClassifier.load(folder)
@@ -182,7 +177,7 @@ def test_depth_and_memory_stay_small(folder, manifest):
 
 
 def test_the_whole_manifest_is_accepted(folder, manifest, rows):
-    write(folder, copy.deepcopy(manifest))
+    write_manifest(folder, copy.deepcopy(manifest))
     loaded = TTTClassifier.load(folder, device="cpu")
     assert loaded.classes_.tolist() == ["low", "mid", "top"]
     assert loaded.predict_proba(rows).shape == (3, 3)
@@ -201,7 +196,7 @@ def test_whatever_a_manifest_says_it_ends_in_an_answer_or_one_line(folder, manif
         except (KeyError, IndexError, TypeError):
             continue
     try:
-        write(folder, document)
+        write_manifest(folder, document)
     except (TypeError, ValueError):
         return
     try:

@@ -43,17 +43,8 @@ def table(tmp_path_factory):
 def adapted(table, tmp_path_factory):
     folder = tmp_path_factory.mktemp("kept") / "bundle"
     command = [
-        "adapt",
-        str(table),
-        "--target",
-        "label",
-        "--out",
-        str(folder),
-        "--n",
-        "60",
-        "--test-size",
-        "30",
-    ]
+        "adapt", str(table), "--target", "label", "--out", str(folder), "--n", "60", "--test-size", "30",
+    ]  # fmt: skip
     assert run([*command, "--steps", "3", "--model", "tttab-tiny", "--device", "cpu", "--quiet"]) == 0
     return folder
 
@@ -106,7 +97,7 @@ def test_predictions_are_those_of_the_bundle_whatever_the_pieces(
     adapted, new_rows, tmp_path, ending, monkeypatch, capfd
 ):
     out = tmp_path / f"predictions.{ending}"
-    monkeypatch.setattr(predict_command, "PIECE", 47)
+    monkeypatch.setattr(predict_command, "CHUNK_ROWS", 47)
     assert run(["predict", str(adapted), str(new_rows), "--out", str(out), "--device", "cpu"]) == 0
     written = (
         pd.read_parquet(out)
@@ -174,7 +165,7 @@ def test_rows_that_do_not_fit_leave_nothing_behind(adapted, new_rows, tmp_path, 
 
 
 def test_damage_deep_in_a_file_leaves_the_old_predictions(adapted, new_rows, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(predict_command, "PIECE", 40)
+    monkeypatch.setattr(predict_command, "CHUNK_ROWS", 40)
     text = new_rows.read_text().splitlines()
     (tmp_path / "bad.csv").write_text(
         "\n".join([*text[:100], "wrong," + text[100].split(",", 1)[1], *text[101:]])

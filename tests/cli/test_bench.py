@@ -41,17 +41,8 @@ def store(table, tmp_path_factory):
 
 def bench(table, out, *more):
     return [
-        "bench",
-        "--datasets",
-        str(table),
-        "--model",
-        "tttab-tiny",
-        "--out",
-        str(out),
-        *SIZES,
-        *ARMS,
-        *more,
-    ]
+        "bench", "--datasets", str(table), "--model", "tttab-tiny", "--out", str(out), *SIZES, *ARMS, *more,
+    ]  # fmt: skip
 
 
 def test_each_cell_is_run_once_and_its_key_was_known_before(store):

@@ -37,7 +37,7 @@ def predict(bundle, rows, out):
 
 def test_packed_and_separated_rows_have_the_predictions_of_the_plain_ones(adapted, tmp_path, monkeypatch):
     bundle, rows = adapted
-    monkeypatch.setattr(predict_command, "PIECE", 50)
+    monkeypatch.setattr(predict_command, "CHUNK_ROWS", 50)
     rows.to_csv(tmp_path / "plain.csv", index=False)
     assert predict(bundle, tmp_path / "plain.csv", tmp_path / "expected.csv") == 0
     text = rows.to_csv(index=False)
@@ -59,15 +59,15 @@ def test_a_file_cut_between_two_pieces_gives_no_predictions(adapted, tmp_path, m
     pd.concat([rows] * 1_000).to_csv(path, index=False)
     out.write_text("old")
     first_rows = path.read_bytes()[: path.read_bytes().index(b"\n", path.stat().st_size // 2) + 1]
-    monkeypatch.setattr(predict_command, "PIECE", 1_000)
-    write = predict_command.Served._predictions
+    monkeypatch.setattr(predict_command, "CHUNK_ROWS", 1_000)
+    write = predict_command.PredictionRun._predictions
 
     def cut_and_write(served, bundle, x):
         os.truncate(path, len(first_rows))
         early = served.count <= 1_000
         return write(served, bundle, x) if early else pd.DataFrame({"prediction": ["n"] * len(x)})
 
-    monkeypatch.setattr(predict_command.Served, "_predictions", cut_and_write)
+    monkeypatch.setattr(predict_command.PredictionRun, "_predictions", cut_and_write)
     assert predict(bundle, path, out) == 2
     assert "rows.csv was changed while it was read" in capfd.readouterr().err
     assert out.read_text() == "old" and len(list(tmp_path.iterdir())) == 2

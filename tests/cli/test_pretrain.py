@@ -66,16 +66,8 @@ def test_ctrl_c_names_the_whole_command(tmp_path, capsys, monkeypatch):
 
     monkeypatch.setattr("tttab.pretrain.loop.train", interrupted)
     command = [
-        "pretrain",
-        "--preset",
-        "tiny",
-        "--steps",
-        "7",
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path / "o"),
-    ]
+        "pretrain", "--preset", "tiny", "--steps", "7", "--device", "cpu", "--out", str(tmp_path / "o"),
+    ]  # fmt: skip
     assert run(command) == 130
     assert (
         f"tttab pretrain --preset tiny --steps 7 --device cpu --out {tmp_path / 'o'}"

@@ -13,20 +13,8 @@ from tttab.cli import run
 from tttab.errors import ModelError
 
 N20 = ["--n", "20"]
-SMALL = [
-    "--n",
-    "60",
-    "--k",
-    "60",
-    "--test-size",
-    "60",
-    "--steps",
-    "2",
-    "--device",
-    "cpu",
-    "--model",
-    "tttab-tiny",
-]
+TINY = ["--steps", "2", "--device", "cpu", "--model", "tttab-tiny"]
+SMALL = ["--n", "60", "--k", "60", "--test-size", "60", *TINY]
 
 
 @pytest.fixture
@@ -112,7 +100,7 @@ def test_every_way_of_adapting_can_be_asked_for(messy_csv, tmp_path, capfd):
 
 def test_the_main_command_prints_rows_into_a_pipe_and_says_what_it_decided(capfd):
     """Data set 31 comes from the package when OpenML cannot be reached; k shrinks and says so."""
-    small = ["--top-features", "3", "--test-size", "60", *SMALL[6:]]
+    small = ["--top-features", "3", "--test-size", "60", *TINY]
     assert run(["run", "--dataset", "31", "--n", "200", "--k", "1000", *small]) == 0
     printed = capfd.readouterr()
     assert [line.split("\t")[0] for line in printed.out.splitlines()][1:3] == ["icl@n", "ttt@n+k"]
@@ -237,10 +225,8 @@ def poisoned(path):
 def test_folds_say_what_serves_in_them_and_when_they_lose(capfd):
     command = ["run", "--n", "20", "--k", "40", "--test-size", "30", "--steps", "1", "--split", "kfold"]
     assert run([*command, "--model", "tttab-tiny", "--device", "cpu"]) == 0
-    assert (
-        "the folds of n rows take turns as the context, with all other rows as queries"
-        in capfd.readouterr().err
-    )
+    remark = "the folds of n rows take turns as the context, with all other rows as queries"
+    assert remark in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("quiet", [[], ["--quiet"]])

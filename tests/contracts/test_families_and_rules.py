@@ -43,12 +43,6 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def parts(mixed_frame):
-    x, y = mixed_frame
-    return x[:30], y[:30], x[30:70], y[30:70]
-
-
-@pytest.fixture(scope="module")
 def contexts(models, parts):
     return {name: session.context(*parts[:2], 3) for name, session in models.items()}
 

@@ -55,7 +55,7 @@ def test_a_bundled_copy_serves_only_the_id_it_is():
 def test_names_need_neither_pandas_nor_openml():
     code = (
         "import sys; from tttab.data import names, suite_names; names(); suite_names();"
-        "from tttab.cli.commands.data import complete_table; print(complete_table('SPAM'));"
+        "from tttab.cli.completion import datasets; print(datasets('SPAM'));"
         "print({'pandas', 'openml', 'torch', 'sklearn', 'pyarrow', 'numpy'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -71,7 +71,7 @@ def test_the_regression_keeps_what_the_probabilities_know():
 def test_the_coefficients_are_where_the_penalised_loss_is_flat():
     rng = np.random.default_rng(1)
     read, y, known = rng.normal(0, 1, (50, 2)), rng.integers(0, 3, 50), np.log(rng.dirichlet(np.ones(3), 50))
-    weights = advice.fitted(known, read, y)
+    weights = advice.coefficients(known, read, y)
     p = np.exp(known + read @ weights)
     p /= p.sum(1, keepdims=True)
     slope = read.T @ (p - np.eye(3)[y]) / 50 + advice.PENALTY * weights

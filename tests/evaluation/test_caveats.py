@@ -33,29 +33,29 @@ def test_nothing_is_said_where_nothing_is_wrong():
 
 
 def test_test_rows_that_stand_in_the_context_are_counted():
-    (said,) = caveats(trial([*range(10), *range(20, 30)], [37, 38, 31, 32]))
-    assert said.startswith("2 of 4 test rows have the same feature values as a context row")
+    (remarks,) = caveats(trial([*range(10), *range(20, 30)], [37, 38, 31, 32]))
+    assert remarks.startswith("2 of 4 test rows have the same feature values as a context row")
 
 
 def test_a_class_with_few_context_rows_is_named():
-    (said,) = caveats(trial([*range(3, 13), *range(20, 24)], [30, 31]))
-    assert said.startswith("only 4 context rows for class 'yes'") and "--n" in said
+    (remarks,) = caveats(trial([*range(3, 13), *range(20, 24)], [30, 31]))
+    assert remarks.startswith("only 4 context rows for class 'yes'") and "--n" in remarks
 
 
 def test_many_classes_with_few_context_rows_are_counted():
     frame = pd.DataFrame({"a": np.arange(30), "y": [f"c{row % 11}" for row in range(30)]})
     split = Split(np.arange(12), np.arange(1), np.array([28, 29]), 0)
-    (said,) = caveats(Trial(table_from_frame(frame, Origin("made", "file")), split, ToySession()))
-    assert said.startswith("11 of 11 classes have few context rows, some only 1") and "--n" in said
+    (remarks,) = caveats(Trial(table_from_frame(frame, Origin("made", "file")), split, ToySession()))
+    assert remarks.startswith("11 of 11 classes have few context rows, some only 1") and "--n" in remarks
 
 
 @pytest.mark.parametrize(
     ("source", "provenance", "count"), [("OpenML", REAL, 1), ("file", REAL, 0), ("OpenML", "x", 0)]
 )
 def test_weights_that_saw_real_tables_are_no_fair_rival_on_a_public_one(source, provenance, count):
-    said = caveats(trial([*range(3, 13), *range(20, 30)], [30, 31], source, provenance))
-    assert len(said) == count
-    assert all("perhaps on made itself" in one and "--model tabpfn-v2" in one for one in said)
+    remarks = caveats(trial([*range(3, 13), *range(20, 30)], [30, 31], source, provenance))
+    assert len(remarks) == count
+    assert all("perhaps on made itself" in one and "--model tabpfn-v2" in one for one in remarks)
 
 
 def test_an_early_end_of_training_is_told():
@@ -74,9 +74,9 @@ def test_warnings_about_code_underneath_are_kept_from_the_user():
         warnings.simplefilter("always")
         for kind in (DeprecationWarning, FutureWarning, ImportWarning, UserWarning, RuntimeWarning):
             warnings.warn(f"a {kind.__name__}" + "!" * 300, kind, stacklevel=1)
-    told = user_warnings(caught)
-    assert [one[:12] for one in told] == ["a UserWarnin", "a RuntimeWar"]
-    assert all(len(one) == 200 for one in told)
+    kept = user_warnings(caught)
+    assert [one[:12] for one in kept] == ["a UserWarnin", "a RuntimeWar"]
+    assert all(len(one) == 200 for one in kept)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,6 @@ def test_warnings_about_code_underneath_are_kept_from_the_user():
 def test_a_licence_that_forbids_production_use_is_said(terms, count):
     unit = trial([*range(3, 13), *range(20, 30)], [30, 31])
     unit.session.info = replace(unit.session.info, license=terms)
-    said = caveats(unit)
-    assert len(said) == count
-    assert all(terms in remark and "forbids production use" in remark for remark in said)
+    remarks = caveats(unit)
+    assert len(remarks) == count
+    assert all(terms in remark and "forbids production use" in remark for remark in remarks)

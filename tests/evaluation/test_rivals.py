@@ -13,7 +13,7 @@ from tttab.bench import ALL_ARMS
 from tttab.evaluation import rivals
 from tttab.evaluation.arms import ARMS
 from tttab.evaluation.baselines import BaggedTrees
-from tttab.evaluation.rivals import Given, fit_distilled, fit_medoids, fit_redrawn, teach
+from tttab.evaluation.rivals import RivalData, fit_distilled, fit_medoids, fit_redrawn, teach
 
 N, ROWS = 30, 70
 
@@ -21,7 +21,7 @@ N, ROWS = 30, 70
 @pytest.fixture
 def given(mixed_frame):
     x, y = mixed_frame
-    return Given(WatchedSession(), x[:ROWS], y[:ROWS], N, "classification", 3, 0, "made")
+    return RivalData(WatchedSession(), x[:ROWS], y[:ROWS], N, "classification", 3, 0, "made")
 
 
 def contexts_of(given):

@@ -48,8 +48,8 @@ def test_sizes_hold_every_choice_of_the_request():
 
 
 def test_the_task_is_what_is_asked_for_or_guessed():
-    kinds = [TrialRequest(regression=asked).kind for asked in (None, True, False)]
-    assert kinds == [None, "regression", "classification"]
+    tasks = [TrialRequest(regression=choice).stated_task for choice in (None, True, False)]
+    assert tasks == [None, "regression", "classification"]
 
 
 @pytest.mark.parametrize(

@@ -29,14 +29,8 @@ def place(tiny_model, mixed_frame, tmp_path_factory):
 def test_values_add_up_to_what_the_bundle_predicts(place, capsys, mixed_frame, monkeypatch):
     monkeypatch.delenv("NUMBA_DISABLE_JIT")
     command = [
-        "explain",
-        str(place / "kinds"),
-        str(place / "bare.csv"),
-        "--background",
-        "3",
-        "--device",
-        "cpu",
-    ]
+        "explain", str(place / "kinds"), str(place / "bare.csv"), "--background", "3", "--device", "cpu",
+    ]  # fmt: skip
     assert run([*command, "--rows", "2", "--json"]) == 0
     assert os.environ["NUMBA_DISABLE_JIT"] == "1", "shap's helpers would be compiled for seconds"
     found = json.loads(capsys.readouterr().out)
@@ -50,14 +44,8 @@ def test_values_add_up_to_what_the_bundle_predicts(place, capsys, mixed_frame, m
 def test_the_page_stands_alone_and_shows_texts_as_texts(place, tmp_path, capsys):
     page = tmp_path / "why.html"
     command = [
-        "explain",
-        str(place / "kinds"),
-        str(place / "rows.csv"),
-        "--background",
-        "2",
-        "--device",
-        "cpu",
-    ]
+        "explain", str(place / "kinds"), str(place / "rows.csv"), "--background", "2", "--device", "cpu",
+    ]  # fmt: skip
     assert run([*command, "--rows", "4", "--out", str(page)]) == 0
     printed, said = capsys.readouterr()
     lines = [line.split("\t") for line in printed.splitlines()]

@@ -25,12 +25,6 @@ def models():
     return {architecture: small_model(architecture) for architecture in SIZES}
 
 
-@pytest.fixture(scope="module")
-def parts(mixed_frame):
-    x, y = mixed_frame
-    return x[:30], y[:30], x[30:70], y[30:70]
-
-
 def adapt(session, rule, parts, **schedule):
     x, y, x_query, y_query = parts
     run = Adaptation(

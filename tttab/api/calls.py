@@ -9,20 +9,18 @@ import json
 import os
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tttab
-from tttab.api.hints import in_python_words
+from tttab.api.hints import check_options, in_python_words
 from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.bundle import Bundle, bundle_folder, bundle_record, room_for, save_bundle
 from tttab.bundle.manifest import versions
 from tttab.bundle.record import threshold_record
 from tttab.core import Table
 from tttab.data.schema import schema_of
-from tttab.errors import RequestError
 from tttab.evaluation import advice
 from tttab.evaluation.arms import blend_of, run_arm
 from tttab.evaluation.caveats import caveats, early_stop, refusal, user_warnings
@@ -49,7 +47,7 @@ RUN_ARMS = (ICL, TTT, ICL_ALL, "gbt", "logistic")
 """What `tttab run` compares, in this order."""
 Dataset = str | int | os.PathLike[str] | Table
 """An OpenML id, a known name, a path, or a table in memory."""
-_OPTIONS: dict[str, str] = {"column": "columns"}
+_PARAMETERS: dict[str, str] = {"column": "columns"}
 
 
 def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, **options: Any) -> RunResult:
@@ -63,8 +61,7 @@ def run(dataset: Dataset = "31", *, out: str | os.PathLike[str] | None = None, *
     Raises:
         TttabError: an option makes no sense, or the table or the model is not available.
     """
-    held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
-    with in_python_words(_OPTIONS), held as claim, collected() as caught:
+    with in_python_words(_PARAMETERS), output_folder(out) as claim, collected() as caught:
         request = _request(dataset, options)
         trial = open_trial(request, *draw_rows(request))
         check_run(trial, claim)
@@ -95,8 +92,7 @@ def adapt(
     Raises:
         TttabError: as `run`.
     """
-    held = bundle_folder(home_path(Path(out))) if out is not None else nullcontext()
-    with in_python_words(_OPTIONS), held as claim, collected() as caught:
+    with in_python_words(_PARAMETERS), output_folder(out) as claim, collected() as caught:
         request = _request(dataset, options | {"test_size": test_size or None})
         trial = open_trial(request, *draw_rows(request, keep_test=test_size > 0))
         if claim is not None:
@@ -121,13 +117,18 @@ def advise(dataset: Dataset, **options: Any) -> Advice:
     Raises:
         TttabError: as `run`; the target is a number, or there are too few rows beside the context.
     """
-    with in_python_words(_OPTIONS), collected():
+    with in_python_words(_PARAMETERS), collected():
         request = _request(dataset, options)
         return advice.advise(open_trial(request, *draw_rows(request, keep_test=False)))
 
 
+def output_folder(out: str | os.PathLike[str] | None) -> AbstractContextManager[Claim | None]:
+    """Hold the folder `out` until a bundle is saved in it; None: nothing is written."""
+    return nullcontext() if out is None else bundle_folder(home_path(out))
+
+
 def arms_of(blend: str | None) -> tuple[str, ...]:
-    """Return the arms that `tttab run` compares, in order, with the mixture where one is asked for."""
+    """Return the arms that `tttab run` compares, in order; `blend` adds the mixture with trees."""
     if blend is None:
         return RUN_ARMS
     place = RUN_ARMS.index(TTT) + 1
@@ -146,21 +147,21 @@ def run_arms(trial: Trial, arms: Sequence[str] = RUN_ARMS) -> Iterator[Event | O
 
 
 def steps_of(trial: Trial, adaptation: Adaptation) -> Iterator[Step]:
-    """Yield the training steps of an adaptation, written down where the trial is."""
+    """Yield the training steps of an adaptation and log them."""
     for step in adaptation:
         trial.logger.step(TTT, step)
         yield step
 
 
 @contextmanager
-def logged(trial: Trial, asked: Mapping[str, Any]) -> Generator[None]:
-    """Write the steps and figures of a trial down where `asked["log"]` says."""
-    with logging_to(asked.get("log"), asked) as trial.logger:
+def logged(trial: Trial, request: Mapping[str, Any]) -> Generator[None]:
+    """Log the steps and figures of a trial to the service that `request["log"]` names."""
+    with logging_to(request.get("log"), request) as trial.logger:
         yield
 
 
 def check_run(trial: Trial, claim: Claim | None) -> None:
-    """Raise what would only come out after the training.
+    """Check before the training what would otherwise fail after it.
 
     Raises:
         ModelError: all n + k rows are more than the model reads.
@@ -181,7 +182,7 @@ def run_result(
     """Return what a comparison found, with the adapted model as a bundle.
 
     Args:
-        request: what was asked, by option name, plain data.
+        request: the options by name, plain data.
         trial: what was compared on.
         outcomes: one per arm.
         caught: the warnings that were raised on the way.
@@ -234,30 +235,30 @@ class AdaptResult:
     @property
     def verdict(self) -> str:
         """What training did, in one sentence."""
-        about = self.bundle.record["adaptation"]
-        return f"{self._trained(about)}{self._mixed}{threshold_words(self.bundle)}"
+        adaptation = self.bundle.record["adaptation"]
+        return f"{self._trained(adaptation)}{self._mixed}{threshold_words(self.bundle)}"
 
     @property
     def _mixed(self) -> str:
         blend = self.bundle.blend
         return "" if blend is None else f" Trees on the same rows make {blend.weight:.0%} of each prediction."
 
-    def _trained(self, about: Mapping[str, Any]) -> str:
-        if about["accepted"] is None:
-            why, rows = about["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
+    def _trained(self, adaptation: Mapping[str, Any]) -> str:
+        if adaptation["accepted"] is None:
+            why, rows = adaptation["stopped"] or "the rule `none` trains nothing", len(self.bundle.y)
             return f"Nothing was trained: {why}. The bundle is plain in-context learning with {rows:,} rows."
-        if not about["accepted"]:
-            why = refusal(about["stopped"], about["vetoed"]) or "no step lowered the held-out loss"
-            return f"The pretrained weights are kept: {why} ({about['seconds']:.1f} s)."
-        loss, step = about["held_out_loss"], about["chosen_step"]
-        among = f"of {about['steps']}"
-        if about["schedule"].get("rates"):
-            taught = " on softened targets" if about["softened"] else ""
-            among = f"at a rate of {about['rate']:g}{taught}, in a race of {about['steps']} steps,"
+        if not adaptation["accepted"]:
+            why = refusal(adaptation["stopped"], adaptation["vetoed"]) or "no step lowered the held-out loss"
+            return f"The pretrained weights are kept: {why} ({adaptation['seconds']:.1f} s)."
+        loss, step = adaptation["held_out_loss"], adaptation["chosen_step"]
+        among = f"of {adaptation['steps']}"
+        if adaptation["schedule"].get("rates"):
+            taught = " on softened targets" if adaptation["softened"] else ""
+            among = f"at a rate of {adaptation['rate']:g}{taught}, in a race of {adaptation['steps']} steps,"
         did = f"lowered the held-out loss from {loss['before']:.4f} to {loss['after']:.4f}"
-        if metric := about.get("held_out_metric"):
+        if metric := adaptation.get("held_out_metric"):
             did = f"took the held-out {metric['name']} from {metric['before']:.4f} to {metric['after']:.4f}"
-        return f"Step {step} {among} {did} in {about['seconds']:.1f} s."
+        return f"Step {step} {among} {did} in {adaptation['seconds']:.1f} s."
 
     def __repr__(self) -> str:
         """Return the verdict."""
@@ -311,10 +312,7 @@ def collected() -> Generator[list[warnings.WarningMessage]]:
 
 
 def _request(dataset: Dataset, options: Mapping[str, Any]) -> TrialRequest:
-    known = {item.name for item in fields(TrialRequest)}
-    unknown = [name for name in options if name not in known]
-    if unknown:
-        raise RequestError(f"there is no option {unknown[0]!r}; there are {', '.join(sorted(known))}")
+    check_options(options, TrialRequest)
     if isinstance(dataset, str | os.PathLike):
         dataset = os.path.expanduser(dataset)
     return TrialRequest(dataset=dataset, **options)
@@ -346,7 +344,7 @@ def _bundle(trial: Trial, adapted: Adapted, metrics: Mapping[str, Any], blend: B
 
 
 def _choose_threshold(bundle: Bundle | None, trial: Trial, metric: str | None) -> None:
-    """Let a bundle decide by a threshold, if one is asked for."""
+    """Give a bundle the decision threshold that `metric` chooses on held-out rows; None: none."""
     if bundle is not None and metric is not None:
         rows = *held_rows(trial), _held_weights(trial)
         bundle.record["threshold"] = threshold_record(metric, bundle.server, *rows)

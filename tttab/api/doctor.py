@@ -27,7 +27,7 @@ LEAST_DISK = 1024**3
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     subject: str
     state: State
@@ -55,15 +55,14 @@ def _python() -> Finding:
 
 
 def _tabpfn() -> Finding:
+    advice = "pip install 'tabpfn>=9.2,<10'"
     try:
         version = metadata.version("tabpfn")
     except metadata.PackageNotFoundError:
-        return Finding("tabpfn", "bad", "not installed", "pip install 'tabpfn>=9.2,<10'")
+        return Finding("tabpfn", "bad", "not installed", advice)
     low, high = SUPPORTED_TABPFN
     good = low <= int(version.split(".")[0]) < high
-    return Finding(
-        "tabpfn", "ok" if good else "bad", version, "" if good else "pip install 'tabpfn>=9.2,<10'"
-    )
+    return Finding("tabpfn", "ok" if good else "bad", version, "" if good else advice)
 
 
 def _torch() -> Iterator[Finding]:
@@ -75,9 +74,9 @@ def _torch() -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{torch.__version__}, {torch.get_num_threads()} threads")
     from tttab.models import pick_device
 
-    kind = pick_device("auto").type
-    if kind != "cpu":
-        yield Finding("device", "ok", torch.cuda.get_device_name() if kind == "cuda" else kind)
+    device_type = pick_device("auto").type
+    if device_type != "cpu":
+        yield Finding("device", "ok", torch.cuda.get_device_name() if device_type == "cuda" else device_type)
     else:
         yield Finding(
             "device",
@@ -90,7 +89,7 @@ def _torch() -> Iterator[Finding]:
 def _weights() -> Iterator[Finding]:
     from tttab.models.catalog import KNOWN, local_path
 
-    for model in (m for m in KNOWN if m.bundled):
+    for model in (known for known in KNOWN if known.bundled):
         subject, place = f"{model.name} ({model.task})", local_path(model)
         if place.is_file():
             yield Finding(subject, "ok", f"bundled, sha256 {sha256_of(place)[:12]}…")

@@ -112,8 +112,8 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
         from tttab.evaluation.advice import advise
         from tttab.evaluation.trial import Trial
 
-        seed, sizes, asked = whole_seed(self.random_state), self._sizes(), clone(self)
-        frame, labels = training_rows(asked, X, y, numeric=False)
+        seed, sizes, probe = whole_seed(self.random_state), self._sizes(), clone(self)
+        frame, labels = training_rows(probe, X, y, numeric=False)
         x = convert_features(frame, list(frame.columns), declared=self.columns).x
         codes, classes, _ = self._encode(labels)
         split = self._divided(x, codes, len(classes), sizes, seed)
@@ -142,9 +142,9 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
     def _encode(self, y: np.ndarray) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
         """Return the codes of the labels, the classes' texts and the distinct labels."""
         check_classification_targets(y)
-        strange = next((label for label in y.tolist() if not isinstance(label, str | int | float)), None)
-        if strange is not None:
-            raise DataError(f"labels must be texts or numbers, not {type(strange).__name__}", "y.astype(str)")
+        odd = next((label for label in y.tolist() if not isinstance(label, str | int | float)), None)
+        if odd is not None:
+            raise DataError(f"labels must be texts or numbers, not {type(odd).__name__}", "y.astype(str)")
         distinct, codes = np.unique(y, return_inverse=True)
         if len(distinct) < 2:
             raise DataError(
@@ -155,8 +155,8 @@ class TTTClassifier(ClassifierMixin, AdaptingEstimator):
     def _label_record(self) -> dict[str, Any]:
         return {"classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
 
-    def _restore_labels(self, own: Mapping[str, Any]) -> None:
-        self.classes_ = restored_labels(own, self.bundle_.schema.classes)
+    def _restore_labels(self, state: Mapping[str, Any]) -> None:
+        self.classes_ = restored_labels(state, self.bundle_.schema.classes)
 
 
 class TTTRegressor(RegressorMixin, AdaptingEstimator):
@@ -185,7 +185,7 @@ class TTTRegressor(RegressorMixin, AdaptingEstimator):
     def _label_record(self) -> dict[str, Any]:
         return {}
 
-    def _restore_labels(self, own: Mapping[str, Any]) -> None:
+    def _restore_labels(self, state: Mapping[str, Any]) -> None:
         return
 
 

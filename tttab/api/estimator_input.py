@@ -99,7 +99,7 @@ def class_names(classes: np.ndarray) -> tuple[str, ...]:
     return tuple(names)
 
 
-def restored_labels(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
+def restored_labels(state: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     """Return the distinct labels that a bundle keeps, shape (classes,).
 
     Args:
@@ -109,10 +109,10 @@ def restored_labels(own: Mapping[str, Any], names: Sequence[str]) -> np.ndarray:
     Raises:
         ValueError: it is not what an estimator writes.
     """
-    dtype = own.get("dtype", "|O")
+    dtype = state.get("dtype", "|O")
     if not _DTYPE.fullmatch(dtype):
         raise ValueError(f"labels of dtype {dtype!r:.20}")
-    labels = np.array(own.get("classes", list(names)), dtype=dtype)
+    labels = np.array(state.get("classes", list(names)), dtype=dtype)
     if labels.shape != (len(names),):
         raise ValueError("labels and classes differ in number")
     return labels
@@ -129,11 +129,11 @@ def divide(
         k: query rows; None: all that are left.
         classes: 0 for regression.
         seed: names the split.
-        apart: what is kept apart.
-        held: so many of the last rows are the user's own: they choose the step.
+        apart: groups or times that must not stand on two sides of the split.
+        held: number of rows at the end that the user gave to choose the step.
 
     Raises:
-        RequestError: rows are both kept apart and given.
+        RequestError: there are both groups or times and validation rows.
         SplitError: a part would have too few rows.
     """
     if apart is not None and held:
@@ -145,19 +145,19 @@ def divide(
     request = SplitRequest(n, len(rows) if k is None else k)
     if apart is not None:
         return split_apart(y, request, seed, apart, classes=classes, keep_test=False)
-    given = np.arange(len(rows), len(y)) if held else None
-    return split_rows(y[rows], request, seed, classes=classes, prescribed=(rows, none), held=given)
+    held_rows = np.arange(len(rows), len(y)) if held else None
+    return split_rows(y[rows], request, seed, classes=classes, prescribed=(rows, none), held=held_rows)
 
 
 def apart_of_rows(rows: int, groups: Any, times: Any) -> Apart | None:
-    """Return what `groups` or `times` of so many rows ask for, dates in days; None where neither is given.
+    """Return the groups or the times, dates in days, of so many rows; None if there are neither.
 
     Raises:
         ValueError: there is not one value per row, or times are neither numbers nor dates.
     """
-    given = groups if times is None else times
-    if given is not None:
-        check_consistent_length(np.empty(rows), given)
+    values = groups if times is None else times
+    if values is not None:
+        check_consistent_length(np.empty(rows), values)
     return apart_of(groups, None if times is None else np.asarray(days_for_dates(times), dtype=np.float64))
 
 
@@ -204,9 +204,9 @@ def validation_rows(
         check_targets(values, "y_val", np.arange(len(values)))
         return read.x, values
     place = {label: code for code, label in enumerate(labels.tolist())}
-    strange = next((label for label in y.tolist() if label not in place), None)
-    if strange is not None:
-        raise DataError(f"y_val holds {brief(strange)}, which is no label of y", "drop its rows")
+    unknown = next((label for label in y.tolist() if label not in place), None)
+    if unknown is not None:
+        raise DataError(f"y_val holds {brief(unknown)}, which is no label of y", "drop its rows")
     return read.x, np.array([place[label] for label in y.tolist()], dtype=np.int64)
 
 

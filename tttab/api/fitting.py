@@ -33,7 +33,7 @@ from tttab.api.estimator_input import (
     whole_seed,
 )
 from tttab.api.hints import in_python_words
-from tttab.blend.blending import check_kind, fit_blend
+from tttab.blend.blending import check_blend, fit_blend
 from tttab.bundle import Bundle, bundle_record, load_bundle, save_bundle
 from tttab.bundle.record import threshold_record
 from tttab.contracts import Objective
@@ -210,9 +210,9 @@ class AdaptingEstimator(BaseEstimator, ABC):
             OSError: the folder cannot be written to.
         """
         check_is_fitted(self)
-        own = {"parameters": self._plain_parameters(), "history": self.history_, **self._label_record()}
-        own["names"] = hasattr(self, "feature_names_in_")
-        bundle = replace(self.bundle_, record={**self.bundle_.record, "estimator": own})
+        state = {"parameters": self._plain_parameters(), "history": self.history_, **self._label_record()}
+        state["names"] = hasattr(self, "feature_names_in_")
+        bundle = replace(self.bundle_, record={**self.bundle_.record, "estimator": state})
         return save_bundle(directory, bundle)
 
     def explain(self, X: Any, *, background: int = 20) -> Explanation:
@@ -253,19 +253,19 @@ class AdaptingEstimator(BaseEstimator, ABC):
             ) from error
 
     @classmethod
-    def _from_bundle(cls, bundle: Bundle, own: Mapping[str, Any]) -> Self:
-        estimator = cls(**own.get("parameters", {}))
+    def _from_bundle(cls, bundle: Bundle, state: Mapping[str, Any]) -> Self:
+        estimator = cls(**state.get("parameters", {}))
         estimator.bundle_ = bundle
         names = [column.name for column in bundle.schema.columns]
         estimator.n_features_in_ = len(names)
-        if own.get("names", True):
+        if state.get("names", True):
             estimator.feature_names_in_ = np.array(names, dtype=object)
         adaptation = bundle.record.get("adaptation", {})
-        estimator.history_ = list(own.get("history", []))
+        estimator.history_ = list(state.get("history", []))
         estimator.accepted_ = adaptation.get("accepted")
         estimator.n_context_ = bundle.rows
         estimator.n_queries_ = bundle.record.get("split", {}).get("k", 0)
-        estimator._restore_labels(own)
+        estimator._restore_labels(state)
         return estimator
 
     def _check_rows(self, X: Any) -> tuple[Bundle, pd.DataFrame]:
@@ -321,15 +321,15 @@ class AdaptingEstimator(BaseEstimator, ABC):
         rule = get_rule(self.rule if split.k else "none")
         schedule = self._schedule()
         check_schedule(schedule, self._task)
-        check_kind(self.blend)
+        check_blend(self.blend)
         budget = parse_bytes(self.max_memory)
         session = self._open(classes, seed)
         context = session.context(x.iloc[split.context], y[split.context], classes)
         queries = x.iloc[split.queries], y[split.queries]
         teach = teacher_of(session, context, queries, schedule, seed)
-        asked = rule, context, queries, schedule, seed, budget
-        count = Objective(weights=None if weights is None else weights[split.queries])
-        adaptation = Adaptation(session, *asked, objective=count, held=split.held, teach=teach)
+        inputs = rule, context, queries, schedule, seed, budget
+        objective = Objective(weights=None if weights is None else weights[split.queries])
+        adaptation = Adaptation(session, *inputs, objective=objective, held=split.held, teach=teach)
         for _ in adaptation:
             pass
         return adaptation.result
@@ -343,7 +343,7 @@ class AdaptingEstimator(BaseEstimator, ABC):
         """Return what a bundle keeps of the labels."""
 
     @abstractmethod
-    def _restore_labels(self, own: Mapping[str, Any]) -> None:
+    def _restore_labels(self, state: Mapping[str, Any]) -> None:
         """Take over what `_label_record` returned."""
 
     def _plain_parameters(self) -> dict[str, Any]:

@@ -5,8 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
-from tttab.errors import TttabError
+from tttab.errors import RequestError, TttabError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PARAMETERS = {
     "n": "n_context", "k": "n_queries", "seed": "random_state", "max-memory": "max_memory",
@@ -20,12 +25,20 @@ _OPTION = re.compile(r"(leave out )?--([a-z][a-z-]*)(?:[ =]([^\s,]+))?")
 _NUMBER = re.compile(r"[0-9.]+(?:e-?[0-9]+)?")
 
 
+def check_options(options: Mapping[str, Any], request: type[DataclassInstance]) -> None:
+    """Raise RequestError where an option is no field of `request`."""
+    known = sorted(item.name for item in fields(request))
+    for name in options:
+        if name not in known:
+            raise RequestError(f"there is no option {name!r}; there are {', '.join(known)}")
+
+
 @contextmanager
 def in_python_words(names: Mapping[str, str] = PARAMETERS) -> Generator[None]:
     """Put the hint of every tttab error into its message, with parameters for options.
 
     Args:
-        names: the parameter of each option that is called otherwise; an empty name drops the option.
+        names: the parameter of each option whose name differs; an empty name drops the option.
     """
     try:
         yield

@@ -10,16 +10,16 @@ import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from tttab.api.calls import collected, held_rows
-from tttab.api.hints import in_python_words
-from tttab.bundle import Bundle, bundle_folder, load_bundle, room_for, save_bundle
+from tttab.api.calls import collected, held_rows, output_folder
+from tttab.api.hints import check_options, in_python_words
+from tttab.bundle import Bundle, load_bundle, room_for, save_bundle
 from tttab.bundle.record import adaptation_record, table_record
 from tttab.contracts import Execution, Session
 from tttab.core import Table
@@ -46,15 +46,15 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 10
 """New rows; of fewer the held-out part would be one row or two."""
 COMMON_TWINS = 0.05
-"""Where more of the bundle's rows than this equal others of them, equal rows are no sign of the same row."""
+"""If a larger share of the bundle's rows equals another one, an equal new row may still be a new one."""
 OLD, NEW = "old_held_out", "new_held_out"
 _KEPT = ("steps", "lr", "optimizer", "split", "guard", "precision", "loss")
-"""What an update takes over of the bundle's schedule; a stranger's may hold anything."""
+"""Fields of the bundle's schedule that an update keeps; a foreign bundle may hold values of any type."""
 
 
 @dataclass(frozen=True)
 class UpdateRequest:
-    """What is asked of an update; None: as the bundle was adapted."""
+    """The options of an update; None: as the bundle was adapted."""
 
     rule: str | None = None
     steps: int | None = None
@@ -67,7 +67,7 @@ class UpdateRequest:
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What came of an update."""
+    """The result of an update."""
 
     bundle: Bundle = field(repr=False)
     """The new version; the old bundle itself where the update was not accepted."""
@@ -82,7 +82,7 @@ class UpdateResult:
 
     @property
     def verdict(self) -> str:
-        """What came of it, in one sentence."""
+        """The result in one sentence."""
         before, after = self.judged
         if self.accepted:
             return (
@@ -120,21 +120,21 @@ def update(
         DataError: the rows do not fit the bundle, or are too few.
         TttabError: an option makes no sense, or the bundle cannot be used.
     """
-    known = [item.name for item in fields(UpdateRequest)]
-    for name in options:
-        if name not in known:
-            raise RequestError(f"there is no option {name!r}; there are {', '.join(known)}")
+    check_options(options, UpdateRequest)
     with in_python_words({}), collected() as caught:
         opened = bundle if isinstance(bundle, Bundle) else load_bundle(home_path(bundle), device=device)
         raw = RawFrame(rows) if isinstance(rows, pd.DataFrame) else read_rows(Path(rows), opened.schema)
         trial = update_trial(opened, raw, UpdateRequest(**options))
-        if out is None:
-            return _updated(opened, trial, caught)
-        check_other_folder(home_path(out), bundle)
-        with bundle_folder(home_path(out)) as claim:
-            claim.check_room(room_for(trial.model))
-            result = _updated(opened, trial, caught)
-            if result.accepted:
+        if out is not None:
+            check_other_folder(home_path(out), bundle)
+        with output_folder(out) as claim:
+            if claim is not None:
+                claim.check_room(room_for(trial.model))
+            adaptation = trial.adaptation()
+            for _ in adaptation:
+                pass
+            result = update_result(opened, trial, adaptation.result, caught)
+            if claim is not None and result.accepted:
                 save_bundle(claim, result.bundle)
     return result
 
@@ -181,7 +181,7 @@ def labelled(schema: Schema, raw: RawFrame) -> tuple[pd.DataFrame, np.ndarray, t
 def update_trial(bundle: Bundle, raw: RawFrame, request: UpdateRequest) -> Trial:
     """Return a trial whose queries are the new rows; its test rows are the bundle's own held-out rows.
 
-    Rows that stand in the bundle already teach nothing new and would judge themselves: they are left out.
+    New rows that the bundle already has are left out: they would be both trained on and evaluated on.
 
     Raises:
         BundleError: the bundle keeps no rows.
@@ -196,9 +196,9 @@ def update_trial(bundle: Bundle, raw: RawFrame, request: UpdateRequest) -> Trial
     parts = [match_categories(part, bundle.x) for part in (bundle.x, x, old[0])]
     rows, labels = pd.concat(parts, ignore_index=True), np.concatenate([bundle.y, y, old[1]])
     n, end = len(bundle.y), len(bundle.y) + len(y)
-    queries = _unknown(rows, np.arange(n, end), np.r_[0:n, end : len(rows)])
+    queries = _not_in_bundle(rows, np.arange(n, end), np.r_[0:n, end : len(rows)])
     split = Split(np.arange(n), queries, np.arange(end, len(rows)), request.seed)
-    rule, schedule = _as_adapted(bundle.record, request)
+    rule, schedule = _rule_and_schedule(bundle.record, request)
     return Trial(
         _table(bundle, rows, labels), split, bundle.session, rule, schedule, request.seed,
         parse_bytes(request.max_memory),
@@ -239,14 +239,7 @@ def update_result(
     )
 
 
-def _updated(bundle: Bundle, trial: Trial, caught: Sequence[warnings.WarningMessage]) -> UpdateResult:
-    adaptation = trial.adaptation()
-    for _ in adaptation:
-        pass
-    return update_result(bundle, trial, adaptation.result, caught)
-
-
-def _unknown(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarray:
+def _not_in_bundle(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return the numbers of new rows whose features no known row has; all, where twins are common."""
     hashes = row_hashes(rows)
     if len(np.unique(hashes[known])) < (1 - COMMON_TWINS) * len(known):
@@ -265,18 +258,19 @@ def _unknown(rows: pd.DataFrame, new: np.ndarray, known: np.ndarray) -> np.ndarr
     return fresh
 
 
-def _as_adapted(record: Mapping[str, Any], request: UpdateRequest) -> tuple[str, Schedule]:
-    """Return rule and schedule: the bundle's own where they are such, with what is asked for."""
-    own = record.get("adaptation", {})
-    found, usual = own.get("schedule", {}), Schedule()
-    found = found if isinstance(found, dict) else {}
-    same = {name: found[name] for name in _KEPT if type(found.get(name)) is type(getattr(usual, name))}
-    raced = found.get("rates")
-    if request.lr is None and isinstance(raced, list) and all(type(rate) is float for rate in raced):
-        same["rates"] = tuple(raced)
-    asked = {name: value for name in ("steps", "lr") if (value := getattr(request, name)) is not None}
+def _rule_and_schedule(record: Mapping[str, Any], request: UpdateRequest) -> tuple[str, Schedule]:
+    """Return rule and schedule: the bundle's, as far as they are valid, with the request's overrides."""
+    adaptation = record.get("adaptation", {})
+    saved, default = adaptation.get("schedule", {}), Schedule()
+    saved = saved if isinstance(saved, dict) else {}
+    inherited = {name: saved[name] for name in _KEPT if type(saved.get(name)) is type(getattr(default, name))}
+    rates = saved.get("rates")
+    if request.lr is None and isinstance(rates, list) and all(type(rate) is float for rate in rates):
+        inherited["rates"] = tuple(rates)
+    overrides = {name: value for name in ("steps", "lr") if (value := getattr(request, name)) is not None}
     limit = None if request.time is None else parse_seconds(request.time)
-    schedule, rule = Schedule(**same | asked, max_seconds=limit), request.rule or own.get("rule", "none")
+    schedule = Schedule(**inherited | overrides, max_seconds=limit)
+    rule = request.rule or adaptation.get("rule", "none")
     check_schedule(schedule)
     if request.seed < 0:
         raise RequestError(f"the seed must be at least 0, got {request.seed}", "--seed 0")

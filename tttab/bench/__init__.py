@@ -47,7 +47,7 @@ __all__ = [
     "write_output",
 ]
 
-ALL_ARMS = tuple(name for name, arm in ARMS.items() if not arm.named)
+ALL_ARMS = tuple(name for name, arm in ARMS.items() if not arm.opt_in)
 
 
 def start(

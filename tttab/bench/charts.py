@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tttab.bench.grid import ICL, ICL_ALL, TTT, Grid
+from tttab.bench.grid import Grid
 from tttab.bench.statistics import Interval, seed_interval
 from tttab.bench.summary import Effect, Pair, Summary
 from tttab.bench.tables import NAMES, context_text
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.report.figures import COLOURS, SOFT, label_log_axis, on_page, text_of, tip
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ Box = tuple[float, float, float]
 Point = tuple[str, float, float]
 """Name, cost, error."""
 _DOWN = (0, 12, -12, 24, -24, 36, -36, 48, -48)
+"""How far below its point a label is tried, pixels, the nearest first."""
 WIDE, TALL = 556, 340
 LONGEST_NAME = 26
 ROOM, WIDEST_TICK = 120, 44
@@ -78,7 +80,7 @@ def front_charts(summary: Summary) -> Iterator[Markup]:
         arms = [arm for arm in summary.arms[metric] if not math.isnan(arm.error)]
         n, curve = summary.reference_n, _mean_curve(summary, metric)
         rows: list[Point] = [(arm.name, arm.rows, arm.error) for arm in arms]
-        rows += [(f"{ICL}, n = {m:,}", float(m), error) for m, error in curve.items() if m != n]
+        rows += [(f"{ICL}, n = {size:,}", float(size), error) for size, error in curve.items() if size != n]
         times: list[Point] = [(arm.name, arm.predict_ms, arm.error) for arm in arms]
         for words, points in (("context rows read", rows), ("ms per 1,000 predictions", times)):
             known = [point for point in points if not math.isnan(point[1])]
@@ -277,7 +279,7 @@ def _dot(axes: Axes, x: float, y: float, series: int, words: str, *, size: float
     tip(dot, words)
 
 
-def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: float = 0, **look: Any) -> None:
+def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: float = 0, **style: Any) -> None:
     """Write to the right of a point, with a negative `across` to its left."""
     axes.annotate(
         words,
@@ -286,7 +288,7 @@ def _beside(axes: Axes, x: float, y: float, words: str, across: float, down: flo
         textcoords="offset points",
         ha="right" if across < 0 else "left",
         va="center",
-        **look,
+        **style,
     )
 
 
@@ -314,6 +316,6 @@ def _spread_labels(
 
 def _box(at: np.ndarray, words: str, side: float, down: float) -> Box:
     """Return left, right and middle of words beside a place, pixels."""
-    width = 6.5 * len(words)
+    width = 6.5 * len(words)  # about what a character takes at the page's font size
     left = at[0] + side - width * (side < 0)
     return left, left + width, at[1] - down

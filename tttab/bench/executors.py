@@ -76,12 +76,12 @@ def execute(
     if engine.name == "ray":
         yield from _on_ray(units, work, Path(folder), engine)
     elif engine.jobs == 1:
-        yield from _here(units, work, Path(folder))
+        yield from _in_this_process(units, work, Path(folder))
     else:
         yield from _in_processes(units, work, Path(folder), engine.jobs)
 
 
-def _here(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path) -> Iterator[Record]:
+def _in_this_process(units: Sequence[tuple[Cell, ...]], work: Work, folder: Path) -> Iterator[Record]:
     with Writer(folder) as writer:
         for unit in units:
             for record, machine in work(unit):
@@ -198,7 +198,7 @@ def _ray_cluster(ray: ModuleType, engine: Engine) -> Generator[None]:
         ray.init(
             num_cpus=engine.jobs,
             include_dashboard=False,
-            _node_ip_address="127.0.0.1",
+            _node_ip_address="127.0.0.1",  # else it listens to the network
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
             **quiet,
         )

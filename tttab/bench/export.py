@@ -62,9 +62,9 @@ def bencheval_frame(contents: Contents) -> tuple[pd.DataFrame, list[str]]:
     """Return the cells as bencheval reads them, and what a reader must know.
 
     The error is 1 - ROC AUC for two classes, log loss for more and RMSE for regression, as in TabArena.
-    A method that was tried on every (task, seed) but failed somewhere gets the worst error there, marked
-    `imputed`: bencheval wants a full table, and leaving the cell out would flatter the method. A method
-    that was not tried everywhere is left out and named in the remarks.
+    bencheval wants a full table. So a method that was tried on every (task, seed) but failed somewhere gets
+    the worst error there, marked `imputed`; to leave the cell out would flatter it. A method that was not
+    tried everywhere is left out and named in the remarks.
     """
     import pandas as pd
 
@@ -117,6 +117,10 @@ def _flat(record: Record) -> dict[str, Any]:
     sizes = {"n_context": row.n_context, "ms_per_1000_rows": row.ms_per_1000_rows}
     cost = {"cache_bytes": row.cache_bytes, "steps": row.steps, "accepted": row.accepted}
     seconds = {f"seconds_{name}": value for name, value in row.seconds.items()}
-    about = {"wall_seconds": record.wall_seconds, "finished": record.finished, "machine": record.machine}
-    flat = {**labels, **row.metrics, **sizes, **seconds, **cost, **about, "error": row.error} | labels
+    measurement = {
+        "wall_seconds": record.wall_seconds,
+        "finished": record.finished,
+        "machine": record.machine,
+    }
+    flat = {**labels, **row.metrics, **sizes, **seconds, **cost, **measurement, "error": row.error} | labels
     return {shown(name): shown(value) if isinstance(value, str) else value for name, value in flat.items()}

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 from tttab.bench.records import Cell, Record
 from tttab.core import Row
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.text import shown
 
-ICL, TTT, ICL_ALL = "icl@n", "ttt@n+k", "icl@n+k"
 REFERENCE_N = 200
 METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "log_loss", "roc_auc", "ece"),
     "regression": ("rmse", "nll"),
 }
-"""Per task the metric of the point prediction, that of the predicted distribution, and others. TabArena goes
-by the ROC AUC where there are two classes, here told for those alone, by log loss where more, and by RMSE."""
+"""Per task the metric of the point prediction, that of the predicted distribution, and others. TabArena
+compares by ROC AUC for two classes (only there is it reported), log loss for more, and RMSE."""
 DRAWN = frozenset({"accuracy", "log_loss", "rmse", "nll"})
 """What has figures of its own on the page."""
 UNORDERED = frozenset({"ece"})
@@ -48,8 +48,8 @@ class Group:
 
     def part_of(self, other: Group) -> bool:
         """Whether each label equals the other's, or is empty because it changes nothing."""
-        mine, theirs = ((g.model, g.budget, g.rule, g.recipe) for g in (self, other))
-        same = all(a in ("", b) for a, b in zip(mine, theirs, strict=True))
+        own, others = ((g.model, g.budget, g.rule, g.recipe) for g in (self, other))
+        same = all(a in ("", b) for a, b in zip(own, others, strict=True))
         return same and self.test_asked == other.test_asked
 
     @property
@@ -71,7 +71,7 @@ class Grid:
         self.failed: dict[tuple[str, str, int], set[int]] = defaultdict(set)
         """Seeds by table, arm and n."""
         self.tasks: dict[str, str] = {}
-        self._two: set[str] = set()
+        self._binary: set[str] = set()
         records = [record for record in records if Group.of(record.cell).part_of(group)]
         names = _names(record.cell for record in records if Group.of(record.cell) == group)
         for record in records:
@@ -80,7 +80,7 @@ class Grid:
             if name is None:
                 continue
             self.tasks[name] = cell.task
-            self._two |= {name} if cell.classes == 2 else set()
+            self._binary |= {name} if cell.classes == 2 else set()
             place = name, shown(cell.arm), cell.n
             if record.failed:
                 self.failed[place].add(cell.seed)
@@ -104,17 +104,17 @@ class Grid:
         first = [arm for arm in (ICL, TTT, ICL_ALL) if arm in found]
         return first + sorted(found.difference(first))
 
-    def judged(self, table: str, metric: str) -> bool:
-        """Whether the table's errors are told in `metric`."""
-        return metric in METRICS[self.tasks[table]] and (metric != "roc_auc" or table in self._two)
+    def reports(self, table: str, metric: str) -> bool:
+        """Whether `metric` is reported for the table."""
+        return metric in METRICS[self.tasks[table]] and (metric != "roc_auc" or table in self._binary)
 
     def ns(self, table: str, arm: str) -> list[int]:
         """Context sizes at which `arm` has finished on `table`."""
         return sorted(n for name, a, n in self.rows if (name, a) == (table, arm))
 
     def failures(self, table: str, arm: str, n: int, metric: str) -> set[int]:
-        """The seeds of this place that failed, or on which `metric` is undefined, if it is told."""
-        if not self.judged(table, metric):
+        """The seeds of this place that failed, or on which `metric` is undefined, if it is reported."""
+        if not self.reports(table, metric):
             return set()
         rows = self.seeds(table, arm, n)
         undefined = {seed for seed, row in rows.items() if math.isnan(row.metrics.get(metric, 0.0))}
@@ -132,14 +132,14 @@ class Grid:
 
     def errors(self, table: str, arm: str, n: int, metric: str) -> dict[int, float]:
         """The errors by seed, where defined: `metric` itself, or one minus it where higher is better."""
-        if not self.judged(table, metric):
+        if not self.reports(table, metric):
             return {}
         values = {seed: row.metrics.get(metric, math.nan) for seed, row in self.seeds(table, arm, n).items()}
         return {seed: error_of(metric, value) for seed, value in values.items() if not math.isnan(value)}
 
 
 def _names(cells: Iterable[Cell]) -> dict[str, str]:
-    """Return a name for each content: contents of one name are told apart by their fingerprint."""
+    """Return a name for each content: contents with the same name get their fingerprint behind it."""
     first: dict[str, str] = {}
     for cell in sorted(cells, key=lambda cell: cell.table):
         first.setdefault(cell.fingerprint, shown(cell.table))

@@ -48,9 +48,10 @@ def markdown_report(contents: Contents) -> str:
     for summary in summaries(contents):
         parts += [
             f"## {markdown_text(summary.group.title)}\n",
-            *map(to_markdown, sections.report_tables(summary)),
+            *map(to_markdown, sections.tables_of(sections.SECTIONS, summary)),
         ]
-    return "\n".join([*parts, "## The store\n", *map(to_markdown, sections.store_tables(contents))])
+    store_tables = sections.tables_of(sections.STORE_SECTIONS, contents)
+    return "\n".join([*parts, "## The store\n", *map(to_markdown, store_tables)])
 
 
 def _counts(contents: Contents) -> str:

@@ -13,7 +13,6 @@ from functools import cache, lru_cache
 from itertools import groupby
 from statistics import median
 
-from tttab.bench.grid import ICL
 from tttab.bench.records import Cell, Record
 from tttab.bench.reference import coded, reference_split
 from tttab.bench.request import BenchRequest
@@ -22,6 +21,7 @@ from tttab.core import Table, Task, identity_hash
 from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Split, SplitRequest, split_rows
 from tttab.errors import DataError, SplitError
 from tttab.evaluation.arms import ARMS, identity
+from tttab.evaluation.result import ICL
 from tttab.evaluation.trial import Trial
 from tttab.system.files import sha256_of
 
@@ -92,8 +92,8 @@ def split_of(request: BenchRequest, table: Table, n: int, seed: int) -> Split:
     budget, k = request.budget, request.k
     if budget == "equal" and n >= LABELS_OF_EQUAL_BUDGET:
         budget, k = "paper", 1  # plain icl reads no query row, but a split has at least one
-    asked = SplitRequest(n, k, request.test_size, budget)
-    return split_rows(table.y, asked, seed, classes=len(table.classes))
+    sizes = SplitRequest(n, k, request.test_size, budget)
+    return split_rows(table.y, sizes, seed, classes=len(table.classes))
 
 
 def table_of(request: BenchRequest, name: str) -> Table:
@@ -161,14 +161,14 @@ def _plan_table(request: BenchRequest, name: str, table: Table) -> TablePlan:
             arms = request.arms_at(n)
             if any(arm != ICL for arm in arms):
                 notes += [f"{name}: {note}" for note in split.notes]
-            asked = request.rule, request.schedule, seed
-            trial = Trial(table, split, None, *asked, members=request.members, planned_model=sha256)
+            inputs = request.rule, request.schedule, seed
+            trial = Trial(table, split, None, *inputs, members=request.members, planned_model=sha256)
             cells += [_cell(request, name, trial, arm, label) for arm in arms]
     return TablePlan(name, tuple(cells), tuple(dict.fromkeys(notes)))
 
 
 def _cell(request: BenchRequest, name: str, trial: Trial, arm: str, label: str) -> Cell:
-    about = ARMS[arm]
+    spec = ARMS[arm]
     return Cell(
         table=name,
         seed=trial.split.seed,
@@ -177,10 +177,10 @@ def _cell(request: BenchRequest, name: str, trial: Trial, arm: str, label: str) 
         arm=arm,
         key=identity_hash(identity(trial, arm)),
         fingerprint=trial.table.fingerprint[:12],
-        model=label if about.model else "",
+        model=label if spec.model else "",
         budget="" if arm == ICL else request.budget_label,
-        rule=request.rule if about.rule == "" else "",
-        recipe=about.recipe or (request.recipe if about.rule is not None else ""),
+        rule=request.rule if spec.rule == "" else "",
+        recipe=spec.recipe or (request.recipe if spec.rule is not None else ""),
         test_asked=request.test_size or 0,
         classes=len(trial.table.classes),
     )

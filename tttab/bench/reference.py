@@ -87,9 +87,8 @@ def coded(table: Table) -> Table:
     for name in table.x.columns:
         values = table.x[name]
         if values.dtype != np.float64:
-            values = values.cat.codes.astype(
-                np.float64
-            )  # alphabetical, as scikit-learn's encoder; -1 missing
+            # Alphabetical, as scikit-learn's encoder has them; -1 is a missing cell.
+            values = values.cat.codes.astype(np.float64)
         median = values.iloc[train].median()
         columns[name] = values.fillna(0.0 if np.isnan(median) else median)
     x = table.x.iloc[:, :0].assign(**columns)
@@ -109,9 +108,9 @@ def reference_split(y: np.ndarray, n: int, seed: int, classes: int) -> Split:
     if len(train) < n:
         raise SplitError(f"{len(train):,} rows are left to draw {n:,} context rows from", f"--n {len(train)}")
     context = numpy_stream(seed, "reference context").permutation(train)[:n]
-    absent = [c for c in range(classes) if not (y[context] == c).any() and (y[train] == c).any()]
-    for place, c in enumerate(absent, start=1):
-        context[-place] = train[y[train] == c][0]
+    absent = [code for code in range(classes) if not (y[context] == code).any() and (y[train] == code).any()]
+    for place, code in enumerate(absent, start=1):
+        context[-place] = train[y[train] == code][0]
     return Split(context, context[:0], test[:MOST_TEST], seed)
 
 

@@ -1,4 +1,4 @@
-"""What a user asks of the benchmark: tables, sizes, arms, seeds, model and how far weights move.
+"""The options of a benchmark: tables, sizes, arms, seeds, model and training schedule.
 
 `plan` derives the cells from it.
 """
@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from typing import Literal
 
-from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
+from tttab.bench.grid import REFERENCE_N
 from tttab.bench.records import LARGEST_WHOLE
 from tttab.data.splits import LABELS_OF_EQUAL_BUDGET, Budget
 from tttab.errors import RequestError
 from tttab.evaluation.arms import ARMS
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.report.tables import cell_text
 from tttab.rules import get_rule
 from tttab.training.checks import check_schedule
@@ -108,7 +109,10 @@ class BenchRequest:
     @cached_property
     def recipe(self) -> str:
         """The schedule in words; equal words mean an equal schedule."""
-        standard, mine = asdict(STANDARD), asdict(self.schedule)
+        standard, schedule = asdict(STANDARD), asdict(self.schedule)
         always = ("steps",) if self.schedule.rates else ("steps", "lr")  # of a race `rates` are told
-        names = [*always, *(name for name in mine if name not in always and mine[name] != standard[name])]
-        return ", ".join(f"{name} {cell_text(mine[name])}" for name in names)
+        names = [
+            *always,
+            *(name for name in schedule if name not in always and schedule[name] != standard[name]),
+        ]
+        return ", ".join(f"{name} {cell_text(schedule[name])}" for name in names)

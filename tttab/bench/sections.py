@@ -1,11 +1,11 @@
-"""What a report consists of: sections of each group of rows, then of the whole store.
+"""What a report consists of: sections on each group of rows, then on the whole store.
 
 The terminal, JSON, Markdown and the page all follow from these two lists: a new section is a line here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tttab.bench.charts import arm_charts, curve_charts, effective_charts, front_charts
 from tttab.bench.store import Contents
@@ -21,28 +21,24 @@ from tttab.bench.tables import (
     overall_table,
 )
 from tttab.report import ReportTable, Section
+from tttab.report.section import Subject
 
 SECTIONS: list[Section[Summary]] = [
-    Section("Overall", lambda s: [overall_table(s)], effective_charts),
-    Section("Error against cost", lambda s: [choice_table(s)], front_charts),
-    Section("Along n", lambda s: [along_n_table(s)], curve_charts),
-    Section("Arms", lambda s: _per_metric(s), arm_charts),
-    Section("Break-even", lambda s: [break_even_table(s)]),
+    Section("Overall", lambda summary: [overall_table(summary)], effective_charts),
+    Section("Error against cost", lambda summary: [choice_table(summary)], front_charts),
+    Section("Along n", lambda summary: [along_n_table(summary)], curve_charts),
+    Section("Arms", lambda summary: _per_metric(summary), arm_charts),
+    Section("Break-even", lambda summary: [break_even_table(summary)]),
 ]
 STORE_SECTIONS: list[Section[Contents]] = [
-    Section("Failed cells", lambda c: [failed_table(c)]),
-    Section("Machines and versions", lambda c: [machine_table(c.machines.values())]),
+    Section("Failed cells", lambda contents: [failed_table(contents)]),
+    Section("Machines and versions", lambda contents: [machine_table(contents.machines.values())]),
 ]
 
 
-def report_tables(summary: Summary) -> list[ReportTable]:
-    """Return the tables of one group, the overall figures first."""
-    return [table for section in SECTIONS for table in section.tables(summary)]
-
-
-def store_tables(contents: Contents) -> list[ReportTable]:
-    """Return what a reader must know of the whole store: failed cells, machines, versions."""
-    return [table for section in STORE_SECTIONS for table in section.tables(contents)]
+def tables_of(sections: Iterable[Section[Subject]], subject: Subject) -> list[ReportTable]:
+    """Return the tables of all sections, in order."""
+    return [table for section in sections for table in section.tables(subject)]
 
 
 def _per_metric(summary: Summary) -> Iterator[ReportTable]:

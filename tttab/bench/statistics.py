@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -79,8 +79,8 @@ def monotone(errors: Sequence[float]) -> np.ndarray:
 def seed_interval(differences: Sequence[float], overlap: float = 0.0) -> Interval:
     """Return the mean of paired per-seed differences with its 95 % t interval.
 
-    The splits of one table share rows, so the mean of J seeds varies by more than 1 / J of their variance:
-    by 1 / J + n_test / n_train of it (Nadeau and Bengio 2003, equation 13).
+    The splits of one table share rows, so the mean of J seeds varies by more than 1 / J of their variance.
+    The factor is 1 / J + n_test / n_train (Nadeau and Bengio 2003, equation 13).
 
     Args:
         differences: one per seed.
@@ -121,27 +121,25 @@ def saturated(reference: Sequence[float], largest: Sequence[float]) -> bool:
     return bool((gain.estimate if np.isnan(gain.low) else gain.low) <= 0)
 
 
-def bootstrap(
-    values: Sequence[float], statistic: Callable[[np.ndarray], np.ndarray], seed: int = 0
-) -> Interval:
+def bootstrap(values: Sequence[float], statistic: Callable[..., Any], seed: int = 0) -> Interval:
     """Return `statistic` over data sets with a 95 % percentile bootstrap interval.
 
     Args:
         values: one number per data set, seeds already averaged.
-        statistic: maps shape (draws, data sets) to shape (draws,).
+        statistic: such as `np.mean`, with the argument `axis`.
         seed: names the resampling.
     """
     array = np.asarray(values, dtype=float)
     if not len(array):
         return Interval(np.nan, np.nan, np.nan)
-    estimate = float(statistic(array[None, :])[0])
+    estimate = float(statistic(array[None, :], axis=-1)[0])
     if len(array) < 2:
         return Interval(estimate, np.nan, np.nan)
     from scipy.stats import bootstrap as resampled
 
     found = resampled(
         (array,),
-        lambda draws, axis: statistic(draws),
+        statistic,
         n_resamples=DRAWS,
         vectorized=True,
         confidence_level=LEVEL,
@@ -179,19 +177,9 @@ def improvability(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {arm: float(row.mean()) for arm, row in zip(errors, lost, strict=True)}
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """Return the mean along the last axis."""
-    return values.mean(axis=-1)
-
-
-def median(values: np.ndarray) -> np.ndarray:
-    """Return the median along the last axis."""
-    return np.median(values, axis=-1)
-
-
-def geometric_mean(values: np.ndarray) -> np.ndarray:
-    """Return the geometric mean along the last axis: ratios weigh the same up and down."""
-    return np.exp(np.log(values).mean(axis=-1))
+def geometric_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Return the geometric mean along an axis: ratios weigh the same up and down."""
+    return np.exp(np.log(values).mean(axis=axis))
 
 
 def mean_ranks(errors: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from typing import Any
 
 from tttab.bench.lines import Unavailable, read_line
 from tttab.bench.records import LONGEST_TEXT, Machine, Record
+from tttab.core import plain_value
 from tttab.errors import StoreError
 from tttab.system.linewise import bounded_lines
 from tttab.text import decoded, shown
@@ -69,7 +70,7 @@ class Writer:
         Raises:
             StoreError: the folder cannot be made or written, or the disk is full.
         """
-        with self._told():
+        with self._as_store_error():
             name, file = self._open()
             try:
                 _append_whole(file, b"\n" * 4096)  # what a reader would skip
@@ -90,8 +91,8 @@ class Writer:
         self.close()
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=_plain)
-        with self._told():
+        text = json.dumps(line, separators=(",", ":"), ensure_ascii=False, default=plain_value)
+        with self._as_store_error():
             if self._file is None:
                 _, self._file = self._open()
             _append_whole(self._file, decoded(text).encode() + b"\n")
@@ -103,8 +104,8 @@ class Writer:
         return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
 
     @contextmanager
-    def _told(self) -> Generator[None]:
-        """Turn what the system says into one line and what to do."""
+    def _as_store_error(self) -> Generator[None]:
+        """Turn an OSError into one line with a hint."""
         try:
             yield
         except OSError as error:
@@ -229,11 +230,3 @@ def _append_whole(file: int, data: bytes) -> None:
     except OSError:
         os.ftruncate(file, before)
         raise
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "item"):
-        return value.item()
-    if isinstance(value, Iterable):
-        return list(value)
-    raise TypeError(f"the store holds plain data, not {type(value).__name__}")

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tttab.bench import statistics as stats
-from tttab.bench.grid import DRAWN, ICL, ICL_ALL, METRICS, REFERENCE_N, TTT, UNORDERED, Grid, Group, groups_of
+from tttab.bench.grid import DRAWN, METRICS, REFERENCE_N, UNORDERED, Grid, Group, groups_of
 from tttab.bench.statistics import EffectiveContext, Interval, Verdict
 from tttab.bench.store import Contents
 from tttab.core import Row
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.metrics import break_even
 
 
@@ -201,12 +202,12 @@ def pair(grid: Grid, table: str, arm: str, n: int, metric: str) -> Pair | None:
 def effect(grid: Grid, table: str, n: int, metric: str) -> Effect | None:
     """Return the effective context of ttt@n, over the seeds that the whole icl curve and ttt@n have."""
     adapted = grid.errors(table, TTT, n, metric)
-    curve = {m: grid.errors(table, ICL, m, metric) for m in grid.ns(table, ICL)}
+    curve = {size: grid.errors(table, ICL, size, metric) for size in grid.ns(table, ICL)}
     seeds = sorted(adapted.keys() & set.intersection(*(set(e) for e in curve.values()))) if curve else []
     if not seeds or len(curve) < 2:
         return None
     ns = sorted(curve)
-    errors = [float(np.mean([curve[m][seed] for seed in seeds])) for m in ns]
+    errors = [float(np.mean([curve[size][seed] for seed in seeds])) for size in ns]
     target = float(np.mean([adapted[seed] for seed in seeds]))
     from_n = REFERENCE_N if REFERENCE_N in ns[:-1] else ns[0]
     flat = stats.saturated([curve[from_n][s] for s in seeds], [curve[ns[-1]][s] for s in seeds])
@@ -223,7 +224,7 @@ def arm_lines(grid: Grid, n: int, metric: str) -> tuple[Arm, ...]:
         Arm(
             name=arm,
             error=float(np.mean([p.error for p in pairs.values()])) if pairs else math.nan,
-            difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], stats.mean),
+            difference=stats.bootstrap([p.difference.estimate for p in pairs.values()], np.mean),
             harmed=sum(p.verdict == "harmed" for p in pairs.values()),
             tables=len(pairs),
             rows=_mean_of(grid, arm, n, "n_context"),
@@ -273,20 +274,20 @@ def _overall(grid: Grid, metric: str, n: int, pairs: Sequence[Pair], effects: Se
     here = [p for p in pairs if p.metric == metric and p.n == n]
     at_n = [e for e in effects if e.n == n]
     used = [e for e in at_n if not e.saturated and not e.gaps]
-    tables = [table for table in grid.tables if grid.judged(table, metric)]
+    tables = [table for table in grid.tables if grid.reports(table, metric)]
     failed = {table: _failed(grid, table, TTT, n, metric) for table in tables}
     ratios = [e.ratio for e in used]
     return Overall(
         metric=metric,
         n=n,
         tables=len(here),
-        difference=stats.bootstrap([p.difference.estimate for p in here], stats.mean),
-        harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], stats.mean),
+        difference=stats.bootstrap([p.difference.estimate for p in here], np.mean),
+        harmed=stats.bootstrap([float(p.verdict == "harmed") for p in here], np.mean),
         units=stats.share(sum(p.worse for p in here), sum(p.seeds for p in here)),
         helped=sum(p.verdict == "helped" for p in here),
         undecided=sum(p.verdict == "unknown" for p in here),
         ratio=stats.bootstrap(ratios, stats.geometric_mean),
-        median_ratio=stats.bootstrap(ratios, stats.median),
+        median_ratio=stats.bootstrap(ratios, np.median),
         counted=len(used),
         below=sum(e.context.censored == "below" for e in used),
         beyond=sum(e.context.censored == "beyond" for e in used),
@@ -319,7 +320,7 @@ def _mean_of(grid: Grid, arm: str, n: int, what: str) -> float:
     per_table = []
     for table in grid.tables:
         rows = grid.seeds(table, arm, n).values()
-        values = [r.seconds.get(what) if what in r.seconds else getattr(r, what, None) for r in rows]
+        values = [row.seconds.get(what) if what in row.seconds else getattr(row, what, None) for row in rows]
         known = [value for value in values if value is not None]
         if known:
             per_table.append(float(np.mean(known)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from tttab.bench.grid import ICL, ICL_ALL, REFERENCE_N, TTT
+from tttab.bench.grid import REFERENCE_N
 from tttab.bench.records import Machine
 from tttab.bench.statistics import EffectiveContext, Interval
 from tttab.bench.store import Contents
 from tttab.bench.summary import Arm, Overall, Pair, Summary
+from tttab.evaluation.result import ICL, ICL_ALL, TTT
 from tttab.report import ReportTable
 from tttab.text import shown
 
@@ -52,17 +53,8 @@ def overall_table(summary: Summary) -> ReportTable:
 def along_n_table(summary: Summary) -> ReportTable:
     """One line per metric and n: mean difference, harm and effective context over data sets."""
     columns = (
-        "error",
-        "n",
-        "data sets",
-        "ttt - icl",
-        "harmed",
-        "helped",
-        "n'/n",
-        "below",
-        "beyond",
-        "failed",
-    )
+        "error", "n", "data sets", "ttt - icl", "harmed", "helped", "n'/n", "below", "beyond", "failed",
+    )  # fmt: skip
     rows = tuple(
         (
             NAMES[line.metric],
@@ -101,18 +93,9 @@ def curves_table(summary: Summary, metric: str) -> ReportTable:
 def arms_table(summary: Summary, metric: str) -> ReportTable:
     """One line per arm at the reference n."""
     columns = (
-        "arm",
-        NAMES[metric],
-        "arm - icl",
-        "harmed",
-        "data sets",
-        "mean rank",
-        "improvable by",
-        "rows read",
-        "adapt s",
-        "ms / 1,000 rows",
-        "failed",
-    )
+        "arm", NAMES[metric], "arm - icl", "harmed", "data sets", "mean rank", "improvable by", "rows read",
+        "adapt s", "ms / 1,000 rows", "failed",
+    )  # fmt: skip
     note = (
         "Means over data sets of equal weight. Improvable by: by what share the best arm's error is smaller. "
         "It and the mean rank are only for arms tried on every data set; an arm with a failed seed is last."
@@ -200,15 +183,15 @@ def machine_table(machines: Iterable[Machine]) -> ReportTable:
     columns = ("machine", "cores", "memory GiB", "system", "Python", "accelerator", "versions")
     rows = tuple(
         _texts(
-            m.cpu,
-            m.cores,
-            m.memory_gib,
-            m.system,
-            m.python,
-            m.accelerator or "none",
-            ", ".join(f"{name} {version}" for name, version in sorted(m.versions.items())),
+            machine.cpu,
+            machine.cores,
+            machine.memory_gib,
+            machine.system,
+            machine.python,
+            machine.accelerator or "none",
+            ", ".join(f"{name} {version}" for name, version in sorted(machine.versions.items())),
         )
-        for m in machines
+        for machine in machines
     )
     return ReportTable(
         "Machines and versions",

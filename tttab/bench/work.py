@@ -73,8 +73,8 @@ def _open_trial(request: BenchRequest, cells: tuple[Cell, ...]) -> tuple[Trial, 
         session = for_classes(session, len(table.classes))
         session.check_fits(len(table.classes), table.x.shape[1])
         device = str(session.device)
-    asked = request.rule, request.schedule, first.seed, request.memory
-    trial = Trial(table, split, session, *asked, seconds, members=request.members)
+    inputs = request.rule, request.schedule, first.seed, request.memory
+    trial = Trial(table, split, session, *inputs, seconds, members=request.members)
     trial.latency_calls = 0  # many seeds are averaged: extra calls would cost more than they tell
     return trial, this_machine(device)
 

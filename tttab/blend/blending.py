@@ -1,8 +1,8 @@
 """Predictions averaged from an adapted model and boosted trees; held-out rows choose the weight.
 
 A pretrained model and trees fitted on these rows alone err in different places, so their mean is often better
-than either (a stacked generalisation with one weight: Wolpert 1992, Breiman 1996). If the held-out rows give
-the trees no weight, they are not used.
+than either. It is a stacked generalisation with one weight (Wolpert 1992, Breiman 1996). Trees that get no
+weight on the held-out rows are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = np.linspace(0.0, 1.0, 21)
 """Shares of the trees that are tried; 0 is the model alone."""
-KINDS = ("trees",)
+BLENDS = ("trees",)
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,17 @@ class BlendedPredictor:
         return figures(y, predicted, weights)
 
 
-def check_kind(kind: str | None) -> None:
+def check_blend(blend: str | None) -> None:
     """Check what is to be blended with.
 
     Raises:
         RequestError: there is nothing of that name.
         MissingExtra: lightgbm is not installed.
     """
-    if kind is None:
+    if blend is None:
         return
-    if kind not in KINDS:
-        raise RequestError(f"nothing called {kind!r} can be blended with", f"--blend {'|'.join(KINDS)}")
+    if blend not in BLENDS:
+        raise RequestError(f"nothing called {blend!r} can be blended with", f"--blend {'|'.join(BLENDS)}")
     if find_spec("lightgbm") is None:
         raise MissingExtra("lightgbm", "trees")
 
@@ -89,7 +89,7 @@ def fit_blend(
     context: tuple[pd.DataFrame, np.ndarray],
     queries: tuple[pd.DataFrame, np.ndarray],
     classes: int,
-    judges: np.ndarray,
+    held: np.ndarray,
     seed: int,
     weights: np.ndarray | None = None,
 ) -> Blend:
@@ -103,7 +103,7 @@ def fit_blend(
         context: x and y of the n rows it reads.
         queries: x and y of the k query rows, in the same columns and categories.
         classes: 0 for regression.
-        judges: the numbers of those that training held out.
+        held: the numbers of those that training held out.
         seed: of the training.
         weights: how much each row counts, the context first, shape (n + k,); None: all alike.
 
@@ -113,7 +113,7 @@ def fit_blend(
     import pandas as pd
 
     x, y = pd.concat([context[0], queries[0]]), np.concatenate([context[1], queries[1]])
-    judging = len(context[1]) + judges
+    judging = len(context[1]) + held
 
     def trees(rows: np.ndarray) -> Trees:
         return Trees.fit(x.iloc[rows], y[rows], classes, seed, None if weights is None else weights[rows])
@@ -136,6 +136,7 @@ def best_weight(
         weights: how much each row counts, shape (rows,); None: all alike.
     """
     losses = [_loss((1.0 - share) * model + share * trees, y, weights) for share in WEIGHTS]
+    # Rounded, because losses that are equal may differ in their last bits.
     return float(WEIGHTS[int(np.argmin(np.round(losses, 12)))])
 
 

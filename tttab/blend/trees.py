@@ -34,7 +34,7 @@ LEAST_IN_LEAF = 20
 OBJECTIVES = {0: "regression", 2: "binary"}
 """By number of classes; all others are `multiclass`."""
 CELLS = 2**20
-"""Rows times trees at a time."""
+"""Rows times trees at a time, to bound the memory."""
 
 
 @dataclass(frozen=True)
@@ -106,36 +106,39 @@ class Trees:
 
         Categories beyond those of the rows it was fitted on count as missing.
         """
+        from scipy.special import softmax
+
         cells = coded(x, self.levels)
         step = max(1, CELLS // len(self.roots))
-        score = np.concatenate([self._scores(cells[at : at + step]) for at in range(0, len(cells), step)])
+        score = np.concatenate(
+            [self._scores(cells[start : start + step]) for start in range(0, len(cells), step)]
+        )
         if self.classes == 0:
             return score[:, 0]
         if self.classes == 2:
             positive = 1.0 / (1.0 + np.exp(-np.clip(score[:, 0], -500, 500)))
             return np.stack([1.0 - positive, positive], axis=1)
-        likely = np.exp(score - score.max(axis=1, keepdims=True))
-        return likely / likely.sum(axis=1, keepdims=True)
+        return softmax(score, axis=1)
 
     def _scores(self, cells: np.ndarray) -> np.ndarray:
         """Return the sums of the leaves that rows of `cells` end in, shape (rows, outputs)."""
-        at = np.broadcast_to(self.roots, (len(cells), len(self.roots)))
+        node = np.broadcast_to(self.roots, (len(cells), len(self.roots)))
         for _ in range(self.depth):
-            found = np.take_along_axis(cells, np.maximum(self.feature[at], 0), axis=1)
-            at = np.where(self._goes_left(at, found), self.left[at], self.right[at])
-        values = self.value[at]
+            found = np.take_along_axis(cells, np.maximum(self.feature[node], 0), axis=1)
+            node = np.where(self._goes_left(node, found), self.left[node], self.right[node])
+        values = self.value[node]
         outputs = self.classes if self.classes > 2 else 1
         return values.reshape(len(cells), -1, outputs).sum(axis=1)
 
-    def _goes_left(self, at: np.ndarray, found: np.ndarray) -> np.ndarray:
-        none, missing = np.isnan(found), self.missing[at]
-        number = np.where(none, 0.0, found)
-        goes = np.where(none & (missing >= 0), missing == 1, number <= self.threshold[at])
+    def _goes_left(self, node: np.ndarray, found: np.ndarray) -> np.ndarray:
+        missing_cell, missing = np.isnan(found), self.missing[node]
+        values = np.where(missing_cell, 0.0, found)
+        left = np.where(missing_cell & (missing >= 0), missing == 1, values <= self.threshold[node])
         if not len(self.subsets):
-            return goes
-        subset = self.subset[at]
-        level = np.minimum(number.astype(np.int64), self.subsets.shape[1] - 1)
-        return np.where(subset >= 0, ~none & self.subsets[subset, level], goes)
+            return left
+        subset = self.subset[node]
+        level = np.minimum(values.astype(np.int64), self.subsets.shape[1] - 1)
+        return np.where(subset >= 0, ~missing_cell & self.subsets[subset, level], left)
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the arrays by name, for a file."""
@@ -144,7 +147,7 @@ class Trees:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray], classes: int, levels: tuple[int, ...]) -> Trees:
-        """Return the trees whose `to_arrays` is given, for a table with `levels_of` its features.
+        """Return the trees that `to_arrays` wrote, for a table whose features have these `levels`.
 
         Raises:
             BundleError: they are not for so many classes and features, or lead to nodes that are none.
@@ -193,25 +196,28 @@ def _flat(structures: list[dict[str, Any]], levels: tuple[int, ...]) -> dict[str
     roots, depth = [], 0
     for structure in structures:
         roots.append(len(nodes))
-        for node, deep in _walk(structure, len(nodes)):
+        for node, steps in _walk(structure, len(nodes)):
             nodes.append(_entry(node, subsets, max(levels)))
-            depth = max(depth, deep)
+            depth = max(depth, steps)
     entries = {name: np.array([node[name] for node in nodes]) for name in nodes[0]}
     table = np.array(subsets, dtype=bool).reshape(len(subsets), max(levels))
     return entries | {"roots": np.array(roots), "subsets": table, "depth": depth, "levels": levels}
 
 
 def _walk(structure: dict[str, Any], first: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Yield (node, depth) level by level; each node is told its own number and those of its children."""
-    level, number, deep = [structure], first, 0
+    """Yield (node, depth) level by level; each node carries its own number and that of its first child."""
+    level, number, steps = [structure], first, 0
     while level:
         below = [child for node in level for child in _children(node)]
         next_child = number + len(level)
         for node in level:
             count = len(_children(node))
-            yield node | {"at": number, "child": next_child if count else number, "leaf": not count}, deep
+            yield (
+                node | {"at": number, "child": next_child if count else number, "leaf": not count},
+                steps,
+            )
             number, next_child = number + 1, next_child + count
-        level, deep = below, deep + 1
+        level, steps = below, steps + 1
 
 
 def _children(node: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,12 +13,4 @@ from tttab.bundle.bundle import (
 )
 from tttab.bundle.record import bundle_record
 
-__all__ = [
-    "Bundle",
-    "bundle_folder",
-    "bundle_record",
-    "load_bundle",
-    "room_for",
-    "save_bundle",
-    "schema_in",
-]
+__all__ = ["Bundle", "bundle_folder", "bundle_record", "load_bundle", "room_for", "save_bundle", "schema_in"]

@@ -23,7 +23,6 @@ import numpy as np
 from tttab.blend.blending import Blend, BlendedPredictor
 from tttab.bundle.context_file import no_rows, read_context, rows_writer
 from tttab.bundle.manifest import (
-    AGAIN,
     ATTACHMENT,
     FORMAT,
     MANIFEST,
@@ -31,6 +30,7 @@ from tttab.bundle.manifest import (
     check_versions,
     checked_bytes,
     read_manifest,
+    rewrite_hint,
     versions,
 )
 from tttab.bundle.packing import weights_file
@@ -43,7 +43,6 @@ from tttab.errors import BundleError, DataError, ModelError
 from tttab.metrics import decided
 from tttab.system.claim import Claim, claimed
 from tttab.system.files import plain
-from tttab.text import shell_word
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +86,6 @@ class Bundle:
     """Trees that the predictions are mixed with; None: the model predicts alone."""
     held: tuple[pd.DataFrame, np.ndarray] | None = None
     """Labelled rows that chose the step, in the form of x and y: an update is judged on them too."""
-
     cache: Cache | None = None
     """What serves in a bundle that keeps no rows."""
 
@@ -129,7 +127,7 @@ class Bundle:
         try:
             return rowless.serve(self.cache.content)
         except ModelError as error:
-            raise BundleError(f"the bundle cannot be used: {error.message}", f"{AGAIN}NEW") from error
+            raise BundleError(f"the bundle cannot be used: {error.message}", rewrite_hint("NEW")) from error
 
     def check_rows(self, what: str) -> None:
         """Raise BundleError where the bundle keeps no rows; `what` needs them."""
@@ -197,7 +195,7 @@ def bundle_folder(
 
     Args:
         directory: made if it is not there.
-        waiting: told once, in a sentence, if another writer is waited for; by default a warning.
+        waiting: called once, with a sentence, if another process is writing there; by default a warning.
 
     Raises:
         RequestError: another process writes there, or what lies there is not ours.
@@ -230,10 +228,7 @@ def save_bundle(
         RequestError: another process writes there, or what lies there is not ours.
         OSError: the folder cannot be written to; the old bundle in it is whole.
     """
-    weights = f"weights.{bundle.session.suffix}"
-    writers = {
-        weights: weights_writer(bundle.session),
-    }
+    writers = {f"weights.{bundle.session.suffix}": weights_writer(bundle.session)}
     if bundle.cache is None:
         writers["context.parquet"] = rows_writer(bundle.schema, bundle.x, bundle.y)
     else:
@@ -248,8 +243,8 @@ def save_bundle(
         writers[name] = writer
     description = _description(bundle)
     json.dumps(description, allow_nan=False)  # what cannot be written must not leave files behind
-    held = nullcontext(directory) if isinstance(directory, Claim) else bundle_folder(directory)
-    with held as claim, staged(claim.folder) as staging:
+    folder = nullcontext(directory) if isinstance(directory, Claim) else bundle_folder(directory)
+    with folder as claim, staged(claim.folder) as staging:
         staging.publish({**description, "files": staging.write(writers)})
         claim.kept = True
     return claim.folder / MANIFEST
@@ -313,16 +308,15 @@ def _base_record(info: ModelInfo) -> dict[str, Any]:
 def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     from tttab.models import for_classes, open_model
 
-    again = f"{AGAIN}{shell_word(directory)}"
     schema = schema_in(manifest, directory)
     role = "context" if "context" in manifest["files"] else "cache"
-    context = checked_bytes(directory, manifest["files"][role], again)
-    held = checked_bytes(directory, manifest["files"]["held"], again) if "held" in manifest else None
+    context = checked_bytes(directory, manifest["files"][role])
+    held = checked_bytes(directory, manifest["files"]["held"]) if "held" in manifest else None
     try:
         if role == "cache":
             check_versions(directory, manifest)
         rows = read_context(context, schema, manifest["rows"]) if role == "context" else no_rows(schema)
-        kept = None if held is None else read_context(held, schema, manifest["held"]["rows"])
+        held_out = None if held is None else read_context(held, schema, manifest["held"]["rows"])
         digest, seed = manifest["files"]["weights"]["sha256"], manifest["model"]["seed"]
         with weights_file(directory, manifest) as path:
             session = open_model(str(path), schema.task, device=device, seed=seed, expected_sha256=digest)
@@ -333,20 +327,18 @@ def _load(directory: Path, manifest: dict[str, Any], device: str) -> Bundle:
     blend = read_blend(directory, manifest, schema, levels_of(rows[0])) if "blend" in manifest else None
     cache = Cache(context, manifest["rows"]) if role == "cache" else None
     notes = _mismatches(manifest, session)
-    return Bundle(session, *rows, schema, manifest["record"], notes, blend, kept, cache)
+    return Bundle(session, *rows, schema, manifest["record"], notes, blend, held_out, cache)
 
 
 def _unusable(directory: str | os.PathLike[str], error: DataError | ModelError) -> BundleError:
-    return BundleError(
-        f"the bundle in {directory} cannot be used: {error.message}", f"{AGAIN}{shell_word(directory)}"
-    )
+    return BundleError(f"the bundle in {directory} cannot be used: {error.message}", rewrite_hint(directory))
 
 
 def _base_of(manifest: dict[str, Any]) -> ModelInfo:
     base = manifest["base"]
     names = ("name", "file", "sha256", "provenance")
-    given = {name: base[name] for name in names} | {"license": base.get("license", "")}
-    return ModelInfo(**given, task=manifest["task"])
+    values = {name: base[name] for name in names} | {"license": base.get("license", "")}
+    return ModelInfo(**values, task=manifest["task"])
 
 
 def _mismatches(manifest: dict[str, Any], session: Session) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ from typing import Any
 from tttab.text import markdown_text, shown
 
 _ADAPTED = ("rule", "steps", "chosen_step", "accepted")
-_TITLES = {
+TITLES = {
     "held_out": "held-out queries (they chose the step)",
     "test": "test rows (never seen)",
     "new_held_out": "held-out rows of the last update (they chose the step)",
     "old_held_out": "held-out rows from before the last update",
 }
+"""What the rows are called that a bundle's figures were measured on."""
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
@@ -57,7 +58,7 @@ def _body(manifest: Mapping[str, Any]) -> Iterator[str]:
     yield f"- Made: {markdown_text(manifest['created'])} by tttab {markdown_text(manifest['tttab'])}"
     for name, measured in _part(manifest["record"], "metrics").items():
         yield from _figures(
-            _TITLES.get(name, name), "before" if name.endswith("_held_out") else "pretrained", measured
+            TITLES.get(name, name), "before" if name.endswith("_held_out") else "pretrained", measured
         )
 
 

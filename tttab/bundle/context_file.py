@@ -76,13 +76,13 @@ def _read_table(content: bytes, target: str, rows: int) -> pyarrow.Table:
     import pyarrow
     import pyarrow.parquet as parquet
 
-    form, about = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
+    form, metadata = parquet.read_schema(io.BytesIO(content)), parquet.read_metadata(io.BytesIO(content))
     nested = any(pyarrow.types.is_nested(column.type) for column in form)
-    if nested or target not in form.names or about.num_rows != rows:
+    if nested or target not in form.names or metadata.num_rows != rows:
         raise DataError(f"the context file does not hold the {rows} context rows of the manifest")
-    sizes = [about.row_group(number).total_byte_size for number in range(about.num_row_groups)]
+    sizes = [metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups)]
     most = SMALL_CONTEXT + MOST_EXPANSION * len(content)
-    if max(8 * rows * about.num_columns, sum(sizes)) > most:
+    if max(8 * rows * metadata.num_columns, sum(sizes)) > most:
         raise _too_large()
     texts = [column.name for column in form if not pyarrow.types.is_primitive(column.type)]
     table = parquet.read_table(io.BytesIO(content), read_dictionary=texts)

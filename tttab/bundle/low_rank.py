@@ -14,7 +14,7 @@ SMALLEST = 1e-4
 """Singular values below this share of the largest are rounding."""
 
 
-def factors_of(mine: np.ndarray, other: np.ndarray) -> np.ndarray | None:
+def factors_of(adapted: np.ndarray, base: np.ndarray) -> np.ndarray | None:
     """Return the factors of the difference of two matrices; None where it is not of low rank.
 
     Args:
@@ -24,7 +24,7 @@ def factors_of(mine: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     Returns:
         Shape (rank, rows + columns), float32: each row is a left factor and a right one.
     """
-    difference = mine.astype(np.float64) - other
+    difference = adapted.astype(np.float64) - base
     if not np.isfinite(difference).all() or not difference.any():
         return None
     left, sizes, right = np.linalg.svd(difference, full_matrices=False)
@@ -35,16 +35,16 @@ def factors_of(mine: np.ndarray, other: np.ndarray) -> np.ndarray | None:
     return np.hstack([left.T[:rank] * roots, right[:rank] * roots]).astype(np.float32)
 
 
-def predicted(other: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def predicted(base: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Return the base's matrix with the difference added, float32, equal on every machine.
 
     Raises:
         ValueError: the factors are not of such a matrix.
     """
-    rows, columns = other.shape
+    rows, columns = base.shape
     if factors.dtype != np.float32 or factors.ndim != 2 or factors.shape[1] != rows + columns:
         raise ValueError("factors of another matrix")
-    total = other.astype(np.float64)
+    total = base.astype(np.float64)
     for factor in factors[: min(rows, columns)].astype(np.float64):
         total += np.multiply.outer(factor[:rows], factor[rows:])
     return total.astype(np.float32)

@@ -36,8 +36,12 @@ OWN_FILES = {
 """How the names of tttab's own files may end; what moved stands for weights in packed bundles."""
 ATTACHMENT = re.compile(r"[a-z][a-z0-9_]{0,31}\.(csv|json|parquet)")
 """Names that further files of a bundle may have."""
-AGAIN = "write the bundle again: tttab adapt TABLE --target Y --out "
 OTHER_FOLDER = "name another folder"
+
+
+def rewrite_hint(directory: str | os.PathLike[str]) -> str:
+    """Return the hint that says how to write a bundle again."""
+    return f"write the bundle again: tttab adapt TABLE --target Y --out {shell_word(directory)}"
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
@@ -47,17 +51,17 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         BundleError: there is none, or it is damaged.
     """
     path = Path(directory) / MANIFEST
-    again = f"{AGAIN}{shell_word(directory)}"
+    hint = rewrite_hint(directory)
     if not path.is_file():
-        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", again)
+        raise BundleError(f"there is no bundle in {directory}: it has no {MANIFEST}", hint)
     if path.stat().st_size > LARGEST_MANIFEST:
-        raise BundleError(f"{path} is too large for a manifest", again)
+        raise BundleError(f"{path} is too large for a manifest", hint)
     try:
         manifest = json.loads(path.read_bytes(), parse_constant=_no_number)
         _check_manifest(manifest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
-        raise BundleError(f"{path} is damaged or was changed: {reason:.160}", again) from error
+        raise BundleError(f"{path} is damaged or was changed: {reason:.160}", hint) from error
     return manifest
 
 
@@ -87,34 +91,40 @@ def check_files(directory: str | os.PathLike[str]) -> list[tuple[str, str, str]]
     """
     manifest = read_manifest(directory)
     files = {
-        name: about
-        for name, about in manifest["files"].items()
+        name: entry
+        for name, entry in manifest["files"].items()
         if name != "weights" or "packed" not in manifest
     }
-    return [(role, about["file"], verdict_on(Path(directory), about)) for role, about in files.items()]
+    return [(role, entry["file"], verdict_on(Path(directory), entry)) for role, entry in files.items()]
 
 
-def verdict_on(directory: Path, about: Mapping[str, Any]) -> str:
-    """Return `ok` if a file has the hash that its manifest entry `about` tells, else what is wrong."""
-    path = directory / about["file"]
+def verdict_on(directory: Path, entry: Mapping[str, Any]) -> str:
+    """Return `ok` if a file has the hash that its manifest `entry` states, else what is wrong."""
+    path = directory / entry["file"]
     if not path.is_file():
         return "is missing"
-    return "ok" if sha256_of(path) == about["sha256"] else "was changed: its hash is not the manifest's"
+    return "ok" if sha256_of(path) == entry["sha256"] else "was changed: its hash is not the manifest's"
 
 
-def checked_bytes(directory: Path, about: Mapping[str, Any], again: str) -> bytes:
+def check_file(directory: Path, entry: Mapping[str, Any]) -> None:
+    """Raise BundleError where a file is missing or has another hash than its manifest entry."""
+    if (verdict := verdict_on(directory, entry)) != "ok":
+        raise BundleError(f"{directory / entry['file']} {verdict}", rewrite_hint(directory))
+
+
+def checked_bytes(directory: Path, entry: Mapping[str, Any]) -> bytes:
     """Return a file's content, read once: what is hashed is what is used.
 
     Raises:
-        BundleError: it is missing or has another hash; `again` says how to write it anew.
+        BundleError: it is missing or has another hash.
     """
-    path = directory / about["file"]
+    path = directory / entry["file"]
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise BundleError(f"{path} is missing", again) from error
-    if hashlib.sha256(content).hexdigest() != about["sha256"]:
-        raise BundleError(f"{path} was changed: its hash is not the manifest's", again)
+        raise BundleError(f"{path} is missing", rewrite_hint(directory)) from error
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise BundleError(f"{path} was changed: its hash is not the manifest's", rewrite_hint(directory))
     return content
 
 
@@ -164,18 +174,18 @@ def _check_manifest(manifest: dict[str, Any]) -> None:
         raise ValueError("files.context must be there, or files.cache in its place")
     if ("held" in manifest) != ("held" in manifest["files"]):
         raise ValueError("held-out rows and their number belong together")
-    for role, about in manifest["files"].items():
-        _check_file_entry(role, about)
+    for role, entry in manifest["files"].items():
+        _check_file_entry(role, entry)
 
 
 def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no number of JSON's")
 
 
-def _check_file_entry(role: str, about: dict[str, Any]) -> None:
-    """Refuse every name but the one `save_bundle` gives: no path can be told through it."""
-    suffix = about["file"].rpartition(".")[2]
-    named = f"{role}-{about['sha256'][:HEX]}.{suffix}"
+def _check_file_entry(role: str, entry: dict[str, Any]) -> None:
+    """Refuse every file name but the one `save_bundle` gives: it cannot point outside the folder."""
+    suffix = entry["file"].rpartition(".")[2]
+    named = f"{role}-{entry['sha256'][:HEX]}.{suffix}"
     plain = suffix in OWN_FILES[role] if role in OWN_FILES else ATTACHMENT.fullmatch(f"{role}.{suffix}")
-    if about["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", about["sha256"]):
-        raise ValueError(f"files.{role:.40}.file {about['file']!r:.60} is not the one its hash gives")
+    if entry["file"] != named or not plain or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+        raise ValueError(f"files.{role:.40}.file {entry['file']!r:.60} is not the one its hash gives")

@@ -24,7 +24,7 @@ LABEL_KINDS = {"i": int, "u": int, "b": bool, "f": (int, float), "U": str, "O": 
 """NumPy's kinds of labels, and what such a label is in JSON."""
 _LABEL_TYPE = re.compile(r"[<>|=]?([iubfUO])(\d{0,7})")
 _SHORT = re.compile(r"\w{1,40}")
-_OWN = {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "b": (1,), "f": (2, 4, 8, 16), "O": (0, 8)}
+_SIZES = {"i": (1, 2, 4, 8), "u": (1, 2, 4, 8), "b": (1,), "f": (2, 4, 8, 16), "O": (0, 8)}
 
 
 def check_form(manifest: Any) -> None:
@@ -87,21 +87,23 @@ def _check_schema(manifest: Mapping[str, Any]) -> None:
             raise ValueError(f"schema holds two {what!r:.40} of one name")
 
 
-def _check_labels(own: Mapping[str, Any], classes: int) -> None:
+def _check_labels(state: Mapping[str, Any], classes: int) -> None:
     """Check the estimator's labels against their NumPy type: the type decides how much memory they take."""
-    found = _LABEL_TYPE.fullmatch(own.get("dtype", "|O"))
+    found = _LABEL_TYPE.fullmatch(state.get("dtype", "|O"))
     if found is None:
-        raise ValueError(f"record.estimator.dtype must be a type of labels, not {own['dtype']!r:.60}")
+        raise ValueError(f"record.estimator.dtype must be a type of labels, not {state['dtype']!r:.60}")
     kind, size = found[1], int(found[2] or 0)
-    labels = own.get("classes", [""] * classes if kind == "O" else None)
+    labels = state.get("classes", [""] * classes if kind == "O" else None)
     if labels is None or len(labels) != classes:
         raise ValueError(f"record.estimator.classes must be {classes} labels, not {labels!r:.60}")
     whole = size <= max([1, *(len(label) for label in labels if isinstance(label, str))])
-    if not (whole if kind == "U" else size in _OWN[kind]):
-        raise ValueError(f"record.estimator.dtype is {own['dtype']!r:.60}, which is not that of its classes")
+    if not (whole if kind == "U" else size in _SIZES[kind]):
+        raise ValueError(
+            f"record.estimator.dtype is {state['dtype']!r:.60}, which is not that of its classes"
+        )
     for label in labels:
         if not isinstance(label, LABEL_KINDS[kind]) or not _in_range(label, kind, size):
-            raise ValueError(f"record.estimator.classes holds {label!r:.60}, which is no {own['dtype']}")
+            raise ValueError(f"record.estimator.classes holds {label!r:.60}, which is no {state['dtype']}")
 
 
 def _in_range(label: Any, kind: str, size: int) -> bool:

@@ -9,13 +9,13 @@ byte, proven by its hash.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from tttab.bundle.low_rank import factors_of, predicted
-from tttab.bundle.manifest import AGAIN, check_replaceable, read_manifest, verdict_on
+from tttab.bundle.manifest import check_file, check_replaceable, read_manifest, rewrite_hint
 from tttab.bundle.parts import bytes_writer
 from tttab.bundle.staging import Writer, staged
 from tttab.errors import BundleError, ModelError, RequestError
@@ -65,9 +65,11 @@ def pack_bundle(directory: Path, out: Path, base: Path | None = None) -> Packed:
         BundleError: the bundle is damaged, or packed already, or its weights are a torch archive.
         ModelError: the base is not here, or is another file.
     """
+    from safetensors.numpy import save
+
     manifest = _checked(directory, out)
-    about = manifest["files"]["weights"]
-    path = directory / about["file"]
+    entry = manifest["files"]["weights"]
+    path = directory / entry["file"]
     if "packed" in manifest:
         raise BundleError(f"{directory} is packed already", f"tttab inspect {shell_word(directory)}")
     if path.suffix != ".safetensors":
@@ -76,12 +78,12 @@ def pack_bundle(directory: Path, out: Path, base: Path | None = None) -> Packed:
         )
     digest = manifest["base"]["sha256"]
     arrays, tensors = _moved(path.read_bytes(), _base_state(manifest, base))
-    content = _saved(arrays)
+    content = save(arrays)
     writers = copies(directory, manifest, ("weights",))
     writers["moved.safetensors"] = bytes_writer(content)
-    publish(out, {**manifest, "packed": {"base": digest}}, writers, {"weights": about})
+    publish(out, {**manifest, "packed": {"base": digest}}, writers, {"weights": entry})
     moved = {key.partition(".")[2] for key in arrays} - {""}
-    return Packed(len(moved), tensors, about["bytes"], len(content))
+    return Packed(len(moved), tensors, entry["bytes"], len(content))
 
 
 def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
@@ -104,20 +106,19 @@ def unpack_bundle(directory: Path, out: Path, base: Path | None = None) -> None:
 
 @contextmanager
 def weights_file(directory: Path, manifest: Mapping[str, Any]) -> Generator[Path]:
-    """Yield the weights of a bundle, packed or not, as a file with the hash that the manifest tells.
+    """Yield the weights of a bundle, packed or not, as a file with the hash in the manifest.
 
     Raises:
         BundleError: it is missing or was changed.
         ModelError: the base of a packed bundle is not here.
     """
-    about = manifest["files"]["weights"]
+    entry = manifest["files"]["weights"]
     if "packed" not in manifest:
-        if (verdict := verdict_on(directory, about)) != "ok":
-            raise BundleError(f"{directory / about['file']} {verdict}", _again(directory))
-        yield directory / about["file"]
+        check_file(directory, entry)
+        yield directory / entry["file"]
         return
     with tempfile.TemporaryDirectory(prefix="tttab-") as folder:
-        path = Path(folder) / about["file"]
+        path = Path(folder) / entry["file"]
         path.write_bytes(_restored(directory, manifest, None))
         yield path
 
@@ -131,15 +132,15 @@ def _checked(directory: Path, out: Path) -> dict[str, Any]:
 
 def _base_state(manifest: Mapping[str, Any], base: Path | None) -> dict[str, torch.Tensor]:
     """Return the tensors of the base model's file, its hash checked."""
-    about = manifest["base"]
-    hint = f"tttab models get {shell_word(about['name'])}, or tttab bundle … --base FILE"
+    entry = manifest["base"]
+    hint = f"tttab models get {shell_word(entry['name'])}, or tttab bundle … --base FILE"
     try:
-        path = base or resolve(about["name"], manifest["task"]).path
+        path = base or resolve(entry["name"], manifest["task"]).path
     except ModelError as error:
-        raise ModelError(f"the base model {about['name']} is not here: {error.message}", hint) from error
-    if not path.is_file() or sha256_of(path) != about["sha256"]:
-        raise ModelError(f"{path} is not the base {about['file']}, SHA-256 {about['sha256'][:12]}…", hint)
-    return read_checkpoint(path, about["sha256"])["state_dict"]
+        raise ModelError(f"the base model {entry['name']} is not here: {error.message}", hint) from error
+    if not path.is_file() or sha256_of(path) != entry["sha256"]:
+        raise ModelError(f"{path} is not the base {entry['file']}, SHA-256 {entry['sha256'][:12]}…", hint)
+    return read_checkpoint(path, entry["sha256"])["state_dict"]
 
 
 def _moved(content: bytes, base: Mapping[str, torch.Tensor]) -> tuple[dict[str, np.ndarray], int]:
@@ -147,27 +148,27 @@ def _moved(content: bytes, base: Mapping[str, torch.Tensor]) -> tuple[dict[str, 
     head, entries = _layout(content)
     arrays = {_HEADER: _deflated(np.frombuffer(content[:head], np.uint8))}
     for name, place in entries.items():
-        mine = np.frombuffer(content[head + place.start : head + place.end], np.uint8)
-        arrays |= _difference(name, place, mine, _bytes_of(base.get(name), place.dtype))
+        adapted = np.frombuffer(content[head + place.start : head + place.end], np.uint8)
+        arrays |= _difference(name, place, adapted, _bytes_of(base.get(name), place.dtype))
     return arrays, len(entries)
 
 
-def _difference(name: str, place: _Place, mine: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
+def _difference(name: str, place: _Place, adapted: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
     """Return what is kept of a tensor: its bytes' difference, or low-rank factors and the rest if smaller."""
-    kept = _xor(f"moved.{name}", place, mine, other)
-    if not kept or len(mine) != len(other) or place.dtype != "F32" or len(place.shape) != 2:
+    kept = _xor(f"moved.{name}", place, adapted, base)
+    if not kept or len(adapted) != len(base) or place.dtype != "F32" or len(place.shape) != 2:
         return kept
-    factors = factors_of(_matrix(mine, place), base := _matrix(other, place))
+    factors = factors_of(_matrix(adapted, place), base_matrix := _matrix(base, place))
     if factors is None:
         return kept
-    rest = _xor(f"moved.{name}", place, mine, predicted(base, factors).view(np.uint8).reshape(-1))
+    rest = _xor(f"moved.{name}", place, adapted, predicted(base_matrix, factors).view(np.uint8).reshape(-1))
     shorter = {f"factors.{name}": factors, **rest}
     return min(kept, shorter, key=lambda arrays: sum(array.nbytes for array in arrays.values()))
 
 
-def _xor(key: str, place: _Place, mine: np.ndarray, other: np.ndarray) -> dict[str, np.ndarray]:
-    delta = mine ^ other if len(other) == len(mine) else mine
-    same = len(other) == len(mine) and not delta.any()
+def _xor(key: str, place: _Place, adapted: np.ndarray, base: np.ndarray) -> dict[str, np.ndarray]:
+    delta = adapted ^ base if len(base) == len(adapted) else adapted
+    same = len(base) == len(adapted) and not delta.any()
     return {} if same else {key: _deflated(delta.reshape(-1, place.width).T)}
 
 
@@ -179,18 +180,19 @@ def _restored(directory: Path, manifest: Mapping[str, Any], base: Path | None) -
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    about, wanted = manifest["files"]["moved"], manifest["files"]["weights"]
-    if (verdict := verdict_on(directory, about)) != "ok":
-        raise BundleError(f"{directory / about['file']} {verdict}", _again(directory))
+    entry, wanted = manifest["files"]["moved"], manifest["files"]["weights"]
+    check_file(directory, entry)
     state = _base_state(manifest, base)
     try:
-        content = _joined(load((directory / about["file"]).read_bytes()), state)
+        content = _joined(load((directory / entry["file"]).read_bytes()), state)
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, zlib.error) as error:
         raise BundleError(
-            f"the weights in {directory} cannot be unpacked: {error}", _again(directory)
+            f"the weights in {directory} cannot be unpacked: {error}", rewrite_hint(directory)
         ) from error
     if sha256(content).hexdigest() != wanted["sha256"]:
-        raise BundleError(f"the weights in {directory} are not those that were packed", _again(directory))
+        raise BundleError(
+            f"the weights in {directory} are not those that were packed", rewrite_hint(directory)
+        )
     return content
 
 
@@ -199,17 +201,17 @@ def _joined(arrays: Mapping[str, np.ndarray], base: Mapping[str, torch.Tensor]) 
     _, entries = _layout(start_of_file)
     parts, done = [start_of_file], 0
     for name, place in sorted(entries.items(), key=lambda item: item[1]):
-        size, other = place.end - place.start, _bytes_of(base.get(name), place.dtype)
+        size, values = place.end - place.start, _bytes_of(base.get(name), place.dtype)
         if place.start != done or size > LARGEST_FILE:
             raise ValueError(f"the place of {name:.60} is none")
         if (factors := arrays.get(f"factors.{name}")) is not None:
-            other = predicted(_matrix(other, place), factors).view(np.uint8).reshape(-1)
+            values = predicted(_matrix(values, place), factors).view(np.uint8).reshape(-1)
         if (kept := arrays.get(f"moved.{name}")) is not None:
             delta = _inflated(kept, size).reshape(place.width, -1).T.reshape(-1)
-            other = delta ^ other if len(other) == len(delta) else delta
-        if len(other) != size:
+            values = delta ^ values if len(values) == len(delta) else delta
+        if len(values) != size:
             raise ValueError(f"{name:.60} has another size than the base's")
-        parts.append(other.tobytes())
+        parts.append(values.tobytes())
         done = place.end
     return b"".join(parts)
 
@@ -230,16 +232,16 @@ def _layout(content: bytes) -> tuple[int, dict[str, _Place]]:
     """Return where a safetensors file's data begin, and the place of each tensor in them."""
     head = _LENGTH + int.from_bytes(content[:_LENGTH], "little")
     header, places = json.loads(content[_LENGTH:head]), {}
-    for name, about in header.items():
+    for name, entry in header.items():
         if name == "__metadata__":
             continue
-        start, end = about["data_offsets"]
-        count = int(np.prod(about["shape"], dtype=np.int64))
+        start, end = entry["data_offsets"]
+        count = int(np.prod(entry["shape"], dtype=np.int64))
         whole = type(start) is int and type(end) is int and 0 <= start <= end
         if not whole or (end - start) % max(count, 1):
             raise ValueError(f"the place of {name:.60} is none")
         width = (end - start) // max(count, 1) or 1
-        places[name] = _Place(start, end, width, str(about["dtype"]), tuple(about["shape"]))
+        places[name] = _Place(start, end, width, str(entry["dtype"]), tuple(entry["shape"]))
     return head, places
 
 
@@ -263,31 +265,20 @@ def _inflated(values: np.ndarray, most: int) -> np.ndarray:
     return np.frombuffer(zlib.decompressobj().decompress(values.tobytes(), most), np.uint8)
 
 
-def _saved(arrays: dict[str, np.ndarray]) -> bytes:
-    from safetensors.numpy import save
-
-    return save(arrays)
-
-
 def copies(directory: Path, manifest: Mapping[str, Any], without: tuple[str, ...]) -> dict[str, Writer]:
     """Return what copies the files of a bundle but those of some roles; each is checked first."""
     writers: dict[str, Writer] = {}
-    for role, about in manifest["files"].items():
+    for role, entry in manifest["files"].items():
         if role in without:
             continue
-        source = directory / about["file"]
-        if (verdict := verdict_on(directory, about)) != "ok":
-            raise BundleError(f"{source} {verdict}", _again(directory))
-        writers[f"{role}{source.suffix}"] = lambda part, source=source: _copy(source, part)
+        check_file(directory, entry)
+        source = directory / entry["file"]
+        writers[f"{role}{source.suffix}"] = partial(shutil.copyfile, source)
     return writers
 
 
-def _copy(source: Path, part: Path) -> None:
-    shutil.copyfile(source, part)
-
-
 def publish(
-    out: Path, manifest: Mapping[str, Any], writers: Mapping[str, Writer], others: Mapping[str, Any]
+    out: Path, manifest: Mapping[str, Any], writers: Mapping[str, Writer], unwritten: Mapping[str, Any]
 ) -> None:
     """Write a bundle to a folder, whole or not at all.
 
@@ -300,13 +291,9 @@ def publish(
     with claimed(out) as claim, staged(claim.folder) as staging:
         check_replaceable(out)
         written = staging.write(writers)
-        files = {**others, **written}
+        files = {**unwritten, **written}
         order = [role for role in manifest["files"] if role in files]
         staging.publish(
             {**manifest, "files": {role: files[role] for role in dict.fromkeys([*order, *files])}}
         )
         claim.kept = True
-
-
-def _again(directory: str | os.PathLike[str]) -> str:
-    return f"{AGAIN}{shell_word(directory)}"

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tttab.blend.blending import Blend
 from tttab.blend.trees import Trees
-from tttab.bundle.manifest import AGAIN, checked_bytes
+from tttab.bundle.manifest import checked_bytes, rewrite_hint
 from tttab.bundle.staging import Writer
 from tttab.contracts import Session
 from tttab.errors import BundleError
-from tttab.text import shell_word
 
 if TYPE_CHECKING:
     from tttab.data.schema import Schema
@@ -19,11 +18,7 @@ if TYPE_CHECKING:
 
 def bytes_writer(content: bytes) -> Writer:
     """Return what writes these bytes."""
-
-    def write(path: Path) -> None:
-        path.write_bytes(content)
-
-    return write
+    return lambda path: path.write_bytes(content)
 
 
 def weights_writer(session: Session) -> Writer:
@@ -62,11 +57,11 @@ def read_blend(directory: Path, manifest: dict[str, Any], schema: Schema, levels
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    again = f"{AGAIN}{shell_word(directory)}"
-    content = checked_bytes(directory, manifest["files"]["trees"], again)
+    content = checked_bytes(directory, manifest["files"]["trees"])
     try:
         arrays = load(content)
     except SafetensorError as error:
-        raise BundleError(f"the trees in {directory} cannot be read: {error}", again) from error
+        message = f"the trees in {directory} cannot be read: {error}"
+        raise BundleError(message, rewrite_hint(directory)) from error
     trees = Trees.from_arrays(arrays, len(schema.classes), levels)
     return Blend(trees, float(manifest["blend"]["weight"]))

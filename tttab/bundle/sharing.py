@@ -44,15 +44,15 @@ def push(directory: Path, repository: str, *, private: bool = True) -> str:
     from huggingface_hub.utils import disable_progress_bars
 
     manifest = read_manifest(directory)
-    stay = tuple(role for role in manifest["files"] if role not in OWN_FILES or role == "held")
-    sent = {name: value for name, value in manifest.items() if name != "held"}
-    sent["record"] = _without_paths(manifest["record"])
+    excluded = tuple(role for role in manifest["files"] if role not in OWN_FILES or role == "held")
+    published = {name: value for name, value in manifest.items() if name != "held"}
+    published["record"] = _without_paths(manifest["record"])
     disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="tttab-") as part:
         folder = Path(part, "bundle")
-        without = (*stay, "weights") if "packed" in manifest else stay
-        others = {"weights": manifest["files"]["weights"]} if "packed" in manifest else {}
-        publish(folder, sent, copies(directory, manifest, without), others)
+        without = (*excluded, "weights") if "packed" in manifest else excluded
+        unwritten = {"weights": manifest["files"]["weights"]} if "packed" in manifest else {}
+        publish(folder, published, copies(directory, manifest, without), unwritten)
         (folder / CARD).write_text(model_card(read_manifest(folder)), encoding="utf-8")
         with _hub_errors(f"{repository} cannot be pushed"):
             api = HfApi()
@@ -83,11 +83,11 @@ def pull(repository: str, out: Path) -> dict[str, Any]:
         _get(repository, MANIFEST, folder)
         manifest = read_manifest(folder)
         without = ("weights",) if "packed" in manifest else ()
-        for role, about in manifest["files"].items():
+        for role, entry in manifest["files"].items():
             if role not in without:
-                _get(repository, about["file"], folder)
-        others = {role: manifest["files"][role] for role in without}
-        publish(out, manifest, copies(folder, manifest, without), others)
+                _get(repository, entry["file"], folder)
+        unwritten = {role: manifest["files"][role] for role in without}
+        publish(out, manifest, copies(folder, manifest, without), unwritten)
     return read_manifest(out)
 
 
@@ -100,11 +100,11 @@ def _check(repository: str) -> None:
 
 def _without_paths(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record whose estimator names no file of this machine as its model."""
-    own = record.get("estimator", {})
-    given = own.get("parameters", {})
-    if os.sep not in str(given.get("model", "")):
+    estimator = record.get("estimator", {})
+    parameters = estimator.get("parameters", {})
+    if os.sep not in str(parameters.get("model", "")):
         return record
-    return {**record, "estimator": {**own, "parameters": {**given, "model": "auto"}}}
+    return {**record, "estimator": {**estimator, "parameters": {**parameters, "model": "auto"}}}
 
 
 def _get(repository: str, file: str, folder: Path) -> None:
@@ -114,7 +114,7 @@ def _get(repository: str, file: str, folder: Path) -> None:
 
 @contextmanager
 def _hub_errors(message: str) -> Generator[None]:
-    """Tell in a line what the hub or the way to it says, and no token."""
+    """Turn every error of the hub or the network into one line without the token."""
     from huggingface_hub import get_token
 
     keep_secret(get_token())

@@ -1,8 +1,8 @@
 """How the files of a bundle come into its folder: whole or not at all, and only our files are ever removed.
 
 They are written in a folder of their own inside the bundle's, moved to the names their content gives them,
-and the manifest is replaced last. A list of what was made, and of what the old manifest named, lies beside
-them. So the leftovers of a killed writer can be told from foreign files: a file is removed if a list names
+and the manifest is replaced last. A list of the files written, and of those the old manifest named, lies
+beside them. So the leftovers of a killed writer differ from foreign files. A file is removed if a list names
 it, its content is still the one that was written, and no manifest needs it.
 """
 
@@ -21,11 +21,11 @@ from tttab.bundle.manifest import HEX, LARGEST_MANIFEST, MANIFEST, digest_of, re
 from tttab.errors import BundleError
 from tttab.system.files import PART, flush_folder, flush_to_disk, new_name, sha256_of
 
-MADE, NEXT_MADE = "made.json", "new_made.json"
-"""The list: file name to SHA-256; and the next one, until it is whole."""
-Writer = Callable[[Path], None]
+LIST, NEXT_LIST = "made.json", "new_made.json"
+"""The list of files, name to SHA-256; and the next one, until it is whole."""
+Writer = Callable[[Path], object]
 _FOLDER = re.compile(re.escape(PART) + "([0-9a-f]{16}|[a-z0-9_]{8})")
-_HARMLESS = {MADE, NEXT_MADE, "probe", "moved"}
+_HARMLESS = {LIST, NEXT_LIST, "probe", "moved"}
 """What may lie in a writer's folder before its list does."""
 _PART = re.compile(
     rf"({re.escape(PART)}[0-9a-f]{{16}}|[a-z][a-z0-9_]{{0,31}})\.(safetensors|ckpt|csv|json|parquet)"
@@ -38,7 +38,7 @@ class Staging:
 
     def __init__(self, folder: Path, part: Path) -> None:
         self._folder, self._part = folder, part
-        self._made = _named(folder) or {}
+        self._listed = _manifest_files(folder) or {}
         self._written: dict[str, dict[str, Any]] = {}
         self._list()
 
@@ -64,11 +64,11 @@ class Staging:
         document = {**document, "sha256": digest_of(document)}
         text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
         files = self._written
-        self._made |= {about["file"]: about["sha256"] for about in files.values()}
+        self._listed |= {entry["file"]: entry["sha256"] for entry in files.values()}
         self._list()
-        for role, about in files.items():
+        for role, entry in files.items():
             os.replace(
-                self._part / f"{role}.{about['file'].rpartition('.')[2]}", self._folder / about["file"]
+                self._part / f"{role}.{entry['file'].rpartition('.')[2]}", self._folder / entry["file"]
             )
         flush_folder(self._folder)
         _write(self._part / MANIFEST, text)
@@ -76,8 +76,8 @@ class Staging:
         flush_folder(self._folder)
 
     def _list(self) -> None:
-        _write(self._part / NEXT_MADE, json.dumps(self._made))
-        os.replace(self._part / NEXT_MADE, self._part / MADE)
+        _write(self._part / NEXT_LIST, json.dumps(self._listed))
+        os.replace(self._part / NEXT_LIST, self._part / LIST)
 
 
 @contextmanager
@@ -99,25 +99,25 @@ def staged(folder: Path) -> Generator[Staging]:
 
 def clear(folder: Path) -> None:
     """Remove what writers that are gone have left in a claimed folder, and nothing that is not theirs."""
-    needed = _named(folder)
+    needed = _manifest_files(folder)
     if needed is None:  # the manifest is damaged: no telling what it needs
         return
     for part in sorted(folder.iterdir()):
         if not (_FOLDER.fullmatch(part.name) and stat.S_ISDIR(part.lstat().st_mode)):
             continue
         with suppress(OSError):
-            made = _read_list(part / MADE)
-            for name in made.keys() - needed.keys():
-                _remove(folder / name, made[name])
+            listed = _read_list(part / LIST)
+            for name in listed.keys() - needed.keys():
+                _remove(folder / name, listed[name])
             _remove_folder(part)  # not reached where a file could not be removed: its list stays
 
 
-def _named(folder: Path) -> dict[str, str] | None:
+def _manifest_files(folder: Path) -> dict[str, str] | None:
     """Return the files that the folder's manifest names, with their hashes; None where it is damaged."""
     if not os.path.lexists(folder / MANIFEST):
         return {}
     try:
-        return {about["file"]: about["sha256"] for about in read_manifest(folder)["files"].values()}
+        return {entry["file"]: entry["sha256"] for entry in read_manifest(folder)["files"].values()}
     except BundleError:
         return None
 
@@ -127,10 +127,10 @@ def _read_list(path: Path) -> dict[str, str]:
     if not path.is_file() or path.stat().st_size > LARGEST_MANIFEST:
         return {}
     try:
-        made = json.loads(path.read_bytes())
+        listed = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return {}
-    entries = made.items() if isinstance(made, dict) else ()
+    entries = listed.items() if isinstance(listed, dict) else ()
     return {name: digest for name, digest in entries if isinstance(digest, str) and _names(name, digest)}
 
 
@@ -152,13 +152,13 @@ def _remove_folder(part: Path) -> None:
 
     The list goes last: without it nothing else is known to be ours.
     """
-    listed = (part / MADE).exists()
+    has_list = (part / LIST).exists()
     for path in part.iterdir():
-        ours = path.name in _HARMLESS or (listed and _PART.fullmatch(path.name))
-        if ours and path.name != MADE and stat.S_ISREG(path.lstat().st_mode):
+        ours = path.name in _HARMLESS or (has_list and _PART.fullmatch(path.name))
+        if ours and path.name != LIST and stat.S_ISREG(path.lstat().st_mode):
             path.unlink()
-    if {path.name for path in part.iterdir()} <= {MADE}:
-        (part / MADE).unlink(missing_ok=True)
+    if {path.name for path in part.iterdir()} <= {LIST}:
+        (part / LIST).unlink(missing_ok=True)
         part.rmdir()
 
 

@@ -1,6 +1,6 @@
 """The terminal: the only part of tttab that knows typer and rich.
 
-`main` runs the command and turns every exception into one line, a hint and an exit code:
+`main` runs the command and turns every exception into one line, a hint and an exit code. The codes:
 0 done, 1 ran but the answer is bad, 2 the request was wrong, 3 a bug, 130 interrupted. A reader of
 our pipe that goes away (`tttab … | head`) ends the command quietly with 0.
 """
@@ -71,7 +71,7 @@ def _explain(error: BaseException, debug: bool) -> int:
     error = _beneath(error)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
-    message, hint, code = _words(error)
+    message, hint, code = _message_of(error)
     with suppress(OSError, SystemExit):  # stderr may be full or without a reader: the exit code still speaks
         if debug and code in (1, 2, 3):
             sys.stderr.write(_traceback(error))
@@ -80,7 +80,7 @@ def _explain(error: BaseException, debug: bool) -> int:
     return code
 
 
-def _words(error: BaseException) -> tuple[str, str, int]:
+def _message_of(error: BaseException) -> tuple[str, str, int]:
     """Return (message, hint, exit code)."""
     from typer import Abort, TyperException
 

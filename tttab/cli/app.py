@@ -62,14 +62,14 @@ class _Command(TyperCommand):
 
 
 class _TheoryGroup(TyperGroup):
-    """`tttab theory`, whose commands are made when first looked at: that imports every experiment."""
+    """`tttab theory`, whose commands are made at the first access: that imports every experiment."""
 
     @property
     def commands(self) -> MutableMapping[str, Any]:
         return _theory_commands()
 
     @commands.setter
-    def commands(self, none: MutableMapping[str, Any]) -> None:
+    def commands(self, _: MutableMapping[str, Any]) -> None:
         """Leave what the constructor brings: an empty mapping."""
 
 
@@ -77,9 +77,9 @@ class _TheoryGroup(TyperGroup):
 def _theory_commands() -> MutableMapping[str, Any]:
     from tttab.cli.commands import theory
 
-    made = typer.Typer()
-    theory.register(made)
-    return get_group(made).commands
+    group = typer.Typer()
+    theory.register(group)
+    return get_group(group).commands
 
 
 theory_group = typer.Typer(

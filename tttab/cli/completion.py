@@ -7,7 +7,14 @@ def datasets(incomplete: str) -> list[str]:
     """Return the known data sets that begin like `incomplete`."""
     from tttab.data import names
 
-    return [name for name in names() if name.startswith(incomplete)]
+    return [name for name in names() if name.lower().startswith(incomplete.lower())]
+
+
+def suites(incomplete: str) -> list[str]:
+    """Return the suites of data sets that begin like `incomplete`."""
+    from tttab.data import suite_names
+
+    return [name for name in suite_names() if name.startswith(incomplete)]
 
 
 def models(incomplete: str) -> list[str]:

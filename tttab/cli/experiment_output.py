@@ -113,7 +113,7 @@ def _gathered(experiment: Experiment[S], settings: S, output: Output) -> list[Ro
 
 
 def _advance(bar: Bar, stages: dict[str, Any], item: Progress) -> None:
-    """Show a stage before the rows; its note is said once."""
+    """Show a stage before the rows; its note is printed once."""
     if item.label not in stages:
         stages[item.label] = bar.add_task(item.label, total=item.total, info="")
         if item.note:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tttab.cli import output
+from tttab.evaluation.result import ICL, TTT
 from tttab.text import shown
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Board:
         return table
 
     def _pair(self, name: str, n: int) -> str:
-        icl, ttt = (self._mean(name, arm, n) for arm in ("icl@n", "ttt@n+k"))
+        icl, ttt = (self._mean(name, arm, n) for arm in (ICL, TTT))
         return f"{icl} > {ttt}" if ttt else icl
 
     def _mean(self, name: str, arm: str, n: int) -> str:
@@ -94,18 +95,18 @@ def _live(records: Iterable[Record], cells: Sequence[Cell], before: Sequence[Rec
         for record in records:
             board.add(record, now=True)
             bar.update(task, advance=1)
-            last = Text(shown(f"last: {_words(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
+            last = Text(shown(f"last: {_described(record)}"), style="dim", no_wrap=True, overflow="ellipsis")
             live.update(Group(board.table(), bar, last))
             yield record
 
 
 def _lines(records: Iterable[Record], total: int) -> Iterator[Record]:
     for number, record in enumerate(records, start=1):
-        output.note(f"{number}/{total} {_words(record)}")
+        output.note(f"{number}/{total} {_described(record)}")
         yield record
 
 
-def _words(record: Record) -> str:
+def _described(record: Record) -> str:
     cell = record.cell
     where = f"{cell.table} n={cell.n} seed {cell.seed} {cell.arm}"
     if record.failed:

@@ -94,8 +94,8 @@ def warn_of_length(step: Step, quiet: bool) -> None:
         return
     whole = step.seconds / step.number * step.total
     if whole > LONG_SECONDS and output.stderr().is_terminal:
-        ways = "--time 2m, --members 2, --steps 20 or --rule head"
-        output.note(f"training will take up to {format_seconds(whole)}; shorter with {ways}", quiet=quiet)
+        remedies = "--time 2m, --members 2, --steps 20 or --rule head"
+        output.note(f"training will take up to {format_seconds(whole)}; shorter with {remedies}", quiet=quiet)
 
 
 def trained(trial: Trial, quiet: bool) -> Adapted:
@@ -140,9 +140,9 @@ def ended_by_ctrl_c(trial: Trial, keep: bool) -> Generator[None]:
 
 
 def _describe(table: Table) -> str:
-    kinds = f"{len(table.classes)} classes" if table.classes else "a regression target"
+    target = f"{len(table.classes)} classes" if table.classes else "a regression target"
     where = f"OpenML {table.openml_id}, " if table.openml_id else ""
     return (
         f"table: {table.name} ({where}source: {table.source}), {len(table):,} rows, "
-        f"{table.x.shape[1]} features, target {table.target!r} with {kinds}"
+        f"{table.x.shape[1]} features, target {table.target!r} with {target}"
     )

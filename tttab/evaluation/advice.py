@@ -1,8 +1,9 @@
-"""What labelled rows say of test-time training before any of it: what a model could still learn from them.
+"""Before any training: what a model could still learn from labelled rows.
 
-Nothing is trained. Where a model has more to learn from the queries, what is fitted to some of them improves
-its in-context predictions of the others: a regression on the network's own row vectors, small boosted trees
-on the features, a longer context. How well that tells a gain, and why it is no verdict: `studies.advice`.
+Nothing is trained. If the model could learn more from the queries, a fit to some of them improves its
+in-context predictions of the others. Three fits are tried: a regression on the network's own row vectors,
+small boosted trees on the features, and a longer context. `studies.advice` measures how well that predicts
+a gain.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from tttab.evaluation.trial import Trial
 
 MOST_ROWS, FEWEST_ROWS = 1000, 20
-"""Queries that are looked at."""
-PASS = 256
+"""Queries that are used."""
+CHUNK = 256
 """Rows of one pass over the network."""
 FOLDS = 5
 """Of the cross-fits; the first judges a longer context."""
@@ -44,7 +45,7 @@ class Evidence:
     """What was found, losses in nats per row."""
 
     rows: int
-    """Queries that were looked at."""
+    """Queries that were used."""
     loss: float
     """In-context log loss of the queries."""
     vectors: float
@@ -68,10 +69,10 @@ class Advice:
     def sentence(self) -> str:
         """The figures, and what they are good for."""
         seen = self.evidence
-        read = seen.rows * (FOLDS - 1) // FOLDS
+        added = seen.rows * (FOLDS - 1) // FOLDS
         return (
             f"Of the log loss of {seen.loss:.3f} a regression on the network's row vectors takes"
-            f" {seen.vectors:.3f} off, trees {seen.trees:.3f}, {read:,} more rows in context"
+            f" {seen.vectors:.3f} off, trees {seen.trees:.3f}, {added:,} more rows in context"
             f" {seen.longer:.3f}."
             " Such figures order the gains of training only loosely: no verdict; train, and let the held-out"
             " rows decide."
@@ -123,16 +124,16 @@ def gather(trial: Trial) -> Evidence:
     folds = [np.sort(order[fold::FOLDS]) for fold in range(FOLDS)]
     session, context = trial.model, trial.context
     queries = session.queries(context, x, y)
-    told = session.row_scores(context, queries, np.arange(len(y)), Execution(PASS)).predicted
-    assert told is not None, "a classifier tells probabilities"
-    known = np.maximum(told.astype(float), SMALLEST)
+    predicted = session.row_scores(context, queries, np.arange(len(y)), Execution(CHUNK)).predicted
+    assert predicted is not None, "a classifier predicts probabilities"
+    known = np.maximum(predicted.astype(float), SMALLEST)
     loss = log_loss(y, known)
-    regressed = by_vectors(known, session.row_vectors(context, x).astype(float), y, folds)
-    grown = by_trees(known, x, y, folds, trial.seed)
-    share = best_weight(known, grown, y)
-    mixed = log_loss(y, (1 - share) * known + share * grown)
+    from_vectors = by_vectors(known, session.row_vectors(context, x).astype(float), y, folds)
+    from_trees = by_trees(known, x, y, folds, trial.seed)
+    share = best_weight(known, from_trees, y)
+    mixed = log_loss(y, (1 - share) * known + share * from_trees)
     return Evidence(
-        len(y), loss, loss - log_loss(y, regressed), loss - mixed, _longer(trial, x, y, folds[0], known)
+        len(y), loss, loss - log_loss(y, from_vectors), loss - mixed, _longer(trial, x, y, folds[0], known)
     )
 
 
@@ -154,19 +155,19 @@ def _queries_of(trial: Trial) -> tuple[pd.DataFrame, np.ndarray, int]:
 
 
 def _crossed(y: np.ndarray, folds: Sequence[np.ndarray], known: np.ndarray, answer: Answer) -> np.ndarray:
-    """Return probabilities of each fold, learnt from the others; as known where these have one class."""
+    """Return cross-fitted probabilities; the known ones where the other folds have a single class."""
     p = known.copy()
-    for asked in folds:
-        rest = np.setdiff1d(np.arange(len(y)), asked)
-        if len(np.unique(y[rest])) > 1:
-            p[asked] = np.maximum(answer(rest, asked), SMALLEST)
+    for fold in folds:
+        train = np.setdiff1d(np.arange(len(y)), fold)
+        if len(np.unique(y[train])) > 1:
+            p[fold] = np.maximum(answer(train, fold), SMALLEST)
     return p
 
 
 Answer = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""From numbers of rows to learn from and of rows to tell to the latter's probabilities."""
+"""Maps the numbers of training rows and of the fold's rows to probabilities of the latter."""
 PENALTY = 0.03
-"""Of the squared coefficients."""
+"""Of the squared coefficients. The constants of the fits were fixed on the included tables alone."""
 
 
 def by_vectors(
@@ -180,37 +181,35 @@ def by_vectors(
         y: class codes.
         folds: row numbers; each fold is predicted by a fit to the others.
     """
+    from scipy.special import softmax
+
     logs = np.log(known)
     centred = logs - logs.mean(1, keepdims=True)
     scaled = (vectors - vectors.mean(0)) / (vectors.std(0) + 1e-6) * (3 / vectors.shape[1] ** 0.5)
-    read = np.hstack([np.ones((len(y), 1)), centred / max(centred.std(), 1e-6), scaled])
+    inputs = np.hstack([np.ones((len(y), 1)), centred / max(centred.std(), 1e-6), scaled])
 
-    def answer(rest: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        return _softmax(logs[asked] + read[asked] @ fitted(logs[rest], read[rest], y[rest]))
+    def answer(train: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        return softmax(logs[fold] + inputs[fold] @ coefficients(logs[train], inputs[train], y[train]), axis=1)
 
     return _crossed(y, folds, known, answer)
 
 
-def fitted(known: np.ndarray, read: np.ndarray, y: np.ndarray) -> np.ndarray:
+def coefficients(known: np.ndarray, inputs: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the regression's coefficients, shape (width, classes)."""
     from scipy.optimize import minimize
+    from scipy.special import softmax
 
-    rows, shape = np.arange(len(y)), (read.shape[1], known.shape[1])
+    rows, shape = np.arange(len(y)), (inputs.shape[1], known.shape[1])
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(shape)
-        p = _softmax(known + read @ weights)
+        p = softmax(known + inputs @ weights, axis=1)
         value = log_loss(y, np.maximum(p, SMALLEST)) + PENALTY / 2 * (weights**2).sum()
         p[rows, y] -= 1.0
-        return value, (read.T @ p / len(y) + PENALTY * weights).ravel()
+        return value, (inputs.T @ p / len(y) + PENALTY * weights).ravel()
 
     start = np.zeros(shape).ravel()
     return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 60}).x.reshape(shape)
-
-
-def _softmax(scores: np.ndarray) -> np.ndarray:
-    likely = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return likely / likely.sum(axis=1, keepdims=True)
 
 
 SMALL_TREES = {"max_iter": 40, "learning_rate": 0.05, "max_leaf_nodes": 8}
@@ -233,22 +232,22 @@ def by_trees(
     wide = x.set_axis(names, axis=1).assign(**logs)
     settings = {f"histgradientboostingclassifier__{name}": value for name, value in SMALL_TREES.items()}
 
-    def answer(rest: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        trees = baseline("gbt", wide.iloc[rest], "classification", seed).set_params(**settings)
-        p = np.zeros((len(asked), known.shape[1]))
-        trees.fit(wide.iloc[rest], y[rest])
-        p[:, trees.classes_] = trees.predict_proba(wide.iloc[asked])
+    def answer(train: np.ndarray, fold: np.ndarray) -> np.ndarray:
+        trees = baseline("gbt", wide.iloc[train], "classification", seed).set_params(**settings)
+        p = np.zeros((len(fold), known.shape[1]))
+        trees.fit(wide.iloc[train], y[train])
+        p[:, trees.classes_] = trees.predict_proba(wide.iloc[fold])
         return p
 
     return _crossed(y, folds, known, answer)
 
 
 def _longer(trial: Trial, x: pd.DataFrame, y: np.ndarray, judged: np.ndarray, known: np.ndarray) -> float:
-    """Return what all queries but the judged ones in the context take off the loss of these."""
+    """Return by how much the loss of the judged queries falls with all others in the context."""
     session, context = trial.model, trial.context
-    read = np.setdiff1d(np.arange(len(y)), judged)
-    rows = stacked(context.x, x.iloc[read]), np.concatenate([context.y, y[read]])
-    longer = session.context(*rows, context.classes)
+    added = np.setdiff1d(np.arange(len(y)), judged)
+    labelled = stacked(context.x, x.iloc[added]), np.concatenate([context.y, y[added]])
+    longer = session.context(*labelled, context.classes)
     queries = session.queries(longer, x.iloc[judged], y[judged])
-    after = session.row_scores(longer, queries, np.arange(len(judged)), Execution(PASS)).loss
+    after = session.row_scores(longer, queries, np.arange(len(judged)), Execution(CHUNK)).loss
     return log_loss(y[judged], known[judged]) - float(after.mean())

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any
 
-from tttab.blend.blending import Blend, BlendedPredictor, check_kind, fit_blend
+from tttab.blend.blending import Blend, BlendedPredictor, check_blend, fit_blend
 from tttab.contracts import Context, Predictor, Session, Tuning
 from tttab.core import Row
 from tttab.data.context_selection import choose_context
@@ -20,7 +20,7 @@ from tttab.errors import RequestError
 from tttab.evaluation.outcome import Event, Outcome, Planned, Progress
 from tttab.evaluation.rivals import (
     Fit,
-    Given,
+    RivalData,
     fit_distilled,
     fit_finetuned,
     fit_finetuned_short,
@@ -46,19 +46,19 @@ class Arm:
     """How an arm runs and what sets it apart."""
 
     run: Run
-    about: str
+    description: str
     model: bool = True
     """Whether it reads the foundation model."""
     rule: str | None = None
-    """What it trains; "" is the trial's own rule, None nothing."""
+    """The rule it trains with: "" is the trial's own; None: nothing is trained."""
     recipe: str | None = None
-    """What it trains by where that is not the trial's schedule."""
+    """The recipe it trains by, if not the trial's schedule."""
     split: str | None = None
-    """The contexts training sees where they are not the schedule's own."""
+    """The contexts during training, if not the schedule's own."""
     reads_all: bool = False
     """Predict from all n + k rows instead of n."""
     choice: str | None = None
-    """How the n context rows are chosen where not as in the split."""
+    """How the n context rows are chosen, if not as in the split."""
     queries: bool = True
     """Whether the k query rows change its numbers."""
     own_training: bool = False
@@ -66,16 +66,16 @@ class Arm:
     tuning: Tuning | None = None
     """What trains instead of weights, which stay as they are."""
     extra_rows: int = 0
-    """Rows beside the context that it serves with."""
+    """Rows that it reads beside the context when it predicts."""
     rate: float = 1.0
     """Of what is tuned, as a multiple of the schedule's learning rate."""
-    named: bool = False
-    """Whether it runs where it is named alone: most are, being dear."""
+    opt_in: bool = False
+    """Whether it runs only if it is named, because it takes long or answers a special question."""
     check: Callable[[], None] | None = None
-    """Raises where something is not installed."""
+    """Raises if a package it needs is not installed."""
 
 
-@lru_cache
+@lru_cache  # a plan asks it of every cell
 def _settings(schedule: Schedule) -> dict[str, Any]:
     return schedule.to_dict()
 
@@ -112,14 +112,14 @@ def run_blend(trial: Trial, arm: str) -> Iterator[Event | Outcome]:
 
 def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
     """Train as the arm says, or take what another arm has trained the same way."""
-    about = ARMS[arm]
-    key = (about.rule, about.split, about.tuning, about.recipe)
+    spec = ARMS[arm]
+    key = (spec.rule, spec.split, spec.tuning, spec.recipe)
     if key not in trial.trained:
-        rule, schedule, session = get_rule(about.rule or trial.rule), schedule_of_arm(trial, arm), trial.model
-        if about.split:
-            schedule = replace(schedule, split=about.split)
-        if about.tuning:
-            session, rule = _tuned(trial, arm), replace(rule, rate=about.rate)
+        rule, schedule, session = get_rule(spec.rule or trial.rule), schedule_of_arm(trial, arm), trial.model
+        if spec.split:
+            schedule = replace(schedule, split=spec.split)
+        if spec.tuning:
+            session, rule = _tuned(trial, arm), replace(rule, rate=spec.rate)
             schedule = replace(schedule, split="fixed", init="pretrained", train_members=None)
         run = trial.adaptation(rule, schedule, session)
         if run.prepare() and run.result.estimate is not None:
@@ -132,9 +132,9 @@ def _train(trial: Trial, arm: str) -> Generator[Event, None, Adapted]:
 
 def _tuned(trial: Trial, arm: str) -> Session:
     """Return the model in which what the arm tunes trains instead of weights."""
-    about = ARMS[arm]
-    assert about.tuning is not None, "the caller has looked"
-    session = trial.model.tuned(about.tuning, trial.context, about.extra_rows)
+    spec = ARMS[arm]
+    assert spec.tuning is not None, "the caller has checked"
+    session = trial.model.tuned(spec.tuning, trial.context, spec.extra_rows)
     if session is None:
         message = f"{arm} is for classifiers of TabPFN v2, not for {trial.model.info.name}"
         raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
@@ -161,12 +161,12 @@ def rival(fit: Fit) -> Run:
     def run(trial: Trial, arm: str) -> Iterator[Outcome]:
         (x, y), table = trial.rows("labelled"), trial.table
         session = trial.session if ARMS[arm].model else None
-        given = Given(
+        data = RivalData(
             session, x, y, trial.split.n, table.task, len(table.classes), trial.seed, table.name,
             trial.schedule.max_seconds, trial.budget, trial.stop, trial.weights("labelled"),
         )  # fmt: skip
         start = time.perf_counter()
-        fitted = fit(given)
+        fitted = fit(data)
         seconds = {"adapt": time.perf_counter() - start, "predict": 0.0}
         yield _predicted(trial, arm, fitted.server, fitted.n_context, fitted.k, seconds, fitted.adapted)
 
@@ -180,15 +180,15 @@ ARMS: dict[str, Arm] = {
         run_blend,
         "the same, mixed with boosted trees on n + k rows",
         rule="",
-        check=partial(check_kind, "trees"),
-        named=True,
+        check=partial(check_blend, "trees"),
+        opt_in=True,
     ),
     "ttt+@n+k": Arm(
         run_ttt,
         "test-time training by the recipe `thorough`, context of n",
         rule="",
         recipe="thorough",
-        named=True,
+        opt_in=True,
     ),
     "icl@n+k": Arm(run_icl_all, "in-context learning, all n + k rows"),
     "redraw@n": Arm(run_ttt, "fine-tuning with re-drawn contexts, context of n", rule="", split="redraw"),
@@ -202,33 +202,33 @@ ARMS: dict[str, Arm] = {
     "finetuned@n+k": Arm(
         rival(fit_finetuned),
         "the model's own fine-tuning on n + k rows",
-        reads_all=True, own_training=True, named=True,
+        reads_all=True, own_training=True, opt_in=True,
     ),
     "finetuned@n": Arm(
-        rival(fit_finetuned_short), "the same, context of n", own_training=True, named=True
+        rival(fit_finetuned_short), "the same, context of n", own_training=True, opt_in=True
     ),
     "predictlm-ttt@n+k": Arm(
-        rival(fit_redrawn), "15 steps on re-drawn splits, all n + k rows", own_training=True, named=True
+        rival(fit_redrawn), "15 steps on re-drawn splits, all n + k rows", own_training=True, opt_in=True
     ),
     "learned-context@n+k": Arm(
         run_tuned, "keys and values of n rows trained on k, weights frozen",
-        rule="full", tuning="cache", rate=30.0, named=True,
+        rule="full", tuning="cache", rate=30.0, opt_in=True,
     ),
     "soft-prompt@n+k": Arm(
         run_tuned, f"{PROMPT_ROWS} more rows' keys and values trained on k, weights frozen",
-        rule="full", tuning="prompt", extra_rows=PROMPT_ROWS, rate=30.0, named=True,
+        rule="full", tuning="prompt", extra_rows=PROMPT_ROWS, rate=30.0, opt_in=True,
     ),
     "retouch@n+k": Arm(
         run_tuned, "a gain and a shift per column trained on k rows, weights frozen",
-        rule="full", tuning="inputs", rate=30.0, named=True,
+        rule="full", tuning="inputs", rate=30.0, opt_in=True,
     ),
-    "medoids@n": Arm(rival(fit_medoids), "n of n + k rows: medoids of the model's own vectors", named=True),
+    "medoids@n": Arm(rival(fit_medoids), "n of n + k rows: medoids of the model's own vectors", opt_in=True),
     "distilled-gbt@n+k": Arm(
-        rival(fit_distilled), "boosted trees taught by icl@n+k out of fold", own_training=True, named=True
+        rival(fit_distilled), "boosted trees taught by icl@n+k out of fold", own_training=True, opt_in=True
     ),
     "lightgbm@n+k": Arm(
         rival(fit_lightgbm), "LightGBM in eight folds, as in TabArena, on n + k rows",
-        model=False, check=partial(check_kind, "trees"), named=True,
+        model=False, check=partial(check_blend, "trees"), opt_in=True,
     ),
     "gbt": Arm(rival(fit_gbt), "gradient-boosted trees on n + k rows", model=False),
     "logistic": Arm(rival(fit_logistic), "logistic regression on n + k rows", model=False),
@@ -250,30 +250,31 @@ def identity(trial: Trial, arm: str, steps: int | None = None) -> dict[str, Any]
     """Return exactly what changes the arm's numbers.
 
     Args:
+        trial: table, split, model and schedule.
         arm: one of `ARMS`.
-        steps: as many as fitted into a time, where one was given.
+        steps: the number that a time limit allowed; None: the schedule's.
     """
-    about = ARMS[arm]
-    trained = about.rule is not None
-    parts = ("context", "queries", "test") if about.queries else ("context", "test")
+    spec = ARMS[arm]
+    trained = spec.rule is not None
+    parts = ("context", "queries", "test") if spec.queries else ("context", "test")
     schedule = schedule_of_arm(trial, arm)
     schedule = schedule if steps is None else replace(schedule, steps=steps)
     seconds = trial.schedule.max_seconds
-    limit = {"seconds": seconds} if about.own_training and seconds is not None else {}
-    ensemble = {} if trial.members is None or not about.model else {"members": trial.members}
+    limit = {"seconds": seconds} if spec.own_training and seconds is not None else {}
+    ensemble = {} if trial.members is None or not spec.model else {"members": trial.members}
     return {
         "table": trial.table.fingerprint,
         "split": {
             "seed": trial.split.seed,
             "n": trial.split.n,
-            "k": trial.split.k if about.queries else None,
+            "k": trial.split.k if spec.queries else None,
             "rows": trial.split.digest_of(*parts),
         },
-        "model": trial.model_sha256 if about.model else None,
+        "model": trial.model_sha256 if spec.model else None,
         "arm": arm,
-        "rule": (about.rule or trial.rule) if trained else None,
+        "rule": (spec.rule or trial.rule) if trained else None,
         "schedule": dict(_settings(schedule)) if trained else None,
-        "seed": trial.seed if trained or about.own_training or not about.model else None,
+        "seed": trial.seed if trained or spec.own_training or not spec.model else None,
         **ensemble,
         **limit,
     }
@@ -319,13 +320,13 @@ def _predicted(
     seconds: dict[str, float],
     adapted: Adapted | None = None,
 ) -> Outcome:
-    """Predict the test rows and time it; `seconds`: what came before."""
+    """Predict the test rows and time it; `seconds` are those of training and of building the cache."""
     x_test, y_test = trial.rows("test")
     start = time.perf_counter()
     p = server.predict(x_test)
-    asked = time.perf_counter() - start
+    elapsed = time.perf_counter() - start
     opened = trial.open_seconds if ARMS[arm].model else 0.0
-    seconds = {"open": opened, **seconds, "predict": seconds["predict"] + asked}
+    seconds = {"open": opened, **seconds, "predict": seconds["predict"] + elapsed}
     row = Row(
         identity=identity(trial, arm, adapted.estimate.steps if adapted and adapted.estimate else None),
         arm=arm,
@@ -333,7 +334,7 @@ def _predicted(
         k=k,
         metrics=server.metrics(x_test, y_test, p, trial.weights("test")),
         seconds=seconds,
-        ms_per_1000_rows=latency(server.predict, x_test, trial.latency_calls, asked),
+        ms_per_1000_rows=latency(server.predict, x_test, trial.latency_calls, elapsed),
         cache_bytes=server.cache_bytes,
         steps=adapted.step if adapted else 0,
         accepted=adapted.accepted if adapted else None,

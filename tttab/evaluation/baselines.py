@@ -33,9 +33,9 @@ def baseline(name: str, x: pd.DataFrame, task: Task, seed: int) -> Pipeline:
         task: classification or regression.
         seed: names the model's random stream.
     """
-    present = [c for c in x.columns if x[c].notna().any()]
-    categories = [c for c in present if x[c].dtype == "category"]
-    numbers = [c for c in present if c not in categories]
+    present = [column for column in x.columns if x[column].notna().any()]
+    categories = [column for column in present if x[column].dtype == "category"]
+    numbers = [column for column in present if column not in categories]
     random_state = stream_seed(seed, name) % 2**32
     if name == "gbt":
         return _trees(categories, numbers, task, random_state)
@@ -55,9 +55,9 @@ def _trees(categories: list[str], numbers: list[str], task: Task, random_state: 
         max_categories=MOST_LEVELS,
     )
     columns = ColumnTransformer([("categories", encode, categories), ("numbers", "passthrough", numbers)])
-    kind = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
+    model = HistGradientBoostingClassifier if task == "classification" else HistGradientBoostingRegressor
     return make_pipeline(
-        columns, kind(categorical_features=list(range(len(categories))), random_state=random_state)
+        columns, model(categorical_features=list(range(len(categories))), random_state=random_state)
     )
 
 

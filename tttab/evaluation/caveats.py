@@ -15,27 +15,27 @@ if TYPE_CHECKING:
 
 
 MOST_NAMED = 10
-"""Classes with few context rows; of more their number is told."""
+"""Classes with few context rows that are named; of more only the number is stated."""
 
 
 def caveats(trial: Trial) -> list[str]:
-    """Return what lies in the table, the split and the model."""
+    """Return the remarks on a table, its split and the model."""
     from tttab.data.checks import duplicates_between, thin_classes
 
     table, split = trial.table, trial.split
     found = []
-    twins = duplicates_between(table.x, split.context, split.test)
-    if twins:
+    duplicates = duplicates_between(table.x, split.context, split.test)
+    if duplicates:
         same = "have the same feature values as a context row (possible leakage)"
-        found.append(f"{twins} of {len(split.test)} test rows {same}")
-    thin = thin_classes(table, split.context)
-    if len(thin) > MOST_NAMED:
-        few = f"{len(thin)} of {len(table.classes)} classes have few context rows, some only"
-        found.append(f"{few} {min(thin.values())}: a larger --n would help")
+        found.append(f"{duplicates} of {len(split.test)} test rows {same}")
+    rare = thin_classes(table, split.context)
+    if len(rare) > MOST_NAMED:
+        few = f"{len(rare)} of {len(table.classes)} classes have few context rows, some only"
+        found.append(f"{few} {min(rare.values())}: a larger --n would help")
     else:
         found += [
             f"only {count} context rows for class {name!r}: a larger --n would help"
-            for name, count in thin.items()
+            for name, count in rare.items()
         ]
     info = trial.model.info
     if info.provenance == REAL and table.source != "file":

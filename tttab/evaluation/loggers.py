@@ -16,54 +16,45 @@ from tttab.errors import MissingExtra, RequestError
 if TYPE_CHECKING:
     from tttab.training.result import Step
 
-TOLD = ("loss", "held_out", "best", "ece", "metric", "size")
-"""What is written down of every step."""
+LOGGED = ("loss", "held_out", "best", "ece", "metric", "size")
+"""The figures of a step that are logged."""
 
 
 class RunLogger(Protocol):
-    """Is told of a run: what was asked, each training step, the figures."""
+    """Records a run: each training step, the figures, the end."""
 
     def step(self, arm: str, step: Step) -> None:
         """A training step of an arm is done."""
-        ...
+        return
 
     def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
         """An arm was measured."""
-        ...
+        return
 
     def end(self, *, failed: bool) -> None:
         """The run is over."""
-        ...
+        return
 
 
-class Silent:
-    """Writes nothing down."""
-
-    def step(self, arm: str, step: Step) -> None:
-        """Do nothing."""
-
-    def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
-        """Do nothing."""
-
-    def end(self, *, failed: bool) -> None:
-        """Do nothing."""
+class Silent(RunLogger):
+    """Logs nothing."""
 
 
 class MLflow:
     """A run of MLflow, in the experiment and at the server that its environment variables name."""
 
-    def __init__(self, asked: Mapping[str, Any]) -> None:
+    def __init__(self, request: Mapping[str, Any]) -> None:
         self._mlflow = import_module("mlflow")
         self._mlflow.start_run()
-        self._mlflow.log_params({name: str(value) for name, value in asked.items()})
+        self._mlflow.log_params({name: str(value) for name, value in request.items()})
 
     def step(self, arm: str, step: Step) -> None:
-        """Write a step down."""
-        self._mlflow.log_metrics(_named(arm, _of_step(step)), step=step.number)
+        """Log a step."""
+        self._mlflow.log_metrics(_prefixed(arm, _of_step(step)), step=step.number)
 
     def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
-        """Write figures down."""
-        self._mlflow.log_metrics(_named(arm, metrics))
+        """Log figures."""
+        self._mlflow.log_metrics(_prefixed(arm, metrics))
 
     def end(self, *, failed: bool) -> None:
         """End the run."""
@@ -73,16 +64,16 @@ class MLflow:
 class WandB:
     """A run of Weights & Biases, in the project that its environment variables name."""
 
-    def __init__(self, asked: Mapping[str, Any]) -> None:
-        self._run = import_module("wandb").init(config=dict(asked))
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._run = import_module("wandb").init(config=dict(request))
 
     def step(self, arm: str, step: Step) -> None:
-        """Write a step down."""
-        self._run.log(_named(arm, _of_step(step)))
+        """Log a step."""
+        self._run.log(_prefixed(arm, _of_step(step)))
 
     def figures(self, arm: str, metrics: Mapping[str, float]) -> None:
-        """Write figures down."""
-        self._run.summary.update(_named(arm, metrics))
+        """Log figures."""
+        self._run.summary.update(_prefixed(arm, metrics))
 
     def end(self, *, failed: bool) -> None:
         """End the run."""
@@ -104,15 +95,20 @@ def check_logger(name: str | None) -> None:
 
 
 @contextmanager
-def logging_to(name: str | None, asked: Mapping[str, Any]) -> Generator[RunLogger]:
-    """Yield the logger of a name, told what was asked; it is told of the end, whatever it is.
+def logging_to(name: str | None, request: Mapping[str, Any]) -> Generator[RunLogger]:
+    """Yield the logger called `name` and end it, whether the run succeeds or fails.
+
+    Args:
+        name: one of `LOGGERS`; None logs nothing.
+        request: the options of the run, logged as its parameters.
+
 
     Raises:
         RequestError: there is no such logger.
         MissingExtra: its package is not installed.
     """
     check_logger(name)
-    logger = Silent() if name is None else LOGGERS[name](asked)
+    logger = Silent() if name is None else LOGGERS[name](request)
     try:
         yield logger
     except BaseException:
@@ -122,10 +118,10 @@ def logging_to(name: str | None, asked: Mapping[str, Any]) -> Generator[RunLogge
 
 
 def _of_step(step: Step) -> dict[str, float]:
-    return {name: getattr(step, name) for name in TOLD}
+    return {name: getattr(step, name) for name in LOGGED}
 
 
-def _named(arm: str, values: Mapping[str, float]) -> dict[str, float]:
+def _prefixed(arm: str, values: Mapping[str, float]) -> dict[str, float]:
     """Return finite values under names that both services take: `ttt-n-k.loss` for the arm `ttt@n+k`."""
     prefix = arm.replace("@", "-").replace("+", "-")
     return {f"{prefix}.{name}": float(value) for name, value in values.items() if abs(value) < float("inf")}

@@ -67,7 +67,7 @@ class ArmResult:
 
     @classmethod
     def of(cls, outcome: Outcome) -> ArmResult:
-        """Return what an arm's outcome tells."""
+        """Return the result of an arm's outcome."""
         row, adapted = outcome.row, outcome.adapted
         training = None if adapted is None else TrainingResult(
             held_out={"before": adapted.before, "after": adapted.after},
@@ -78,33 +78,25 @@ class ArmResult:
             stopped=adapted.stopped,
             vetoed=tuple(adapted.vetoed),
         )  # fmt: skip
-        return cls(**{name: getattr(row, name) for name in _OF_ROW}, training=training,
+        return cls(**{name: getattr(row, name) for name in _ROW_FIELDS}, training=training,
                    predictions=outcome.probabilities)  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, predictions left out."""
-        plain: dict[str, Any] = {name: getattr(self, name) for name in _OF_ROW}
+        plain: dict[str, Any] = {name: getattr(self, name) for name in _ROW_FIELDS}
         return plain | (asdict(self.training) if self.training else {})
 
 
-_OF_ROW = (
-    "arm",
-    "n_context",
-    "k",
-    "metrics",
-    "seconds",
-    "ms_per_1000_rows",
-    "cache_bytes",
-    "steps",
-    "accepted",
-)
-assert set(_OF_ROW) <= Row.__dataclass_fields__.keys()
+_ROW_FIELDS = (
+    "arm", "n_context", "k", "metrics", "seconds", "ms_per_1000_rows", "cache_bytes", "steps", "accepted",
+)  # fmt: skip
+assert set(_ROW_FIELDS) <= Row.__dataclass_fields__.keys()
 
 
 def setting(
     table: Table, split: Split, info: ModelInfo, device: str, request: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what was looked at as plain data: `dataset`, `request`, `split` and `model` of a document."""
+    """Return what a document has under `dataset`, `request`, `split` and `model`, as plain data."""
     of_table = ("name", "source", "openml_id", "fingerprint", "target")
     of_model = ("name", "file", "sha256", "provenance", "parameters")
     return {
@@ -130,7 +122,7 @@ class RunResult:
     model: ModelInfo
     device: str
     request: Mapping[str, Any]
-    """What was asked, by option name."""
+    """The options by name."""
     arms: tuple[ArmResult, ...]
     warnings: tuple[str, ...]
     """What to know before believing the figures, a sentence each."""
@@ -248,13 +240,13 @@ class RunResult:
 
 def threshold_words(bundle: Bundle | None) -> str:
     """Say from which probability on a row counts as of the second class, and what that changed."""
-    about = bundle.record.get("threshold") if bundle is not None else None
-    if bundle is None or about is None:
+    chosen = bundle.record.get("threshold") if bundle is not None else None
+    if bundle is None or chosen is None:
         return ""
     return (
-        f" Rows count as {brief(bundle.schema.classes[1])} from a probability of {about['value']:.3f} on: "
-        f"{LABELS.get(about['metric'], 'F1')} of {about['rows']} held-out rows {about['after']:.3f}, "
-        f"at one half {about['before']:.3f}."
+        f" Rows count as {brief(bundle.schema.classes[1])} from a probability of {chosen['value']:.3f} on: "
+        f"{LABELS.get(chosen['metric'], 'F1')} of {chosen['rows']} held-out rows {chosen['after']:.3f}, "
+        f"at one half {chosen['before']:.3f}."
     )
 
 

@@ -1,6 +1,6 @@
 """Rivals that use all labelled rows in their own way: each is fitted, then it predicts.
 
-What a rival is given contains no test row. `arms` times and compares them.
+`arms` times and compares them.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ LEAST_IN_LEAF = 20
 
 
 @dataclass(frozen=True)
-class Given:
-    """What a rival may look at."""
+class RivalData:
+    """What a rival is fitted to; it holds no test row."""
 
     session: Session | None
     """The foundation model; None for a rival that reads none."""
@@ -57,7 +57,7 @@ class Given:
     budget: int = DEFAULT_BUDGET
     stop: Callable[[], str] = str
     weights: np.ndarray | None = None
-    """Shape (rows,): how much each row counts; None: all alike. Of the rivals, `gbt` and `logistic` ask."""
+    """Shape (rows,): how much each row counts; None: all alike. Only `gbt` and `logistic` use them."""
 
     @property
     def model(self) -> Session:
@@ -83,7 +83,7 @@ class Fitted:
     adapted: Adapted | None = None
 
 
-Fit = Callable[[Given], Fitted]
+Fit = Callable[[RivalData], Fitted]
 
 
 class EstimatorServer:
@@ -117,27 +117,27 @@ def kept_bytes(model: Any) -> int:
     return len(pickle.dumps(model))
 
 
-def fit_gbt(given: Given) -> Fitted:
+def fit_gbt(data: RivalData) -> Fitted:
     """Gradient-boosted trees: scikit-learn's `HistGradientBoosting`, its defaults."""
-    return _baseline("gbt", given)
+    return _baseline("gbt", data)
 
 
-def fit_logistic(given: Given) -> Fitted:
+def fit_logistic(data: RivalData) -> Fitted:
     """Logistic regression on standardised numbers and one-hot categories; ridge regression for a number."""
-    return _baseline("logistic", given)
+    return _baseline("logistic", data)
 
 
-def fit_lightgbm(given: Given) -> Fitted:
+def fit_lightgbm(data: RivalData) -> Fitted:
     """LightGBM's default as TabArena runs it (Erickson et al. 2025, arXiv 2506.16791): see `BaggedTrees`.
 
     Raises:
         MissingExtra: lightgbm is not installed.
     """
-    model = BaggedTrees(given.classes, given.seed).fit(given.x, given.y)
-    return Fitted(EstimatorServer(model, given.task), 0, len(given.y))
+    model = BaggedTrees(data.classes, data.seed).fit(data.x, data.y)
+    return Fitted(EstimatorServer(model, data.task), 0, len(data.y))
 
 
-def fit_distilled(given: Given) -> Fitted:
+def fit_distilled(data: RivalData) -> Fitted:
     """The trees of `gbt`, trained on what plain in-context learning predicts for the labelled rows.
 
     Distillation (Hinton et al. 2015, arXiv 1503.02531) of the foundation model into trees that serve without
@@ -147,39 +147,37 @@ def fit_distilled(given: Given) -> Fitted:
     """
     import pandas as pd
 
-    p = teach(given)
-    model = baseline("gbt", given.x, given.task, given.seed)
-    if not given.classes:
-        return Fitted(EstimatorServer(model.fit(given.x, p), given.task), 0, len(given.y))
+    p = teach(data)
+    model = baseline("gbt", data.x, data.task, data.seed)
+    if not data.classes:
+        return Fitted(EstimatorServer(model.fit(data.x, p), data.task), 0, len(data.y))
     name = model.steps[-1][0]
     # A row's copies go through a tree together; beyond 10,000 rows scikit-learn would stop early.
-    leaf = LEAST_IN_LEAF * given.classes
+    leaf = LEAST_IN_LEAF * data.classes
     model.set_params(**{f"{name}__min_samples_leaf": leaf, f"{name}__early_stopping": False})
-    copies = pd.concat([given.x] * given.classes)
-    labels = np.repeat(np.arange(given.classes), len(given.y))
+    copies = pd.concat([data.x] * data.classes)
+    labels = np.repeat(np.arange(data.classes), len(data.y))
     model.fit(copies, labels, **{f"{name}__sample_weight": p.T.ravel()})
-    return Fitted(EstimatorServer(model, given.task), 0, len(given.y))
+    return Fitted(EstimatorServer(model, data.task), 0, len(data.y))
 
 
-def teach(given: Given) -> np.ndarray:
+def teach(data: RivalData) -> np.ndarray:
     """Return out-of-fold predictions of in-context learning: (rows, classes), or means (rows,)."""
-    codes, strata = strata_of(given.y, given.classes)
-    rng = numpy_stream(given.seed, "distil")
-    order = stratified_order(codes, np.arange(len(given.y)), strata, rng)
-    found = np.zeros((len(given.y), given.classes) if given.classes else len(given.y))
+    codes, strata = strata_of(data.y, data.classes)
+    rng = numpy_stream(data.seed, "distil")
+    order = stratified_order(codes, np.arange(len(data.y)), strata, rng)
+    found = np.zeros((len(data.y), data.classes) if data.classes else len(data.y))
     for fold in range(TEACHER_FOLDS):
         own, rest = order[fold::TEACHER_FOLDS], np.delete(order, np.s_[fold::TEACHER_FOLDS])
         # A class whose only row is in this fold is one that its teacher does not know.
-        known, labels = (
-            np.unique(given.y[rest], return_inverse=True) if given.classes else ([], given.y[rest])
-        )
-        context = given.model.context(given.x.iloc[rest], labels, len(known))
-        place = np.ix_(own, known) if given.classes else own
-        found[place] = given.model.serve(context).predict(given.x.iloc[own])
+        known, labels = np.unique(data.y[rest], return_inverse=True) if data.classes else ([], data.y[rest])
+        context = data.model.context(data.x.iloc[rest], labels, len(known))
+        place = np.ix_(own, known) if data.classes else own
+        found[place] = data.model.serve(context).predict(data.x.iloc[own])
     return found
 
 
-def fit_finetuned(given: Given) -> Fitted:
+def fit_finetuned(data: RivalData) -> Fitted:
     """What the model's own package makes of all n + k rows by its own fine-tuning, predicting with all.
 
     `FinetunedTabPFNClassifier` (tabpfn, Prior Labs 2025) or `FinetunedTabICLClassifier` (tabicl 2, Qu et al.
@@ -188,61 +186,60 @@ def fit_finetuned(given: Given) -> Fitted:
     Raises:
         RequestError: it has none for this model and table.
     """
-    return _finetuned(given, None)
+    return _finetuned(data, None)
 
 
-def fit_finetuned_short(given: Given) -> Fitted:
+def fit_finetuned_short(data: RivalData) -> Fitted:
     """The same, predicting with the n rows of the context alone, as test-time training does.
 
     Raises:
         RequestError: the package has no fine-tuning for this model and table.
     """
-    return _finetuned(given, given.n)
+    return _finetuned(data, data.n)
 
 
-def fit_redrawn(given: Given) -> Fitted:
+def fit_redrawn(data: RivalData) -> Fitted:
     """Fine-tuning as PredictLM does it (predictlm 11.1, ZeroOne Research 2026): its recipe, on this model.
 
     Fifteen steps at a rate of 1e-4; each draws four fifths of all n + k rows, 384 at most, as its context and
     all others as its queries. What comes out last is served, from all rows. Here a fiftieth of the rows is
     measured on instead, and the rate falls.
     """
-    n, rows = min(int(0.8 * len(given.y)), MOST_REDRAWN), len(given.y)
+    n, rows = min(int(0.8 * len(data.y)), MOST_REDRAWN), len(data.y)
     held = max(1, rows // 50) / (rows - n)
-    schedule = replace(REDRAWN, batch=rows, held_out=held, max_seconds=given.seconds)
-    context = given.model.context(given.x.iloc[:n], given.y[:n], given.classes)
-    queries = given.x.iloc[n:], given.y[n:]
-    asked = get_rule("full"), context, queries, schedule, given.seed, given.budget
-    for _ in (run := Adaptation(given.model, *asked, stop=given.stop)):
+    schedule = replace(REDRAWN, batch=rows, held_out=held, max_seconds=data.seconds)
+    context = data.model.context(data.x.iloc[:n], data.y[:n], data.classes)
+    queries = data.x.iloc[n:], data.y[n:]
+    inputs = get_rule("full"), context, queries, schedule, data.seed, data.budget
+    for _ in (run := Adaptation(data.model, *inputs, stop=data.stop)):
         pass
-    whole = given.model.context(given.x, given.y, given.classes)
-    return Fitted(run.result.session.serve(whole), rows, rows - given.n, run.result)
+    whole = data.model.context(data.x, data.y, data.classes)
+    return Fitted(run.result.session.serve(whole), rows, rows - data.n, run.result)
 
 
-def fit_medoids(given: Given) -> Fitted:
+def fit_medoids(data: RivalData) -> Fitted:
     """Plain in-context learning from the n of all n + k rows that stand for the others.
 
     Medoids (Kaufman and Rousseeuw 1987) of the model's own vectors of the rows, each a query under the
     first n: a coreset by the network's distances instead of the features'.
     """
-    model, x, y = given.model, given.x, given.y
-    first = model.context(x.iloc[: given.n], y[: given.n], given.classes)
-    chosen = medoids_of(model.row_vectors(first, x), y, given.n, classes=given.classes)
-    return Fitted(model.serve(model.context(x.iloc[chosen], y[chosen], given.classes)), given.n, 0)
+    model, x, y = data.model, data.x, data.y
+    first = model.context(x.iloc[: data.n], y[: data.n], data.classes)
+    chosen = medoids_of(model.row_vectors(first, x), y, data.n, classes=data.classes)
+    return Fitted(model.serve(model.context(x.iloc[chosen], y[chosen], data.classes)), data.n, 0)
 
 
-def _finetuned(given: Given, rows: int | None) -> Fitted:
-    model = given.model
-    server = model.finetuned(given.x, given.y, given.classes, given.seed, given.seconds, rows)
+def _finetuned(data: RivalData, rows: int | None) -> Fitted:
+    model = data.model
+    server = model.finetuned(data.x, data.y, data.classes, data.seed, data.seconds, rows)
     if server is None:
-        message = f"{model.package} has no fine-tuning of its own for {model.info.name} on {given.table}"
+        message = f"{model.package} has no fine-tuning of its own for {model.info.name} on {data.table}"
         raise RequestError(message, "--arms ttt@n+k,redraw@n+k")
-    return Fitted(server, rows or len(given.y), len(given.y) - given.n)
+    return Fitted(server, rows or len(data.y), len(data.y) - data.n)
 
 
-def _baseline(name: str, given: Given) -> Fitted:
-    model = baseline(name, given.x, given.task, given.seed)
-    count = given.weights
-    counts = {} if count is None else {f"{model.steps[-1][0]}__sample_weight": count}
-    model.fit(given.x, given.y, **counts)
-    return Fitted(EstimatorServer(model, given.task), 0, len(given.y))
+def _baseline(name: str, data: RivalData) -> Fitted:
+    model = baseline(name, data.x, data.task, data.seed)
+    weights = {} if data.weights is None else {f"{model.steps[-1][0]}__sample_weight": data.weights}
+    model.fit(data.x, data.y, **weights)
+    return Fitted(EstimatorServer(model, data.task), 0, len(data.y))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tttab.blend.blending import check_kind
+from tttab.blend.blending import check_blend
 from tttab.core import Table, Task
 from tttab.data.apart import Apart, apart_of, split_apart, take_column
 from tttab.data.context_selection import check_choice, choose_context
@@ -28,7 +28,7 @@ from tttab.training.recipes import schedule_of
 
 @dataclass(frozen=True)
 class TrialRequest:
-    """What is asked of one table: the options of `tttab run` and `tttab adapt`, by the same names."""
+    """The options of `tttab run` and `tttab adapt`, by the same names."""
 
     dataset: str | int | Table = "31"
     """An OpenML id, a known name, a path, or a table in memory."""
@@ -108,8 +108,8 @@ class TrialRequest:
         return SplitRequest(self.n, self.k, self.test_size, strict=self.strict)
 
     @property
-    def kind(self) -> Task | None:
-        """The task that is asked for; None where it is guessed."""
+    def stated_task(self) -> Task | None:
+        """The task that the options state; None: guessed."""
         return None if self.regression is None else "regression" if self.regression else "classification"
 
     def check(self) -> None:
@@ -118,22 +118,22 @@ class TrialRequest:
         check_schedule(self.schedule)
         get_rule(self.rule)
         check_choice(self.context)
-        check_kind(self.blend)
+        check_blend(self.blend)
         check_threshold(self.threshold)
         check_logger(self.log)
         self.sizes.check()
         if self.seed < 0:
             raise RequestError(f"the seed must be at least 0, got {self.seed}", "--seed 0")
-        if self.task is not None and self.kind is not None:
-            raise RequestError("an OpenML task says itself what it is", f"leave out --{self.kind}")
+        if self.task is not None and self.stated_task is not None:
+            raise RequestError("an OpenML task says itself what it is", f"leave out --{self.stated_task}")
         self._check_sides()
 
     def _check_sides(self) -> None:
-        named = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
-        given = [option for option, value in named.items() if value is not None]
-        if len(given) > 1:
+        options = {"--validation": self.validation, "--group": self.group, "--time-column": self.time_column}
+        stated = [option for option, value in options.items() if value is not None]
+        if len(stated) > 1:
             raise RequestError(
-                f"{' and '.join(given)} both say which rows are held out", f"leave out {given[-1]}"
+                f"{' and '.join(stated)} both say which rows are held out", f"leave out {stated[-1]}"
             )
 
 
@@ -141,12 +141,12 @@ def draw_rows(request: TrialRequest, *, keep_test: bool = True) -> tuple[Table, 
     """Load the table and say which rows play which part.
 
     Args:
-        request: what is asked.
+        request: the options.
         keep_test: keep rows for a test; else every row is context or query.
 
     Raises:
         DataError: the table cannot be had.
-        SplitError: it is too small for what is asked.
+        SplitError: it is too small for the sizes.
         RequestError: an option does not fit it.
     """
     request.check()
@@ -214,7 +214,9 @@ def _load(request: TrialRequest) -> Table:
         return load_task(request.task, request.fold, columns=request.columns)
     if isinstance(request.dataset, Table):
         return request.dataset
-    return load_table(request.dataset, target=request.target, task=request.kind, columns=request.columns)
+    return load_table(
+        request.dataset, target=request.target, task=request.stated_task, columns=request.columns
+    )
 
 
 def _set_apart(table: Table, request: TrialRequest) -> tuple[Table, Apart | None]:

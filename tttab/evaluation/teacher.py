@@ -68,14 +68,14 @@ def soft_targets(
     by_model, by_trees = np.zeros_like(targets), np.zeros_like(targets)
     order = stratified_order(y, train, context.classes, numpy_stream(seed, "teacher"))
     for fold in range(min(FOLDS, len(order))):
-        asked = order[fold::FOLDS]
-        others = np.setdiff1d(train, asked)
-        shown = stacked(context.x, x.iloc[others])
-        labels = np.concatenate([context.y, y[others]])
-        rows = x.iloc[asked]
-        by_model[asked] = session.serve(session.context(shown, labels, context.classes)).predict(rows)
-        trees = baseline("gbt", shown, "classification", seed).fit(shown, labels)
-        by_trees[asked] = trees.predict_proba(rows)
+        fold_rows = order[fold::FOLDS]
+        others = np.setdiff1d(train, fold_rows)
+        x_known = stacked(context.x, x.iloc[others])
+        y_known = np.concatenate([context.y, y[others]])
+        rows = x.iloc[fold_rows]
+        by_model[fold_rows] = session.serve(session.context(x_known, y_known, context.classes)).predict(rows)
+        trees = baseline("gbt", x_known, "classification", seed).fit(x_known, y_known)
+        by_trees[fold_rows] = trees.predict_proba(rows)
     mixtures = [share * by_trees + (1 - share) * by_model for share in SHARES]
     best = min(mixtures, key=lambda p: -np.log(np.maximum(p[train, y[train]], SMALLEST)).mean())
     targets[train] = HARD * targets[train] + (1 - HARD) * best[train]

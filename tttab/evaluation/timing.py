@@ -16,15 +16,15 @@ LATENCY_CALLS, LATENCY_SECONDS = 3, 1.0
 
 
 def latency(
-    predict: Callable[[pd.DataFrame], np.ndarray], x: pd.DataFrame, calls: int, asked: float
+    predict: Callable[[pd.DataFrame], np.ndarray], x: pd.DataFrame, calls: int, elapsed: float
 ) -> float:
     """Return milliseconds per 1,000 rows: the fastest of `calls` calls on 1,000 rows of `x`, repeated.
 
     No call begins after `LATENCY_SECONDS`: what disturbs a short call hardly moves a long one.
-    Without a call it follows from `asked`, the seconds that predicting `x` has taken.
+    Without a call it follows from `elapsed`, the seconds that predicting `x` took.
     """
     rows = x.iloc[np.resize(np.arange(len(x)), LATENCY_ROWS)].reset_index(drop=True)
-    best = asked * 1000 / len(x) if calls == 0 else float("inf")
+    best = elapsed * 1000 / len(x) if calls == 0 else float("inf")
     spent = 0.0
     for _ in range(calls):
         if spent > LATENCY_SECONDS:

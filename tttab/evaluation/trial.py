@@ -45,9 +45,9 @@ class Trial:
     latency_calls: int = LATENCY_CALLS
     """Extra calls that measure latency; 0 reads it off the prediction of the test rows, at no cost."""
     members: int | None = None
-    """Ensemble members that serve, where another number than the model's own was asked for."""
+    """Ensemble members that predict; None: as many as the model's file says."""
     stop: Callable[[], str] = str
-    """Asked after every training step; a reason ends training, and the best weights so far are kept."""
+    """Called after every training step; a reason that it returns ends training, the best weights are kept."""
     logger: RunLogger = field(default_factory=Silent)
     planned_model: str = ""
     """The SHA-256 of the model file, for identities alone: where no session has been opened yet."""
@@ -93,9 +93,9 @@ class Trial:
     ) -> Adaptation:
         """Return the training, by default with the trial's own rule, schedule and model, not yet begun."""
         model, schedule = session or self.model, schedule or self.schedule
-        given = self.context, self.rows("queries"), schedule, self.seed
+        inputs = self.context, self.rows("queries"), schedule, self.seed
         return Adaptation(
-            model, rule or get_rule(self.rule), *given, self.budget, teach=teacher_of(model, *given),
+            model, rule or get_rule(self.rule), *inputs, self.budget, teach=teacher_of(model, *inputs),
             objective=Objective(weights=self.weights("queries")), stop=self.stop, held=self.split.held,
         )  # fmt: skip
 

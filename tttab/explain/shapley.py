@@ -97,9 +97,9 @@ def explain(
     shap = _library()
     codes = _Codes(bundle)
     rng = numpy_stream(seed, "background")
-    chosen = rng.permutation(len(bundle.x))[:background]
-    known = codes.encode(bundle.x.iloc[np.sort(chosen)])
-    masker = shap.maskers.Independent(known, max_samples=len(known))
+    drawn = rng.permutation(len(bundle.x))[:background]
+    background_cells = codes.encode(bundle.x.iloc[np.sort(drawn)])
+    masker = shap.maskers.Independent(background_cells, max_samples=len(background_cells))
     explainer = shap.explainers.Permutation(codes.predict, masker, seed=stream_seed(seed, "shap") % 2**31)
     width = x.shape[1]
     cells, parts = codes.encode(x), []
@@ -108,13 +108,13 @@ def explain(
             warnings.simplefilter("ignore")
             found = explainer(
                 cells[row : row + 1],
-                max_evals=2 * width + 1,
-                batch_size=max(1, BATCH // len(known)),
+                max_evals=2 * width + 1,  # one order, forwards and backwards
+                batch_size=max(1, BATCH // len(background_cells)),
                 silent=True,
             )
         parts.append(found.values.reshape(1, width, -1))
         yield row + 1
-    base = codes.predict(known).mean(axis=0)
+    base = codes.predict(background_cells).mean(axis=0)
     outputs = bundle.schema.classes or (bundle.schema.target,)
     return Explanation(tuple(x.columns), outputs, np.concatenate(parts), base, x, codes.calls)
 

@@ -37,7 +37,7 @@ PAGE_COLOURS: dict[str, tuple[str, str]] = {
 """The page's colour variables: name to what it is on a light and on a dark page."""
 SAME_BYTES: dict[str, Any] = {"Date": None, "Creator": None, "Format": None, "Type": None}
 """Metadata of an SVG file that would differ from day to day."""
-_LOOK = {"svg.hashsalt": "tttab", "font.size": 9, "axes.titlesize": 10}
+_STYLE = {"svg.hashsalt": "tttab", "font.size": 9, "axes.titlesize": 10}
 _ON_PAGE: dict[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 11,
@@ -61,8 +61,8 @@ _NO_XML = re.compile("[\ufffe\uffff]")
 
 
 @contextmanager
-def look(**more: str | float | bool) -> Generator[None]:
-    """Draw in the house's manner; `more` are further settings of matplotlib's.
+def figure_style(**more: str | float | bool) -> Generator[None]:
+    """Draw in the style of all figures; `more` are further settings of matplotlib.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -70,7 +70,7 @@ def look(**more: str | float | bool) -> Generator[None]:
     os.environ.setdefault("MPLCONFIGDIR", str(cache_folder() / "matplotlib"))  # else a folder in the home
     import matplotlib
 
-    settings: dict[Any, Any] = {**_LOOK, **more}
+    settings: dict[Any, Any] = {**_STYLE, **more}
     with matplotlib.rc_context(settings):
         yield
 
@@ -112,7 +112,7 @@ def on_page(title: str, width: int, height: int, fill: Callable[[Axes], None], *
     from matplotlib.figure import Figure
 
     title = text_of(title)
-    with look(**_ON_PAGE | {"svg.hashsalt": title}), warnings.catch_warnings():
+    with figure_style(**_ON_PAGE | {"svg.hashsalt": title}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the browser has other fonts
         figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         sides = (width - left - _RIGHT) / width, (height - _BOTTOM - _TOP) / height

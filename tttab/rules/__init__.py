@@ -1,4 +1,4 @@
-"""Rules: which weights may move. One file and one line here each."""
+"""Rules: which weights may move. Each has a line in `RULES`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,10 @@ from difflib import get_close_matches
 
 from tttab.contracts import Rule
 from tttab.errors import RuleError
-from tttab.rules.attention import Attention
-from tttab.rules.full import Full
-from tttab.rules.head import Head
+from tttab.rules.groups import Attention, Full, Head, Temperature
 from tttab.rules.last_layers import LastLayers
 from tttab.rules.lora import Lora
 from tttab.rules.none import Untouched
-from tttab.rules.temperature import Temperature
 
 RULES: dict[str, Rule] = {
     rule.name: rule

@@ -1,7 +1,7 @@
 """The rule `lora`: low-rank additions to the layers' matrices move (Hu et al. 2021), through peft.
 
-While training, the layers hold peft's modules; `finish` adds the products to the matrices and takes
-the modules out, so what is served and saved are plain weights that load anywhere.
+While training, the layers hold peft's modules. `finish` adds the products to the matrices and takes
+the modules out: what is served and saved are plain weights that load anywhere.
 """
 
 from __future__ import annotations

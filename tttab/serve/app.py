@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 import tttab
 from tttab.errors import DataError
 from tttab.serve.batching import Batches, Busy
-from tttab.serve.bodies import ARROW, CSV, EXAMPLE, JSON, KINDS, PARQUET, read_body, write_body
+from tttab.serve.bodies import ARROW, CSV, EXAMPLE, JSON, MEDIA_TYPES, PARQUET, read_body, write_body
 from tttab.system.files import cache_folder
 
 if TYPE_CHECKING:
@@ -39,25 +39,28 @@ _ROWS = {
             },
             "example": EXAMPLE,
         },
-        **{kind: {"schema": {"type": "string", "format": "binary"}} for kind in (CSV, PARQUET, ARROW)},
+        **{
+            media_type: {"schema": {"type": "string", "format": "binary"}}
+            for media_type in (CSV, PARQUET, ARROW)
+        },
     },
 }
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes on."""
+    """Limits of one server."""
 
     body: int = 16 * 2**20
     """Bytes of a request."""
     waiting: int = 20_000
-    """Rows in front of one bundle's model; beyond them a request is answered 503."""
+    """Rows that may wait for one bundle's model; beyond them a request is answered 503."""
     seconds: float = 30.0
     """For a request's body to arrive."""
 
 
-class _Figures:
-    """What `/metrics` tells."""
+class _Metrics:
+    """What `/metrics` reports."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -81,11 +84,11 @@ def application(
         token: what `Authorization: Bearer …` must hold for all but `/health`; empty: nothing is asked.
         limits: of a request and of what may wait.
     """
-    limits, figures = limits or Limits(), _Figures()
+    limits, counters = limits or Limits(), _Metrics()
     queues = {name: Batches(bundle, limits.waiting) for name, bundle in bundles.items()}
     for name, queue in queues.items():
-        figures.calls.labels(name).set_function(lambda queue=queue: queue.calls)
-        figures.waiting.labels(name).set_function(lambda queue=queue: queue.waiting)
+        counters.calls.labels(name).set_function(lambda queue=queue: queue.calls)
+        counters.waiting.labels(name).set_function(lambda queue=queue: queue.waiting)
 
     @asynccontextmanager
     async def running(app: fastapi.FastAPI) -> AsyncGenerator[None]:
@@ -98,79 +101,81 @@ def application(
                 await task
 
     app = fastapi.FastAPI(title="tttab", version=tttab.__version__, lifespan=running)
-    may = [fastapi.Depends(_guard(token))]
+    guards = [fastapi.Depends(_guard(token))]
 
-    def named(name: str | None) -> str:
+    def resolved(name: str | None) -> str:
         if name is None and len(bundles) > 1:
             raise HTTPException(404, f"name one of: {', '.join(bundles)}")
-        found = next(iter(bundles)) if name is None else name
-        if found not in bundles:
-            raise HTTPException(404, f"no bundle is called {found!r:.60}; there are: {', '.join(bundles)}")
-        return found
+        bundle_name = next(iter(bundles)) if name is None else name
+        if bundle_name not in bundles:
+            raise HTTPException(
+                404, f"no bundle is called {bundle_name!r:.60}; there are: {', '.join(bundles)}"
+            )
+        return bundle_name
 
-    _add_state(app, may, list(bundles), figures)
+    _add_state(app, guards, list(bundles), counters)
 
-    @app.get("/schema", dependencies=may)
-    @app.get("/schema/{name}", dependencies=may)
+    @app.get("/schema", dependencies=guards)
+    @app.get("/schema/{name}", dependencies=guards)
     async def schema(name: str | None = None) -> dict[str, Any]:
         """Return the columns that rows must have, the target and its classes."""
-        return bundles[named(name)].schema.to_dict()
+        return bundles[resolved(name)].schema.to_dict()
 
     async def predict(request: Request, name: str | None = None) -> Response:
         """Predict rows: class and probabilities, or mean and quantiles.
 
         Content-Type gives the format of the rows, Accept that of the answer.
         """
-        found, start = named(name), time.perf_counter()
+        bundle_name, start = resolved(name), time.perf_counter()
         status = 500
         try:
-            answer = await _predict(request, bundles[found], queues[found], limits)
+            answer = await _predict(request, bundles[bundle_name], queues[bundle_name], limits)
             status = 200
-            figures.rows.labels(found).inc(int(answer.headers["x-rows"]))
+            counters.rows.labels(bundle_name).inc(int(answer.headers["x-rows"]))
             return answer
         except HTTPException as error:
             status = error.status_code
             raise
         finally:
-            figures.requests.labels(found, str(status)).inc()
-            figures.seconds.labels(found).observe(time.perf_counter() - start)
+            counters.requests.labels(bundle_name, str(status)).inc()
+            counters.seconds.labels(bundle_name).observe(time.perf_counter() - start)
 
     for path in ("/predict", "/predict/{name}"):
-        app.post(path, dependencies=may, openapi_extra={"requestBody": _ROWS})(predict)
+        app.post(path, dependencies=guards, openapi_extra={"requestBody": _ROWS})(predict)
     return app
 
 
-def _add_state(app: fastapi.FastAPI, may: list[Any], names: list[str], figures: _Figures) -> None:
+def _add_state(app: fastapi.FastAPI, guards: list[Any], names: list[str], counters: _Metrics) -> None:
     @app.get("/health")
     async def health() -> dict[str, Any]:
         """Say that the server is up, and which bundles it serves."""
         return {"status": "ok", "version": tttab.__version__, "bundles": names}
 
-    @app.get("/metrics", dependencies=may, response_class=fastapi.responses.PlainTextResponse)
+    @app.get("/metrics", dependencies=guards, response_class=fastapi.responses.PlainTextResponse)
     async def metrics() -> str:
         """Return counters and latencies in Prometheus's form."""
-        return generate_latest(figures.registry).decode()
+        return generate_latest(counters.registry).decode()
 
 
 def _guard(token: str) -> Any:
     async def check(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if token and not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        header = request.headers.get("authorization", "")
+        if token and not hmac.compare_digest(header.encode(), f"Bearer {token}".encode()):
             raise HTTPException(401, "Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"})
 
     return check
 
 
 async def _predict(request: Request, bundle: Bundle, queue: Batches, limits: Limits) -> Response:
-    kind = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
-    if kind not in KINDS:
-        raise HTTPException(415, f"Content-Type must be one of {', '.join(KINDS)}")
-    wanted = request.headers.get("accept", "*/*").partition(";")[0].partition(",")[0].strip().lower()
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type not in MEDIA_TYPES:
+        raise HTTPException(415, f"Content-Type must be one of {', '.join(MEDIA_TYPES)}")
+    accepted = request.headers.get("accept", "*/*").partition(";")[0].partition(",")[0].strip().lower()
     body, folder = await _body(request, limits), request.app.state.folder
     loop = asyncio.get_running_loop()
 
     def read() -> Any:
-        raw = read_body(kind, body, bundle.schema.text_columns, folder)
+        raw = read_body(media_type, body, bundle.schema.text_columns, folder)
         return bundle.schema.read(raw.frame, raw.decimals)
 
     try:
@@ -180,9 +185,9 @@ async def _predict(request: Request, bundle: Bundle, queue: Batches, limits: Lim
         raise HTTPException(422, {"error": error.message, "hint": error.hint}) from error
     except Busy as error:
         raise HTTPException(503, error.message, {"Retry-After": "1"}) from error
-    form = wanted if wanted in KINDS else JSON
-    content = await loop.run_in_executor(None, write_body, form, answers, rows.remarks)
-    return Response(content, media_type=form, headers={"X-Rows": str(len(answers))})
+    response_type = accepted if accepted in MEDIA_TYPES else JSON
+    content = await loop.run_in_executor(None, write_body, response_type, answers, rows.remarks)
+    return Response(content, media_type=response_type, headers={"X-Rows": str(len(answers))})
 
 
 async def _body(request: Request, limits: Limits) -> bytes:

@@ -28,7 +28,7 @@ BATCH = 1_000
 
 
 class Busy(TttabError):
-    """More rows wait than may: the client should come again."""
+    """Too many rows are waiting: the client should try again later."""
 
 
 @dataclass
@@ -40,9 +40,9 @@ class _Waiting:
 class Batches:
     """The queue in front of one bundle's model. Use it inside one event loop."""
 
-    def __init__(self, bundle: Bundle, most_waiting: int) -> None:
-        """Serve `bundle`; `most_waiting` rows may wait."""
-        self._bundle, self._most = bundle, most_waiting
+    def __init__(self, bundle: Bundle, max_waiting: int) -> None:
+        """Serve `bundle`; `max_waiting` rows may wait."""
+        self._bundle, self._max_waiting = bundle, max_waiting
         self._queue: deque[_Waiting] = deque()
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="predict")
@@ -57,8 +57,8 @@ class Batches:
         Raises:
             Busy: too many rows are waiting.
         """
-        if self.waiting and self.waiting + len(x) > self._most:
-            raise Busy(f"{self.waiting:,} rows are waiting", "come again in a second")
+        if self.waiting and self.waiting + len(x) > self._max_waiting:
+            raise Busy(f"{self.waiting:,} rows are waiting", "try again in a second")
         item = _Waiting(x, asyncio.get_running_loop().create_future())
         self._queue.append(item)
         self.waiting += len(x)
@@ -79,7 +79,7 @@ class Batches:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _next_batch(self) -> list[_Waiting]:
-        """Take requests until their rows fill a batch; whose client has gone is dropped."""
+        """Take requests until their rows fill a batch; drop those whose client has gone."""
         batch: list[_Waiting] = []
         rows = 0
         while self._queue and (not batch or rows + len(self._queue[0].x) <= BATCH):
@@ -110,8 +110,8 @@ def predict_together(bundle: Bundle, frames: Sequence[pd.DataFrame]) -> list[pd.
     import pandas as pd
 
     # Texts that the table never had count as missing, as they would alone, and columns stay categories.
-    known = [match_categories(frame, bundle.x) for frame in frames]
-    joined = known[0] if len(known) == 1 else pd.concat(known, ignore_index=True)
+    matched = [match_categories(frame, bundle.x) for frame in frames]
+    joined = matched[0] if len(matched) == 1 else pd.concat(matched, ignore_index=True)
     answers = bundle.answers(joined)
     ends = np.cumsum([len(frame) for frame in frames])
     return [answers.iloc[end - len(frame) : end] for frame, end in zip(frames, ends, strict=True)]

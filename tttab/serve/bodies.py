@@ -1,4 +1,4 @@
-"""What a request brings as rows, and what it gets back: JSON, CSV, Parquet or Arrow.
+"""The bodies of requests and responses: JSON, CSV, Parquet or Arrow.
 
 CSV and Parquet are read by the reader of files, with its limits and guesses, so a table means the same as in
 `tttab predict`.
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 JSON, CSV = "application/json", "text/csv"
 PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
-KINDS = (JSON, CSV, PARQUET, ARROW)
+MEDIA_TYPES = (JSON, CSV, PARQUET, ARROW)
 EXAMPLE = '{"rows": [{"age": 41, "job": "clerk"}]}'
 MOST_ROWS = 20_000
 """Of one request: more belong into `tttab predict`."""
 
 
-def read_body(kind: str, body: bytes, texts: Collection[str], folder: str) -> RawFrame:
+def read_body(media_type: str, body: bytes, texts: Collection[str], folder: str) -> RawFrame:
     """Return the rows of a request.
 
     Args:
-        kind: one of `KINDS`.
+        media_type: one of `MEDIA_TYPES`.
         body: what was sent.
         texts: columns whose cells stay text.
         folder: for a file that the reader of CSV and Parquet needs; nothing is left in it.
@@ -41,20 +41,20 @@ def read_body(kind: str, body: bytes, texts: Collection[str], folder: str) -> Ra
     Raises:
         DataError: it holds no rows, too many, or is damaged.
     """
-    found = _READERS[kind](body, texts, folder)
+    found = _READERS[media_type](body, texts, folder)
     count = len(found.frame)
     if not 1 <= count <= MOST_ROWS:
         raise DataError(f"a request holds 1 to {MOST_ROWS:,} rows, this one {count:,}", "several requests")
     return found
 
 
-def write_body(kind: str, answers: pd.DataFrame, remarks: Collection[str]) -> bytes:
+def write_body(media_type: str, answers: pd.DataFrame, remarks: Collection[str]) -> bytes:
     """Return predictions as a response's body; only JSON has room for the remarks."""
-    if kind == CSV:
+    if media_type == CSV:
         return answers.to_csv(index=False, float_format="%.7g").encode()
-    if kind == PARQUET:
+    if media_type == PARQUET:
         return answers.to_parquet(index=False)
-    if kind == ARROW:
+    if media_type == ARROW:
         import pyarrow
 
         table, sink = pyarrow.Table.from_pandas(answers, preserve_index=False), io.BytesIO()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tttab.errors import RequestError
-from tttab.report.figures import COLOURS, SAME_BYTES, label_log_axis, look, settle
+from tttab.report.figures import COLOURS, SAME_BYTES, figure_style, label_log_axis, settle
 from tttab.system.files import atomic_path
 from tttab.text import shell_word
 
@@ -114,7 +114,7 @@ def draw(panels: Sequence[Panel], path: str | os.PathLike[str], title: str = "")
     """
     target = check_plot_path(path)
     suffix = target.suffix.lower().removeprefix(".")
-    with look(), atomic_path(target) as part:
+    with figure_style(), atomic_path(target) as part:
         metadata = SAME_BYTES if suffix == "svg" else {}
         _figure(panels, title).savefig(part, format=suffix, dpi=150, metadata=metadata)
 

@@ -88,6 +88,7 @@ def _division(trial: Trial) -> str:
 
 
 def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
+    from tttab.bundle.card import TITLES
     from tttab.bundle.manifest import read_manifest
 
     if as_json:
@@ -95,9 +96,6 @@ def _print(out: Path, result: AdaptResult, as_json: bool) -> None:
         return
     for remark in result.warnings:
         output.warn(remark)
-    output.print_change(result.metrics, _ROWS_IN_WORDS, "pretrained", "adapted")
+    output.print_change(result.metrics, TITLES, "pretrained", "adapted")
     serve = f"tttab predict {shell_word(out)} NEW.csv --out predictions.csv"
     output.print_summary(f"{result.verdict} Kept in {shown(out)}: {serve}")
-
-
-_ROWS_IN_WORDS = {"held_out": "held-out queries (they chose the step)", "test": "test rows (never seen)"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tttab.cli import options, output
-from tttab.cli.commands.report import DEFAULT_OUT, print_report_table, stored, warn_of_damage
+from tttab.cli.commands.report import DEFAULT_OUT, print_report_table, read_results, warn_of_damage
 from tttab.cli.invocation import rerun_command, typed
 from tttab.cli.lists import numbers, seeds, words
 from tttab.text import shell_word, shown
@@ -34,7 +34,7 @@ REFERENCE = {
     "members": 1,
 }
 PRESETS: dict[str, dict[str, Any]] = {"smoke": SMOKE, "reference": REFERENCE}
-"""What a suite runs where nothing else is asked for."""
+"""Options that a suite sets unless they are typed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -297,9 +297,9 @@ def _run(ctx: typer.Context, request: BenchRequest, plan: Plan, engine: Engine) 
     if ctx.params["check"]:
         _check(contents, plan, request, as_json=as_json)
     failed = sum(cell.place in contents.failed for cell in plan.cells)
-    gone = sum(bool(table.unavailable) for table in plan.tables)
-    if failed or gone:
-        raise BadAnswer(f"{failed:,} cells failed and {gone} tables could not be read", rerun_command())
+    unreadable = sum(bool(table.unavailable) for table in plan.tables)
+    if failed or unreadable:
+        raise BadAnswer(f"{failed:,} cells failed and {unreadable} tables could not be read", rerun_command())
 
 
 def _check(contents: Contents, plan: Plan, request: BenchRequest, *, as_json: bool) -> None:
@@ -335,7 +335,7 @@ def _check(contents: Contents, plan: Plan, request: BenchRequest, *, as_json: bo
 def _export(out: Path, target: Path, quiet: bool) -> None:
     from tttab.bench import export
 
-    path, remarks = export(stored(out), target)
+    path, remarks = export(read_results(out), target)
     for remark in remarks:
         output.warn(remark)
     output.note(f"written: {shown(path)}", quiet=quiet)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tttab.cli import options, output
+from tttab.cli import completion, options, output
 from tttab.text import shell_word, shown
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     from tttab.core import Table
     from tttab.data import Entry, Facts
 
@@ -29,22 +26,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(data, rich_help_panel="Data and models")
 
 
-def complete_table(incomplete: str) -> list[str]:
-    """Return the table names that begin with what was typed, for shell completion."""
-    from tttab.data import names
-
-    return [name for name in names() if name.lower().startswith(incomplete.lower())]
-
-
-def complete_suite(incomplete: str) -> list[str]:
-    """Return the suite names that begin with what was typed, for shell completion."""
-    from tttab.data import suite_names
-
-    return [name for name in suite_names() if name.startswith(incomplete)]
-
-
 Suite = Annotated[
-    str | None, typer.Option(help="Only the tables of this suite.", autocompletion=complete_suite)
+    str | None, typer.Option(help="Only the tables of this suite.", autocompletion=completion.suites)
 ]
 
 
@@ -62,7 +45,7 @@ def list_tables(
 
     known = catalog()
     entries = known.suite(suite) if suite else tuple(known.tables.values())
-    with _status("looking into OpenML's cache", quiet=as_json):
+    with output.waiting("looking into OpenML's cache", quiet=as_json):
         places = {entry.name: _place(entry) for entry in entries}
     shown = [entry for entry in entries if not local or places[entry.name] in ("bundled", "cache")]
     of_suites = {e.name: [s for s, members in known.suites.items() if e.name in members] for e in shown}
@@ -83,7 +66,7 @@ def list_tables(
 @data.command("show")
 def show_table(
     dataset: Annotated[
-        str, typer.Argument(help="An OpenML id, a known name, or a file.", autocompletion=complete_table)
+        str, typer.Argument(help="An OpenML id, a known name, or a file.", autocompletion=completion.datasets)
     ],
     target: Annotated[str | None, typer.Option(help="Target column.")] = None,
     column: options.Columns = None,
@@ -95,7 +78,7 @@ def show_table(
 
     Example: [bold]tttab data show spambase[/]
     """
-    with _status("loading the table", quiet=as_json):
+    with output.waiting("loading the table", quiet=as_json):
         from tttab.data import facts_of, load_table
 
         declared, task = options.columns_of(column), options.task_of(regression)
@@ -116,7 +99,8 @@ def show_table(
 @data.command("get")
 def get_data(
     datasets: Annotated[
-        list[str] | None, typer.Argument(help="OpenML ids or known names.", autocompletion=complete_table)
+        list[str] | None,
+        typer.Argument(help="OpenML ids or known names.", autocompletion=completion.datasets),
     ] = None,
     suite: Suite = None,
     refresh: Annotated[bool, typer.Option("--refresh", help="Download again what is cached.")] = False,
@@ -243,7 +227,3 @@ def _columns(table: Table) -> list[tuple[str, str, int, int, str]]:
         )
         rows.append((name, kind, int(values.isna().sum()), int(values.nunique()), examples))
     return rows
-
-
-def _status(text: str, *, quiet: bool) -> AbstractContextManager[Any]:
-    return nullcontext() if quiet else output.stderr().status(text, spinner="dots")

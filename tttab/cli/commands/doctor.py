@@ -36,7 +36,9 @@ def doctor(
             if as_json:
                 output.print_json_line(asdict(finding))
     if not as_json:
-        rows = [(MARKS[f.state], f.subject, f.found, f.advice) for f in findings]
+        rows = [
+            (MARKS[finding.state], finding.subject, finding.found, finding.advice) for finding in findings
+        ]
         output.print_table(
             ("", "what", "found", "what to do"), rows, left=("", "what", "found", "what to do")
         )

@@ -69,7 +69,7 @@ def get_model(name: Name, as_json: options.Json = False) -> None:
     from tttab.models.catalog import download, local_path, verify
 
     rows = []
-    for model in _named(name):
+    for model in _called(name):
         if model.release is not None:
             output.note(f"{model.file}: {model.release.license} ({model.release.license_url})", quiet=as_json)
             if model.release.non_commercial:
@@ -96,7 +96,7 @@ def log_in(name: Name = "tabpfn-v3.5", as_json: options.Json = False) -> None:
     """
     from tttab.models.catalog import family_of
 
-    model = _named(name)[0]
+    model = _called(name)[0]
     if model.release is None or not model.release.gated:
         output.print_summary(f"{model.name} needs no log-in: tttab models get {model.name}")
         return
@@ -123,9 +123,9 @@ def verify_models(
     from tttab.errors import BadAnswer
     from tttab.models.catalog import local_path, verify
 
-    asked = _named(name) if name else _known()
+    candidates = _called(name) if name else _known()
     # A name may mean a classifier and a regressor, of which one is here; if none is, `verify` says so.
-    chosen = [model for model in asked if local_path(model).is_file()] or asked * bool(name)
+    chosen = [model for model in candidates if local_path(model).is_file()] or candidates * bool(name)
     rows = []
     for model in chosen:
         digest, verdict = verify(model)
@@ -154,7 +154,7 @@ def _known() -> tuple[KnownModel, ...]:
     return KNOWN
 
 
-def _named(name: str) -> list[KnownModel]:
+def _called(name: str) -> list[KnownModel]:
     """Return the models of a name: a classifier, a regressor or both.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`tttab predict`: read rows, predict with a bundle and write, piece by piece, so that memory stays flat."""
+"""`tttab predict`: read rows, predict with a bundle and write, chunk by chunk, so that memory stays flat."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tttab.data.likeness import Likeness
     from tttab.data.schema import NewRows, Schema
 
-PIECE = 20_000
+CHUNK_ROWS = 20_000
 """Rows read, predicted and written at a time."""
 
 
@@ -62,12 +63,12 @@ def predict(
     keep_freed_memory()
     with ended_cleanly(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        served = _checked(bundle, rows, out)
+        run = _checked(bundle, rows, out)
         with output.waiting("opening the bundle", quiet=quiet):
             opened = load_bundle(bundle, device=device)
-            opened.warm_up()  # the cache is built here, not on the first piece's time
-        if opened.schema != served.schema:  # the bundle was replaced since it was looked at
-            served = Served(opened.schema, rows)
+            opened.warm_up()  # the cache is built here, not within the first chunk's time
+        if opened.schema != run.schema:  # the bundle was replaced since its manifest was read
+            run = PredictionRun(opened.schema, rows)
         for remark in opened.notes:
             output.warn(remark)
         if opened.cache is not None:
@@ -75,15 +76,15 @@ def predict(
         start = time.perf_counter()
         with _writer(out, as_json) as write, output.progress(quiet=quiet) as bar:
             task = bar.add_task("predicting", total=100, info="")
-            for frame, share in served.predictions(opened):
+            for frame, share in run.predictions(opened):
                 write(frame)
-                bar.update(task, completed=round(100 * share), info=f"{served.count:,} rows")
+                bar.update(task, completed=round(100 * share), info=f"{run.count:,} rows")
         seconds = time.perf_counter() - start
-    _report(served, out, seconds, as_json, quiet)
+    _report(run, out, seconds, as_json, quiet)
 
 
-class Served:
-    """The rows of a file as a bundle takes them, their predictions, and what was noticed on the way."""
+class PredictionRun:
+    """One pass over a file: its rows as a bundle reads them, their predictions, counts for the summary."""
 
     def __init__(self, schema: Schema, path: Path) -> None:
         """Read and check the first rows: that takes no model.
@@ -102,8 +103,8 @@ class Served:
         """Rows per predicted class."""
         self.extra: tuple[str, ...] = ()
         """Columns that the table did not have; they are left out."""
-        self._pieces = self._checked_pieces()
-        first = next(self._pieces, None)
+        self._chunks = self._checked_chunks()
+        first = next(self._chunks, None)
         if first is None:
             raise DataError(f"{path} has no rows to predict", "a file with a line per row below its header")
         self._first = first
@@ -117,21 +118,21 @@ class Served:
         from tttab.data.likeness import Likeness
 
         self.likeness = Likeness(bundle.x)
-        for read, done in chain([self._first], self._pieces):
+        for read, done in chain([self._first], self._chunks):
             self.count += len(read.x)
             self.likeness.add(read)
             yield self._predictions(bundle, read.x), done
 
-    def _checked_pieces(self) -> Iterator[tuple[NewRows, float]]:
-        """Yield (rows, share of the file done) of every piece that has rows."""
+    def _checked_chunks(self) -> Iterator[tuple[NewRows, float]]:
+        """Yield (rows, share of the file done) of every chunk that has rows."""
         from tttab.data.chunks import read_pieces
 
         schema = self.schema
-        for piece in read_pieces(self._path, PIECE, text_columns=schema.text_columns):
-            read = schema.read(piece.frame, piece.decimals)
+        for chunk in read_pieces(self._path, CHUNK_ROWS, text_columns=schema.text_columns):
+            read = schema.read(chunk.frame, chunk.decimals)
             self.extra = read.extra
             if len(read.x):
-                yield read, piece.done
+                yield read, chunk.done
 
     def _predictions(self, bundle: Bundle, x: pd.DataFrame) -> pd.DataFrame:
         answers = bundle.answers(x)
@@ -140,15 +141,15 @@ class Served:
         return answers
 
 
-def _checked(bundle: Path, rows: Path, out: Path | None) -> Served:
+def _checked(bundle: Path, rows: Path, out: Path | None) -> PredictionRun:
     """Check everything that takes no model, the quickest first, and return the rows, the first ones read."""
     from tttab.bundle import schema_in
     from tttab.bundle.manifest import read_manifest
 
     manifest = read_manifest(bundle)
     if out is not None:
-        _check_out(out, [rows, *(bundle / about["file"] for about in manifest["files"].values())])
-    return Served(schema_in(manifest, bundle), rows)
+        _check_out(out, [rows, *(bundle / entry["file"] for entry in manifest["files"].values())])
+    return PredictionRun(schema_in(manifest, bundle), rows)
 
 
 def _check_out(out: Path, taken: list[Path]) -> None:
@@ -210,12 +211,6 @@ def _text_file(path: Path, separator: str = ",") -> Generator[Callable[[pd.DataF
 
 
 @contextmanager
-def _tsv_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
-    with _text_file(path, "\t") as write:
-        yield write
-
-
-@contextmanager
 def _parquet_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
     import pyarrow
     import pyarrow.parquet as parquet
@@ -236,28 +231,28 @@ def _parquet_file(path: Path) -> Generator[Callable[[pd.DataFrame], None]]:
                 file.close()
 
 
-def _report(served: Served, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
-    like = served.likeness
+def _report(run: PredictionRun, out: Path | None, seconds: float, as_json: bool, quiet: bool) -> None:
+    like = run.likeness
     assert like is not None, "the rows were predicted"
     if as_json and out is not None:
         output.print_json({
-            "out": out, "rows": served.count, "seconds": seconds, "predicted": dict(served.predicted),
+            "out": out, "rows": run.count, "seconds": seconds, "predicted": dict(run.predicted),
             "unseen_cells": like.unseen, "missing_cells": like.missing, "outside_cells": like.outside,
         })  # fmt: skip
-    if served.extra:
+    if run.extra:
         output.note(
-            f"note: columns the table did not have are left out: {', '.join(served.extra[:5])}", quiet=quiet
+            f"note: columns the table did not have are left out: {', '.join(run.extra[:5])}", quiet=quiet
         )
     if like.remark:
         output.warn(like.remark)
-    shares = ", ".join(f"{name}: {count:,}" for name, count in served.predicted.most_common(10))
-    speed = f" ({1e6 * seconds / served.count:.0f} ms per 1,000)" if served.count >= 1000 else ""
+    shares = ", ".join(f"{name}: {count:,}" for name, count in run.predicted.most_common(10))
+    speed = f" ({1e6 * seconds / run.count:.0f} ms per 1,000)" if run.count >= 1000 else ""
     parts = [
-        f"{served.count:,} rows in {seconds:.1f} s{speed}",
+        f"{run.count:,} rows in {seconds:.1f} s{speed}",
         shares,
         f"written to {shown(out)}" if out else "",
     ]
     output.note("; ".join(filter(None, parts)), quiet=quiet)
 
 
-_WRITERS = {".csv": _text_file, ".tsv": _tsv_file, ".parquet": _parquet_file}
+_WRITERS = {".csv": _text_file, ".tsv": partial(_text_file, separator="\t"), ".parquet": _parquet_file}

@@ -117,11 +117,11 @@ def fill(
     from tttab.pretrain.pool import fill as make
     from tttab.pretrain.settings import recipe
 
-    use, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
+    pool_settings, start, files = recipe(preset, "classification").pool, time.monotonic(), 0
     try:
         with output.progress(quiet=quiet) as bar:
             work = bar.add_task("making tables", total=60.0 * minutes, info="")
-            for files in make(pool, seed, workers, use, minutes):
+            for files in make(pool, seed, workers, pool_settings, minutes):
                 bar.update(work, completed=time.monotonic() - start, info=f"{files:,} files")
     except KeyboardInterrupt:
         raise Interrupted(f"{files:,} files are in {pool}", f"{rerun_command()} goes on") from None
@@ -155,7 +155,7 @@ def choose(
     from tttab.system.files import check_target, write_text_atomically
 
     made_by = recipe(preset, task)
-    kind, named = made_by.task, made_by.mixture != Mixture()
+    kind, mixed = made_by.task, made_by.mixture != Mixture()
     if tables < 1 or members < 1:
         raise RequestError("at least one table and one member are needed", "--tables 24 --members 1")
     check_target(out)
@@ -165,7 +165,7 @@ def choose(
         raise RequestError(error.message, "a model that tttab pretrain wrote, with its --task") from error
     tried = []
     with output.progress(quiet=quiet) as bar:
-        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members, named)), info="")
+        work = bar.add_task("making tables", total=tables + len(choosing.candidates(members, mixed)), info="")
         held_out = []
         for table in choosing.tables(kind, tables, preset):
             held_out.append(table)
@@ -204,12 +204,12 @@ def bundle(
     from tttab.pretrain.settings import recipe
     from tttab.system.files import check_target
 
-    settings, way = recipe(preset, task), read_served(served)
+    settings, serving = recipe(preset, task), read_served(served)
     check_target(out)
     check_target(out.with_suffix(".md"))
     facts = facts_of(run, settings, machine, read_earlier(earlier) if earlier else [])
     try:
-        storage = write(run / MODEL, out, settings, way, facts)
+        storage = write(run / MODEL, out, settings, serving, facts)
     except TttabError:
         raise
     except (ValueError, TypeError) as error:  # no inference configuration of tabpfn's

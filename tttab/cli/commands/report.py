@@ -42,7 +42,7 @@ def report(
         raise RequestError(
             f"--html and --markdown both name {html}", "--html report.html --markdown report.md"
         )
-    contents = stored(folder)
+    contents = read_results(folder)
     if html is not None:
         write_output(html, html_report(contents))
         output.note(f"written: {shown(html)}", quiet=quiet)
@@ -64,12 +64,12 @@ def _print_report(contents: Contents, *, quiet: bool) -> None:
 
 def _all_tables(contents: Contents) -> Iterator[tuple[ReportTable, str]]:
     from tttab.bench import summaries
-    from tttab.bench.sections import report_tables, store_tables
+    from tttab.bench.sections import SECTIONS, STORE_SECTIONS, tables_of
 
     for summary in summaries(contents):
-        for table in report_tables(summary):
+        for table in tables_of(SECTIONS, summary):
             yield table, summary.group.title
-    for table in store_tables(contents):
+    for table in tables_of(STORE_SECTIONS, contents):
         yield table, ""
 
 
@@ -85,7 +85,7 @@ def _document(contents: Contents) -> list[dict[str, Any]]:
     ]
 
 
-def stored(folder: Path) -> Contents:
+def read_results(folder: Path) -> Contents:
     """Return a store that holds something, with a warning on damaged lines."""
     from tttab.bench import read_store
     from tttab.errors import StoreError

@@ -56,10 +56,10 @@ def serve(
         raise MissingExtra(error.name or "fastapi", "serve") from error
     limits = Limits(body=parse_bytes(max_body, "--max-body 16M"), waiting=max_waiting)
     keep_freed_memory()
-    named, token = _named(bundles), os.environ.get(TOKEN, "")
+    folders_by_name, token = _by_name(bundles), os.environ.get(TOKEN, "")
     with _listening(host, port, token) as listener:
         weights: dict[str, torch.Tensor] = {}  # each once, whichever bundles hold it
-        opened = {name: _open(folder, device, weights) for name, folder in named.items()}
+        opened = {name: _open(folder, device, weights) for name, folder in folders_by_name.items()}
         app = application(opened, token=token, limits=limits)
         config = uvicorn.Config(
             app,
@@ -69,11 +69,13 @@ def serve(
             timeout_graceful_shutdown=GRACE,
         )
         place = f"http://{_address(listener)}"
-        output.note(f"serving {', '.join(map(shown, named))} on {place}; {place}/docs; Ctrl-C ends it")
+        output.note(
+            f"serving {', '.join(map(shown, folders_by_name))} on {place}; {place}/docs; Ctrl-C ends it"
+        )
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def _named(folders: list[Path]) -> dict[str, Path]:
+def _by_name(folders: list[Path]) -> dict[str, Path]:
     """Return the bundles by their folders' names."""
     from tttab.errors import RequestError
     from tttab.system.files import home_path

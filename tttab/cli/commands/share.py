@@ -41,11 +41,11 @@ def push(
     bundle = home_path(bundle)
     manifest = read_manifest(bundle)
     rows = manifest["rows"]
-    what = f"{rows:,} context rows with their labels" if "context" in manifest["files"] else "a cache of rows"
+    data = f"{rows:,} context rows with their labels" if "context" in manifest["files"] else "a cache of rows"
     if not yes:
-        again = f"tttab push {shell_word(bundle)} {shell_word(repository)} --yes"
-        raise RequestError(f"{what} would be uploaded, unencrypted", again)
-    output.warn(f"uploaded unencrypted: {what}")
+        command = f"tttab push {shell_word(bundle)} {shell_word(repository)} --yes"
+        raise RequestError(f"{data} would be uploaded, unencrypted", command)
+    output.warn(f"uploaded unencrypted: {data}")
     with ended_cleanly(), output.waiting("uploading", quiet=as_json):
         address = sharing.push(bundle, repository, private=not public)
     if as_json:
