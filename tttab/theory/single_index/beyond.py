@@ -43,11 +43,6 @@ class BeyondSettings(Common, StageOne):
     steps: int = option(300, "Steps of joint training.", low=1)
     lr: float = option(0.02, "Adam's step size in joint training.", low=0, strict=True)
 
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 96)
-
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
         from tttab.theory.single_index.checks import check_rows

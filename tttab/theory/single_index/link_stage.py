@@ -35,11 +35,7 @@ class LinkSettings(Common):
         (1.0, 0.95, 0.9, 0.8, 0.5), "|P b|: how much of b lies in the subspace, with commas.", low=0, high=1
     )
     ridge: float = option(1e-4, "Ridge penalty; 1e-3 in the whole algorithm.", low=1e-4)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(96, 512)
+    default_tasks = (96, 512)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""

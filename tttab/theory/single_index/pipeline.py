@@ -45,6 +45,7 @@ class PipelineSettings(Common, StageOne, Ablations):
     pretraining_tasks: int = option(0, "Tasks that G is pre-trained on; 0: infinitely many.", low=0)
     in_context: bool = True
     """Measure the in-context model as well."""
+    default_tasks = (16, 256)
 
     @property
     def prompts(self) -> tuple[int, ...]:
@@ -56,11 +57,6 @@ class PipelineSettings(Common, StageOne, Ablations):
     def endless(self) -> bool:
         """Whether the limit of the in-context model has a row."""
         return self.in_context and (not self.n or math.inf in self.n)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 256)
 
     @property
     def vary(self) -> int:

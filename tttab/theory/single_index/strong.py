@@ -46,16 +46,12 @@ class StrongSettings(Common):
     """Floor of the step size chosen for a target, as a share of the target."""
     points: int = 40
     """Points of the trace."""
+    default_tasks = (96, 1024)
 
     @property
     def targets(self) -> tuple[float, ...]:
         """How far from 1 the mean alignment may stay, the largest first."""
         return tuple(sorted(self.eps, reverse=True))
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(96, 1024)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""

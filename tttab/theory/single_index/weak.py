@@ -42,11 +42,6 @@ class WeakSettings(Common, StageOne):
         full = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
         return self.n1 or self.by_version((256, 1024, 4096, 16384), full)
 
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 96)
-
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
         from tttab.theory.single_index.checks import check_link, check_matrices, check_rows
