@@ -326,6 +326,13 @@ def line(row: dict) -> str:
     )
 
 
+def save(args: argparse.Namespace, rows: list[dict]) -> None:
+    """Write the rows, and on which machine they were measured, where `--out` says."""
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
+
+
 def machine(args: argparse.Namespace) -> dict[str, object]:
     import torch
 
