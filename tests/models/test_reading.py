@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.bomb import Bomb
 from tests.support.small_models import SIZES, small_model
 from tttab.errors import BundleError, ModelError
 from tttab.models import open_model
@@ -26,16 +27,6 @@ from tttab.pretrain import checkpoint as pretraining
 from tttab.pretrain import choose
 from tttab.pretrain.settings import recipe
 from tttab.system.files import sha256_of
-
-
-class Bomb:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def as_ckpt(source, target, **more):
