@@ -17,12 +17,6 @@ from tttab.system.files import sha256_of
 from tttab.training.precision import choose_precision, has_bfloat16
 
 
-@pytest.fixture(scope="module")
-def parts(mixed_frame):
-    x, y = mixed_frame
-    return x[:30], y[:30], x[30:70], y[30:70]
-
-
 def test_sessions_share_no_module_even_where_tabpfn_caches_them(monkeypatch, tiny_model):
     from tabpfn.model_loading import clear_built_model_cache
 
