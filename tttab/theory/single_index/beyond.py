@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve, distinct
 from tttab.theory.single_index.settings import Common, StageOne
 
@@ -131,9 +131,7 @@ def _row(
         "method": cell[2],
         "alignment": float(aligned.quantile(0.5)),
         "floor": floor,
-        "error": float(error.mean()),
-        "stderr": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
-        "median": float(error.quantile(0.5)),
+        **over_tasks("error", error),
         "stuck": int((error > STUCK).sum()),
         "tasks": len(error),
         "noise": settings.noise,

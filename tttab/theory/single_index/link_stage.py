@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tttab.seeding import torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve
 from tttab.theory.single_index.hermite import parse_link
 from tttab.theory.single_index.settings import LINK, Common
@@ -125,9 +125,7 @@ def _numbers(settings: LinkSettings, kind: str, cell: tuple[int, int, float], er
         "neurons": neurons,
         "rho": rho,
         "ridge": settings.ridge,
-        "error": float(error.mean()),
-        "stderr": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
-        "median": float(error.quantile(0.5)),
+        **over_tasks("error", error),
         "tasks": len(error),
         "noise": settings.noise,
         "seed": settings.seed,

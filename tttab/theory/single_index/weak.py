@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream, torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve, distinct
 from tttab.theory.single_index.hermite import generative_exponent, information_exponent, parse_link
 from tttab.theory.single_index.settings import Common, StageOne, Weak
@@ -125,9 +125,7 @@ def _rows_at(settings: WeakSettings, link: str, r: int, rows: int) -> Iterator[t
             "r": r,
             "n1": rows,
             "method": method,
-            "alignment": float(found.mean()),
-            "stderr": float(found.std() / len(found) ** 0.5) if len(found) > 1 else None,
-            "median": float(found.quantile(0.5)),
+            **over_tasks("alignment", found),
             "floor": (2 / (math.pi * r)) ** 0.5,
             "stuck": int((found < 2 / r**0.5).sum()),
             "tasks": len(found),
