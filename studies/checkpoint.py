@@ -139,10 +139,10 @@ class OnOneSplit(Opened):
         test, context = self.table.x.iloc[self.split.test], self.table.x.iloc[self.split.context]
         labels, classes = self.table.y[self.split.context], len(self.table.classes)
         if arm == "icl":
-            session = open_once(str(self.model), "cpu")
+            session = open_once(str(self.model), "cpu", self.table.task)
             return session.predict(session.context(context, labels, classes), test)
         if arm == "ttt":
-            session = open_once(str(self.model), "cpu")
+            session = open_once(str(self.model), "cpu", self.table.task)
             trial = Trial(self.table, self.split, session, seed=self.split.seed)
             *_, last = run_arm(trial, "ttt@n+k")
             assert isinstance(last, Outcome), "it comes last"

@@ -27,7 +27,7 @@ from tttab.bench.plan import units
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.store import Contents, Writer, read_store
 from tttab.bench.work import failed_record, limit_threads
-from tttab.core import Row, identity_hash
+from tttab.core import Row, Task, identity_hash
 from tttab.system.files import sha256_of
 
 PACKED = "cells-*.jsonl.xz"
@@ -182,11 +182,11 @@ def is_of(cell: Cell, path: Path) -> bool:
 
 
 @lru_cache(maxsize=1)
-def open_once(model: str, device: str) -> Any:
+def open_once(model: str, device: str, task: Task = "classification") -> Any:
     """Return the opened model, kept for the next split of this process."""
     from tttab.models import open_model
 
-    return open_model(model, device=device)
+    return open_model(model, task, device=device)
 
 
 def markdown(names: list[str], lines: list[list[str]]) -> str:
