@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run_speed import machine
+from benchmarks.run_speed import save
 
 
 def main() -> None:
@@ -39,9 +39,7 @@ def main() -> None:
         "ratio": round(uncached / cached, 1),
     }  # fmt: skip
     print(json.dumps(row))
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": machine(args), "rows": [row]}, indent=1) + "\n")
+    save(args, [row])
 
 
 def parse() -> argparse.Namespace:

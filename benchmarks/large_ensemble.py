@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.run_speed import machine, random_v2
+from benchmarks.run_speed import random_v2, save
 
 ALL = 8
 
@@ -38,8 +38,7 @@ def main() -> None:
                 first = first or found["seconds"]
                 rows.append(found | {"times": round(first / found["seconds"], 2)})
                 print(json.dumps(rows[-1]), flush=True)
-    if args.out:
-        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
+    save(args, rows)
 
 
 def parse() -> argparse.Namespace:

@@ -138,9 +138,6 @@ def unit(args: argparse.Namespace, n: int, k: int):
 
 def time_step(args: argparse.Namespace) -> dict[str, float]:
     """One AdamW step over all 800 queries, exact micro-batches; preprocessing was done once before."""
-    import numpy as np
-    import torch
-
     from tttab.contracts import Execution
 
     session, classes, context_rows, query_rows, _ = unit(args, 200, args.k)
@@ -149,18 +146,28 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
     context = fork.context(*context_rows, classes)
     queries = fork.queries(context, *query_rows)
     parameters = list(fork.module.requires_grad_(True).parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
     how = Execution(args.chunk or fork.cost_model.preferred_chunk(context), precision=args.precision)
+    return timed_steps(args.device, fork, (context, queries, how), parameters, 5)
+
+
+def timed_steps(
+    device: str, fork, prepared: tuple, parameters: list, count: int, clock: str = "wall"
+) -> dict[str, float]:
+    """Return the mean seconds of `count` AdamW steps after one, and their memory."""
+    import numpy as np
+    import torch
+
+    (context, queries, how), optimizer = prepared, torch.optim.AdamW(parameters, lr=1e-5)
 
     def step():
         optimizer.zero_grad(set_to_none=True)
         fork.accumulate_gradients(context, queries, np.arange(len(queries)), 1 / len(queries), how)
         optimizer.step()
-        synchronize(args.device)
+        synchronize(device)
 
-    with Peak(args.device) as peak:
+    with Peak(device) as peak:
         step()  # warms up, as the first epochs of the other side do
-        seconds = statistics.mean(timed(step) for _ in range(5))
+        seconds = statistics.mean(timed(step, clock) for _ in range(count))
     return {"seconds": seconds, "megabytes": peak.megabytes}
 
 
@@ -324,6 +331,13 @@ def line(row: dict) -> str:
         f"cached x{row['serve_ratio_cached']:.2f}, "
         f"uncached x{row['serve_ratio_uncached']:.2f}"
     )
+
+
+def save(args: argparse.Namespace, rows: list[dict]) -> None:
+    """Write the rows, and on which machine they were measured, where `--out` says."""
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
 
 
 def machine(args: argparse.Namespace) -> dict[str, object]:

@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run_speed import machine
+from benchmarks.run_speed import save
 
 SLOW_PAUSE = 1.0
 """Seconds between two bytes of a slow client's request."""
@@ -47,9 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bundle, body = make_bundle(Path(folder) / "load", args)
         rows = measure(bundle, body, args)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
+    save(args, rows)
 
 
 def parse() -> argparse.Namespace:

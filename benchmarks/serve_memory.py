@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run_speed import machine, random_v2
+from benchmarks.run_speed import random_v2, save
 
 
 def main() -> None:
@@ -36,8 +36,7 @@ def main() -> None:
                 for row in measured:
                     rows.append({"rule": rule, "weights": "shared" if shared else "apart", **row})
                     print(json.dumps(rows[-1]), flush=True)
-    if args.out:
-        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
+    save(args, rows)
 
 
 def parse() -> argparse.Namespace:

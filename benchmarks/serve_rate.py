@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.run_speed import machine, random_v2, synchronize
+from benchmarks.run_speed import random_v2, save, synchronize
 
 OFFICIAL_MEMBERS = 8
 
@@ -32,9 +32,7 @@ def main() -> None:
         for n in map(int, args.n.split(",")):
             rows.append(measure(model, n, args))
             print(json.dumps(rows[-1]), flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps({"machine": machine(args), "rows": rows}, indent=1) + "\n")
+    save(args, rows)
 
 
 def parse() -> argparse.Namespace:

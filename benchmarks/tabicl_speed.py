@@ -22,7 +22,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.run_speed import Peak, in_a_process, measured, median, synchronize, timed
+from benchmarks.run_speed import Peak, in_a_process, measured, median, synchronize, timed, timed_steps
 
 V2 = {
     "max_classes": 10,
@@ -107,9 +107,6 @@ def unit(args: argparse.Namespace):
 
 def time_step(args: argparse.Namespace) -> dict[str, float]:
     """One AdamW step over all 800 queries; preprocessing and frozen layers were run once before."""
-    import numpy as np
-    import torch
-
     from tttab.contracts import Execution
     from tttab.rules import get_rule
 
@@ -121,18 +118,7 @@ def time_step(args: argparse.Namespace) -> dict[str, float]:
         parameter.requires_grad_(True)
     how = Execution(args.chunk or fork.cost_model.preferred_chunk(context))
     queries = fork.cost_model.frozen_features(context, fork.queries(context, *query_rows), how)
-    optimizer = torch.optim.AdamW(parameters, lr=1e-5)
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        fork.accumulate_gradients(context, queries, np.arange(len(queries)), 1 / len(queries), how)
-        optimizer.step()
-        synchronize(args.device)
-
-    with Peak(args.device) as peak:
-        step()  # warms up, as the first epochs of the other side do
-        seconds = statistics.mean(timed(step, args.clock) for _ in range(3))
-    return {"seconds": seconds, "megabytes": peak.megabytes}
+    return timed_steps(args.device, fork, (context, queries, how), parameters, 3, args.clock)
 
 
 def time_epoch(args: argparse.Namespace) -> dict[str, float]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.run_speed import synchronize
 from tttab.theory.single_index.algorithm import Pipeline, prompt_parts, subspace, train, weak_direction
 from tttab.theory.single_index.attention import population_gamma
 from tttab.theory.single_index.stages import Stream, draw_neurons, fit_link, stage_three, stage_two
@@ -153,11 +154,6 @@ def timed(action, options):
         if attempt:
             best = min(best, clock() - began)
     return best
-
-
-def synchronize(device):
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 if __name__ == "__main__":

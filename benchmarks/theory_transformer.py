@@ -22,6 +22,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.run_speed import synchronize
 from tttab.theory.transformer.adapt import LabelledRows, TaskTraining, adapt_looped, adapt_prompt
 from tttab.theory.transformer.paper_a import WarmColdSettings, warm_cold_rows
 from tttab.theory.transformer.paper_b import ContextSettings, context_rows
@@ -204,13 +205,11 @@ def fresh(settings, device):
 def timed(work, device):
     """Return the second of two runs' seconds, on a CPU the process's own: the first one warms up."""
     for _ in range(2):
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronize(device)
         clock = time.monotonic if device.startswith("cuda") else time.process_time
         began = clock()
         work()
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
+        synchronize(device)
     return clock() - began
 
 

@@ -73,17 +73,12 @@ def predicted(of: Sequence[Unit]) -> np.ndarray:
     return np.array([expected(evidence(unit)) for unit in of])
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks, equal values sharing their mean."""
-    from scipy.stats import rankdata
-
-    return rankdata(values)
-
-
 def rank_within(values: np.ndarray, gain: np.ndarray, n: np.ndarray) -> float:
     """Return the rank correlation within each n, the mean over n weighted by units."""
+    from scipy.stats import spearmanr
+
     found = [
-        (here.sum(), np.corrcoef(ranks(values[here]), ranks(gain[here]))[0, 1])
+        (here.sum(), spearmanr(values[here], gain[here]).statistic)
         for here in (n == size for size in np.unique(n))
         if np.ptp(values[here]) > 0
     ]
@@ -94,9 +89,9 @@ def rank_within(values: np.ndarray, gain: np.ndarray, n: np.ndarray) -> float:
 
 def area(values: np.ndarray, small: np.ndarray) -> float:
     """Return the area under the ROC curve for a small gain: the smaller the value, the likelier."""
-    low, high = values[small], values[~small]
-    pairs = low[:, None] - high[None]
-    return float(((pairs < 0) + 0.5 * (pairs == 0)).mean()) if pairs.size else np.nan
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(small, -values)) if 0 < small.sum() < len(small) else np.nan
 
 
 def regret(trained: np.ndarray, gain: np.ndarray) -> float:
@@ -141,7 +136,7 @@ def by_fit(known: Sequence[Unit], asked: Sequence[Unit]) -> np.ndarray:
 
 
 def chosen() -> str:
-    """Return the constants of `tttab.evaluation.advice` as the package's tables give them."""
+    """Return the constants above as the package's tables give them."""
     of = units(CHOSE)
     off = (gains(of) - (told := left_out(of, by_fit))) / (told + LEAST)
     low, high = np.quantile(off, [0.1, 0.9])

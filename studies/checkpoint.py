@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from studies.engine import Figures, Opened, Study, markdown
+from studies.engine import Figures, Opened, Study, is_of, label_of, markdown, open_once
 from tttab.bench.records import Cell
 from tttab.bench.store import Contents
 from tttab.core import Table
@@ -31,7 +31,6 @@ from tttab.evaluation.arms import run_arm
 from tttab.evaluation.outcome import Outcome
 from tttab.evaluation.trial import Trial
 from tttab.metrics import figures
-from tttab.system.files import sha256_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +63,7 @@ class Checkpoint(Study):
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, seed by seed; a table has those sizes that it has rows for."""
-        label = f"{self.model.name} {sha256_of(self.model)[:12]}"
+        label = label_of(self.model)
         for seed in range(self.seeds):
             for spec in self.tables:
                 for n in self.sizes:
@@ -72,24 +71,14 @@ class Checkpoint(Study):
                         yield from (self._cell(spec, split, arm, label) for arm in self.arms)
 
     def _cell(self, spec: str, split: Split, arm: str, label: str) -> Cell:
-        table = load(spec)
-        k = split.k if arm == "ttt" else 0
+        table, k = load(spec), split.k if arm == "ttt" else 0
         model = label if arm in OPEN_A_MODEL else ""
-        content, classes = table.fingerprint[:12], len(table.classes)
         return self.keyed(
             Cell(
-                name_of(spec),
-                split.seed,
-                split.n,
-                k,
-                arm,
-                "",
-                content,
-                model,
-                test_asked=TEST_ROWS,
-                classes=classes,
+                name_of(spec), split.seed, split.n, k, arm, "", table.fingerprint[:12], model,
+                test_asked=TEST_ROWS, classes=len(table.classes),
             )
-        )
+        )  # fmt: skip
 
     def rows_of(self, cell: Cell) -> str:
         """Return the hash of the context and test rows, for `ttt` of the queries too."""
@@ -110,11 +99,10 @@ class Checkpoint(Study):
 
     def summary(self, contents: Contents) -> str:
         """Return accuracy / AUC / log loss or R2 of each arm, means over the seeds that all arms have."""
-        digest = sha256_of(self.model)[:12]
         found: dict[Place, dict[int, list[float]]] = defaultdict(dict)
         for record in contents.done.values():
             cell = record.cell
-            if not cell.model or cell.model.endswith(digest):
+            if is_of(cell, self.model):
                 found[cell.table, cell.n, cell.arm][cell.seed] = _chosen(record.row.metrics)
         arms = [arm for arm in ARMS if any(place[2] == arm for place in found)]
         if self.by_kind:
@@ -154,10 +142,11 @@ class OnOneSplit(Opened):
         test, context = self.table.x.iloc[self.split.test], self.table.x.iloc[self.split.context]
         labels, classes = self.table.y[self.split.context], len(self.table.classes)
         if arm == "icl":
-            session = open_once(self.model)
+            session = open_once(str(self.model), "cpu", self.table.task)
             return session.predict(session.context(context, labels, classes), test)
         if arm == "ttt":
-            trial = Trial(self.table, self.split, open_once(self.model), seed=self.split.seed)
+            session = open_once(str(self.model), "cpu", self.table.task)
+            trial = Trial(self.table, self.split, session, seed=self.split.seed)
             *_, last = run_arm(trial, "ttt@n+k")
             assert isinstance(last, Outcome), "it comes last"
             return last.probabilities
@@ -221,14 +210,6 @@ def name_of(spec: str) -> str:
 def load(spec: str) -> Table:
     """Return a table, kept for the next split of this process."""
     return load_table(spec)
-
-
-@lru_cache(maxsize=1)
-def open_once(model: Path) -> Any:
-    """Return the opened model, kept for the next split of this process."""
-    from tttab.models import open_model
-
-    return open_model(str(model), device="cpu")
 
 
 @lru_cache(maxsize=512)

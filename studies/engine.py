@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,7 +27,8 @@ from tttab.bench.plan import units
 from tttab.bench.records import Cell, Machine, Record, this_machine
 from tttab.bench.store import Contents, Writer, read_store
 from tttab.bench.work import failed_record, limit_threads
-from tttab.core import Row, identity_hash
+from tttab.core import Row, Task, identity_hash
+from tttab.system.files import sha256_of
 
 PACKED = "cells-*.jsonl.xz"
 QUIET = {"TABPFN_DISABLE_TELEMETRY": "1", "TABPFN_NO_BROWSER": "1", "HF_HUB_OFFLINE": "1"}
@@ -167,6 +168,25 @@ def in_a_process_of_its_own(cells: tuple[Cell, ...], work: Work) -> Iterator[tup
 
 def _collect(cells: tuple[Cell, ...], work: Work) -> list[tuple[Record, Machine]]:
     return list(work(cells))
+
+
+@lru_cache
+def label_of(path: Path) -> str:
+    """Return what a cell says of its model: the file's name and the beginning of its SHA-256."""
+    return f"{path.name} {sha256_of(path)[:12]}"
+
+
+def is_of(cell: Cell, path: Path) -> bool:
+    """Tell whether a cell is of a file with this one's content, or of none."""
+    return not cell.model or cell.model.endswith(label_of(path)[-12:])
+
+
+@lru_cache(maxsize=1)
+def open_once(model: str, device: str, task: Task = "classification") -> Any:
+    """Return the opened model, kept for the next split of this process."""
+    from tttab.models import open_model
+
+    return open_model(model, task, device=device)
 
 
 def markdown(names: list[str], lines: list[list[str]]) -> str:

@@ -16,12 +16,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from studies.engine import Figures, Opened, Study, markdown
+from studies.engine import Figures, Opened, Study, is_of, label_of, markdown
 from tttab.bench.records import Cell
 from tttab.bench.store import Contents
 from tttab.core import identity_hash
 from tttab.seeding import numpy_stream
-from tttab.system.files import sha256_of
 
 TEST_ROWS, SIZES = 150, (50, 200)
 ARMS = ("icl", "ridge", "forest")
@@ -53,7 +52,7 @@ class Regression(Study):
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, seed by seed."""
-        label = f"{self.model.name} {sha256_of(self.model)[:12]}"
+        label = label_of(self.model)
         for seed in range(self.seeds):
             for table in SOURCES:
                 for n in self.sizes:
@@ -73,10 +72,10 @@ class Regression(Study):
 
     def summary(self, contents: Contents) -> str:
         """Return mean R2 by table, n and arm."""
-        digest, cells = sha256_of(self.model)[:12], defaultdict(list)
+        cells = defaultdict(list)
         for record in contents.done.values():
             at = record.cell
-            if not at.model or at.model.endswith(digest):
+            if is_of(at, self.model):
                 cells[at.table, at.n, at.arm].append(record.row.metrics["r2"])
         lines = [
             [table, str(n), *(f"{np.mean(cells[table, n, arm]):.3f}" for arm in ARMS)]

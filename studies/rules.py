@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from studies.engine import Figures, Opened, Study
+from studies.engine import Figures, Opened, Study, label_of, open_once
 from tttab.bench.plan import load
 from tttab.bench.records import Cell
 from tttab.bench.store import Contents
@@ -84,7 +84,9 @@ class Rules(Study):
 
     def cells(self) -> Iterator[Cell]:
         """Yield the cells, phase by phase."""
-        label = _label(self.model)
+        from tttab.models import resolve
+
+        label = label_of(resolve(self.model, "classification").path)
         for phase in PHASES[: self.phases]:
             for seed in range(self.seeds):
                 for n in self.sizes:
@@ -117,29 +119,12 @@ class Rules(Study):
         return summary(contents, [arm for phase in PHASES for arm in phase])
 
 
-@lru_cache
-def _label(model: str) -> str:
-    from tttab.models import resolve
-    from tttab.system.files import sha256_of
-
-    path = resolve(model, "classification").path
-    return f"{path.name} {sha256_of(path)[:12]}"
-
-
 @lru_cache(maxsize=512)
 def split_of(name: str, n: int, seed: int, test_size: int | None) -> Split:
     """Return the split of one unit."""
     table = load(name)
     request = SplitRequest(n, 1000, test_size and min(test_size, len(table) // 4))
     return split_rows(table.y, request, seed, classes=len(table.classes))
-
-
-@lru_cache(maxsize=1)
-def open_once(model: str, device: str) -> Any:
-    """Return the opened model, kept for the next split of this process."""
-    from tttab.models import open_model
-
-    return open_model(model, device=device)
 
 
 @dataclass

@@ -100,9 +100,18 @@ def mixed_frame():
     return frame, y.astype(np.int64)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def mixed_table(mixed_frame):
+    """`mixed_frame` as a table of the classes a, b and c."""
+    from tttab.data import Origin, table_from_frame
+
+    x, y = mixed_frame
+    return table_from_frame(x.assign(kind=np.array(["a", "b", "c"])[y]), Origin("mixed", "file"))
+
+
+@pytest.fixture(scope="session")
 def parts(mixed_frame):
-    """A context of 30 rows, x and y, and 40 queries."""
+    """30 context rows and 40 query rows of `mixed_frame`: x, y, x, y. Modules with others say so."""
     x, y = mixed_frame
     return x[:30], y[:30], x[30:70], y[30:70]
 

@@ -43,6 +43,17 @@ class Tally:
     lost: list[str] = field(default_factory=list)
     skipped: str = ""
 
+    def count(self, ended: tuple[int, str], where: str = "", wanted: int = 0) -> None:
+        """Count a command that ended with (exit code, output); another code than `wanted` is a loss."""
+        code, text = ended
+        self.times += 1
+        if code != wanted or "Traceback" in text:
+            self.lost.append(f"{where}exit code {code}: {text[-200:]}")
+
+
+class Skipped(Exception):
+    """A fault that cannot be tried on this machine."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -58,7 +69,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             started = time.monotonic()
             tally = Tally(trial.__doc__.splitlines()[0])
-            trial(tally, Path(folder), args.times, random.Random(f"{args.seed} {name}"))
+            try:
+                trial(tally, Path(folder), args.times, random.Random(f"{args.seed} {name}"))
+            except Skipped as reason:
+                tally.skipped = f"skipped: {reason}"
             tallies.append(tally)
             outcome = tally.skipped or ("nothing lost" if not tally.lost else "; ".join(tally.lost))
             print(
@@ -100,6 +114,15 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
     return process.returncode, out + err
 
 
+def seconds_of(*words: str) -> float:
+    """Run a command, which must succeed, and return how long it took."""
+    begun = time.monotonic()
+    code, text = finish(start(*words))
+    if code:
+        raise SystemExit(text)
+    return time.monotonic() - begun
+
+
 def kill(process: subprocess.Popen[str], after: float) -> bool:
     """Kill -9 the process and its children after some seconds; tell whether it was still at work."""
     with contextlib.suppress(subprocess.TimeoutExpired):
@@ -124,11 +147,7 @@ def killed_bundles(
 ) -> None:
     """Kill a command that writes a bundle over an older one, `times` times."""
     out = folder / "bundle"
-    begun = time.monotonic()
-    code, text = finish(start(*command(out, 0)))
-    length = time.monotonic() - begun
-    if code:
-        raise SystemExit(text)
+    length = seconds_of(*command(out, 0))
     before = seed_of(out)
     for trial in range(1, times + 1):
         # Half of the moments fall anywhere, half into the end, where files are written.
@@ -187,11 +206,7 @@ def done_cells(out: Path) -> set[str]:
 def kill_bench(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
     """kill -9 of `tttab bench` at a random moment, then the same command again"""
     data = table(folder)
-    begun = time.monotonic()
-    code, text = finish(start(*bench_command(data, folder / "whole")))
-    length = time.monotonic() - begun
-    if code:
-        raise SystemExit(text)
+    length = seconds_of(*bench_command(data, folder / "whole"))
     expected = done_cells(folder / "whole")
     out, kept = folder / "store", set()
     for trial in range(1, times + 1):
@@ -210,14 +225,13 @@ def kill_bench(tally: Tally, folder: Path, times: int, rng: random.Random) -> No
 
 
 @contextlib.contextmanager
-def mounted(folder: Path, options: str) -> Iterator[Path | None]:
-    """Mount a memory disk; yield None where that is not allowed."""
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """Mount a memory disk; raise Skipped where that is not allowed."""
     disk = folder / "disk"
     disk.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)], capture_output=True)
     if done.returncode:
-        yield None
-        return
+        raise Skipped("mounting needs root")
     try:
         yield disk
     finally:
@@ -228,19 +242,14 @@ def full_disk(tally: Tally, folder: Path, times: int, rng: random.Random) -> Non
     """a disk that fills up while `tttab adapt` saves over an older bundle"""
     data = table(folder)
     with mounted(folder, "size=64m") as disk:
-        if disk is None:
-            tally.skipped = "skipped: mounting needs root"
-            return
         out = disk / "bundle"
         finish(start("adapt", data, "--out", str(out), *SIZES))
         before = seed_of(out)
         for trial in range(1, max(2, times // 3) + 1):
             free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
             (disk / "filler").write_bytes(b"\0" * max(0, free - rng.randrange(0, 2_500_000)))
-            code, text = finish(start("adapt", data, "--out", str(out), "--seed", str(trial), *SIZES))
-            tally.times += 1
-            if code != 2 or "Traceback" in text:
-                tally.lost.append(f"trial {trial}: exit code {code}: {text[-200:]}")
+            ended = finish(start("adapt", data, "--out", str(out), "--seed", str(trial), *SIZES))
+            tally.count(ended, f"trial {trial}: ", wanted=2)
             (disk / "filler").unlink()
             if seed_of(out) != before:
                 tally.lost.append(f"trial {trial}: the old bundle is gone")
@@ -250,15 +259,8 @@ def full_disk_bench(tally: Tally, folder: Path, times: int, rng: random.Random) 
     """a disk that is full while `tttab bench` appends"""
     data = table(folder)
     with mounted(folder, "size=8k") as disk:
-        if disk is None:
-            tally.skipped = "skipped: mounting needs root"
-            return
-        code, text = finish(start(*bench_command(data, disk / "store")))
-        tally.times += 1
-        kept = done_cells(disk / "store")
-        if code != 2 or "Traceback" in text:
-            tally.lost.append(f"exit code {code}: {text[-200:]}")
-        if not kept:
+        tally.count(finish(start(*bench_command(data, disk / "store"))), wanted=2)
+        if not done_cells(disk / "store"):
             tally.lost.append("no finished cell is readable")
 
 
@@ -266,28 +268,18 @@ def read_only(tally: Tally, folder: Path, times: int, rng: random.Random) -> Non
     """an output folder that cannot be written"""
     data = table(folder)
     with mounted(folder, "ro") as disk:
-        if disk is None:
-            tally.skipped = "skipped: mounting needs root"
-            return
         for command in (
             ["run", "--dataset", data, "--out", str(disk / "a"), *SIZES],
             ["adapt", data, "--out", str(disk / "b"), *SIZES],
             bench_command(data, disk / "c"),
         ):
-            code, text = finish(start(*command))
-            tally.times += 1
-            if code != 2 or "Traceback" in text:
-                tally.lost.append(f"{command[0]}: exit code {code}: {text[-200:]}")
+            tally.count(finish(start(*command)), f"{command[0]}: ", wanted=2)
 
 
 def no_home(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
     """no home directory"""
-    code, text = finish(
-        start("run", "--dataset", "31", *SIZES, env={"HOME": "/proc/nowhere", "XDG_CACHE_HOME": ""})
-    )
-    tally.times += 1
-    if code:
-        tally.lost.append(f"exit code {code}: {text[-200:]}")
+    nowhere = {"HOME": "/proc/nowhere", "XDG_CACHE_HOME": ""}
+    tally.count(finish(start("run", "--dataset", "31", *SIZES, env=nowhere)))
 
 
 def jumping_clock(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
@@ -296,10 +288,7 @@ def jumping_clock(tally: Tally, folder: Path, times: int, rng: random.Random) ->
     (folder / "sitecustomize.py").write_text(JUMPING_CLOCK)
     path = os.pathsep.join(filter(None, [str(folder), os.getcwd(), os.environ.get("PYTHONPATH")]))
     for command in (["adapt", data, "--out", str(folder / "b"), *SIZES], bench_command(data, folder / "c")):
-        code, text = finish(start(*command, env={"PYTHONPATH": path}))
-        tally.times += 1
-        if code:
-            tally.lost.append(f"{command[0]}: exit code {code}: {text[-200:]}")
+        tally.count(finish(start(*command, env={"PYTHONPATH": path})), f"{command[0]}: ")
 
 
 def two_writers(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
@@ -327,11 +316,7 @@ def two_writers(tally: Tally, folder: Path, times: int, rng: random.Random) -> N
 def ended(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:
     """SIGTERM or SIGHUP of `tttab adapt` and `tttab predict` at a random moment"""
     data, out = table(folder), folder / "bundle"
-    begun = time.monotonic()
-    code, text = finish(start("adapt", data, "--out", str(out), *SIZES))
-    length = time.monotonic() - begun
-    if code:
-        raise SystemExit(text)
+    length = seconds_of("adapt", data, "--out", str(out), *SIZES)
     before, expected = seed_of(out), sorted(folder.rglob("*"))
     for trial in range(times):
         number = (signal.SIGTERM, signal.SIGHUP)[trial % 2]
@@ -370,10 +355,7 @@ def odd_names(tally: Tally, folder: Path, times: int, rng: random.Random) -> Non
             ["adapt", str(rows), "--out", str(place / "bundle"), *SIZES],
             ["predict", str(place / "bundle"), str(rows), "--out", str(place / "p.csv"), "--device", "cpu"],
         ):
-            code, text = finish(start(*words))
-            tally.times += 1
-            if code:
-                tally.lost.append(f"{name!r}: {words[0]}: exit code {code}: {text[-200:]}")
+            tally.count(finish(start(*words)), f"{name!r}: {words[0]}: ")
 
 
 def foreign_files(tally: Tally, folder: Path, times: int, rng: random.Random) -> None:

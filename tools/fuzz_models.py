@@ -17,7 +17,6 @@ import numpy as np
 from tools.fuzz_inputs import change_values, json_bytes, pick
 
 TASKS = ("classification", "regression")
-LARGEST_JSON = 4_000_000
 
 
 def small_model(architecture, task):

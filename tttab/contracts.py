@@ -339,7 +339,7 @@ class ModelFamily(Protocol):
             seconds: the most it may take from each server; None: as long as bytes keep coming.
 
         Raises:
-            ModelError: it could not be downloaded.
+            ModelError: it could not be downloaded; without a hint the caller says where to put it.
         """
         ...
 

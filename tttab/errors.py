@@ -1,7 +1,7 @@
 """Every error tttab raises on purpose, in one tree.
 
-What belongs here: exception classes, and the warnings that a program wants to tell from others. How they are
-printed is `tttab.cli`'s business.
+What belongs here: exception classes, the check of a name that many make, and the warnings that a program
+wants to tell from others. How they are printed is `tttab.cli`'s business.
 
 TttabError                  a message for the user and a hint with the next command; exit code 2
 ├── RequestError            the arguments do not fit (n < 1, no such device, unknown option value)
@@ -19,6 +19,8 @@ TttabError                  a message for the user and a hint with the next comm
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from tttab.text import shown
 
@@ -42,6 +44,12 @@ class TttabError(Exception):
 
 class RequestError(TttabError, ValueError):
     """The arguments do not fit."""
+
+
+def check_name(what: str, name: object, known: Collection[str], option: str) -> None:
+    """Raise RequestError where no `what` is called `name`; the hint is the option with all that are."""
+    if name not in known:
+        raise RequestError(f"no {what} is called {name!r}", f"{option} {'|'.join(known)}")
 
 
 class DataError(TttabError, ValueError):

@@ -12,7 +12,6 @@ import tttab.models
 from tests.support.small_models import small_model
 from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution, Rule, Session
-from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import ModelError, RuleError
 from tttab.evaluation.arms import run_arm
@@ -152,11 +151,9 @@ def test_a_family_without_a_cost_model_trains_one_batch_at_a_time_without_a_plan
     assert planned.result.plan is not None and planned.result.execution == planned.result.plan.execution
 
 
-def test_a_family_without_tabpfn_runs_through_a_trial(models, mixed_frame):
-    x, y = mixed_frame
-    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
-    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
-    trial = Trial(table, split, models["toy"], schedule=Schedule(steps=40, lr=1e-2), latency_calls=0)
+def test_a_family_without_tabpfn_runs_through_a_trial(models, mixed_table):
+    split = split_rows(mixed_table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
+    trial = Trial(mixed_table, split, models["toy"], schedule=Schedule(steps=40, lr=1e-2), latency_calls=0)
     outcomes = {arm: list(run_arm(trial, arm))[-1] for arm in ("icl@n", "ttt@n+k", "temperature@n")}
     assert all(isinstance(outcome, Outcome) for outcome in outcomes.values())
     rows = {arm: outcome.row for arm, outcome in outcomes.items()}
@@ -221,11 +218,9 @@ def test_a_new_arm_is_a_function_and_a_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("family", ["tabpfn", "tabicl"])
-def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_frame, family):
-    x, y = mixed_frame
-    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
-    split = split_rows(table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
-    trial = Trial(table, split, models[family], schedule=Schedule(max_seconds=0.3), latency_calls=0)
+def test_a_familys_own_fine_tuner_is_an_arm(models, mixed_table, family):
+    split = split_rows(mixed_table.y, SplitRequest(n=30, k=40, test_size=40), 0, classes=3)
+    trial = Trial(mixed_table, split, models[family], schedule=Schedule(max_seconds=0.3), latency_calls=0)
     before = weights(models[family])
     (outcome,) = run_arm(trial, "finetuned@n+k")
     assert torch.equal(weights(models[family]), before)

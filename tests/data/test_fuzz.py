@@ -13,9 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tttab.data import Origin, load_table, read_frame, schema_from_dict, schema_of, table_from_frame
+from tttab.data import Origin, load_table, read_frame, schema_of, table_from_frame
 from tttab.data.columns import label_text, sort_labels
-from tttab.data.registry import parse_catalog
 from tttab.errors import DataError, TttabError
 
 FUZZ = Path(__file__).parents[2] / "tools" / "fuzz.py"
@@ -80,61 +79,6 @@ def test_csv(tmp_path, text):
 def test_noise_of_any_ending(tmp_path, data, suffix):
     (tmp_path / f"t{suffix}").write_bytes(data)
     load_or_refuse(tmp_path / f"t{suffix}")
-
-
-ARFF = (
-    "@relation r\n", "@attribute a real\n", "@attribute 'b c' {p,'q r'}\n", "@attribute s string\n",
-    "@attribute d date\n", "@data\n", "1,p\n", "?,'q r'\n", "{0 1}\n", "{1 p, 0 2}\n", "%\n", "'", "20%d",
-    ",", "1e999", "\n", "2020-01-01", "@attribute a", "\\u12", "\\ud800",
-)  # fmt: skip
-YAML = (
-    "tables:", "suites:", "  a:", "  b: {openml: 1}", "    openml: 2", "    bundled: true", "    - a",
-    "  s: [a, b]", "&x", "*x", "<<: *x", "!!python/name:os.system", "? [", "|", "- - -", "\t", "{", "}", "]",
-    "'", "#", "%TAG",
-)  # fmt: skip
-
-
-@few
-@given(texts("", 14, *ARFF))
-def test_arff(tmp_path, text):
-    (tmp_path / "t.arff").write_text(text, encoding="utf-8")
-    load_or_refuse(tmp_path / "t.arff")
-
-
-@few
-@given(texts("\n", 14, *YAML))
-def test_datasets_yaml(text):
-    try:
-        parse_catalog(text)
-    except DataError as error:
-        tidy(error)
-
-
-FIELDS = ("columns", "target", "task", "classes")
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.sampled_from(["number", "category", "n", "u"]),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["name", "kind", "levels", "columns", "classes"]), inner, max_size=3
-        )
-    ),
-    max_leaves=8,
-)
-
-
-@few
-@given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, json_values)), st.booleans())
-def test_schema(data, with_task):
-    data |= {"task": "classification", "target": "y"} if with_task else {}
-    try:
-        schema_from_dict(data)
-    except DataError as error:
-        tidy(error)
 
 
 @few

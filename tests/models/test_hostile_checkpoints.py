@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.bomb import Bomb
 from tttab.bench.store import read_store
 from tttab.errors import ModelError, StoreError
 from tttab.models.catalog import WEIGHTS
@@ -64,16 +65,6 @@ def test_arbitrary_bytes_as_ckpt_are_refused(tmp_path, data):
     path.write_bytes(data)
     with pytest.raises(ModelError):
         read_checkpoint(path)
-
-
-class Bomb:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def test_code_in_a_ckpt_is_never_run(tmp_path):

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.bomb import Bomb
 from tests.support.small_models import SIZES, small_model
 from tttab.errors import BundleError, ModelError
 from tttab.models import open_model
@@ -26,16 +27,6 @@ from tttab.pretrain import checkpoint as pretraining
 from tttab.pretrain import choose
 from tttab.pretrain.settings import recipe
 from tttab.system.files import sha256_of
-
-
-class Bomb:
-    """Unpickling it would create a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
 
 
 def as_ckpt(source, target, **more):
@@ -114,15 +105,13 @@ def test_another_hash_than_the_expected_one_is_refused(two):
 
 
 def test_bundle_weights_swapped_after_their_hash_was_checked_are_refused(
-    tiny_model, mixed_frame, tmp_path, monkeypatch
+    tiny_model, mixed_table, tmp_path, monkeypatch
 ):
     from tttab.bundle import bundle as bundles
-    from tttab.data import Origin, schema_of, table_from_frame
+    from tttab.data import schema_of
 
-    frame, y = mixed_frame
-    table = table_from_frame(frame.assign(kind=np.array(["a", "b", "c"])[y]), Origin("mixed", "file"))
-    folder = tmp_path / "bundle"
-    bundles.save_bundle(folder, bundles.Bundle(tiny_model, table.x[:60], table.y[:60], schema_of(table), {}))
+    x, y, folder = mixed_table.x[:60], mixed_table.y[:60], tmp_path / "bundle"
+    bundles.save_bundle(folder, bundles.Bundle(tiny_model, x, y, schema_of(mixed_table), {}))
     other = tiny_model.fork()
     with torch.no_grad():
         next(iter(other.module.parameters())).add_(1.0)

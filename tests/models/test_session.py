@@ -10,11 +10,9 @@ import torch
 
 from tests.support.small_models import SIZES, small_model
 from tttab.contracts import Execution
-from tttab.errors import RequestError
 from tttab.models import open_model
 from tttab.models.tabpfn.checkpoint import read_checkpoint
 from tttab.system.files import sha256_of
-from tttab.training.precision import choose_precision, has_bfloat16
 
 
 def test_sessions_share_no_module_even_where_tabpfn_caches_them(monkeypatch, tiny_model):
@@ -98,27 +96,3 @@ def test_scores_and_predictions_stay_in_float32(parts):
     scores = session.row_scores(context, queries, np.arange(40)).loss
     rough = session.row_scores(context, queries, np.arange(40), Execution(precision="bf16"))
     assert np.array_equal(rough.loss, scores)
-
-
-def test_auto_is_float32_where_there_is_no_bfloat16_and_bf16_is_refused(monkeypatch):
-    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: False)
-    session = small_model()
-    assert choose_precision("auto", session, None, None, None, Execution()) == "fp32"
-    with pytest.raises(RequestError) as caught:
-        choose_precision("bf16", session, None, None, None, Execution())
-    assert caught.value.hint == "--precision fp32"
-
-
-@pytest.mark.parametrize(("bf16_seconds", "choice"), [(0.5, "bf16"), (0.95, "fp32")])
-def test_auto_takes_bfloat16_only_where_it_is_faster(parts, monkeypatch, bf16_seconds, choice):
-    monkeypatch.setattr("tttab.training.precision.has_bfloat16", lambda device: True)
-    monkeypatch.setattr("tttab.training.precision._measured", {})
-    seconds = {"fp32": 1.0, "bf16": bf16_seconds}
-    monkeypatch.setattr("tttab.training.precision._time_step", lambda *rest: seconds[rest[-1].precision])
-    session = small_model()
-    context = session.context(parts[0], parts[1], 3)
-    assert choose_precision("auto", session, context, None, None, Execution()) == choice
-
-
-def test_this_machine_answers_whether_it_has_bfloat16():
-    assert has_bfloat16("cpu") in (True, False)

@@ -9,7 +9,6 @@ import torch
 from tests.support.small_models import small_model
 from tests.support.small_tabicl import small_tabicl
 from tttab.contracts import Execution
-from tttab.data import Origin, table_from_frame
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.evaluation.arms import ARMS, run_arm
 from tttab.evaluation.trial import Trial
@@ -24,18 +23,11 @@ def model():
     return small_model()
 
 
-@pytest.fixture(scope="module")
-def parts(mixed_frame):
-    x, y = mixed_frame
-    return x[:N], y[:N], x[N : N + K], y[N : N + K]
-
-
 @pytest.fixture
-def unit(model, mixed_frame):
-    x, y = mixed_frame
-    table = table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
-    split = split_rows(table.y, SplitRequest(n=N, k=K, test_size=40), 0, classes=3)
-    return Trial(table, split, model, schedule=Schedule(steps=8, lr=1e-3, precision="fp32"), latency_calls=0)
+def unit(model, mixed_table):
+    split = split_rows(mixed_table.y, SplitRequest(n=N, k=K, test_size=40), 0, classes=3)
+    schedule = Schedule(steps=8, lr=1e-3, precision="fp32")
+    return Trial(mixed_table, split, model, schedule=schedule, latency_calls=0)
 
 
 @pytest.mark.parametrize("what", ["cache", "inputs"])

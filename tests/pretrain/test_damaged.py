@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.bomb import Bomb
 from tttab.cli import run
 from tttab.errors import ModelError, RequestError
 from tttab.pretrain.bundle import read_earlier, read_served
@@ -58,14 +59,6 @@ def bomb():
     return stream.getvalue()
 
 
-class Explosive:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return (open, (str(self.path), "w"))
-
-
 ODD_POOLS = {
     "empty": lambda: b"",
     "text": lambda: b"x0\n1\n",
@@ -103,7 +96,7 @@ def test_a_damaged_pool_file_is_one_error_that_names_it(tmp_path, kind):
 def test_a_pool_file_is_never_unpickled(tmp_path):
     path, exploded = tmp_path / "tables-00000000.npz", tmp_path / "exploded"
     thing = np.empty(1, object)
-    thing[0] = Explosive(exploded)
+    thing[0] = Bomb(exploded)
     np.savez(path, x0=thing, y0=thing, n0=thing)
     exploded.unlink(missing_ok=True)
     with pytest.raises(RequestError, match="is no file of pool tables"):

@@ -215,7 +215,7 @@ def test_a_dead_worker_is_replaced(tmp_path):
         victim = workers._processes[0]
         os.kill(victim.pid, signal.SIGKILL)
         victim.join(10)
-        waited = wait_for(pool, 1, workers, patience=100)
+        waited = wait_for(pool, 1, workers)
         assert workers.restarts == 1
         assert waited > 0
         survivor = workers._processes[0]

@@ -1,4 +1,4 @@
-"""Contract: every rule trains every architecture, leaves the given model alone and repeats exactly."""
+"""Every rule trains every architecture, moves what it says and leaves the given model alone."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from tttab.rules import RULES, get_rule
 from tttab.training.config import Schedule
 from tttab.training.loop import Adaptation
 
-TRAINING_RULES = [name for name in RULES if name != "none"]
-PAIRS = [(architecture, rule) for architecture in SIZES for rule in TRAINING_RULES]
+PAIRS = [(architecture, rule) for architecture in SIZES for rule in RULES if rule != "none"]
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +54,6 @@ def test_every_rule_trains_every_architecture_and_leaves_the_given_model_alone(
     assert changed(before, after), "something moved"
     assert not changed(before, everything(given))
     assert not run.result.session.trainable() and not given.trainable()
-
-
-@pytest.mark.parametrize("rule", TRAINING_RULES)
-def test_equal_seeds_give_equal_weights(models, parts, rule):
-    first, second = (adapt(models["tabpfn_v2"], rule, parts)[0].result.session for _ in range(2))
-    assert not changed(everything(first), everything(second))
 
 
 @pytest.mark.parametrize(

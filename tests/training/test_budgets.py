@@ -43,11 +43,11 @@ class Slow(ToySession):
         return super().accumulate_gradients(context, queries, rows, scale, how, *asked)
 
 
-def adaptation(session=None, stop=str, **schedule):
+def adaptation(session=None, stop=str, rule="full", **schedule):
     session = session or ToySession()
     context = session.context(X[:40], Y[:40], 2)
     return Adaptation(
-        session, get_rule("full"), context, (X[40:], Y[40:]), Schedule(lr=1e-2, **schedule), stop=stop
+        session, get_rule(rule), context, (X[40:], Y[40:]), Schedule(lr=1e-2, **schedule), stop=stop
     )
 
 
@@ -116,12 +116,9 @@ def test_a_reason_ends_training_with_the_best_weights_so_far():
 
 def test_members_that_train_share_the_weights_and_all_members_judge():
     session = small_model(members=4)
-    context = session.context(X[:40], Y[:40], 2)
-    run_ = Adaptation(
-        session, get_rule("full"), context, (X[40:], Y[40:]), Schedule(steps=1, train_members=2, batch=16)
-    )
+    run_ = adaptation(session, steps=1, train_members=2, batch=16)
     run_.prepare()
-    trains, judges = run_._labelled.session, run_._session
+    trains, judges, context = run_._labelled.session, run_._session, run_._context
     assert (trains.members, judges.members) == (2, 4)
     assert all(a is b for a, b in zip(trains.parameters("all"), judges.parameters("all"), strict=True))
     assert len(run_._labelled.context.members) == 2
@@ -138,12 +135,9 @@ def test_members_that_train_share_the_weights_and_all_members_judge():
 
 def test_members_take_turns():
     session = small_model(members=4)
-    context = session.context(X[:40], Y[:40], 2)
 
     def trained(members, **schedule):
-        run_ = Adaptation(
-            members, get_rule("full"), context, (X[40:], Y[40:]), Schedule(steps=4, batch=16, **schedule)
-        )
+        run_ = adaptation(members, steps=4, batch=16, **schedule)
         seen, own = [], type(session).accumulate_gradients
 
         def record(self, context, *rest):
@@ -179,10 +173,10 @@ def test_members_take_turns():
      (2, None, 0.8, "full", 2), (2, None, 0.8, "temperature", 1)],
 )  # fmt: skip
 def test_scores_take_at_most_half_the_time_of_the_steps(members, step_members, held_out, rule, every):
-    session = small_model(members=members)
-    context = session.context(X[:40], Y[:40], 2)
-    schedule = Schedule(steps=6, batch=16, step_members=step_members, held_out=held_out, evaluate_every=1)
-    run_ = Adaptation(session, get_rule(rule), context, (X[40:], Y[40:]), schedule)
+    schedule = {"steps": 6, "batch": 16, "evaluate_every": 1}
+    run_ = adaptation(
+        small_model(members=members), rule=rule, step_members=step_members, held_out=held_out, **schedule
+    )
     scores = [step.held_out for step in run_]
     changes = [number for number in range(1, 6) if scores[number] != scores[number - 1]]
     expected = [number for number in range(2, 7) if number % every == 0 or number == 6]
@@ -190,11 +184,7 @@ def test_scores_take_at_most_half_the_time_of_the_steps(members, step_members, h
 
 
 def test_the_gradient_of_a_single_step_is_that_of_all_members():
-    session = small_model(members=4)
-    context = session.context(X[:40], Y[:40], 2)
-    run_ = Adaptation(
-        session, get_rule("full"), context, (X[40:], Y[40:]), Schedule(optimizer="sgd-1", step_members=1)
-    )
+    run_ = adaptation(small_model(members=4), optimizer="sgd-1", step_members=1)
     run_.prepare()
     assert [len(batch.context.members) for batch in run_._source.whole()] == [4]
     assert run_.schedule.evaluate_every == Schedule().evaluate_every

@@ -42,6 +42,18 @@ def start(mixed_frame):
     return begin
 
 
+def turns(updates, judge):
+    """Yield an optimiser's updates; `judge` scores each before the next."""
+    score = None
+    while True:
+        try:
+            update = updates.send(score)
+        except StopIteration:
+            return
+        yield update
+        score = judge(update)
+
+
 def quadratic(curvature, at, optimiser, sign=1.0):
     """Run an optimiser on f(w) = curvature w^2 / 2 from `at`; return the sizes and places it tried."""
     w = torch.nn.Parameter(torch.tensor([float(at)], dtype=torch.float64))
@@ -52,14 +64,9 @@ def quadratic(curvature, at, optimiser, sign=1.0):
 
     schedule = Schedule(steps=30, lr=0.1, warmup=3, weight_decay=0.01, clip=1e9)
     training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rates=[schedule.lr])
-    updates, tried = optimiser.updates(training, Score(curvature * at**2 / 2, 0.1, 10)), []
-    score = None
-    while True:
-        try:
-            tried.append((updates.send(score).size, w.item()))
-        except StopIteration:
-            return tried
-        score = Score(float(curvature * w.detach() ** 2 / 2), 0.1, 10)
+    updates = optimiser.updates(training, Score(curvature * at**2 / 2, 0.1, 10))
+    judged = turns(updates, lambda update: Score(float(curvature * w.detach() ** 2 / 2), 0.1, 10))
+    return [(update.size, w.item()) for update in judged]
 
 
 def test_the_single_step_is_the_gradient_of_the_mean_loss_of_all_training_queries(start, mixed_frame):
@@ -124,15 +131,10 @@ def line_search(losses, start=(3.0, 4.0), before=2.0):
     frozen = torch.nn.Parameter(torch.tensor([7.0]))
     w.grad = torch.tensor([0.6, 0.8], dtype=torch.float64)
     training = SimpleNamespace(parameters=[w, frozen], gradient=lambda *, whole: 1.25 if whole else math.nan)
-    updates, seen, losses = SingleStep().updates(training, Score(before, 0.1, 10)), [], iter(losses)
-    score = None
-    while True:
-        try:
-            seen.append(updates.send(score))
-        except StopIteration:
-            assert frozen.item() == 7.0
-            return seen, w.detach()
-        score = Score(next(losses, 9.0), 0.1, 10)
+    updates, losses = SingleStep().updates(training, Score(before, 0.1, 10)), iter(losses)
+    seen = list(turns(updates, lambda update: Score(next(losses, 9.0), 0.1, 10)))
+    assert frozen.item() == 7.0
+    return seen, w.detach()
 
 
 def test_the_line_search_tries_fourfold_sizes_until_two_are_worse_and_then_halves_the_gap_twice():
@@ -249,14 +251,12 @@ def race(gradients, scores, rates, steps=200, every=2, taught=False):
 
     schedule = Schedule(steps=steps, warmup=0, clip=1e9, evaluate_every=every, taught=taught)
     training = SimpleNamespace(parameters=[w], gradient=gradient, schedule=schedule, rates=rates)
-    updates, seen, score = Race().updates(training, Score(1.0, 0.1, 10)), [], None
-    while True:
-        try:
-            update = updates.send(score)
-        except StopIteration:
-            return seen
-        seen.append((update, w.item() if not taught else asked[-1]))
-        score = Score(scores(update.size, update.number), 0.1, 10) if update.evaluate else None
+
+    def judge(update):
+        return Score(scores(update.size, update.number), 0.1, 10) if update.evaluate else None
+
+    judged = turns(Race().updates(training, Score(1.0, 0.1, 10)), judge)
+    return [(update, w.item() if not taught else asked[-1]) for update in judged]
 
 
 def test_lanes_of_a_race_see_the_same_batches_and_show_the_mean_of_their_weights():

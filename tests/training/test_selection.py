@@ -6,8 +6,7 @@ import math
 
 import pytest
 
-from tttab.errors import RequestError
-from tttab.training.selection import ECE_ALLOWANCE, Score, Selector, check_guard
+from tttab.training.selection import ECE_ALLOWANCE, Score, Selector
 
 BEFORE = Score(1.0, 0.25, 64)
 ALLOWED = 0.25 + ECE_ALLOWANCE / 8
@@ -78,11 +77,3 @@ def test_a_metric_decides_before_the_loss_and_the_loss_among_equals():
         choice.consider(step, 0.1, score, dict)
     assert choice.step == 3 and choice.score == scores[2]
     assert kept("loss", scores, before).step == 1, "the loss alone, where no metric was asked for"
-
-
-def test_unknown_guards_are_refused():
-    for name in ("loss", "loss+ece", "off"):
-        check_guard(name)
-    with pytest.raises(RequestError, match="no guard is called 'ece'") as caught:
-        check_guard("ece")
-    assert caught.value.hint == "--guard loss|loss+ece|off"

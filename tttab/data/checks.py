@@ -97,12 +97,12 @@ def duplicates_between(x: pd.DataFrame, rows_a: np.ndarray, rows_b: np.ndarray) 
     return int(np.isin(hashes[rows_b], hashes[rows_a]).sum())
 
 
-def thin_classes(table: Table, rows: np.ndarray, least: int = FEW_ROWS) -> dict[str, int]:
-    """Return the classes with fewer than `least` of the given rows, and how many they have."""
+def thin_classes(table: Table, rows: np.ndarray) -> dict[str, int]:
+    """Return the classes with fewer than `FEW_ROWS` of the given rows, and how many they have."""
     if not table.classes:
         return {}
     counts = np.bincount(table.y[rows], minlength=len(table.classes))
-    return {name: int(count) for name, count in zip(table.classes, counts, strict=True) if count < least}
+    return {name: int(count) for name, count in zip(table.classes, counts, strict=True) if count < FEW_ROWS}
 
 
 def row_hashes(x: pd.DataFrame) -> np.ndarray:

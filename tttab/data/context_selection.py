@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tttab.data.splits import Split
-from tttab.errors import RequestError
+from tttab.errors import check_name
 from tttab.seeding import numpy_stream
 
 if TYPE_CHECKING:
@@ -88,8 +88,7 @@ def medoids_of(vectors: np.ndarray, y: np.ndarray, n: int, *, classes: int = 0) 
 
 def check_choice(how: str) -> None:
     """Raise RequestError where there is no such choice of context."""
-    if how not in CHOICES:
-        raise RequestError(f"no choice of context is called {how!r}", f"--context {'|'.join(CHOICES)}")
+    check_name("choice of context", how, CHOICES, "--context")
 
 
 def point_cloud(x: pd.DataFrame) -> np.ndarray:

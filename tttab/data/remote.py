@@ -64,7 +64,6 @@ class RemoteTable:
 class RemoteTask:
     """An OpenML task: a data set, its target and one of its prescribed splits."""
 
-    task_id: int
     openml_id: int
     target: str
     task: Task
@@ -140,7 +139,6 @@ def fetch_task(task_id: int, fold: int, repeat: int = 0) -> RemoteTask:
             raise UnknownDataset(f"OpenML {what} has the folds 0 to {folds - 1}, not {fold}", "--fold 0")
         train, test = found.get_train_test_split_indices(fold=fold, repeat=repeat)
     return RemoteTask(
-        task_id,
         int(found.dataset_id),
         found.target_name,
         kinds[found.task_type_id.value],

@@ -132,7 +132,11 @@ def download(model: KnownModel, *, seconds: float | None = None) -> Path:
     with tempfile.TemporaryDirectory(
         dir=place.parent, prefix=".getting-", ignore_cleanup_errors=True
     ) as folder:
-        part = family_of(model).fetch(model, Path(folder), seconds)
+        try:
+            part = family_of(model).fetch(model, Path(folder), seconds)
+        except ModelError as error:
+            hint = error.hint or f"put the file at {place}, or --model tttab-tiny"
+            raise ModelError(error.message, hint) from error
         digest, stated = read_checkpoint(part)["sha256"], stated_sha256(model.repository, model.file)
         if stated not in (None, digest):
             raise ModelError(

@@ -26,10 +26,9 @@ from tttab.contracts import (
     Tuning,
 )
 from tttab.core import AS_LABELLED, Limits, ModelInfo, Objective, Task
-from tttab.errors import SplitError
-from tttab.metrics import classification_metrics
 from tttab.models.codes import code_book, decoded
 from tttab.models.losses import of_labels, weighted
+from tttab.models.opened import ClassPredictor, check_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -152,12 +151,7 @@ class CodedSession:
             ModelError: the table is beyond the model's limits.
         """
         self.check_fits(classes, x.shape[1], len(y))
-        missing = sorted(set(range(classes)) - set(y.tolist()))
-        if missing:
-            raise SplitError(
-                f"class number {missing[0]} of {classes} has no row in the context",
-                f"--n {max(classes, 2 * len(y))}",
-            )
+        check_classes(y, classes)
         book = self._book(classes)
         parts = [self._inner.context(x, code[y], int(code.max()) + 1) for code in book]
         return CodedContext(x, y, classes, book, parts)
@@ -310,7 +304,7 @@ class CodedCosts:
         return queries if same else replace(queries, parts=parts)
 
 
-class CodedPredictor:
+class CodedPredictor(ClassPredictor):
     """Answers from the contexts of all codes."""
 
     def __init__(self, servers: list[Predictor], book: np.ndarray) -> None:
@@ -327,16 +321,6 @@ class CodedPredictor:
         """Return class probabilities, shape (rows, classes)."""
         log_p = _logarithms([server.predict(x) for server in self._servers])
         return decoded(torch.as_tensor(log_p), self._book).exp().numpy()
-
-    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
-        """Raise ModelError: a classifier has no quantiles."""
-        return self._servers[0].predict_quantiles(x, quantiles)
-
-    def metrics(
-        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Return the figures of merit of `predicted` against the labels `y`."""
-        return classification_metrics(y, predicted, weights)
 
 
 def _turn_of(context: CodedContext, queries: CodedQueries) -> Iterator[tuple[int, Context, Queries]]:

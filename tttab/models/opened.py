@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 
 from tttab.contracts import C, Limits, Predictor, Rowless
 from tttab.errors import ModelError, SplitError
+from tttab.metrics import classification_metrics
 from tttab.seeding import stream_seed
 
 if TYPE_CHECKING:
@@ -97,10 +98,32 @@ class OpenedNetwork(ABC):
         return self.serve(context).predict(x)
 
 
+class ClassPredictor:
+    """What predictors of classes share: their figures of merit, and that they have no quantiles."""
+
+    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
+        """Raise ModelError: a classifier has no quantiles."""
+        raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
+
+    def metrics(
+        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
+        return classification_metrics(y, predicted, weights)
+
+
 def check_members(members: int) -> None:
     """Raise ModelError for fewer members than one or more than `MOST_MEMBERS`."""
     if not 1 <= members <= MOST_MEMBERS:
         raise ModelError(f"an ensemble has 1 to {MOST_MEMBERS} members, not {members}", "--members 4")
+
+
+def check_classes(y: np.ndarray, classes: int) -> None:
+    """Raise SplitError where one of so many classes has no row in a context of labels `y`."""
+    missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
+    if missing:
+        lacking = f"class number {missing[0]} of {classes} has no row in the context"
+        raise SplitError(lacking, f"--n {max(classes, 2 * len(y))}")
 
 
 def check_varies(x: pd.DataFrame) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -135,9 +134,8 @@ def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, An
             has no evaluation.
         ModelError: its state is damaged.
     """
-    settings = _settings_of(run / STATE)
-    if settings["recipe"] != json.loads(json.dumps(recipe.as_dict())):
-        made = settings["recipe"]
+    settings, own = _settings_of(run / STATE), json.loads(json.dumps(recipe.as_dict()))
+    if (made := settings["recipe"]) != own:
         raise RequestError(
             f"{run} was not made with --preset {recipe.preset} --task {recipe.task}",
             f"--preset {shell_word(made['preset'])} --task {shell_word(made['task'])}",
@@ -163,10 +161,10 @@ def facts_of(run: Path, recipe: Recipe, machine: str, earlier: list[dict[str, An
         "device": {
             "features": {family.__name__: share for family, share in FAMILIES.items()},
             "functions": {function.__name__: share for function, share in KINDS.items()},
-            "mixture": {name: _plain(value) for name, value in asdict(recipe.mixture).items()},
+            "mixture": own["mixture"],
         },
         "tabicl": {"share_asked": recipe.pool.share, "rows": recipe.pool.rows, "priors": dict(TABICL)},
-        "shapes": {name: _plain(value) for name, value in asdict(recipe.shapes).items()},
+        "shapes": own["shapes"],
     }
     return {"prior": prior, "training": [*earlier, stage]}
 
@@ -185,10 +183,6 @@ def _settings_of(path: Path) -> dict[str, Any]:
 
 def _rounded(values: dict[str, float]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _head(

@@ -324,20 +324,17 @@ def _shelf_for(features: int, use: PoolUse) -> int:
     return min((width for width in use.features if width >= features), default=0)
 
 
-def wait_for(pool: Pool, seen: int, workers: Workers, patience: float = math.inf) -> float:
+def wait_for(pool: Pool, seen: int, workers: Workers) -> float:
     """Wait until `seen` tables have arrived and return the seconds it took.
 
     Raises:
         RequestError: nobody makes them, or those who do have died too often.
-        TimeoutError: they did not arrive within `patience` seconds.
     """
     start = time.perf_counter()
     pool.take_in(seen)
     while pool.seen < seen:
         if not workers.count:
             raise RequestError(f"the pool has {pool.seen} tables, {seen} are needed", "--workers 1")
-        if time.perf_counter() - start > patience:
-            raise TimeoutError(f"{seen} pool tables did not arrive within {patience:.0f} s")
         workers.revive()
         workers.check()
         time.sleep(0.02)

@@ -14,6 +14,8 @@ from tttab.pretrain.draw import Draw
 from tttab.pretrain.pool import Pool
 from tttab.pretrain.settings import Mixture, Recipe, Shapes
 
+SIGMAS = 12.0
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -174,24 +176,24 @@ def _quantiles(x: torch.Tensor, context: int) -> torch.Tensor:
     return torch.where(columns.isnan(), columns, rank).transpose(1, 2)
 
 
-def _soft_clip(x: torch.Tensor, context: int, sigmas: float = 12.0) -> torch.Tensor:
-    """Bend values more than 12 standard deviations out towards the bulk, as tabpfn does."""
-    lower, upper = _bounds(x[:, :context], sigmas)
+def _soft_clip(x: torch.Tensor, context: int) -> torch.Tensor:
+    """Bend values more than `SIGMAS` standard deviations out towards the bulk, as tabpfn does."""
+    lower, upper = _bounds(x[:, :context])
     inside = x[:, :context]
     # Outliers must not widen the bounds that are to catch them.
     inside = torch.where((inside < lower) | (inside > upper), float("nan"), inside)
-    lower, upper = _bounds(inside, sigmas)
+    lower, upper = _bounds(inside)
     raised = torch.maximum(lower - torch.log1p(x.abs()), x)
     return torch.minimum(upper + torch.log1p(raised.abs()), raised)
 
 
-def _bounds(x: torch.Tensor, sigmas: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _bounds(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     missing = x.isnan()
     count = (~missing).sum(dim=1, keepdim=True)
     mean = x.nan_to_num().sum(dim=1, keepdim=True) / count.clamp(min=1)
     square = torch.where(missing, 0.0, (x - mean).square()).sum(dim=1, keepdim=True)
     spread = (square / (count - 1).clamp(min=1)).sqrt()
-    return mean - sigmas * spread, mean + sigmas * spread
+    return mean - SIGMAS * spread, mean + SIGMAS * spread
 
 
 def _between(first: int, last: int, share: float) -> int:

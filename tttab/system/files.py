@@ -98,14 +98,14 @@ def replaceable(target: str | os.PathLike[str]) -> Path:
     return real
 
 
-def check_target(target: str | os.PathLike[str], needed: int = 0) -> None:
+def check_target(target: str | os.PathLike[str]) -> None:
     """Prove that `atomic_path` can put a file at `target`, before long work makes what goes there.
 
     Raises:
         RequestError: there is something else than a regular file.
-        OSError: nothing can be written there, or there is no room for `needed` bytes.
+        OSError: nothing can be written there.
     """
-    check_writable(replaceable(target).parent, needed)
+    check_writable(replaceable(target).parent)
 
 
 def check_writable(directory: str | os.PathLike[str], needed: int = 0, prefix: str = PROBE) -> None:

@@ -12,10 +12,13 @@ from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from inspect import get_annotations
 from types import NoneType, UnionType
-from typing import Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tttab.errors import RequestError
 from tttab.theory.plots import Panel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -173,6 +176,16 @@ class Table:
     rows: Sequence[Row]
     remark: str = ""
     """A sentence below the table."""
+
+
+def stderr(values: Tensor) -> float | None:
+    """Return the standard error of the mean of `values`, shape (tasks,); None of a single task."""
+    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None
+
+
+def over_tasks(name: str, values: Tensor) -> Row:
+    """Return the mean of `values`, shape (tasks,), under `name`, its `stderr` and their `median`."""
+    return {name: float(values.mean()), "stderr": stderr(values), "median": float(values.quantile(0.5))}
 
 
 class WrongOption(RequestError):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from tttab.core import Task
-from tttab.errors import RequestError
+from tttab.errors import RequestError, check_name
 from tttab.metrics import check_metric
 from tttab.training.config import LARGEST_RATE, LOSSES, STARTS, Schedule
 from tttab.training.context_policy import get_context_policy
 from tttab.training.optimizers import get_optimizer
-from tttab.training.precision import check_precision
-from tttab.training.selection import check_guard
+from tttab.training.precision import PRECISIONS
+from tttab.training.selection import GUARDS
 
 
 def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
@@ -21,10 +21,8 @@ def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
             raise RequestError(
                 f"the learning rate must be above 0 and at most {LARGEST_RATE:g}, got {rate}", "--lr 3e-4"
             )
-    if schedule.init not in STARTS:
-        raise RequestError(f"no start is called {schedule.init!r}", f"--init {'|'.join(STARTS)}")
-    if schedule.loss not in LOSSES:
-        raise RequestError(f"no loss is called {schedule.loss!r}", f"--loss {'|'.join(LOSSES)}")
+    check_name("start", schedule.init, STARTS, "--init")
+    check_name("loss", schedule.loss, LOSSES, "--loss")
     if schedule.train_members is not None and schedule.train_members < 1:
         raise RequestError(
             f"at least one member must train, got {schedule.train_members}", "--train-members 1"
@@ -35,6 +33,6 @@ def check_schedule(schedule: Schedule, task: Task | None = None) -> None:
         )
     get_optimizer(schedule.optimizer)
     get_context_policy(schedule.split)
-    check_guard(schedule.guard)
+    check_name("guard", schedule.guard, GUARDS, "--guard")
     check_metric(schedule.metric, task)
-    check_precision(schedule.precision)
+    check_name("precision", schedule.precision, PRECISIONS, "--precision")

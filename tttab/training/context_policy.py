@@ -15,7 +15,7 @@ import numpy as np
 from tttab.contracts import Context, CostModel, Queries, Session
 from tttab.core import AS_LABELLED, Objective
 from tttab.data.splits import strata_of, stratified_order
-from tttab.errors import RequestError
+from tttab.errors import check_name
 from tttab.seeding import numpy_stream
 
 if TYPE_CHECKING:
@@ -185,8 +185,7 @@ def get_context_policy(name: str) -> Callable[[Labelled], ContextPolicy]:
     Raises:
         RequestError: there is no such split.
     """
-    if name not in CONTEXT_POLICIES:
-        raise RequestError(f"no split is called {name!r}", f"--split {'|'.join(CONTEXT_POLICIES)}")
+    check_name("split", name, CONTEXT_POLICIES, "--split")
     return CONTEXT_POLICIES[name]
 
 

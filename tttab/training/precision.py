@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tttab.contracts import Context, Execution, Queries, Session
 from tttab.core import Precision
-from tttab.errors import RequestError
+from tttab.errors import RequestError, check_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,17 +51,11 @@ def fitting_precision(asked: str, device: str) -> Precision:
     Raises:
         RequestError: no such precision, or bf16 on a machine without it.
     """
-    check_precision(asked)
+    check_name("precision", asked, PRECISIONS, "--precision")
     if asked == "bf16" and not has_bfloat16(device):
         raise RequestError(f"{device} has no fast bfloat16 here", "--precision fp32")
     wanted = has_bfloat16(device) if asked == "auto" else asked == "bf16"
     return "bf16" if wanted else "fp32"
-
-
-def check_precision(name: str) -> None:
-    """Raise RequestError where there is no such precision."""
-    if name not in PRECISIONS:
-        raise RequestError(f"no precision is called {name!r}", f"--precision {'|'.join(PRECISIONS)}")
 
 
 @cache

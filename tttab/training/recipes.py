@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tttab.errors import RequestError
+from tttab.errors import check_name
 from tttab.training.config import RACED, Schedule
 
 
@@ -31,17 +31,6 @@ RECIPES = {
 }
 
 
-def get_recipe(name: str) -> Recipe:
-    """Return the recipe called `name`.
-
-    Raises:
-        RequestError: there is no such recipe.
-    """
-    if name not in RECIPES:
-        raise RequestError(f"no recipe is called {name!r}", f"--recipe {'|'.join(RECIPES)}")
-    return RECIPES[name]
-
-
 def schedule_of(recipe: str, **overrides: Any) -> Schedule:
     """Return a recipe's schedule with single settings replaced; None: as the recipe has it.
 
@@ -50,8 +39,9 @@ def schedule_of(recipe: str, **overrides: Any) -> Schedule:
     Raises:
         RequestError: there is no such recipe.
     """
+    check_name("recipe", recipe, RECIPES, "--recipe")
     settings = {name: value for name, value in overrides.items() if value is not None}
-    schedule = get_recipe(recipe).schedule
+    schedule = RECIPES[recipe].schedule
     if schedule.rates and settings.get("optimizer", schedule.optimizer) != schedule.optimizer:
         schedule = replace(schedule, rates=(), taught=False, steps=Schedule.steps)
     if "lr" in settings:

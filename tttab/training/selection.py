@@ -123,9 +123,3 @@ class Selector:
 
     def _miscalibrated(self, score: Score) -> bool:
         return score.ece > self.before.ece + ECE_ALLOWANCE / np.sqrt(score.rows)
-
-
-def check_guard(name: str) -> None:
-    """Raise RequestError where there is no such guard."""
-    if name not in GUARDS:
-        raise RequestError(f"no guard is called {name!r}", f"--guard {'|'.join(GUARDS)}")

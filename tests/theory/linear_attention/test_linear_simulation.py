@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import ks_2samp
 
 from tests.theory.linear_attention.test_linear_law import general_problem
 from tttab.errors import MemoryPlanError, RequestError
@@ -31,13 +32,6 @@ NOISY = Isotropic.pretrained(8, 6, 5, 0.3, 0.7)
 CLEAN = Isotropic.pretrained(20, 10, 20)
 
 
-def ks_distance(x, y):
-    """The two-sample Kolmogorov-Smirnov distance in units of its scale; 1.95 has probability 0.001."""
-    every = np.concatenate([x, y])
-    below = [np.searchsorted(np.sort(part), every, side="right") / len(part) for part in (x, y)]
-    return np.abs(below[0] - below[1]).max() * (len(x) * len(y) / (len(x) + len(y))) ** 0.5
-
-
 @pytest.mark.parametrize("sampler", ["scalars", "vectors", "rows"])
 @pytest.mark.parametrize("p", [NOISY, CLEAN], ids=["noisy", "clean"])
 def test_every_sampler_meets_the_exact_law_of_every_convention(p, sampler):
@@ -58,15 +52,15 @@ def test_samplers_agree_in_distribution(field):
     for number, name in enumerate(("scalars", "vectors", "rows")):
         trials = sampler_of([NOISY], name).draw(Draws(CPU, 11, "ks", number), 4000)[0]
         found[name] = getattr(trials, field).numpy()
-    assert ks_distance(found["scalars"], found["rows"]) < 1.95
-    assert ks_distance(found["vectors"], found["rows"]) < 1.95
+    assert ks_2samp(found["scalars"], found["rows"]).pvalue > 0.001
+    assert ks_2samp(found["vectors"], found["rows"]).pvalue > 0.001
 
 
 def test_distribution_test_can_fail():
     other = replace(NOISY, train_noise=1.4)
     one = sampler_of([NOISY], "scalars").draw(Draws(CPU, 1, "a"), 4000)[0].size.numpy()
     two = sampler_of([other], "scalars").draw(Draws(CPU, 1, "b"), 4000)[0].size.numpy()
-    assert ks_distance(one, two) > 1.95
+    assert ks_2samp(one, two).pvalue < 0.001
 
 
 @pytest.mark.parametrize("sampler", ["vectors", "rows"])
@@ -90,15 +84,14 @@ def test_gpu_gamma_sampler_has_the_right_law():
     for shape in (1.0, 4.5, 150.0):
         sample = 2 * draws._gamma(shape, 20_000).double().numpy()
         reference = np.random.default_rng(0).chisquare(2 * shape, 20_000)
-        assert ks_distance(sample, reference) < 1.95
+        assert ks_2samp(sample, reference).pvalue > 0.001
 
 
-def test_same_seed_same_numbers_and_other_seeds_others():
+def test_other_seeds_give_other_numbers():
     def run(seed):
-        return list(context(ContextSettings(d=10, trials=500, seed=seed, n=(2, 5), k=20)))
+        return next(context(ContextSettings(d=10, trials=500, seed=seed, n=(2,), k=20)))
 
-    assert run(1) == run(1)
-    assert run(1)[0]["loss_measured"] != run(2)[0]["loss_measured"]
+    assert run(1)["loss_measured"] != run(2)["loss_measured"]
 
 
 def test_blocks_respect_the_memory_budget():
@@ -233,7 +226,7 @@ def test_bidiagonal_paths_agree_with_rows_in_distribution():
             paths.losses(convention, [torch.full((4000,), 0.5 * eta, dtype=torch.float64)] * 6).numpy()
             for paths in (fast, slow)
         )
-        assert ks_distance(one, two) < 1.95
+        assert ks_2samp(one, two).pvalue > 0.001
 
 
 def test_flow_is_the_limit_of_many_small_steps():

@@ -19,31 +19,6 @@ def lines_of(capsys):
     return [json.loads(line) for line in captured.out.splitlines()], captured.err
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--paper", "C"],
-        ["--paper", "A", "--model", "bert"],
-        ["--paper", "B", "--d", "four"],
-        ["--paper", "B", "--checkpoint", "absent.safetensors"],
-        ["--paper", "A", "--d", "30,60"],
-        ["--paper", "A", "--d", "5", "--minutes", "nan"],
-        ["--paper", "A", "--checkpoint", str(shipped_path("B", 4))],
-        ["--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--d", "8"],
-        ["--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--d", "4,8"],
-        ["--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--model", "gpt2"],
-        ["--paper", "B", "--checkpoint", str(shipped_path("B", 4)), "--retrain"],
-    ],
-)
-def test_bad_requests_get_one_line_a_hint_and_exit_2(arguments, capsys):
-    assert run(["theory", "transformer", *arguments]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    first, second = captured.err.strip().splitlines()
-    assert first.startswith("error:") and second.startswith("hint:")
-
-
 def pretraining_of(paper):
     model = ModelSettings("pair", 3, width=8, layers=1, heads=1, rows=40)
     law = Law("linear", 3, 3) if paper == "A" else Law("index", 3, 3)

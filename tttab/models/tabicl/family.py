@@ -41,13 +41,9 @@ class TabICL:
         """Download an official file from the hub.
 
         Raises:
-            ModelError: it could not be downloaded; the hint says how to get the file.
+            ModelError: it could not be downloaded.
         """
-        try:
-            return hub.fetch(model.repository, model.file, folder, seconds=seconds)
-        except ModelError as error:
-            hint = error.hint or f"put the file at {self.folder() / model.file}, or --model tttab-tiny"
-            raise ModelError(error.message, hint) from error
+        return hub.fetch(model.repository, model.file, folder, seconds=seconds)
 
     def access(self, model: KnownModel) -> Access:
         """Return that no licence is asked for."""

@@ -23,6 +23,8 @@ from tabicl._model.learning import ICLearning
 from tabicl._model.tabicl import TabICL
 from torch.utils.checkpoint import checkpoint
 
+from tttab.models.chunks import Leaves
+
 TEMPERATURE = 0.9
 """tabicl's own softmax temperature."""
 SMALLEST = 1e-6
@@ -45,7 +47,7 @@ class Node:
     """The keys and values of its rows, by layer."""
 
 
-class SharedContext:
+class SharedContext(Leaves):
     """What queries read of a context for some of its members, under the weights as they are now."""
 
     def __init__(
@@ -68,12 +70,11 @@ class SharedContext:
             rows: what the column and row layers make of x where that is known, shape (members, n, width).
             recompute: hold no activations of blocks, compute them again in the backward pass.
         """
+        super().__init__()
         self._module, self._classes = module, classes
         self._run: Callable[..., Any] = partial(checkpoint, use_reentrant=False) if recompute else _call
         self._rows = copy.copy(module.row_interactor)  # other passes may run on the module meanwhile
         self._rows.recompute = recompute
-        self._outer: list[torch.Tensor] = []
-        self._leaves: list[torch.Tensor] = []
         self._columns: list[list[KVCacheEntry]] = []
         self.own_rows = self._context_rows(x, labels) if rows is None else rows
         self._tree = _tree_of(module.icl_predictor, labels, classes)
@@ -106,14 +107,6 @@ class SharedContext:
             return self._logits(self._tree, rows, scale)
         return TEMPERATURE * (self._probabilities(self._tree, rows, scale) + SMALLEST).log()
 
-    def backward(self) -> None:
-        """Push what the chunks' backward passes have left through the context, once."""
-        reached = [(o, leaf.grad) for o, leaf in zip(self._outer, self._leaves, strict=True)]
-        reached = [(outer, grad) for outer, grad in reached if grad is not None]
-        if reached:
-            outer, gradients = zip(*reached, strict=True)
-            torch.autograd.backward(list(outer), list(gradients))
-
     def _context_rows(self, x: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         col: Any = self._module.col_embedder
         features = _features(col, x)
@@ -124,7 +117,7 @@ class SharedContext:
                 given = cells + col.y_encoder(digit.float())[:, None]
             for block in col.tf_col.blocks:
                 given, key, value = self._run(_induce, block, given)
-                entries.append(self._leaf(key, value))
+                entries.append(KVCacheEntry(*self.cut([key, value])))
             self._columns.append(entries)
             made.append(given)
         return self._row(features, sum(made) / len(made))
@@ -145,10 +138,10 @@ class SharedContext:
         last = blocks.pop()
         for block in blocks:
             given, key, value = self._run(partial(block, train_size=given.shape[1], need_kv=True), given)
-            node.read.append(self._leaf(key, value))
+            node.read.append(KVCacheEntry(*self.cut([key, value])))
         # What the last layer makes of the context itself is read by nobody.
         _, key, value = last(given[:, :1], given, given, need_kv=True)
-        node.read.append(self._leaf(key, value))
+        node.read.append(KVCacheEntry(*self.cut([key, value])))
         for child in node.children:
             self._read(child, rows)
 
@@ -168,13 +161,6 @@ class SharedContext:
             return p.new_zeros(*p.shape[:-1], self._classes).index_copy(-1, node.classes, p)
         below = [self._probabilities(child, rows, scale) for child in node.children]
         return torch.stack([p[..., i, None] * part for i, part in enumerate(below)]).sum(dim=0)
-
-    def _leaf(self, *outer: torch.Tensor) -> KVCacheEntry:
-        """Return keys and values cut off from their graph; without one they stay constants."""
-        leaves = [tensor.detach().requires_grad_(tensor.requires_grad) for tensor in outer]
-        self._outer += outer
-        self._leaves += leaves
-        return KVCacheEntry(*leaves)
 
 
 def decoded(icl: ICLearning, rows: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

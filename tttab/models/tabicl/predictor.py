@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tttab.errors import DataError, ModelError
-from tttab.metrics import classification_metrics
+from tttab.errors import DataError
+from tttab.models.opened import ClassPredictor
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +17,7 @@ CELLS, LEAST_ROWS = 500_000, 64
 """Query cells, over all members, and least rows of a served pass: memory stays flat on large inputs."""
 
 
-class Server:
+class Server(ClassPredictor):
     """A classifier that answers from one context."""
 
     def __init__(self, estimator: Any, members: int) -> None:
@@ -35,16 +34,6 @@ class Server:
         with self._lock:
             parts = [self._estimator.predict_proba(x.iloc[start : start + rows]) for start in starts]
         return np.concatenate(parts)
-
-    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
-        """Raise ModelError: a classifier has no quantiles."""
-        raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
-
-    def metrics(
-        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
-        return classification_metrics(y, predicted, weights)
 
     @property
     def cache_bytes(self) -> int | None:

@@ -19,8 +19,8 @@ from tabicl._model.tabicl import TabICL
 
 from tttab.contracts import Group, Tuning
 from tttab.core import Limits, ModelInfo, Task
-from tttab.errors import ModelError, SplitError
-from tttab.models.opened import OpenedNetwork, check_members, check_varies
+from tttab.errors import ModelError
+from tttab.models.opened import OpenedNetwork, check_classes, check_members, check_varies
 from tttab.models.tabicl.building import Weights, write_checkpoint
 from tttab.models.tabicl.costs import Costs
 from tttab.models.tabicl.ensemble import Ensemble
@@ -98,9 +98,7 @@ class TabICLSession(Ensemble, OpenedNetwork):
             ModelError: the table is beyond the model's limits, or tabicl cannot take it.
         """
         self.check_fits(classes, x.shape[1], len(y))
-        missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
-        if missing:
-            raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
+        check_classes(y, classes)
         check_varies(x)
         try:
             estimator = fit_estimator(self.module, x, y, self.members, self.seed, cache=False)

@@ -9,8 +9,8 @@ import torch
 
 from tttab.contracts import Execution, RowScores
 from tttab.core import Task
-from tttab.errors import SplitError
 from tttab.models.losses import of_labels
+from tttab.models.opened import check_classes
 from tttab.models.tabpfn.forward import AS_SERVED, ForwardPass, log_mean
 from tttab.models.tabpfn.inputs import Member, PreparedContext, PreparedQueries
 from tttab.models.tabpfn.predictor import Server, TunedServer
@@ -112,9 +112,7 @@ class TabPFNSession(OpenedModel):
 
     def _check_labels(self, y: np.ndarray, classes: int) -> None:
         """Refuse a context without a row of some class: TabPFN would read its logits for another class."""
-        missing = sorted(set(range(classes)) - set(np.unique(y).tolist()))
-        if missing:
-            raise SplitError(f"class number {missing[0]} has no row in the context", f"--n {2 * len(y)}")
+        check_classes(y, classes)
 
     def _labels(self, y: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(y, dtype=torch.long, device=self.device)

@@ -49,7 +49,7 @@ class TabPFN:
         """Download an official file from the hub; one of TabPFN v2, which is free, also from tabpfn's mirror.
 
         Raises:
-            ModelError: it could not be downloaded; the hint says how to get the file.
+            ModelError: it could not be downloaded, or its licence has not been accepted.
         """
         access = self.access(model)
         if access.state not in ("open", "accepted"):
@@ -59,12 +59,7 @@ class TabPFN:
         from tabpfn.model_loading import FALLBACK_S3_BASE_URL
 
         mirror = FALLBACK_S3_BASE_URL if access.state == "open" else ""
-        try:
-            return hub.fetch(model.repository, model.file, folder, mirror=mirror, seconds=seconds)
-        except ModelError as error:
-            place = self.folder() / model.file
-            hint = error.hint or f"put the file at {place}, or --model tttab-tiny"
-            raise ModelError(error.message, hint) from error
+        return hub.fetch(model.repository, model.file, folder, mirror=mirror, seconds=seconds)
 
     def access(self, model: KnownModel) -> Access:
         """Ask Prior Labs whether a version's licence was accepted, with the token that tabpfn keeps."""

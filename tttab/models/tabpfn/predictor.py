@@ -6,15 +6,15 @@ may use one server: nothing is set or patched while it answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from tttab.data.levels import match_categories
-from tttab.errors import DataError, ModelError
-from tttab.metrics import classification_metrics
+from tttab.errors import DataError
+from tttab.models.opened import ClassPredictor
 from tttab.models.tabpfn.shared_context import ARCHITECTURE, run_own_layers
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MOST_ROWS, LEAST_ROWS, MOST_CELLS = 4096, 64, 32_768
 """Query rows per served forward pass, and their cells, so that memory stays flat on large inputs."""
 
 
-class Server:
+class Server(ClassPredictor):
     """A classifier that answers from one context."""
 
     def __init__(self, estimator: Any, reference: pd.DataFrame, architecture: str) -> None:
@@ -48,16 +48,6 @@ class Server:
         """Yield the predictions chunk by chunk."""
         for chunk in self._chunks(x):
             yield self._estimator.predict_proba(chunk)
-
-    def predict_quantiles(self, x: pd.DataFrame, quantiles: Sequence[float]) -> np.ndarray:
-        """Raise ModelError: a classifier has no quantiles."""
-        raise ModelError("a classifier predicts no quantiles", "tttab adapt --regression")
-
-    def metrics(
-        self, x: pd.DataFrame, y: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Return the figures of merit of `predicted`, the predictions for `x`, against the labels `y`."""
-        return classification_metrics(y, predicted, weights)
 
     @property
     def cache_bytes(self) -> int:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from tttab.models.chunks import Leaves
+
 if TYPE_CHECKING:
     from tabpfn.architectures.kv_cache import KVCacheEntry
     from tabpfn.architectures.tabpfn_v2 import Attention, TabPFNBlock, TabPFNV2, TabPFNV2Cache
@@ -31,19 +33,20 @@ ARCHITECTURE = "tabpfn_v2"
 """The only architecture whose queries read nothing else of the context."""
 
 
-class SharedContext:
+class SharedContext(Leaves):
     """The context's keys and values under the weights as they are now."""
 
     def __init__(
         self, module: TabPFNV2, x: torch.Tensor, y: torch.Tensor, options: Mapping[str, Any]
     ) -> None:
         """Run the context: x (rows, members, features), y (rows, members); `options` for the module."""
+        super().__init__()
         self._module, self._options = module, options
         face = own_layers(module)
         taken = _targets_of(face)
         cache: TabPFNV2Cache = face(x, y, return_kv_cache=True, **options)[1]
         entries = [cast("KVCacheEntry", cache.kv[number]) for number in range(len(module.blocks))]
-        *heads, unknown = self._cut([*(tensor for entry in entries for tensor in _held(entry)), taken[-1]])
+        *heads, unknown = self.cut([*(tensor for entry in entries for tensor in _held(entry)), taken[-1]])
         self._cache = dataclasses.replace(cache, kv=_entries(heads), test_y_embedding=unknown)
 
     @property
@@ -54,7 +57,7 @@ class SharedContext:
     def reading(self, module: TabPFNV2, tensors: list[torch.Tensor]) -> SharedContext:
         """Return the same with other keys and values, in the order of `read`; their gradient ends there."""
         twin = copy.copy(self)
-        twin._module, twin._outer, twin._leaves = module, [], []
+        twin._module, twin._cut = module, []
         twin._cache = dataclasses.replace(self._cache, kv=_entries(tensors))
         return twin
 
@@ -63,34 +66,20 @@ class SharedContext:
         face = own_layers(self._module)
         return face(x, None, kv_cache=self._cache, x_is_test_only=True, **self._options)
 
-    def _cut(self, outer: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the tensors as leaves, whose gradients `backward` takes further."""
-        self._outer = outer
-        # A tensor without a graph stays a constant: rules that move late layers pay for no more.
-        self._leaves = [t.detach().requires_grad_(t.requires_grad) for t in outer]
-        return self._leaves
-
-    def backward(self) -> None:
-        """Push what the chunks' backward passes have left through the context, once."""
-        reached = [(o, leaf.grad) for o, leaf in zip(self._outer, self._leaves, strict=True)]
-        reached = [(outer, grad) for outer, grad in reached if grad is not None]
-        if reached:
-            outer, gradients = zip(*reached, strict=True)
-            torch.autograd.backward(list(outer), list(gradients))
-
 
 class SharedTail(SharedContext):
     """The same of the last layers alone, where what the layers before them make of every row is known."""
 
     def __init__(self, module: TabPFNV2, cells: torch.Tensor, first: int) -> None:
         """Run the layers from number `first` on the context's cells (members, rows, columns, width)."""
+        Leaves.__init__(self)
         self._module = module
         self._blocks = list(cast("Iterable[TabPFNBlock]", module.blocks))[first:]
         outer: list[torch.Tensor] = []
         for block in self._blocks:
             cells, entry = _layer(block, block is self._blocks[-1], cells, 0, None)
             outer += _held(cast("KVCacheEntry", entry))
-        self._kv = list(_entries(self._cut(outer)).values())
+        self._kv = list(_entries(self.cut(outer)).values())
 
     def outputs(self, x: torch.Tensor) -> torch.Tensor:
         """Return the network's outputs for the queries' cells x (members, rows, columns, width)."""

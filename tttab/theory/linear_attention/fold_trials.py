@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.folds import Folds, Serve, one_step
-from tttab.theory.linear_attention.measure import Measured, Moments
+from tttab.theory.linear_attention.measure import Measured, average
 from tttab.theory.linear_attention.settings import Sampling
 
 Case = tuple[Folds, Serve]
@@ -20,19 +20,19 @@ def measure_folds(cases: Sequence[Case], sampling: Sampling) -> list[Measured]:
     p = cases[0][0]
     shape = (p.count, int(p.fold), p.d)
     laws = [one_step(*case) for case in cases]
-    moments = Moments()
-    block = sampling.backend.block(8 * 6 * p.count * (int(p.fold) + 2) * p.d, sampling.trials)
-    for number, first in enumerate(range(0, sampling.trials, block)):
-        draws = Draws(sampling.backend, sampling.seed, "kfold", p.d, *shape[:2], str(p.noise), number)
-        x = draws.normal(min(block, sampling.trials - first), *shape)
+
+    def trials(draws: Draws, size: int) -> Tensor:
+        x = draws.normal(size, *shape)
         y = x[..., 0] + p.noise**0.5 * draws.normal(*x.shape[:3])
         parts = [_parabola(case, x, y) for case in cases]
         losses = [
             start - slope * law.best_step + curvature * law.best_step**2
             for (start, slope, curvature), law in zip(parts, laws, strict=True)
         ]
-        moments.add(torch.stack(losses))
-    return [Measured(float(m), float(s)) for m, s in zip(moments.mean, moments.stderr, strict=True)]
+        return torch.stack(losses)
+
+    trial_bytes = 8 * 6 * p.count * (int(p.fold) + 2) * p.d
+    return average(sampling, trial_bytes, ["kfold", p.d, *shape[:2], str(p.noise)], trials).measured
 
 
 def _parabola(case: Case, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:

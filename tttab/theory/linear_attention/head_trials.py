@@ -6,7 +6,7 @@ Each trial has its own weights, stacked along the first axis; autograd computes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.heads import Head
-from tttab.theory.linear_attention.measure import Measured, Moments
+from tttab.theory.linear_attention.measure import Measured, Moments, average
 from tttab.theory.linear_attention.settings import Sampling
 
 Model = Literal["head", "pair", "layers"]
@@ -103,9 +103,7 @@ def measure_case(case: Case, sampling: Sampling) -> Seen:
     count = len(SIZES)
     fresh, same = (SIZES[int(part.argmin())] for part in (tried[1 : 1 + count], tried[1 + count :]))
     moments = _losses(case, sampling, "measure", 1.0, (fresh,), (same,))
-    start, after, own = (
-        Measured(float(m), float(s)) for m, s in zip(moments.mean, moments.stderr, strict=True)
-    )
+    start, after, own = moments.measured
     return Seen(start, after, own)
 
 
@@ -113,16 +111,15 @@ def _losses(
     case: Case, sampling: Sampling, stage: str, share: float, fresh: Sequence[float], same: Sequence[float]
 ) -> Moments:
     """Return the moments of the untrained loss, of steps on fresh contexts and of steps on the same one."""
-    moments, trials = Moments(), max(8, int(share * sampling.trials))
+    sampling = replace(sampling, trials=max(8, int(share * sampling.trials)))
     heads = len(case.readouts)
     numbers = case.n * (4 * case.n + case.d) + (case.k + QUERIES * FRESH) * (case.d + 3 * heads * case.n)
-    block = sampling.backend.block(4 * (2 * numbers + 6 * heads * case.d**2), trials)
-    for number, first in enumerate(range(0, trials, block)):
-        draws = Draws(
-            sampling.backend, sampling.seed, "softmax", stage, case.d, case.n, case.k, case.model, number
-        )
-        moments.add(_trials(case, draws, min(block, trials - first), fresh, same))
-    return moments
+    return average(
+        sampling,
+        4 * (2 * numbers + 6 * heads * case.d**2),
+        ["softmax", stage, case.d, case.n, case.k, case.model],
+        lambda draws, size: _trials(case, draws, size, fresh, same),
+    )
 
 
 def _trials(case: Case, draws: Draws, size: int, fresh: Sequence[float], same: Sequence[float]) -> Tensor:

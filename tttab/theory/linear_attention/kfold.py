@@ -10,13 +10,12 @@ from tttab.errors import RequestError
 from tttab.theory.experiment import PAPER_A, Experiment, Row, Table, option
 from tttab.theory.linear_attention.settings import Sized, more_trials
 from tttab.theory.linear_attention.views import BARS
-from tttab.theory.plots import Panel, Series, Style, column, distinct
+from tttab.theory.plots import Panel, Series, column, distinct
 
 if TYPE_CHECKING:
     from tttab.theory.linear_attention.fold_trials import Case
 
 SERVED = {"fresh": "served a fresh context", "same": "served the rows that were trained on"}
-STYLES: tuple[Style, ...] = ("line", "dashed")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,11 @@ class Moments:
         """The standard errors of the means."""
         return np.sqrt(self._square / max(self.count - 1, 1) / self.count)
 
+    @property
+    def measured(self) -> list[Measured]:
+        """The means, each with its standard error."""
+        return [Measured(float(m), float(s)) for m, s in zip(self.mean, self.stderr, strict=True)]
+
 
 def sampler_of(starts: Sequence[Isotropic], name: str) -> Sampler:
     """Return the sampler called `name` for problems that differ in the weights alone.
@@ -136,12 +141,23 @@ def matrix_sampler(starts: Sequence[LinearProblem], name: str) -> Sampler:
 
 def reduce_trials(sampler: Sampler, sampling: Sampling, names: Sequence[str | int], value: Value) -> Moments:
     """Return the moments of `value`, which maps the starts' trials to shape (numbers, trials)."""
+    return average(
+        sampling,
+        sampler.bytes_per_trial,
+        ["linear", *names],
+        lambda draws, size: value(sampler.draw(draws, size), draws),
+    )
+
+
+def average(
+    sampling: Sampling, trial_bytes: int, names: Sequence[str | int], value: Callable[[Draws, int], Tensor]
+) -> Moments:
+    """Return the moments of `value`, of shape (numbers, trials) for a stream and a number of trials."""
     moments = Moments()
-    block = sampling.backend.block(sampler.bytes_per_trial, sampling.trials)
+    block = sampling.backend.block(trial_bytes, sampling.trials)
     for number, first in enumerate(range(0, sampling.trials, block)):
-        size = min(block, sampling.trials - first)
-        draws = Draws(sampling.backend, sampling.seed, "linear", *names, number)
-        moments.add(value(sampler.draw(draws, size), draws))
+        draws = Draws(sampling.backend, sampling.seed, *names, number)
+        moments.add(value(draws, min(block, sampling.trials - first)))
     return moments
 
 

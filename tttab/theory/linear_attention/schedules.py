@@ -15,9 +15,8 @@ from torch import Tensor
 
 from tttab.theory.experiment import Row
 from tttab.theory.linear_attention.curves import best_step
-from tttab.theory.linear_attention.draws import Draws
 from tttab.theory.linear_attention.isotropic import Isotropic, best_loss, initial_loss
-from tttab.theory.linear_attention.measure import Measured, Moments, checked
+from tttab.theory.linear_attention.measure import Measured, Moments, average, checked
 from tttab.theory.linear_attention.paths import Paths, banded, dense
 from tttab.theory.linear_attention.settings import Sampling, Simulation
 
@@ -155,12 +154,8 @@ class _Measurement:
                 )
             with np.errstate(invalid="ignore"):
                 apart, joint = fast.mean - slow.mean, np.hypot(fast.stderr, slow.stderr)
-            columns = [(fast.mean, fast.stderr), (slow.mean, slow.stderr), (apart, joint)]
-            return [
-                Measured(float(m), float(s))
-                for means, errors in columns
-                for m, s in zip(means, errors, strict=True)
-            ]
+            differences = [Measured(float(m), float(s)) for m, s in zip(apart, joint, strict=True)]
+            return [*fast.measured, *slow.measured, *differences]
 
         twin = [None if self._noisy else 0.0] * count
         exacts = [*exact, *[None] * (6 * count), *twin, *[None] * count]
@@ -214,16 +209,14 @@ class _Measurement:
     def _average(
         self, value: Loss, length: int, name: str, sampling: Sampling, share: float, *, witness: bool = False
     ) -> Moments:
-        p, rows = self._p, witness or self._noisy
-        trials, size = max(int(sampling.trials * share), 2), min(length + 1, p.d)
+        p, rows, size = self._p, witness or self._noisy, min(length + 1, self._p.d)
         numbers = p.d * (p.n + 2 * p.k + 3 * p.d) if rows else size * (12 + (6 * p.d if size == p.d else 0))
-        block = sampling.backend.block(int(8 * numbers + 512), trials)
-        moments = Moments()
-        for number, done in enumerate(range(0, trials, block)):
-            draws = Draws(sampling.backend, sampling.seed, "steps", name, length, str(p), int(rows), number)
-            count = min(block, trials - done)
-            moments.add(value(dense(p, draws, count) if rows else banded(p, length, draws, count)))
-        return moments
+        return average(
+            replace(sampling, trials=max(int(sampling.trials * share), 2)),
+            int(8 * numbers + 512),
+            ["steps", name, length, str(p), int(rows)],
+            lambda draws, count: value(dense(p, draws, count) if rows else banded(p, length, draws, count)),
+        )
 
 
 def _numbers(paths: Paths, losses: Tensor) -> Tensor:

@@ -146,8 +146,7 @@ def _look(
 ) -> list[tuple[Measured, bool | None]]:
     def look(sampling: Sampling) -> list[Measured]:
         sampler = sampler_of([p], sampling.sampler)
-        moments = reduce_trials(sampler, sampling, ["step-size", name, p.d, int(p.n), int(p.k)], value)
-        return [Measured(float(m), float(s)) for m, s in zip(moments.mean, moments.stderr, strict=True)]
+        return reduce_trials(sampler, sampling, ["step-size", name, p.d, int(p.n), int(p.k)], value).measured
 
     return checked(look, settings.sampling, exact)
 

@@ -22,7 +22,7 @@ from tttab.theory.linear_attention.law import (
     loss,
     residual_moment,
 )
-from tttab.theory.linear_attention.measure import Measured, Moments
+from tttab.theory.linear_attention.measure import Measured, average
 from tttab.theory.linear_attention.problem import LinearProblem, matrix_root
 from tttab.theory.linear_attention.settings import Sampling
 
@@ -84,14 +84,12 @@ def measure_rules(
     problem: LinearProblem, unlabelled: Sequence[int], etas: Sequence[float], sampling: Sampling
 ) -> list[Measured]:
     """Return the measured gains of the rules plain, known, own, then of each m alone, then of own with m."""
-    moments, d = Moments(), problem.d
+    d = problem.d
     root, moment = matrix_root(problem.covariance), context_moment(problem)
     change, inverse = residual_moment(problem), torch.linalg.inv(problem.covariance)
     most = max(unlabelled, default=0)
-    block = sampling.backend.block(8 * d * (problem.n + problem.k + most + 8 * d), sampling.trials)
-    for number, first in enumerate(range(0, sampling.trials, block)):
-        draws = Draws(sampling.backend, sampling.seed, "semi", d, problem.n, problem.k, number)
-        size = min(block, sampling.trials - first)
+
+    def trials(draws: Draws, size: int) -> Tensor:
         u, g, own = _draw(problem, root, draws, size)
         free = draws.normal(size, most, d) @ root
         grams = [free[:, :m].mT @ free[:, :m] for m in unlabelled]
@@ -103,8 +101,10 @@ def measure_rules(
             4 * (h * aim).sum(1) * eta - 4 * (h * (h @ problem.covariance)).sum(1) * reach * eta**2
             for h, eta in zip(turned, etas, strict=True)
         ]
-        moments.add(torch.stack(gains))
-    return [Measured(float(m), float(s)) for m, s in zip(moments.mean, moments.stderr, strict=True)]
+        return torch.stack(gains)
+
+    trial_bytes = 8 * d * (problem.n + problem.k + most + 8 * d)
+    return average(sampling, trial_bytes, ["semi", d, problem.n, problem.k], trials).measured
 
 
 def _draw(problem: LinearProblem, root: Tensor, draws: Draws, size: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -179,14 +179,10 @@ class Pseudo:
 
     def measure(self, sampling: Sampling) -> Measured:
         """Return the measured gain of the best step, every row drawn."""
-        moments, kappa = Moments(), self.law.best_step
+        kappa = self.law.best_step
         starts = [Isotropic.pretrained(self.d, n, 1, self.noise) for n in (self.n, self.teacher)]
-        block = sampling.backend.block(8 * self.d * (self.teacher + self.m + 8), sampling.trials)
-        for number, first in enumerate(range(0, sampling.trials, block)):
-            size = min(block, sampling.trials - first)
-            draws = Draws(
-                sampling.backend, sampling.seed, "pseudo", self.d, self.n, self.teacher, self.m, number
-            )
+
+        def trials(draws: Draws, size: int) -> Tensor:
             x = draws.normal(size, self.teacher, self.d)
             y = x[..., 0] + self.noise**0.5 * draws.normal(size, self.teacher)
             aims = []
@@ -198,5 +194,8 @@ class Pseudo:
             queries = draws.normal(size, self.m, self.d)
             g = (queries.mT @ (queries @ (aims[0] - aims[1])[..., None]))[..., 0]
             gain = 2 * kappa * (aims[0] * g).sum(1) - kappa**2 * (g * g).sum(1)
-            moments.add(gain[None])
-        return Measured(float(moments.mean[0]), float(moments.stderr[0]))
+            return gain[None]
+
+        names = ["pseudo", self.d, self.n, self.teacher, self.m]
+        (found,) = average(sampling, 8 * self.d * (self.teacher + self.m + 8), names, trials).measured
+        return found

@@ -18,14 +18,12 @@ CPU_BUDGET = 2**19
 GPU_BUDGET = 2**28
 
 
-def attention_output(
-    gamma: Tensor, x: Tensor, y: Tensor, queries: Tensor, temp: float = 1.0, clip: float = CLIP
-) -> Tensor:
+def attention_output(gamma: Tensor, x: Tensor, y: Tensor, queries: Tensor, temp: float = 1.0) -> Tensor:
     """Return g, shape (tasks, queries), of contexts (tasks, rows, d), (tasks, rows), queries (tasks, q, d).
 
     Scores are formed in blocks that stay in the processor's cache; float32 (or the inputs' own type).
     """
-    labels = y.clamp(-clip, clip)
+    labels = y.clamp(-CLIP, CLIP)
     tilted = queries @ (gamma.T / temp)
     outputs = torch.empty(queries.shape[:2], dtype=x.dtype, device=x.device)
     for tasks, rows in _blocks(queries.shape[0], queries.shape[1], x.shape[1], x.device):

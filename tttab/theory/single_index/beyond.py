@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve, distinct
 from tttab.theory.single_index.settings import Common, StageOne
 
@@ -42,11 +42,6 @@ class BeyondSettings(Common, StageOne):
     starts: int = option(16, "Starts of stage I for two directions.", low=2)
     steps: int = option(300, "Steps of joint training.", low=1)
     lr: float = option(0.02, "Adam's step size in joint training.", low=0, strict=True)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 96)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
@@ -136,9 +131,7 @@ def _row(
         "method": cell[2],
         "alignment": float(aligned.quantile(0.5)),
         "floor": floor,
-        "error": float(error.mean()),
-        "stderr": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
-        "median": float(error.quantile(0.5)),
+        **over_tasks("error", error),
         "stuck": int((error > STUCK).sum()),
         "tasks": len(error),
         "noise": settings.noise,

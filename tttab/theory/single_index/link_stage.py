@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tttab.seeding import torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve
 from tttab.theory.single_index.hermite import parse_link
 from tttab.theory.single_index.settings import LINK, Common
@@ -35,11 +35,7 @@ class LinkSettings(Common):
         (1.0, 0.95, 0.9, 0.8, 0.5), "|P b|: how much of b lies in the subspace, with commas.", low=0, high=1
     )
     ridge: float = option(1e-4, "Ridge penalty; 1e-3 in the whole algorithm.", low=1e-4)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(96, 512)
+    default_tasks = (96, 512)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
@@ -129,9 +125,7 @@ def _numbers(settings: LinkSettings, kind: str, cell: tuple[int, int, float], er
         "neurons": neurons,
         "rho": rho,
         "ridge": settings.ridge,
-        "error": float(error.mean()),
-        "stderr": float(error.std() / len(error) ** 0.5) if len(error) > 1 else None,
-        "median": float(error.quantile(0.5)),
+        **over_tasks("error", error),
         "tasks": len(error),
         "noise": settings.noise,
         "seed": settings.seed,
@@ -201,19 +195,8 @@ EXPERIMENT = Experiment(
     settings=LinkSettings,
     rows=link_rows,
     columns=(
-        *(
-            "experiment",
-            "kind",
-            "link",
-            "n4",
-            "neurons",
-            "rho",
-            "ridge",
-            "error",
-            "stderr",
-            "median",
-            "tasks",
-        ),
+        *("experiment", "kind", "link", "n4", "neurons", "rho", "ridge"),
+        *("error", "stderr", "median", "tasks"),
         *("noise", "seed", "device", "exponent", "exponent_stderr"),
         *("floor", "oracle", "oracle_stderr", "agrees"),
     ),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, stderr
 from tttab.theory.plots import Panel, Series, column, curve, distinct
 from tttab.theory.single_index.hermite import parse_link
 from tttab.theory.single_index.settings import LINK, Ablations, Common, StageOne
@@ -45,6 +45,7 @@ class PipelineSettings(Common, StageOne, Ablations):
     pretraining_tasks: int = option(0, "Tasks that G is pre-trained on; 0: infinitely many.", low=0)
     in_context: bool = True
     """Measure the in-context model as well."""
+    default_tasks = (16, 256)
 
     @property
     def prompts(self) -> tuple[int, ...]:
@@ -56,11 +57,6 @@ class PipelineSettings(Common, StageOne, Ablations):
     def endless(self) -> bool:
         """Whether the limit of the in-context model has a row."""
         return self.in_context and (not self.n or math.inf in self.n)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 256)
 
     @property
     def vary(self) -> int:
@@ -214,18 +210,18 @@ def _errors(tasks: IndexTasks, x: Tensor, predicted: Tensor) -> Tensor:
 
 
 def _row(settings: PipelineSettings, tasks: IndexTasks, rows: int, method: str, errors: Tensor) -> Row:
-    law, count = tasks.law, len(errors)
+    law = tasks.law
     power = float(tasks.weights.square().sum(dim=1).mean())
     floor = law.noise**2
     return _head(settings, law.d, rows, method) | {
         "stage_1": settings.how.weak if method == "ttt" else "",
         "error": float(errors.mean()) + floor,
-        "stderr": float(errors.std() / count**0.5) if count > 1 else None,
+        "stderr": stderr(errors),
         "median": float(errors.quantile(0.5)) + floor,
         "noise_level": floor,
         "label_power": power,
         "stuck": int((errors > STUCK * power).sum()),
-        "tasks": count,
+        "tasks": len(errors),
         **settings.how.stage_one,
         "pipeline": asdict(settings.how),
         "pretraining_tasks": settings.pretraining_tasks,

@@ -26,11 +26,7 @@ class ProjectionSettings(Common):
     d: int = option(4, "Features.", low=1)
     r: int = option(2, "Dimension of the subspace.", low=1)
     temp: float = option(1.0, "Temperature of the attention.", low=0, strict=True)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(8_000, 200_000)
+    default_tasks = (8_000, 200_000)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""

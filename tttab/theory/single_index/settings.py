@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from tttab.theory.experiment import Settings, option
 
@@ -23,6 +23,13 @@ class Common(Settings):
     seed: int = option(0, "Random seed.")
     device: str = option("cpu", "Where to compute: cpu, cuda or cuda:N.")
     full: bool = option(False, "The long version: more tasks, more points.", switch=True)
+    default_tasks: ClassVar[tuple[int, int]] = (16, 96)
+    """Tasks per point, of the short version and of the long one."""
+
+    @property
+    def count(self) -> int:
+        """The number of tasks."""
+        return self.tasks or self.by_version(*self.default_tasks)
 
     @property
     def device_type(self) -> str:

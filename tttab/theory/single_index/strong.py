@@ -17,7 +17,7 @@ from tttab.errors import RequestError
 from tttab.seeding import torch_stream
 from tttab.theory import plots
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, column, curve
 from tttab.theory.single_index.hermite import Series, mean_product, multiply, parse_link
 from tttab.theory.single_index.settings import LINK, Common, Loss
@@ -46,16 +46,12 @@ class StrongSettings(Common):
     """Floor of the step size chosen for a target, as a share of the target."""
     points: int = 40
     """Points of the trace."""
+    default_tasks = (96, 1024)
 
     @property
     def targets(self) -> tuple[float, ...]:
         """How far from 1 the mean alignment may stay, the largest first."""
         return tuple(sorted(self.eps, reverse=True))
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(96, 1024)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
@@ -69,10 +65,14 @@ class StrongSettings(Common):
         check_rows(self.count * self.r, self.device, "--tasks 96 --r 8")
 
 
+def _parts(exact: Series) -> tuple[Series, Series]:
+    """Return the link without its constant, and its derivative."""
+    return (Fraction(0), *exact[1:]), tuple(i * value for i, value in enumerate(exact))[1:]
+
+
 def information(exact: Series) -> float:
     """Return I = E[s'(z)^2] of the link scaled to E[s^2] = 1: exact algebra, then one division."""
-    slope = tuple(i * value for i, value in enumerate(exact))[1:]
-    plain = (Fraction(0), *exact[1:])
+    plain, slope = _parts(exact)
     return float(mean_product(slope, slope) / mean_product(plain, plain))
 
 
@@ -81,8 +81,7 @@ def pull_variance(exact: Series, noise: float, loss: Loss) -> float:
     fixed = noise**2 * information(exact)
     if loss == "squared":
         return fixed
-    plain = (Fraction(0), *exact[1:])
-    slope = tuple(i * value for i, value in enumerate(exact))[1:]
+    plain, slope = _parts(exact)
     product = multiply(plain, slope)
     return fixed + float(mean_product(product, product) / mean_product(plain, plain) ** 2)
 
@@ -91,8 +90,8 @@ def misfit_variance(exact: Series, loss: Loss) -> float:
     """Return dV/de at small errors e: 2 E[s'^4] for the squared loss, whose pull shrinks with the error."""
     if loss == "correlation":
         return 0.0
-    plain = (Fraction(0), *exact[1:])
-    square = multiply(*[tuple(i * value for i, value in enumerate(exact))[1:]] * 2)
+    plain, slope = _parts(exact)
+    square = multiply(slope, slope)
     return 2 * float(mean_product(square, square) / mean_product(plain, plain) ** 2)
 
 
@@ -203,7 +202,6 @@ def _error(u: Tensor, tasks: IndexTasks) -> Tensor:
 
 
 def _row(settings: StrongSettings, errors: Tensor) -> Row:
-    count = len(errors)
     return {
         "experiment": "strong",
         "link": settings.link,
@@ -211,11 +209,9 @@ def _row(settings: StrongSettings, errors: Tensor) -> Row:
         "loss": settings.loss,
         "noise": settings.noise,
         "start": settings.start,
-        "error": float(errors.mean()),
-        "stderr": float(errors.std() / count**0.5) if count > 1 else None,
-        "median": float(errors.quantile(0.5)),
+        **over_tasks("error", errors),
         "stuck": int((errors > 1.001 - settings.start).sum()),
-        "tasks": count,
+        "tasks": len(errors),
         "seed": settings.seed,
         "device": settings.device_type,
     }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tttab.errors import RequestError
 from tttab.seeding import numpy_stream, torch_stream
 from tttab.theory.device import check_device
-from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option
+from tttab.theory.experiment import PAPER_B, Experiment, Row, Table, option, over_tasks
 from tttab.theory.plots import Panel, Series, column, curve, distinct
 from tttab.theory.single_index.hermite import generative_exponent, information_exponent, parse_link
 from tttab.theory.single_index.settings import Common, StageOne, Weak
@@ -41,11 +41,6 @@ class WeakSettings(Common, StageOne):
         """N1."""
         full = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
         return self.n1 or self.by_version((256, 1024, 4096, 16384), full)
-
-    @property
-    def count(self) -> int:
-        """The number of tasks."""
-        return self.tasks or self.by_version(16, 96)
 
     def check(self) -> None:
         """Raise RequestError or MemoryPlanError for what cannot be run."""
@@ -130,9 +125,7 @@ def _rows_at(settings: WeakSettings, link: str, r: int, rows: int) -> Iterator[t
             "r": r,
             "n1": rows,
             "method": method,
-            "alignment": float(found.mean()),
-            "stderr": float(found.std() / len(found) ** 0.5) if len(found) > 1 else None,
-            "median": float(found.quantile(0.5)),
+            **over_tasks("alignment", found),
             "floor": (2 / (math.pi * r)) ** 0.5,
             "stuck": int((found < 2 / r**0.5).sum()),
             "tasks": len(found),

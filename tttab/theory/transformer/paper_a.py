@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tttab.seeding import torch_stream
-from tttab.theory.experiment import Row
+from tttab.theory.experiment import Row, stderr
 from tttab.theory.transformer.adapt import (
     LabelledRows,
     TaskTraining,
@@ -71,9 +71,9 @@ class _Losses:
     def columns(self) -> Row:
         return {
             "loss_same": float(self.same.mean()),
-            "stderr_same": _stderr(self.same),
+            "stderr_same": stderr(self.same),
             "loss_fresh": float(self.fresh.mean()),
-            "stderr_fresh": _stderr(self.fresh),
+            "stderr_fresh": stderr(self.fresh),
         }
 
 
@@ -103,7 +103,7 @@ def warm_cold_rows(pretrained: Pretrained, settings: WarmColdSettings) -> Iterat
 
 def _lead(warm: _Losses, cold: _Losses) -> Row:
     lead = warm.fresh - cold.fresh
-    return {"lead": float(lead.mean()), "lead_stderr": _stderr(lead), "better": int((lead > 0).sum())}
+    return {"lead": float(lead.mean()), "lead_stderr": stderr(lead), "better": int((lead > 0).sum())}
 
 
 def _draw(pretrained: Pretrained, settings: WarmColdSettings, k: int, stream: str, tasks: int) -> _Tasks:
@@ -178,7 +178,3 @@ def _row(
         "seed": settings.seed,
         "device": str(torch.device(settings.device).type),
     }
-
-
-def _stderr(values: Tensor) -> float | None:
-    return float(values.std() / len(values) ** 0.5) if len(values) > 1 else None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tttab.errors import RequestError
 from tttab.seeding import torch_stream
-from tttab.theory.experiment import Row
+from tttab.theory.experiment import Row, over_tasks
 from tttab.theory.transformer.adapt import (
     LabelledRows,
     Rule,
@@ -160,9 +160,7 @@ def _row(
         "shift": cell[0],
         "n": cell[1],
         "method": cell[2],
-        "loss": float(losses.mean()),
-        "stderr": float(losses.std() / tasks**0.5) if tasks > 1 else None,
-        "median": float(losses.quantile(0.5)),
+        **over_tasks("loss", losses),
         "noise": law.noise**2 / label_power(law),
         "tasks": tasks,
         "stuck": 0 if cell[2] == "icl" else int((losses >= plain).sum()),
