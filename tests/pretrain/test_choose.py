@@ -75,8 +75,13 @@ def test_held_out_tables_repeat_and_show_every_query_class(monkeypatch):
 
 
 def test_tables_of_every_kind_have_their_categories_named_and_are_served_as_such(monkeypatch):
-    made = (None, PoolTable(np.zeros((600, 3)), np.zeros(600), False))
-    monkeypatch.setattr(choose, "made_apart", lambda *_: (made for _ in range(99)))
+    still, varied = (
+        (None, PoolTable(np.zeros((600, 3)), y, False)) for y in (np.zeros(600), np.arange(600.0) % 5)
+    )
+    monkeypatch.setattr(
+        choose, "made_apart", lambda *_: (made for _ in range(99) for made in (still, varied))
+    )
+    assert all(np.ptp(table.y) > 0 for table in choose.tables("regression", 4))
     found = list(choose.tables("regression", 10, "nano-kinds"))[::2]
     kinds = list(choose.KINDS)
     share = [len(table.named) / table.x.shape[1] for table in found]

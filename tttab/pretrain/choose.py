@@ -125,7 +125,7 @@ def tables(task: Task, count: int, preset: str = "nano") -> Iterator[HeldOut]:
             if table is not None and made_by.mixture != Mixture():
                 table = replace(table, named=_codes(made.x[0].numpy()))
         attempt += 1
-        if table is not None and (task == "regression" or len(np.unique(table.y)) > 1):
+        if table is not None and len(np.unique(table.y)) > 1:
             drawn, attempt = drawn + 1, 0
             yield table
     apart.close()
