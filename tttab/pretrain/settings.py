@@ -217,7 +217,6 @@ PRESETS: dict[str, Recipe] = {
     "nano-regressor": replace(
         _NANO_KINDS,
         preset="nano-regressor",
-        task="regression",
         optimiser=replace(_NANO_KINDS.optimiser, further=0.6, warm_up=0.03, decay=1.0),
         mixture=replace(_NANO_KINDS.mixture, grouped=0.0),
     ),

@@ -36,7 +36,8 @@ def train(
     preset: Annotated[
         str,
         typer.Option(
-            help="Recipe: small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds; tiny."
+            help="Recipe: small (one large GPU); nano (2 cores), nano-long, nano-deep, nano-kinds, "
+            "nano-regressor; tiny."
         ),
     ] = "nano",
     task: TaskName = "classification",
