@@ -141,11 +141,10 @@ class OnOneSplit(Opened):
         """Return probabilities or means for the test rows, from the context's (and for `ttt` the queries)."""
         test, context = self.table.x.iloc[self.split.test], self.table.x.iloc[self.split.context]
         labels, classes = self.table.y[self.split.context], len(self.table.classes)
-        if arm == "icl":
+        if arm in OPEN_A_MODEL:
             session = open_once(str(self.model), "cpu", self.table.task)
-            return session.predict(session.context(context, labels, classes), test)
-        if arm == "ttt":
-            session = open_once(str(self.model), "cpu", self.table.task)
+            if arm == "icl":
+                return session.predict(session.context(context, labels, classes), test)
             trial = Trial(self.table, self.split, session, seed=self.split.seed)
             *_, last = run_arm(trial, "ttt@n+k")
             assert isinstance(last, Outcome), "it comes last"

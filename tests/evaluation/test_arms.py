@@ -12,7 +12,6 @@ import torch
 
 from tests.support.toys import WatchedSession
 from tttab.core import identity_hash
-from tttab.data import Origin, table_from_frame
 from tttab.data.context_selection import choose_context
 from tttab.data.splits import SplitRequest, split_rows
 from tttab.errors import RequestError
@@ -37,9 +36,8 @@ TUNED = {arm for arm, about in ARMS.items() if about.tuning}
 
 
 @pytest.fixture(scope="module")
-def table(mixed_frame):
-    x, y = mixed_frame
-    return table_from_frame(x.assign(label=np.array(["a", "b", "c"])[y]), Origin("made", "file"))
+def table(mixed_table):
+    return mixed_table
 
 
 @pytest.fixture(scope="module")

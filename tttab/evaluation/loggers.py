@@ -102,7 +102,6 @@ def logging_to(name: str | None, request: Mapping[str, Any]) -> Generator[RunLog
         name: one of `LOGGERS`; None logs nothing.
         request: the options of the run, logged as its parameters.
 
-
     Raises:
         RequestError: there is no such logger.
         MissingExtra: its package is not installed.
